@@ -1,0 +1,1 @@
+"""The data-retention sweeper: decides, explains, purges and records, over PostgreSQL."""

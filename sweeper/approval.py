@@ -1,0 +1,101 @@
+"""An approval: what a dry run found, as a token that a person passes on to the run that may exceed the limits.
+
+It binds store, policy, as-of and the due counts by rule. Fewer is fine, more refuses; it lapses after 24 hours.
+"""
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+
+from sweeper.core.instant import parse, rfc3339
+from sweeper.errors import ConfigurationError, RefusedError
+
+LAPSES_AFTER = timedelta(hours=24)
+WAY_OUT = "Nothing was purged. Preview again with `sweeper run --dry-run` and approve its digest."
+
+
+@dataclass(frozen=True)
+class Approval:
+    """What was previewed: counts of conversations due by rule are the ceilings of the run."""
+
+    store: str
+    policy: str
+    as_of: datetime
+    issued_at: datetime
+    due: Mapping[str, int]
+
+    def token(self) -> str:
+        """The digest, as `run --dry-run` prints it and `run --approve` takes it."""
+        said = asdict(self) | {"as_of": rfc3339(self.as_of), "issued_at": rfc3339(self.issued_at)}
+        body = (
+            base64.urlsafe_b64encode(json.dumps(said, sort_keys=True, separators=(",", ":")).encode())
+            .decode()
+            .rstrip("=")
+        )
+        return f"{body}.{_checksum(body)}"
+
+
+def read(token: str) -> Approval:
+    """The approval that a token carries.
+
+    Raises:
+        ConfigurationError: it is no such token, or was cut or mistyped.
+    """
+    body, _, checksum = token.strip().partition(".")
+    try:
+        if checksum != _checksum(body):
+            raise ValueError("checksum")
+        said = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+        return Approval(
+            str(said["store"]),
+            str(said["policy"]),
+            parse(said["as_of"]),
+            parse(said["issued_at"]),
+            {str(rule): int(count) for rule, count in said["due"].items()},
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, binascii.Error):
+        raise ConfigurationError(
+            "--approve: this is no digest of a dry run, or it was cut. Nothing was done. "
+            "Copy the whole `digest` that `sweeper run --dry-run` prints."
+        ) from None
+
+
+def check(approval: Approval, store: str, policy: str, now: datetime) -> None:
+    """Refuse an approval that is for something else or has lapsed.
+
+    Raises:
+        RefusedError: naming what differs.
+    """
+    if approval.store != store:
+        raise RefusedError("approval", f"the approval is for store {approval.store}, this is {store}. {WAY_OUT}")
+    if approval.policy != policy:
+        raise RefusedError(
+            "approval", f"the approval is for policy {approval.policy[:12]}, this run has {policy[:12]}. {WAY_OUT}"
+        )
+    if now - approval.issued_at >= LAPSES_AFTER:
+        raise RefusedError(
+            "approval", f"the approval of {rfc3339(approval.issued_at)} lapsed after 24 hours. {WAY_OUT}"
+        )
+
+
+def refuse_more(approval: Approval, due: Mapping[str, int]) -> None:
+    """Refuse if more is due under any rule than was approved.
+
+    Raises:
+        RefusedError: naming each rule with both numbers.
+    """
+    more = [
+        f"{rule}: {count} due, {approval.due.get(rule, 0)} approved"
+        for rule, count in sorted(due.items())
+        if count > approval.due.get(rule, 0)
+    ]
+    if more:
+        raise RefusedError("approval", f"more is due than was approved ({'; '.join(more)}). {WAY_OUT}")
+
+
+def _checksum(body: str) -> str:
+    return hashlib.sha256(body.encode()).hexdigest()[:12]

@@ -1,0 +1,239 @@
+"""One batch, one transaction, one log line after the commit: lock, read facts, decide, purge, record.
+
+The law of this file: a batch that fails is undone whole and done again in halves, down to the one row that fails.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from sweeper import log
+from sweeper.core.decide import Verdict
+from sweeper.core.feedback import FeedbackVerdict, decide_feedback
+from sweeper.core.model import Facts
+from sweeper.core.recheck import Outcome, Proposal, Spared, dispose
+from sweeper.job import Job, unreachable
+from sweeper.store import database as databases
+from sweeper.store import evidence, purge
+from sweeper.store.evidence import Run, Tombstone
+from sweeper.store.lease import Lease
+from sweeper.store.purge import Patience
+from sweeper.tally import Tally
+
+FENCE_WAIT_MS = 5_000
+"""How long a batch waits for a placement of a legal hold to commit; it holds no row while it waits."""
+LOCKED = frozenset({"55P03", "57014"})
+"""SQLSTATEs of lock and statement time-outs: a smaller batch helps where the same batch again would not."""
+
+Doomed = list[tuple[Proposal, Verdict]]
+
+
+@dataclass
+class Report:
+    """What came of a batch: counts, rows that others held locked, and what was left for a next transaction."""
+
+    tally: Tally = field(default_factory=Tally)
+    unlocked: list[Proposal] = field(default_factory=list)
+    later: list[Proposal] = field(default_factory=list)
+    over_ceiling: bool = False
+
+    def add(self, other: "Report") -> "Report":
+        """This report with another's counts and rows added."""
+        self.tally.add(other.tally)
+        self.unlocked += other.unlocked
+        self.over_ceiling |= other.over_ceiling
+        return self
+
+
+@dataclass(frozen=True)
+class Purger:
+    """Purges batches of one run under its lease. `ceilings` bound what an approval allows, by rule."""
+
+    job: Job
+    run: Run
+    lease: Lease
+    patience: float
+    ceilings: Mapping[str, int] | None = None
+    done: Counter[str] = field(default_factory=Counter)
+
+    def purge(self, proposals: Sequence[Proposal], *, waiting: bool = False) -> Report:
+        """Purge what is due of the proposals, in one transaction or, where that fails, in several smaller ones.
+
+        Raises:
+            LeaseLostError: another run has taken over; nothing of the running transaction was purged.
+            DatabaseError: the database is gone; what was committed before stands.
+        """
+        try:
+            report = self.job.database.retried(
+                lambda: self._once(proposals, waiting=waiting), worth_it=lambda e: _worth_repeating(e, len(proposals))
+            )
+        except (purge.SlowError, purge.MismatchError, purge.ChildrenLockedError, DBAPIError) as error:
+            return self._smaller(proposals, error, waiting=waiting)
+        self.done.update(report.tally.by_rule)
+        return report.add(self.purge(report.later, waiting=waiting)) if report.later else report
+
+    def purge_feedback(self, ids: Sequence[str]) -> Tally:
+        """Purge what is due of the feedback rows, under the same rules."""
+        try:
+            return self.job.database.retried(
+                lambda: self._feedback_once(ids), worth_it=lambda e: _worth_repeating(e, len(ids))
+            )
+        except (purge.MismatchError, DBAPIError) as error:
+            _raise_if_gone(error)
+            if len(ids) == 1:
+                return self._failed(f"feedback {ids[0]}", error)
+            half = len(ids) // 2
+            tally = self.purge_feedback(ids[:half])
+            tally.add(self.purge_feedback(ids[half:]))
+            return tally
+
+    def _smaller(self, proposals: Sequence[Proposal], error: Exception, *, waiting: bool) -> Report:
+        """The same work in halves; a single row that fails is counted, and the rest goes on."""
+        _raise_if_gone(error)
+        if len(proposals) > 1:
+            half = len(proposals) // 2
+            return self.purge(proposals[:half], waiting=waiting).add(self.purge(proposals[half:], waiting=waiting))
+        if isinstance(error, purge.ChildrenLockedError) or _state(error) in LOCKED:
+            return Report(unlocked=list(proposals))
+        return Report(self._failed(f"conversation {proposals[0].conversation_id}", error))
+
+    def _failed(self, what: str, error: Exception) -> Tally:
+        reason = databases.reason(error) if isinstance(error, DBAPIError) else str(error)
+        log.get().error("not purged", record=what, reason=reason, run=self.run.id)
+        with self.job.database.transaction() as connection:
+            evidence.record(connection, "purge_failed", self.run.id, {"record": what, "sqlstate": _state(error)})
+        return Tally(failed=1)
+
+    def _once(self, proposals: Sequence[Proposal], *, waiting: bool) -> Report:
+        """One transaction: everything in it stands or none of it."""
+        started = time.monotonic()
+        with self.job.database.transaction(lock_timeout_ms=FENCE_WAIT_MS) as connection:
+            self._enter(connection)
+            patience = Patience(self.patience)
+            ids = [proposal.conversation_id for proposal in proposals]
+            locked = set(purge.lock(connection, self.job.contract.conversations, ids, waiting=waiting))
+            facts = self.job.reader.conversations(connection, sorted(locked))
+            report, doomed = self._decide(proposals, locked, facts, waiting=waiting)
+            if doomed:
+                self._carry_out(connection, doomed, patience)
+        _say("batch", report.tally, report.tally.due, started, self.run.id)
+        return report
+
+    def _enter(self, connection: Connection) -> None:
+        """Show that the lease is still ours, then wait out any placement of a hold; no row is locked before that."""
+        self.lease.renew(connection)
+        purge.fence(connection)
+        purge.bound_lock_wait(connection, self.job.settings.database.lock_timeout_ms)
+
+    def _decide(
+        self, proposals: Sequence[Proposal], locked: Set[str], facts: Mapping[str, Facts], *, waiting: bool
+    ) -> tuple[Report, Doomed]:
+        """What becomes of each proposal; as many to purge as one transaction should."""
+        job, report = self.job, Report()
+        doomed: Doomed = []
+        room = job.settings.purge.batch_children
+        for number, proposal in enumerate(proposals):
+            known = facts.get(proposal.conversation_id)
+            if known is None:
+                if proposal.conversation_id not in locked and not waiting:
+                    report.unlocked.append(proposal)
+                continue  # gone: somebody else has deleted it
+            disposal = dispose(known, proposal, job.policy, job.as_of)
+            if disposal.outcome is Outcome.PURGE:
+                if doomed and known.messages > room:
+                    report.later = list(proposals[number:])
+                    break
+                if self._is_over_ceiling(disposal.verdict, report):
+                    report.over_ceiling = True
+                    report.tally.spared[Spared.NOT_APPROVED.value] += 1
+                    continue
+                room -= known.messages
+                doomed.append((proposal, disposal.verdict))
+            report.tally.count(disposal, known, job.policy, job.as_of)
+        return report, doomed
+
+    def _is_over_ceiling(self, verdict: Verdict, report: Report) -> bool:
+        if self.ceilings is None:
+            return False
+        rule = str(verdict.rule)
+        return self.done[rule] + report.tally.by_rule[rule] >= self.ceilings.get(rule, 0)
+
+    def _carry_out(self, connection: Connection, doomed: Doomed, patience: Patience) -> None:
+        ids = [proposal.conversation_id for proposal, _ in doomed]
+        children = purge.delete(connection, self.job.contract, ids, self.run.id, patience)
+        evidence.bury(
+            connection,
+            self.run,
+            "conversation",
+            [
+                Tombstone(
+                    proposal.conversation_id,
+                    proposal.conversation_id,
+                    proposal.account_id,
+                    str(verdict.rule),
+                    _set(verdict),
+                    children[proposal.conversation_id],
+                )
+                for proposal, verdict in doomed
+            ],
+            self.job.clock.now(),
+        )
+
+    def _feedback_once(self, ids: Sequence[str]) -> Tally:
+        job, started, tally = self.job, time.monotonic(), Tally()
+        with job.database.transaction(lock_timeout_ms=FENCE_WAIT_MS) as connection:
+            self._enter(connection)
+            locked = purge.lock(connection, job.contract.feedback, ids)
+            facts = job.reader.feedback(connection, locked)
+            doomed: list[Tombstone] = []
+            for id_, known in facts.items():
+                verdict = decide_feedback(known, job.policy, job.as_of)
+                protected = verdict.purge and not decide_feedback(known, job.policy, job.as_of, protect=True).purge
+                if protected:
+                    tally.spared[Spared.PROTECTED.value] += 1
+                    continue
+                tally.count_feedback(verdict, known, job.policy)
+                if verdict.purge:
+                    f = known.feedback
+                    doomed.append(Tombstone(id_, f.conversation_id, f.account_id, str(verdict.rule), _set(verdict), {}))
+            if doomed:
+                purge.delete_feedback(connection, job.contract, [t.record_id for t in doomed])
+                evidence.bury(connection, self.run, "feedback", doomed, job.clock.now())
+        _say("feedback batch", tally, tally.feedback_by_rule.total(), started, self.run.id)
+        return tally
+
+
+def _set(verdict: Verdict | FeedbackVerdict) -> datetime:
+    if verdict.due is None:
+        raise ValueError("a record without a due is never purged")
+    return verdict.due
+
+
+def _worth_repeating(error: BaseException, size: int) -> bool:
+    return databases.passes(error) and not (size > 1 and _state(error) in LOCKED)
+
+
+def _state(error: BaseException) -> str | None:
+    return databases.sqlstate(error) if isinstance(error, DBAPIError) else None
+
+
+def _raise_if_gone(error: Exception) -> None:
+    if isinstance(error, DBAPIError) and databases.is_gone(error):
+        raise unreachable(error) from None
+
+
+def _say(event: str, tally: Tally, purged: int, started: float, run_id: int) -> None:
+    log.get().info(
+        event,
+        run=run_id,
+        purged=purged,
+        held=tally.held + tally.feedback_held,
+        spared=dict(tally.spared),
+        unclassified=tally.unclassified.total(),
+        milliseconds=round((time.monotonic() - started) * 1000),
+    )

@@ -1,0 +1,51 @@
+"""What in the facts should not be so: reported, never acted on."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from enum import StrEnum
+
+from sweeper.core.history import history
+from sweeper.core.instant import aware
+from sweeper.core.model import Facts
+from sweeper.core.policy import Policy
+from sweeper.core.recheck import is_later
+
+
+class Anomaly(StrEnum):
+    """A defect of the store or of the application that writes it."""
+
+    STALE_LAST_ACTIVITY = "stale_last_activity"
+    ZERO_RETENTION_STORED = "zero_retention_stored"
+    UNDECIDED = "undecided_after_deadline"
+    LAST_ACTIVITY_AHEAD = "last_activity_after_as_of"
+    CREATED_AHEAD = "created_after_as_of"
+    STRAY_TRANSCRIPT = "survey_with_transcript"
+
+
+def anomalies(facts: Facts, policy: Policy, as_of: datetime) -> Iterator[Anomaly]:
+    """The anomalies of one conversation that exists at `as_of` (UTC)."""
+    conversation = facts.conversation
+    if is_later(facts.latest_user_message_at, conversation.last_activity_at):
+        yield Anomaly.STALE_LAST_ACTIVITY
+    if conversation.zero_retention:
+        yield Anomaly.ZERO_RETENTION_STORED
+    last = conversation.last_activity_at
+    if isinstance(last, datetime) and policy.plausible.holds(last) and last > as_of:
+        yield Anomaly.LAST_ACTIVITY_AHEAD
+    if _is_undecided(facts, policy, aware(as_of)):
+        yield Anomaly.UNDECIDED
+
+
+def _is_undecided(facts: Facts, policy: Policy, as_of: datetime) -> bool:
+    """Whether the user wrote after a purpose's deadline, on its plans, and has never chosen (policy, Consent 5)."""
+    wrote = facts.latest_user_message_at
+    if facts.account is None or not isinstance(wrote, datetime):
+        return False
+    known = history(facts.account, policy, as_of)
+    return any(
+        purpose.undecided_after is not None
+        and wrote >= purpose.undecided_after
+        and known.timeline.at(wrote) in purpose.plans
+        and not known.has_chosen(name)
+        for name, purpose in policy.purposes.items()
+    )

@@ -1,0 +1,144 @@
+"""The facts a decision is made of, as they are in the store. No behaviour, no defaults that could hide a NULL."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from sweeper.core.instant import Odd, Stored, at_or_before
+
+
+@dataclass(frozen=True, slots=True)
+class PlanChange:
+    """From `effective_at` on the account is on `plan`, until the next change."""
+
+    id: int
+    effective_at: Stored
+    plan: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentEvent:
+    """One grant or withdrawal of one purpose."""
+
+    id: int
+    purpose: str | None
+    granted: bool | None
+    recorded_at: Stored
+    effective_at: Stored
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Account:
+    """A person or an organisation with its whole plan and consent history. Compared and cached by identity."""
+
+    id: str
+    created_at: Stored
+    closed_at: Stored
+    plan_changes: tuple[PlanChange, ...]
+    consent_events: tuple[ConsentEvent, ...]
+    columns: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A chat or a coding session, as its row says."""
+
+    id: str
+    account_id: str | None
+    kind: str | None
+    platform: str | None
+    incognito: bool | None
+    zero_retention: bool | None
+    created_at: Stored
+    last_activity_at: Stored
+    deleted_at: Stored
+    restored_at: Stored
+    flagged_at: Stored
+    columns: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A legal hold on a conversation, an account, either of both, or (neither named) on everything."""
+
+    matter: str
+    account_id: str | None
+    conversation_id: str | None
+    placed_at: Stored
+    released_at: Stored
+
+    def names(self, account_id: str | None, conversation_id: str | None) -> bool:
+        """Whether the hold reaches a record of this account and conversation."""
+        if self.account_id is None and self.conversation_id is None:
+            return True
+        return (account_id is not None and self.account_id == account_id) or (
+            conversation_id is not None and self.conversation_id == conversation_id
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """An erasure order for a conversation, an account, or (both named) exactly both."""
+
+    reference: str
+    account_id: str | None
+    conversation_id: str | None
+    recorded_at: Stored
+    due_at: Stored
+
+    def names(self, account_id: str | None, conversation_id: str | None) -> bool:
+        """Whether the order names a record of this account and conversation; with neither set it names nothing."""
+        if self.account_id is None and self.conversation_id is None:
+            return False
+        return self.account_id in (None, account_id) and self.conversation_id in (None, conversation_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What a manifest would list; never its text."""
+
+    id: str
+    author: str | None
+    created_at: Stored
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """A rating, a survey answer or a bug report, with its own clock."""
+
+    id: str
+    account_id: str | None
+    conversation_id: str | None
+    kind: str | None
+    submitted_at: Stored
+    has_transcript: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that a decision on one conversation may look at.
+
+    `holds` and `orders` are those that name it; `latest_user_message_at` is the instant of its newest user message,
+    and `messages` how many messages it has.
+    """
+
+    conversation: Conversation
+    account: Account | None
+    holds: tuple[Hold, ...] = ()
+    orders: tuple[Order, ...] = ()
+    latest_user_message_at: Stored = None
+    messages: int = 0
+
+    def protected(self, as_of: datetime) -> "Facts":
+        """The same facts with holds and flags recorded after `as_of` taken as recorded at `as_of` (policy, Purge)."""
+        flagged_at = self.conversation.flagged_at
+        late = flagged_at is not None and not isinstance(flagged_at, Odd) and flagged_at > as_of
+        return replace(
+            self,
+            conversation=replace(self.conversation, flagged_at=as_of) if late else self.conversation,
+            holds=tuple(h if at_or_before(h.placed_at, as_of) else replace(h, placed_at=as_of) for h in self.holds),
+        )
+
+    def with_activity(self, last_activity_at: Stored) -> "Facts":
+        """The same facts with another last activity."""
+        return replace(self, conversation=replace(self.conversation, last_activity_at=last_activity_at))

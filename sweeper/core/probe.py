@@ -1,0 +1,77 @@
+"""What to look for: each rule of the policy as probes, an anchor and a horizon with the conditions that can be searched.
+
+The law of this file: a probe may find too much; what `decide` calls due is never missed. A condition that cannot be searched
+exactly is left out.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sweeper.core.policy import SLACK_DAYS, Anchor, ColumnPeriod, Consent, Epoch, Policy, Rule, Term, When
+
+SLACK = timedelta(days=SLACK_DAYS)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One search. `horizon` is the latest anchor that may be due; `column` replaces it where a column holds the period.
+
+    `spared_by` names a rule that this one yields to: only conversations outside its reach are searched for.
+    """
+
+    rule: str
+    anchor: Anchor
+    horizon: datetime
+    when: When
+    column: ColumnPeriod | None = None
+    consent: Consent | None = None
+    spared_by: Rule | None = None
+
+
+def probes(policy: Policy, as_of: datetime) -> Iterator[Probe]:
+    """The probes of a policy at `as_of` (UTC), in the order of its rules."""
+    for rule in policy.rules:
+        for term in rule.due:
+            horizon = _horizon(term, as_of)
+            if horizon is not None:
+                column = term.period if isinstance(term.period, ColumnPeriod) else None
+                yield from _variants(
+                    Probe(rule.name, term.anchor, horizon, rule.when, column, rule.when.consent), policy
+                )
+
+
+def floor_since(policy: Policy, as_of: datetime) -> datetime | None:
+    """Flagged after this and at or before as-of: certainly not due by a rule. None where no floor says so."""
+    reaches = [floor.period.before(as_of) for floor in policy.floors]
+    since = [policy.plausible.since if reach is None else reach + SLACK for reach in reaches]
+    return max(min(since), policy.plausible.since) if since else None
+
+
+def _horizon(term: Term, as_of: datetime) -> datetime | None:
+    """The latest anchor that may be due, with a slack for calendars; None where nothing ever is."""
+    if isinstance(term.period, ColumnPeriod):
+        return as_of
+    before = term.period.before(as_of)
+    return before + SLACK if before is not None else None
+
+
+def _variants(probe: Probe, policy: Policy) -> Iterator[Probe]:
+    """A rule that yields to one with a consent of its own is searched outside that one's epochs and beside its conditions."""
+    yielding = [policy.by_name[name] for name in probe.when.unless]
+    sparing = next((rule for rule in yielding if rule.when.consent is not None), None)
+    if sparing is None or sparing.when.consent is None or probe.consent is not None:
+        yield probe
+        return
+    purpose = sparing.when.consent.purpose
+    for state in (Epoch.OPEN, Epoch.CLOSED, Epoch.NONE):
+        reached = sparing.when.consent.epoch.admits(state)
+        yield Probe(
+            probe.rule,
+            probe.anchor,
+            probe.horizon,
+            probe.when,
+            probe.column,
+            Consent.model_construct(purpose=purpose, epoch=state),
+            sparing if reached else None,
+        )

@@ -1,0 +1,93 @@
+"""The last word before a purge: what was proposed is decided again on the row as it is now, and doubt keeps it.
+
+The law of this file: a purge takes only what was due on the row as stored *and* with everything that protects counted
+whatever its instant (policy, Purge).
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+
+from sweeper.core.decide import UNCLASSIFIED, Verdict, decide, exists
+from sweeper.core.instant import Odd, Stored
+from sweeper.core.model import Facts
+from sweeper.core.policy import Policy
+
+
+class Outcome(StrEnum):
+    """What becomes of a proposed conversation."""
+
+    PURGE = "purge"
+    HELD = "held"
+    UNCLASSIFIED = "unclassified"
+    SPARED = "spared"
+    NOT_DUE = "not_due"
+
+
+class Spared(StrEnum):
+    """Why a conversation that was proposed as due was kept."""
+
+    PROTECTED = "protected_after_as_of"
+    STALE = "stale_last_activity"
+    CHANGED = "changed"
+    LOCKED = "locked"
+    NOT_APPROVED = "not_approved"
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A conversation as the store proposed it: its key, and the two instants whose change can make it due no longer."""
+
+    account_id: str | None
+    conversation_id: str
+    last_activity_at: Stored
+    deleted_at: Stored
+
+
+@dataclass(frozen=True, slots=True)
+class Disposal:
+    """The outcome for one proposed conversation, with the verdict on the row as stored."""
+
+    outcome: Outcome
+    verdict: Verdict
+    spared: Spared | None = None
+
+
+def dispose(facts: Facts, proposal: Proposal, policy: Policy, as_of: datetime) -> Disposal:
+    """Whether to purge, on facts read after the row was locked."""
+    verdict = decide(facts, policy, as_of)
+    if not exists(facts.conversation, policy, as_of):
+        return Disposal(Outcome.NOT_DUE, verdict)
+    if not verdict.expired:
+        return _kept(verdict, facts, proposal, policy, as_of)
+    if verdict.held:
+        return Disposal(Outcome.HELD, verdict)
+    shielded = facts.protected(as_of)
+    if shielded != facts and not decide(shielded, policy, as_of).purge:
+        return Disposal(Outcome.SPARED, verdict, Spared.PROTECTED)
+    latest = facts.latest_user_message_at
+    stale = is_later(latest, facts.conversation.last_activity_at)
+    if stale and not decide(shielded.with_activity(latest), policy, as_of).purge:
+        return Disposal(Outcome.SPARED, verdict, Spared.STALE)
+    return Disposal(Outcome.PURGE, verdict)
+
+
+def is_later(message_at: Stored, last_activity_at: Stored) -> bool:
+    """Whether a user message is newer than the column says: the column is stale."""
+    if message_at is None or last_activity_at is None:
+        return message_at is not None
+    return _order(message_at) > _order(last_activity_at)
+
+
+def _kept(verdict: Verdict, facts: Facts, proposal: Proposal, policy: Policy, as_of: datetime) -> Disposal:
+    """A row that is not due: it changed since it was proposed, it cannot be classified, or it is simply not yet due."""
+    before = replace(facts.conversation, last_activity_at=proposal.last_activity_at, deleted_at=proposal.deleted_at)
+    if before != facts.conversation and decide(replace(facts, conversation=before), policy, as_of).expired:
+        return Disposal(Outcome.SPARED, verdict, Spared.CHANGED)
+    return Disposal(Outcome.UNCLASSIFIED if verdict.rule == UNCLASSIFIED else Outcome.NOT_DUE, verdict)
+
+
+def _order(stored: Stored) -> tuple[int, datetime | None]:
+    if isinstance(stored, Odd):
+        return (-1 if stored.is_past else 1, None)
+    return (0, stored)

@@ -1,0 +1,38 @@
+"""What the program says when it will not go on.
+
+Each error's text names the setting or the row, what was **not** done, and the remedy. `exit_code` is documented API.
+"""
+
+
+class SweeperError(Exception):
+    """Something failed; nothing beyond what was already recorded was done."""
+
+    exit_code = 1
+
+
+class ConfigurationError(SweeperError):
+    """The settings, the policy or an argument cannot be used; nothing was done."""
+
+    exit_code = 2
+
+
+class RefusedError(SweeperError):
+    """A guard refused: the number, the limit and the way out are in the text; nothing was purged."""
+
+    exit_code = 3
+
+    def __init__(self, guard: str, text: str) -> None:
+        super().__init__(text)
+        self.guard = guard
+
+
+class LeaseHeldError(SweeperError):
+    """Another run holds the lease of this store; nothing was done."""
+
+    exit_code = 4
+
+
+class LeaseLostError(SweeperError):
+    """This run's lease was taken over; the running batch was rolled back and nothing more is done."""
+
+    exit_code = 4

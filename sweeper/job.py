@@ -1,0 +1,80 @@
+"""A job: one store, one policy, one as-of, made ready once and handed down."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy.exc import DBAPIError
+
+from sweeper.clock import Clock
+from sweeper.core.instant import aware
+from sweeper.core.policy import Policy
+from sweeper.errors import ConfigurationError
+from sweeper.settings import Settings, load_policy
+from sweeper.store import contract as contracts
+from sweeper.store import database as databases
+from sweeper.store import migrate
+from sweeper.store.contract import Contract
+from sweeper.store.database import Database, DatabaseError
+from sweeper.store.facts import Reader
+from sweeper.store.select import Selector
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a sweep, a preview or an explanation needs."""
+
+    database: Database
+    contract: Contract
+    policy: Policy
+    clock: Clock
+    as_of: datetime
+
+    @property
+    def settings(self) -> Settings:
+        """How the job runs."""
+        return self.database.settings
+
+    @property
+    def reader(self) -> Reader:
+        """Reads facts for this policy."""
+        return Reader(self.contract, self.policy)
+
+    @property
+    def selector(self) -> Selector:
+        """Proposes what may be due at as-of."""
+        return Selector(self.database, self.contract, self.policy, self.as_of)
+
+
+def prepare(settings: Settings, clock: Clock, as_of: datetime | None = None) -> Job:
+    """A job on the store of the settings; as-of is now unless given.
+
+    Raises:
+        ConfigurationError: settings, policy or store cannot be used.
+        DatabaseError: the database cannot be reached.
+    """
+    policy = load_policy(settings)
+    database = databases.connect(settings)
+    return Job(database, read_contract(database, policy), policy, clock, aware(as_of or clock.now()))
+
+
+def read_contract(database: Database, policy: Policy) -> Contract:
+    """The store's contract, once the sweeper's own tables are known to be there."""
+    try:
+        found = migrate.revision(database)
+        if found != migrate.HEAD:
+            raise ConfigurationError(
+                f"the sweeper's own tables are {'missing' if found is None else f'at revision {found}'}; "
+                f"nothing was done. Run `sweeper migrate` first."
+            )
+        with database.transaction() as connection:
+            return contracts.read(connection, database.settings, policy)
+    except DBAPIError as error:
+        raise unreachable(error) from None
+
+
+def unreachable(error: DBAPIError) -> DatabaseError:
+    """What to say when the database does not answer or does not allow."""
+    return DatabaseError(
+        f"database: {databases.reason(error)}. What was committed before stands; nothing else was done. "
+        "Check SWEEPER_DATABASE_URL, that the server runs and what the role may do (`sweeper check`)."
+    )

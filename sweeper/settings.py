@@ -1,0 +1,181 @@
+"""How the job runs: one TOML file, overridden by the environment. The rules are in the policy file, not here."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sweeper.core import policy as policies
+from sweeper.errors import ConfigurationError
+
+DEFAULT_FILE = Path("config/sweeper.toml")
+Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_$]{0,62}$")]
+Table = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_$]{0,62}(\.[A-Za-z_][A-Za-z0-9_$]{0,62})?$")]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A table of the file: unknown keys are refused, values are never changed afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Database(Section):
+    """Where PostgreSQL is, and how long a statement may wait. Times in milliseconds."""
+
+    url: str = ""
+    lock_timeout_ms: Positive = 200
+    statement_timeout_ms: Positive = 60_000
+    attempts: Positive = 5
+
+
+class Store(Section):
+    """The schema that holds the seven relations of the store contract."""
+
+    schema_name: Identifier = Field(default="store", alias="schema")
+
+
+class PolicyFile(Section):
+    """Which policy file holds the rules; a relative path is read from beside the settings file."""
+
+    file: Path = Path("policy.toml")
+
+
+class Child(Section):
+    """A table whose rows go with their conversation: `key` holds the conversation's key."""
+
+    table: Table
+    key: Identifier
+
+
+class Physical(Section):
+    """A physical table that rows are locked in and deleted from, and its key column."""
+
+    table: Table
+    key: Identifier = "id"
+
+
+class Purge(Section):
+    """What is locked and deleted, and in which portions. An empty table name means the contract relation itself."""
+
+    table: Table | None = None
+    key: Identifier = "id"
+    children: tuple[Child, ...] = ()
+    feedback: Physical | None = None
+    batch: Annotated[int, Field(ge=1, le=10_000)] = 500
+    batch_children: Positive = 20_000
+    locked_wait_seconds: Annotated[float, Field(ge=0)] = 10.0
+
+
+class Guards(Section):
+    """Limits beyond which nothing is purged without a way out being taken."""
+
+    max_share: Annotated[float, Field(gt=0, le=1)] = 0.20
+    max_count: Annotated[int, Field(ge=0)] = 1_000
+    window_hours: Positive = 24
+    clock_tolerance_seconds: Positive = 300
+    future_as_of: bool = True
+    earlier_as_of: bool = True
+    clock: bool = True
+    volume: bool = True
+    history: bool = True
+
+
+class Lease(Section):
+    """How long a run that died keeps others out."""
+
+    seconds: Annotated[float, Field(ge=1, le=3_600)] = 20.0
+
+
+class Objects(Section):
+    """Objects behind attachment URIs: which may be removed (empty: any), and how many a run tries."""
+
+    prefixes: tuple[str, ...] = ()
+    per_run: Positive = 10_000
+
+
+class Settings(Section):
+    """All settings of the job."""
+
+    database: Database = Database()
+    store: Store = Store()
+    policy: PolicyFile = PolicyFile()
+    purge: Purge = Purge()
+    guards: Guards = Guards()
+    lease: Lease = Lease()
+    objects: Objects = Objects()
+
+
+ENVIRONMENT = {
+    "SWEEPER_DATABASE_URL": ("database", "url"),
+    "SWEEPER_STORE_SCHEMA": ("store", "schema"),
+    "SWEEPER_POLICY_FILE": ("policy", "file"),
+}
+
+
+def load(file: Path | None, environment: Mapping[str, str] = os.environ) -> Settings:
+    """The settings from `file` (or SWEEPER_CONFIG, or config/sweeper.toml if it is there), overridden by the environment.
+
+    Raises:
+        ConfigurationError: a file that was named is missing or unreadable, or a value is wrong; every fault is listed.
+    """
+    named = file or (Path(environment["SWEEPER_CONFIG"]) if environment.get("SWEEPER_CONFIG") else None)
+    path = named or (DEFAULT_FILE if DEFAULT_FILE.is_file() else None)
+    raw = _read(path) if path else {}
+    folder = path.parent if path else DEFAULT_FILE.parent
+    _resolve_policy(raw, folder)
+    for variable, (section, key) in ENVIRONMENT.items():
+        if environment.get(variable):
+            section_table = raw.setdefault(section, {})
+            if isinstance(section_table, dict):
+                section_table[key] = environment[variable]
+    try:
+        return Settings.model_validate(raw)
+    except ValidationError as error:
+        faults = "\n".join(f"  {'.'.join(map(str, f['loc']))}: {f['msg']}" for f in error.errors(include_url=False))
+        raise ConfigurationError(
+            f"settings {path or 'of the environment'}: nothing was done. Mend:\n{faults}"
+        ) from None
+
+
+def load_policy(settings: Settings) -> policies.Policy:
+    """The policy that the settings name.
+
+    Raises:
+        ConfigurationError: the file is missing, unreadable or faulty; every fault is listed with its key.
+    """
+    path = settings.policy.file
+    try:
+        return policies.parse(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"policy {path}: cannot be read ({_reason(error)}). Nothing was done. Name the file in [policy] file, "
+            "or in SWEEPER_POLICY_FILE."
+        ) from None
+    except policies.PolicyError as error:
+        faults = "\n".join(f"  {line}" for line in str(error).splitlines())
+        raise ConfigurationError(f"policy {path}: nothing was decided or purged. Mend:\n{faults}") from None
+
+
+def _resolve_policy(raw: dict[str, Any], folder: Path) -> None:
+    section = raw.setdefault("policy", {})
+    if isinstance(section, dict) and isinstance(section.setdefault("file", "policy.toml"), str):
+        section["file"] = str(folder / section["file"])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"settings {path}: cannot be read ({_reason(error)}). Nothing was done. Give --config FILE or SWEEPER_CONFIG."
+        ) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"settings {path}: not TOML ({error}). Nothing was done. Mend the file.") from None
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror or type(error).__name__ if isinstance(error, OSError) else type(error).__name__

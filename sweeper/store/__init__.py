@@ -1,0 +1,1 @@
+"""PostgreSQL: what is read, locked, deleted and recorded. SQL proposes; the core decides."""

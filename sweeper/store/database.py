@@ -1,0 +1,177 @@
+"""The engine and its transactions.
+
+The law of this file: every transaction is READ COMMITTED and brings all it needs with SET LOCAL; no session state, no
+prepared statement, no WITH HOLD cursor. A transaction pooler in front changes nothing.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg.adapt import Buffer, Loader
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from sweeper import log
+from sweeper.core.instant import Odd
+from sweeper.errors import ConfigurationError, SweeperError
+from sweeper.settings import Settings
+from sweeper.store.statement import statement
+
+T = TypeVar("T")
+
+PASSING = frozenset({"40001", "40P01", "55P03", "57014", "57P01", "57P02", "57P03", "53300"})
+"""SQLSTATEs that pass: serialization, deadlock, lock and statement time-outs, shutdown, too many connections."""
+
+
+class DatabaseError(SweeperError):
+    """The database could not be reached or refused a statement; what was committed before stands, nothing else was done."""
+
+
+@dataclass(frozen=True)
+class Database:
+    """A store's database: engine and settings."""
+
+    engine: Engine
+    settings: Settings
+
+    @contextmanager
+    def transaction(
+        self, *, lock_timeout_ms: int | None = None, statement_timeout_ms: int | None = None
+    ) -> Iterator[Connection]:
+        """One READ COMMITTED transaction in UTC with the store's schema as search path; commits unless it raises."""
+        database = self.settings.database
+        with self.engine.begin() as connection:
+            connection.execute(
+                statement("begin"),
+                {
+                    "search_path": f'"{self.settings.store.schema_name}", pg_temp',
+                    "lock_timeout": str(database.lock_timeout_ms if lock_timeout_ms is None else lock_timeout_ms),
+                    "statement_timeout": str(statement_timeout_ms or database.statement_timeout_ms),
+                },
+            )
+            yield connection
+
+    def retried(self, work: Callable[[], T], *, worth_it: Callable[[BaseException], bool] | None = None) -> T:
+        """What `work` returns, tried again with growing pauses while it fails for a reason that passes.
+
+        Args:
+            work: a whole transaction, which a failure has undone.
+            worth_it: which failures pass; unless given, `passes` says.
+
+        Raises:
+            DBAPIError: as it came, once the attempts are used up or for a reason that does not pass.
+        """
+        retrying = Retrying(
+            retry=retry_if_exception(worth_it or passes),
+            stop=stop_after_attempt(self.settings.database.attempts),
+            wait=wait_random_exponential(multiplier=0.05, max=2.0),
+            before_sleep=_say,
+            reraise=True,
+        )
+        return retrying(work)
+
+
+def connect(settings: Settings) -> Database:
+    """The database of the settings; nothing is connected yet.
+
+    Raises:
+        ConfigurationError: no URL is set, or it is not one of PostgreSQL.
+    """
+    if not settings.database.url:
+        raise ConfigurationError(
+            "no database: nothing was done. Set SWEEPER_DATABASE_URL, for instance postgresql://user@host/database."
+        )
+    try:
+        url = make_url(settings.database.url)
+    except (ArgumentError, ValueError):
+        raise ConfigurationError(
+            "SWEEPER_DATABASE_URL is not a URL: nothing was done. Write postgresql://user@host/database."
+        ) from None
+    if url.get_backend_name() not in ("postgresql", "postgres"):
+        raise ConfigurationError(
+            f"SWEEPER_DATABASE_URL names {url.get_backend_name()!r}: nothing was done. Only PostgreSQL is supported."
+        )
+    engine = create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        isolation_level="READ COMMITTED",
+        pool_size=2,
+        max_overflow=1,
+        pool_pre_ping=True,
+        connect_args={"prepare_threshold": None, "connect_timeout": 10},
+        hide_parameters=True,  # parameters may hold ids; they never belong in a log
+    )
+    event.listen(engine, "connect", _adapt)
+    return Database(engine, settings)
+
+
+def passes(error: BaseException) -> bool:
+    """Whether the same work may succeed a moment later."""
+    if not isinstance(error, DBAPIError):
+        return False
+    if error.connection_invalidated:
+        return True
+    state = sqlstate(error)
+    if state is None:
+        return isinstance(error, OperationalError)  # the connection broke before the server could say why
+    return state in PASSING or state.startswith("08")
+
+
+def is_gone(error: BaseException) -> bool:
+    """Whether the connection or the server is gone, so that other statements would fare no better."""
+    if not isinstance(error, DBAPIError):
+        return False
+    state = sqlstate(error)
+    if state is None:
+        return error.connection_invalidated or isinstance(error, OperationalError)
+    return error.connection_invalidated or state.startswith(("08", "57P0"))
+
+
+def sqlstate(error: DBAPIError) -> str | None:
+    """The SQLSTATE of an error, if the server gave one."""
+    return getattr(error.orig, "sqlstate", None)
+
+
+def reason(error: DBAPIError) -> str:
+    """What went wrong in one line without parameters: never row values, which DETAIL lines carry."""
+    primary = getattr(getattr(error.orig, "diag", None), "message_primary", None)
+    return str(primary or str(error.orig).splitlines()[0]).strip()
+
+
+def _say(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    log.get().warning(
+        "retrying",
+        attempt=state.attempt_number,
+        sqlstate=sqlstate(error) if isinstance(error, DBAPIError) else None,
+        reason=reason(error) if isinstance(error, DBAPIError) else str(error),
+    )
+
+
+class _InstantLoader(Loader):
+    """timestamptz as text in UTC, with what `datetime` cannot hold as `Odd` instead of an error for the whole fetch."""
+
+    def load(self, data: Buffer) -> datetime | Odd:
+        written = bytes(data).decode()
+        try:
+            return datetime.fromisoformat(written)
+        except ValueError:
+            return _odd(written)
+
+
+def _odd(written: str) -> Odd:
+    if written in (Odd.ALWAYS.value, Odd.NEVER.value):
+        return Odd(written)
+    return Odd.ANCIENT if written.endswith("BC") else Odd.DISTANT
+
+
+def _adapt(connection: Any, _: object) -> None:
+    driver: psycopg.Connection[Any] = (
+        connection.driver_connection if hasattr(connection, "driver_connection") else connection
+    )
+    driver.adapters.register_loader("timestamptz", _InstantLoader)

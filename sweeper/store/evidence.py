@@ -1,0 +1,150 @@
+"""Runs, tombstones and events: what happened, written in the transaction in which it happened. No content, ever."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from sqlalchemy import Connection
+
+from sweeper.store.database import Database
+from sweeper.store.statement import statement
+
+Outcome = Literal["completed", "failed", "refused", "stopped"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as it was opened."""
+
+    id: int
+    store: str
+    as_of: datetime
+    policy_digest: str
+    approved: bool
+
+
+@dataclass(frozen=True)
+class Tombstone:
+    """What is told of one purged record."""
+
+    record_id: str
+    conversation_id: str | None
+    account_id: str | None
+    rule: str
+    due: datetime
+    children: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class LastCompleted:
+    """What the guards compare with; all None where no run has completed yet."""
+
+    as_of: datetime | None
+    plan_changes: int | None
+    consent_events: int | None
+
+
+def open_run(connection: Connection, **columns: Any) -> int:
+    """Record that a run has begun, and which runs before it were interrupted; returns its id."""
+    run_id: int = connection.execute(statement("run_open"), columns).scalar_one()
+    interrupted = connection.execute(
+        statement("runs_interrupt"),
+        {"store": columns["store"], "token": columns["token"], "now": columns["started_at"]},
+    )
+    for row in interrupted.all():
+        record(connection, "run_interrupted", row.id, {"found_by": run_id})
+    record(connection, "run_opened", run_id, {"as_of": str(columns["as_of"]), "policy": columns["policy_digest"]})
+    return run_id
+
+
+def close_run(
+    connection: Connection,
+    run_id: int,
+    outcome: Outcome,
+    finished_at: datetime,
+    result: Mapping[str, Any],
+    plan_changes: int | None,
+    consent_events: int | None,
+) -> None:
+    """Record how a run ended."""
+    connection.execute(
+        statement("run_close"),
+        {
+            "run_id": run_id,
+            "outcome": outcome,
+            "finished_at": finished_at,
+            "result": json.dumps(result),
+            "plan_changes": plan_changes,
+            "consent_events": consent_events,
+        },
+    )
+    record(connection, "run_closed", run_id, {"outcome": outcome})
+
+
+def record(connection: Connection, kind: str, run_id: int | None, details: Mapping[str, Any]) -> None:
+    """Record an event."""
+    connection.execute(statement("event"), {"kind": kind, "run_id": run_id, "details": json.dumps(details)})
+
+
+def last_completed(connection: Connection, store: str) -> LastCompleted:
+    """What the last completed runs of the store saw."""
+    row = connection.execute(statement("run_last_completed"), {"store": store}).one()
+    return LastCompleted(row.as_of, row.plan_changes, row.consent_events)
+
+
+def bury(
+    connection: Connection,
+    run: Run,
+    record_kind: Literal["conversation", "feedback"],
+    tombstones: Sequence[Tombstone],
+    purged_at: datetime,
+) -> None:
+    """Write one tombstone for each purged record."""
+    connection.execute(
+        statement("tombstones"),
+        {
+            "record": record_kind,
+            "as_of": run.as_of,
+            "run_id": run.id,
+            "policy_digest": run.policy_digest,
+            "approved": run.approved,
+            "purged_at": purged_at,
+            "record_ids": [t.record_id for t in tombstones],
+            "conversation_ids": [t.conversation_id for t in tombstones],
+            "account_ids": [t.account_id for t in tombstones],
+            "rules": [t.rule for t in tombstones],
+            "dues": [t.due for t in tombstones],
+            "children": [json.dumps(t.children) for t in tombstones],
+        },
+    )
+
+
+def purged_by_rule(connection: Connection, run_id: int) -> dict[str, dict[str, int]]:
+    """What a run purged: record kind → rule → count, from the tombstones."""
+    found: dict[str, dict[str, int]] = {"conversation": {}, "feedback": {}}
+    for row in connection.execute(statement("purged_by_rule"), {"run_id": run_id}):
+        found[row.record][row.rule] = row.purged
+    return found
+
+
+def purged_lately(connection: Connection, since: datetime, until: datetime) -> int:
+    """How many conversations were purged in a time without an approval."""
+    found: int = connection.execute(statement("purged_lately"), {"since": since, "until": until}).scalar_one()
+    return found
+
+
+def purged_by(database: Database, run_id: int, page: int = 1_000) -> Iterator[list[str]]:
+    """The ids of the conversations that a run purged, page by page."""
+    after = 0
+    while True:
+        with database.transaction() as connection:
+            rows = connection.execute(
+                statement("purged_by_run"), {"run_id": run_id, "after": after, "limit": page}
+            ).all()
+        if rows:
+            yield [row.record_id for row in rows]
+            after = rows[-1].id
+        if len(rows) < page:
+            return

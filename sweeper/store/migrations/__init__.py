@@ -1,0 +1,1 @@
+"""Alembic revisions of the sweeper's own tables."""

@@ -1,0 +1,373 @@
+"""SQL proposes: builds the one proposing statement of a policy from its probes, and pages through what it finds.
+
+The law of this file: it may propose too much, never too little, and never holds more than one page of proposals.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+from sqlalchemy import Connection, TextClause, text
+
+from sweeper.core.policy import Anchor, ColumnPeriod, Epoch, Policy, Rule, When
+from sweeper.core.probe import SLACK, Probe, floor_since, probes
+from sweeper.core.recheck import Proposal
+from sweeper.store.contract import Contract
+from sweeper.store.database import Database
+from sweeper.store.statement import filled, statement
+
+ACCOUNTS_PER_RANGE = 20_000
+PROPOSALS_PER_PAGE = 5_000
+
+_LEAST_SECONDS = {
+    "month": 28 * 86_400,
+    "year": 365 * 86_400,
+    "week": 604_800,
+    "day": 86_400,
+    "hour": 3_600,
+    "minute": 60,
+}
+"""No unit is shorter than this: a bound made with it never cuts off too much."""
+_CASTABLE = {
+    "uuid": "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$",
+    "bigint": "^-?[0-9]{1,18}$",
+    "integer": "^-?[0-9]{1,9}$",
+    "smallint": "^-?[0-9]{1,4}$",
+}
+_TEXTUAL = frozenset({"text", "character varying"})
+
+
+@dataclass(frozen=True)
+class Range:
+    """A range of account keys: above `low`, up to `high`; None is no bound. `orphaned`: conversations of no account at all."""
+
+    low: str | None = None
+    high: str | None = None
+    orphaned: bool = False
+
+    def covers(self, column: str, type_: str) -> str:
+        """The range as a condition on a column."""
+        if self.orphaned:
+            return f"{column} IS NULL"
+        bounds = [f"{column} > CAST(:low AS {type_})"] if self.low is not None else []
+        if self.high is not None:
+            bounds.append(f"{column} <= CAST(:high AS {type_})")
+        return " AND ".join(bounds) or f"{column} IS NOT NULL"
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some proposals, in the order of account and id; those under a known hold are apart: they are read, never locked."""
+
+    free: tuple[Proposal, ...]
+    held: tuple[Proposal, ...]
+
+
+@dataclass
+class _Sql:
+    """Conditions under construction with their parameters."""
+
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+    def bound(self, value: Any, type_: str) -> str:
+        """A new parameter holding `value`, cast to the type."""
+        name = f"p{len(self.parameters)}"
+        self.parameters[name] = value
+        return f"CAST(:{name} AS {type_})"
+
+
+@dataclass(frozen=True)
+class Selector:
+    """Proposes the conversations (and feedback) that may be due at `as_of` (UTC) under a policy."""
+
+    database: Database
+    contract: Contract
+    policy: Policy
+    as_of: datetime
+    accounts_per_range: int = ACCOUNTS_PER_RANGE
+    proposals_per_page: int = PROPOSALS_PER_PAGE
+
+    def pages(self) -> Iterator[Page]:
+        """All proposals, page by page, each in a short transaction of its own."""
+        for range_ in self.ranges():
+            after: tuple[str | None, str] | None = None
+            while True:
+                rows = self._page(range_, after)
+                proposals = [(Proposal(r.account_id, r.id, r.last_activity_at, r.deleted_at), r.held) for r in rows]
+                if proposals:
+                    yield Page(tuple(p for p, held in proposals if not held), tuple(p for p, held in proposals if held))
+                if len(rows) < self.proposals_per_page:
+                    break
+                after = (rows[-1].account_id, rows[-1].id)
+
+    def ranges(self) -> Iterator[Range]:
+        """Ranges that together cover every conversation, one after the other."""
+        low: str | None = None
+        while True:
+            high = self.database.retried(lambda low=low: self._range_end(low))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+            yield Range(low, high)
+            if high is None:
+                break
+            low = high
+        yield Range(orphaned=True)
+
+    def feedback(self) -> Iterator[list[str]]:
+        """Keys of the feedback rows that may be due, page by page."""
+        if not self.policy.feedback:
+            return
+        after: str | None = None
+        while True:
+            ids = self.database.retried(lambda after=after: self._feedback_page(after))  # type: ignore[misc]  # as above
+            if ids:
+                yield ids
+            if len(ids) < self.proposals_per_page:
+                return
+            after = ids[-1]
+
+    def explain(self, connection: Connection, range_: Range | None = None) -> str:
+        """The plan of the proposing statement, for a test or a DBA who wants to see the indexes it uses."""
+        sql, parameters = self._proposing(range_ or Range(), None)
+        rows = connection.execute(text(f"EXPLAIN (COSTS OFF) {sql.text}"), parameters)
+        return "\n".join(row[0] for row in rows)
+
+    def _page(self, range_: Range, after: tuple[str | None, str] | None) -> Sequence[Any]:
+        sql, parameters = self._proposing(range_, after)
+
+        def read() -> Sequence[Any]:
+            with self.database.transaction() as connection:
+                return connection.execute(sql, parameters).all()
+
+        return self.database.retried(read)
+
+    def _range_end(self, low: str | None) -> str | None:
+        after = f"a.id > CAST(:low AS {self.contract.type('accounts')})" if low is not None else "true"
+        with self.database.transaction() as connection:
+            found: str | None = connection.execute(
+                statement("account_range", after=after), {"low": low, "accounts": self.accounts_per_range - 1}
+            ).scalar_one_or_none()
+        return found
+
+    def _feedback_page(self, after: str | None) -> list[str]:
+        sql, parameters = self._feedback_probe
+        where = f"f.id > CAST(:after AS {self.contract.type('feedback')})" if after is not None else "true"
+        with self.database.transaction() as connection:
+            rows = connection.execute(
+                statement(
+                    "propose_feedback",
+                    probes=sql,
+                    after=where,
+                    **self._order_names("f.conversation_id", "f.account_id"),
+                ),
+                {**parameters, "after": after, "as_of": self.as_of, "limit": self.proposals_per_page},
+            )
+            return [row.id for row in rows]
+
+    @cached_property
+    def _feedback_probe(self) -> tuple[str, dict[str, Any]]:
+        sql = _Sql()
+        found = []
+        for rule in self.policy.feedback:
+            horizon = rule.period.before(self.as_of)
+            if horizon is not None:
+                kinds, until = sql.bound(sorted(rule.kinds), "text[]"), sql.bound(horizon + SLACK, "timestamptz")
+                found.append(f"SELECT f.id FROM feedback f WHERE f.kind = ANY({kinds}) AND f.submitted_at <= {until}")  # noqa: S608 — parameters only
+        return "\nUNION\n".join(found) or "SELECT f.id FROM feedback f WHERE false", sql.parameters
+
+    def _proposing(self, range_: Range, after: tuple[str | None, str] | None) -> tuple[TextClause, dict[str, Any]]:
+        """The statement for one page and its parameters."""
+        account, conversation = self.contract.type("conversations", "account_id"), self.contract.type("conversations")
+        sql = _Sql()
+        found = list(self._probes(range_, sql))
+        beyond = ""
+        if after is not None and range_.orphaned:
+            beyond = f"WHERE p.id > {sql.bound(after[1], conversation)}"
+        elif after is not None:
+            beyond = (
+                f"WHERE (p.account_id, p.id) > ({sql.bound(after[0], account)}, {sql.bound(after[1], conversation)})"
+            )
+        histories = "" if range_.orphaned or not self._needs_histories else self._histories(range_)
+        built = filled("propose", histories=histories, probes="\nUNION\n".join(found), after=beyond)
+        parameters = {
+            **sql.parameters,
+            "as_of": self.as_of,
+            "limit": self.proposals_per_page,
+            "low": range_.low,
+            "high": range_.high,
+            "plausible_from": self.policy.plausible.since,
+            "purposes": self._purposes,
+        }
+        return text(built), parameters
+
+    @cached_property
+    def _needs_histories(self) -> bool:
+        return any(probe.when.needs_history for probe in probes(self.policy, self.as_of))
+
+    def _histories(self, range_: Range) -> str:
+        return filled(
+            "propose_histories",
+            accounts=range_.covers("a.id", self.contract.type("accounts")),
+            plan_changes=range_.covers("p.account_id", self.contract.type("plan_changes", "account_id")),
+            consent_events=range_.covers("e.account_id", self.contract.type("consent_events", "account_id")),
+        )
+
+    @cached_property
+    def _purposes(self) -> str:
+        """The purposes as JSON, with one of no name and no plans that every account is always outside of."""
+        named = [
+            {
+                "purpose": name,
+                "plans": sorted(purpose.plans),
+                "not_before": purpose.not_before.isoformat() if purpose.not_before else None,
+            }
+            for name, purpose in self.policy.purposes.items()
+        ]
+        return json.dumps([*named, {"purpose": "", "plans": [], "not_before": None}])
+
+    def _probes(self, range_: Range, sql: _Sql) -> Iterator[str]:
+        conversations = range_.covers("c.account_id", self.contract.type("conversations", "account_id"))
+        yield filled("propose_by_order", conversations=conversations, **self._order_names("c.id", "c.account_id"))
+        for probe in probes(self.policy, self.as_of):
+            conditions = " AND ".join(self._conditions(probe, sql)) or "true"
+            horizon = self._horizon(probe, sql)
+            if probe.when.needs_history:
+                if not range_.orphaned:
+                    yield self._by_history(probe, sql, conditions, horizon)
+            elif _needs_account(probe):
+                if not range_.orphaned:
+                    accounts = range_.covers("a.id", self.contract.type("accounts"))
+                    yield filled(
+                        "propose_by_account",
+                        accounts=accounts,
+                        anchor=_ANCHORS[probe.anchor],
+                        horizon=horizon,
+                        conditions=conditions,
+                    )
+            else:
+                yield filled(
+                    "propose_by_conversation",
+                    conversations=conversations,
+                    anchor=_ANCHORS[probe.anchor],
+                    horizon=horizon,
+                    conditions=conditions,
+                )
+
+    def _by_history(self, probe: Probe, sql: _Sql, conditions: str, horizon: str) -> str:
+        plans = probe.when.any_plan or probe.when.all_plans
+        states = [state.value for state in (Epoch.OPEN, Epoch.CLOSED, Epoch.NONE)]
+        purpose = ""
+        if probe.consent is not None:
+            purpose = probe.consent.purpose
+            states = [state for state in states if probe.consent.epoch.admits(Epoch(state))]
+        epoch = f"epoch.purpose = {sql.bound(purpose, 'text')} AND epoch.state = ANY({sql.bound(states, 'text[]')})"
+        of_conversation = probe.column is not None and probe.column.relation == "conversation"
+        if probe.anchor is not Anchor.LAST_ACTIVITY or of_conversation:
+            anchor = "epoch.closed" if probe.anchor is Anchor.CONSENT_ENDED else _ANCHORS[probe.anchor]
+            conditions += f" AND {anchor} <= {horizon}"
+            horizon = "CAST('infinity' AS timestamptz)"
+        return filled(
+            "propose_by_history",
+            plans=f"s.plan = ANY({sql.bound(sorted(plans), 'text[]')})" if plans else "true",
+            epoch=epoch,
+            join_accounts="JOIN accounts a ON a.id = stay.account_id" if _needs_account(probe) else "",
+            horizon=horizon,
+            conditions=conditions,
+        )
+
+    def _conditions(self, probe: Probe, sql: _Sql) -> Iterator[str]:
+        """What of a rule's conditions can be searched; the rest is left to `decide`."""
+        when = probe.when
+        for column, wanted in (("incognito", when.incognito), ("zero_retention", when.zero_retention)):
+            if wanted is not None:
+                yield f"c.{column}" if wanted else f"NOT c.{column}"
+        for column, words in (("kind", when.kind), ("platform", when.platform)):
+            if words is not None:
+                yield f"c.{column} = ANY({sql.bound(sorted(words), 'text[]')})"
+        for alias, columns in (("c", when.conversation), ("a", when.account)):
+            for column, values in columns.items():
+                listed = sql.bound(json.dumps(sorted(values, key=repr)), "jsonb")
+                yield f'to_jsonb({alias}."{column}") IN (SELECT jsonb_array_elements({listed}))'
+        if when.closed:
+            yield "a.closed_at <= :as_of"
+        since = floor_since(self.policy, self.as_of)
+        if since is not None:
+            yield f"(c.flagged_at > {sql.bound(since, 'timestamptz')} AND c.flagged_at <= :as_of) IS NOT TRUE"
+        if probe.spared_by is not None and probe.consent is not None:
+            yield self._beside(probe.spared_by, self.policy.purposes[probe.consent.purpose].plans, sql)
+
+    def _beside(self, spared_by: Rule, plans: frozenset[str], sql: _Sql) -> str:
+        """Where, inside an epoch of a purpose of `plans`, the rule yielded to may still not apply. Doubt: everywhere."""
+        when = spared_by.when
+        known = When.model_construct(
+            all_plans=when.all_plans,
+            any_plan=when.any_plan,
+            kind=when.kind,
+            platform=when.platform,
+            consent=when.consent,
+        )
+        if when.model_dump() != known.model_dump():
+            return "true"
+        if any(wanted is not None and not plans <= wanted for wanted in (when.any_plan, when.all_plans)):
+            return "true"
+        outside = [
+            f"(c.{column} = ANY({sql.bound(sorted(words), 'text[]')})) IS NOT TRUE"
+            for column, words in (("kind", when.kind), ("platform", when.platform))
+            if words is not None
+        ]
+        if when.all_plans is not None:
+            outside.append("c.created_at < epoch.entered_at")
+        return f"({' OR '.join(outside)})" if outside else "false"
+
+    def _horizon(self, probe: Probe, sql: _Sql) -> str:
+        if probe.column is None:
+            return sql.bound(probe.horizon, "timestamptz")
+        return self._column_horizon(probe.column, sql)
+
+    def _column_horizon(self, source: ColumnPeriod, sql: _Sql) -> str:
+        """The latest anchor that may be due under a period read from a column; NULL (never found) where it is unusable."""
+        alias = "a" if source.relation == "account" else "c"
+        value = f'({alias}."{source.name}")::text'
+        least = _LEAST_SECONDS.get(source.unit, 1)
+        seconds = (
+            f"CASE WHEN {value} ~ '^[0-9]{{1,12}}$' THEN LEAST(CAST({value} AS numeric) * {least}, 60000000000) END"
+        )
+        if source.otherwise is not None and not source.otherwise.forever:
+            otherwise = source.otherwise.months * _LEAST_SECONDS["month"] + source.otherwise.seconds
+            seconds = f"CASE WHEN {value} IS NULL THEN {otherwise} ELSE {seconds} END"
+        return (
+            f"(CAST(:as_of AS timestamptz) - CAST({seconds} AS double precision) * interval '1 second' "
+            f"+ {sql.bound(SLACK, 'interval')})"
+        )
+
+    def _order_names(self, conversation: str, account: str) -> dict[str, str]:
+        """How an order's text finds a key through its index, without a cast that one bad text could break."""
+        relation = "feedback" if conversation.startswith("f.") else "conversations"
+        column = conversation.removeprefix("f.").removeprefix("c.")
+        return {
+            "names_conversation": _names("o.conversation_id", conversation, self.contract.type(relation, column)),
+            "names_account": _names("o.account_id", account, self.contract.type(relation, "account_id")),
+        }
+
+
+_ANCHORS = {
+    Anchor.LAST_ACTIVITY: "c.last_activity_at",
+    Anchor.CREATED: "c.created_at",
+    Anchor.DELETED: "c.deleted_at",
+    Anchor.FLAGGED: "c.flagged_at",
+    Anchor.CLOSED: "a.closed_at",
+}
+
+
+def _needs_account(probe: Probe) -> bool:
+    reads = probe.column is not None and probe.column.relation == "account"
+    return probe.anchor is Anchor.CLOSED or bool(probe.when.closed) or bool(probe.when.account) or reads
+
+
+def _names(order_column: str, key: str, type_: str) -> str:
+    if type_ in _TEXTUAL:
+        return f"{key} = {order_column}"
+    if type_ in _CASTABLE:
+        return f"{key} = CASE WHEN {order_column} ~ '{_CASTABLE[type_]}' THEN CAST({order_column} AS {type_}) END"
+    return f"{key}::text = {order_column}"

@@ -1,0 +1,2 @@
+-- The keys of all conversations, page by page.
+SELECT c.id::text AS id FROM conversations c WHERE $after ORDER BY c.id LIMIT :limit

@@ -1,0 +1,2 @@
+-- Delete the children of a batch in one table.
+DELETE FROM $table t WHERE $condition

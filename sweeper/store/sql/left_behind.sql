@@ -1,0 +1,2 @@
+-- Whether a table still has children of records that were deleted.
+SELECT EXISTS (SELECT 1 FROM $table t WHERE $condition)

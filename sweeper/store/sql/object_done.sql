@@ -1,0 +1,2 @@
+-- Record what became of an object.
+UPDATE sweeper.object_purges SET outcome = :outcome, done_at = :now, attempts = attempts + 1, last_error = NULL WHERE id = :id

@@ -1,0 +1,2 @@
+-- The erasure orders, newest first.
+SELECT id, reference, account_id, conversation_id, recorded_at, due_at FROM sweeper.erasure_orders ORDER BY id DESC

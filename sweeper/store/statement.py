@@ -1,0 +1,34 @@
+"""SQL is SQL: one named statement per file in `sql/`, one English line on top, bound parameters, no clock.
+
+What cannot be a parameter (a table, a column, a type) is written `$name` in the file and filled in, quoted, here.
+"""
+
+from functools import lru_cache
+from pathlib import Path
+from string import Template
+
+from sqlalchemy import TextClause, text
+
+FOLDER = Path(__file__).parent / "sql"
+
+
+@lru_cache(maxsize=256)
+def source(name: str) -> str:
+    """The text of the statement `name`."""
+    return (FOLDER / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def filled(name: str, **names: str) -> str:
+    """The text of the statement with its `$names` filled in."""
+    return Template(source(name)).substitute(names) if names else source(name)
+
+
+@lru_cache(maxsize=1024)
+def statement(name: str, **names: str) -> TextClause:
+    """The statement, ready for its parameters."""
+    return text(filled(name, **names))
+
+
+def quoted(identifier: str) -> str:
+    """An identifier, or a dotted pair of them, quoted."""
+    return ".".join('"' + part.replace('"', '""') + '"' for part in identifier.split("."))

@@ -1,0 +1,108 @@
+"""Looks without touching: what a purge would do now, and the verdict on everything there is.
+
+The law of this file: it locks nothing, writes nothing, and asks the same `dispose` and `decide` as the purge.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from sweeper.core.anomaly import Anomaly, anomalies
+from sweeper.core.decide import Verdict, decide, exists
+from sweeper.core.feedback import decide_feedback
+from sweeper.core.model import Facts
+from sweeper.core.recheck import Proposal, dispose
+from sweeper.job import Job
+from sweeper.store.select import Page
+from sweeper.store.statement import statement
+from sweeper.tally import Tally
+
+T = TypeVar("T")
+Seen = Callable[[int], None]
+"""Told how many more proposals were looked at; where it must keep a lease alive, this is where it does."""
+
+
+def portions(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """The items in portions of at most `size`."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def survey(job: Job, pages: Iterable[Page], seen: Seen = lambda _: None) -> Tally:
+    """What would become of the proposed conversations, read as they are now."""
+    tally = Tally()
+    for page in pages:
+        for portion in portions((*page.free, *page.held), job.settings.purge.batch):
+            tally.add(_decided(job, portion))
+            seen(len(portion))
+    return tally
+
+
+def survey_feedback(job: Job) -> Tally:
+    """What would become of the feedback rows that may be due."""
+    tally = Tally()
+    for page in job.selector.feedback():
+        for ids in portions(page, job.settings.purge.batch):
+            with job.database.transaction() as connection:
+                facts = job.reader.feedback(connection, ids)
+            for known in facts.values():
+                tally.count_feedback(decide_feedback(known, job.policy, job.as_of), known, job.policy)
+    return tally
+
+
+def _decided(job: Job, portion: Sequence[Proposal]) -> Tally:
+    tally = Tally()
+    facts = _facts(job, [proposal.conversation_id for proposal in portion])
+    for proposal in portion:
+        known = facts.get(proposal.conversation_id)
+        if known is not None:
+            tally.count(dispose(known, proposal, job.policy, job.as_of), known, job.policy, job.as_of)
+    return tally
+
+
+def _facts(job: Job, ids: Sequence[str]) -> dict[str, Facts]:
+    def read() -> dict[str, Facts]:
+        with job.database.transaction() as connection:
+            return job.reader.conversations(connection, ids)
+
+    return job.database.retried(read)
+
+
+@dataclass(frozen=True)
+class Explained:
+    """The verdict on one conversation, with its facts and what should not be so."""
+
+    facts: Facts
+    verdict: Verdict
+    anomalies: tuple[Anomaly, ...]
+
+
+def everything(job: Job, ahead: Callable[[int], None] = lambda _: None) -> Iterator[Explained]:
+    """The verdict on every conversation that exists at as-of, in the order of their keys; memory does not grow.
+
+    Args:
+        job: what to look at.
+        ahead: told of each conversation that does not exist yet at as-of.
+    """
+    after: str | None = None
+    size = job.settings.purge.batch
+    type_ = job.contract.type("conversations")
+    while True:
+        where = f"c.id > CAST(:after AS {type_})" if after is not None else "true"
+        with job.database.transaction() as connection:
+            rows = connection.execute(
+                statement("all_conversations", after=where), {"after": after, "limit": size}
+            ).all()
+            facts = job.reader.conversations(connection, [row.id for row in rows])
+        for row in rows:
+            known = facts.get(row.id)
+            if known is None:
+                continue
+            if not exists(known.conversation, job.policy, job.as_of):
+                ahead(1)
+                continue
+            verdict = decide(known, job.policy, job.as_of)
+            yield Explained(known, verdict, tuple(anomalies(known, job.policy, job.as_of)))
+        if len(rows) < size:
+            return
+        after = rows[-1].id

@@ -1,0 +1,316 @@
+"""The page to read first: one sweep from beginning to end.
+
+    lease → guards → propose → purge in batches → rows that were locked → feedback → strays → objects → close
+
+What is due is decided in `core/decide.py` alone; what is proposed comes from `store/select.py`; one batch is `batch.py`.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from sqlalchemy.exc import DBAPIError
+
+from sweeper import approval as approvals
+from sweeper import guards, log
+from sweeper.approval import Approval
+from sweeper.batch import Purger
+from sweeper.core.instant import rfc3339
+from sweeper.core.recheck import Proposal, Spared
+from sweeper.errors import LeaseLostError, RefusedError, SweeperError
+from sweeper.job import Job, unreachable
+from sweeper.store import census, evidence, objects, purge
+from sweeper.store import lease as leases
+from sweeper.store.evidence import Run
+from sweeper.store.lease import Lease
+from sweeper.store.select import Page
+from sweeper.survey import portions, survey, survey_feedback
+from sweeper.tally import Tally
+
+KEPT_PAGES = 3
+"""So many pages of proposals are kept between counting and purging; where there are more, they are proposed again."""
+LOCKED_AT_MOST = 10_000
+"""So many rows that others hold locked are tried again at the end; the others wait for the next run."""
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who looks on: told of the expected number of proposals and of each one done, and asked whether to stop."""
+
+    expect: Callable[[int], None] = lambda _: None
+    advance: Callable[[int], None] = lambda _: None
+    stopping: Callable[[], bool] = lambda: False
+
+
+@dataclass
+class Result:
+    """What a run did, as its evidence says."""
+
+    job: Job
+    run_id: int
+    outcome: str
+    tally: Tally
+    purged: dict[str, dict[str, int]]
+    objects_pending: int
+    strays: int
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """The result for machines."""
+        conversations, feedback = self.purged["conversation"], self.purged["feedback"]
+        return {
+            "run": self.run_id,
+            "as_of": rfc3339(self.job.as_of),
+            "policy": self.job.policy.digest,
+            "outcome": self.outcome,
+            "purged": sum(conversations.values()),
+            **self.tally.as_json(),
+            "by_rule": dict(sorted(conversations.items())),
+            "feedback_purged": sum(feedback.values()),
+            "feedback_by_rule": dict(sorted(feedback.items())),
+            "strays": self.strays,
+            "objects_pending": self.objects_pending,
+            "duration_s": round(self.seconds, 3),
+        }
+
+
+@dataclass
+class Preview:
+    """What a run would do now."""
+
+    job: Job
+    tally: Tally
+    approval: Approval
+    refusals: list[RefusedError]
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """The preview for machines; `digest` is what `run --approve` takes."""
+        return {
+            "as_of": rfc3339(self.job.as_of),
+            "policy": self.job.policy.digest,
+            "would_purge": self.tally.due,
+            **self.tally.as_json(),
+            "feedback_would_purge": self.tally.feedback_by_rule.total(),
+            "would_refuse": [refusal.guard for refusal in self.refusals],
+            "digest": self.approval.token(),
+            "duration_s": round(self.seconds, 3),
+        }
+
+
+def preview(job: Job, watch: Watch | None = None) -> Preview:
+    """What a run would purge, keep and refuse now; nothing is locked or written."""
+    watch, started = watch or Watch(), time.monotonic()
+    tally = survey(job, job.selector.pages(), watch.advance)
+    tally.add(survey_feedback(job))
+    refusals = [*guards.before(job, dry_run=True), *guards.volume(job, tally.due, None)]
+    with job.database.transaction() as connection:
+        store = census.identity(connection, job.settings.store.schema_name)
+    approval = Approval(store, job.policy.digest, job.as_of, job.clock.now(), dict(tally.by_rule))
+    return Preview(job, tally, approval, refusals, time.monotonic() - started)
+
+
+def sweep(
+    job: Job, *, approval: Approval | None = None, accept_history: bool = False, watch: Watch | None = None
+) -> Result:
+    """One sweep: purge what is due at as-of, and record it.
+
+    Raises:
+        LeaseHeldError: another run is at work.
+        RefusedError: a guard refused; nothing was purged.
+        LeaseLostError: this run was taken for dead and replaced.
+        SweeperError: the database failed; what was committed before stands.
+    """
+    lease = leases.take(job.database)
+    sweeping = _Sweep(job, lease, _open(job, lease, approval), approval, accept_history, watch or Watch())
+    try:
+        return sweeping.run()
+    except LeaseLostError:
+        raise  # the run that took over has recorded this one as interrupted
+    except RefusedError as refusal:
+        sweeping.close("refused", {"guard": refusal.guard, "text": str(refusal)})
+        raise
+    except SweeperError as error:
+        sweeping.close_if_possible("failed", {"error": str(error)})
+        raise
+    except DBAPIError as error:
+        sweeping.close_if_possible("failed", {"error": type(error).__name__})
+        raise unreachable(error) from None
+
+
+def _open(job: Job, lease: Lease, approval: Approval | None) -> Run:
+    with job.database.transaction() as connection:
+        run_id = evidence.open_run(
+            connection,
+            store=lease.store,
+            as_of=job.as_of,
+            policy_name=job.policy.name,
+            policy_digest=job.policy.digest,
+            token=lease.token,
+            approval=approval.token() if approval else None,
+            started_at=job.clock.now(),
+        )
+        lease.run_id = run_id
+        lease.renew(connection)
+    log.get().info("run opened", run=run_id, as_of=rfc3339(job.as_of), policy=job.policy.digest[:12])
+    return Run(run_id, lease.store, job.as_of, job.policy.digest, approval is not None)
+
+
+@dataclass
+class _Sweep:
+    job: Job
+    lease: Lease
+    opened: Run
+    approval: Approval | None
+    accept_history: bool
+    watch: Watch
+    tally: Tally = field(default_factory=Tally)
+    histories: census.Histories | None = None
+    started: float = field(default_factory=time.monotonic)
+
+    def run(self) -> Result:
+        """All steps, in order."""
+        for refusal in guards.before(self.job, accept_history=self.accept_history):
+            raise refusal
+        pages = self._guarded()
+        purger = self._purger()
+        locked = self._purge(purger, pages)
+        self._purge_locked(purger, locked)
+        self._purge_feedback(purger)
+        strays = self._sweep_strays()
+        pending = objects.remove_pending(self.job.database, self.job.clock.now())
+        return self._finish(strays, pending)
+
+    def close(self, outcome: evidence.Outcome, result: dict[str, Any]) -> None:
+        """Record how the run ended and give the lease back, in one transaction."""
+        seen = self.histories
+        with self.job.database.transaction() as connection:
+            evidence.close_run(
+                connection,
+                self.opened.id,
+                outcome,
+                self.job.clock.now(),
+                result,
+                seen.plan_changes if seen else None,
+                seen.consent_events if seen else None,
+            )
+            if outcome == "refused":
+                evidence.record(connection, "refusal", self.opened.id, {"guard": result.get("guard")})
+            self.lease.give_back(connection)
+        log.get().info("run closed", run=self.opened.id, outcome=outcome)
+
+    def close_if_possible(self, outcome: evidence.Outcome, result: dict[str, Any]) -> None:
+        """As `close`; a database that is gone leaves the run open, and the next run records it as interrupted."""
+        try:
+            self.close(outcome, result)
+        except Exception:  # the first error is the one to tell
+            log.get().warning("run left open; the next run records it as interrupted", run=self.opened.id)
+
+    def _guarded(self) -> Iterable[Page]:
+        """The proposals, once it is known that no more is due than may be purged."""
+        with self.job.database.transaction() as connection:
+            self.histories = census.histories(connection)
+        pages = self.job.selector.pages()
+        kept = list(islice(pages, KEPT_PAGES))
+        count = sum(len(page.free) for page in kept)
+        more = len(kept) == KEPT_PAGES
+        if more:
+            count += sum(self._counted(page) for page in pages)
+        self.watch.expect(count)
+        self._refuse_volume(count, kept, more=more)
+        return self.job.selector.pages() if more else kept
+
+    def _counted(self, page: Page) -> int:
+        self._renew()
+        return len(page.free)
+
+    def _refuse_volume(self, proposed: int, kept: list[Page], *, more: bool) -> None:
+        """Weigh what is proposed, which is at least what is due; only where that is too much, decide every proposal."""
+        if self.approval is None and not any(guards.volume(self.job, proposed, None)):
+            return
+        pages = self.job.selector.pages() if more else kept
+        due = survey(self.job, pages, lambda _: self._renew())
+        if self.approval is not None:
+            approvals.refuse_more(self.approval, due.by_rule)
+        for refusal in guards.volume(self.job, due.due, self.approval):
+            raise refusal
+
+    def _purger(self) -> Purger:
+        with self.job.database.transaction() as connection:
+            patience = purge.read_patience(connection)
+        ceilings = self.approval.due if self.approval else None
+        return Purger(self.job, self.opened, self.lease, patience, ceilings)
+
+    def _purge(self, purger: Purger, pages: Iterable[Page]) -> list[Proposal]:
+        """Purge the free proposals and count the held ones; returns those whose rows others hold locked."""
+        locked: list[Proposal] = []
+        size = self.job.settings.purge.batch
+        for page in pages:
+            for portion in portions(page.free, size):
+                if self.watch.stopping():
+                    return locked
+                report = purger.purge(portion)
+                self.tally.add(report.tally)
+                locked += report.unlocked
+                self.watch.advance(len(portion))
+            if page.held:
+                self.tally.add(survey(self.job, [Page((), page.held)], lambda _: self._renew()))
+            if len(locked) > LOCKED_AT_MOST:
+                self._spare_locked(len(locked) - LOCKED_AT_MOST)
+                del locked[LOCKED_AT_MOST:]
+        return locked
+
+    def _purge_locked(self, purger: Purger, locked: list[Proposal]) -> None:
+        """Try again what others had locked, waiting for one row at a time, no longer than [purge] locked_wait_seconds."""
+        deadline = time.monotonic() + self.job.settings.purge.locked_wait_seconds
+        while locked and not self.watch.stopping():
+            report = purger.purge(locked[:1], waiting=True)
+            if len(locked) > 1:
+                report.add(purger.purge(locked[1:]))
+            self.tally.add(report.tally)
+            locked = [*report.unlocked[1:], *report.unlocked[:1]]
+            if time.monotonic() > deadline:
+                break
+        self._spare_locked(len(locked))
+
+    def _spare_locked(self, count: int) -> None:
+        if count:
+            log.get().warning("rows stayed locked by others; the next run tries again", rows=count, run=self.opened.id)
+            self.tally.spared[Spared.LOCKED.value] += count
+
+    def _purge_feedback(self, purger: Purger) -> None:
+        for page in self.job.selector.feedback():
+            for ids in portions(page, self.job.settings.purge.batch):
+                if self.watch.stopping():
+                    return
+                self.tally.add(purger.purge_feedback(ids))
+
+    def _sweep_strays(self) -> int:
+        """Children without a key may have been inserted while their conversation was deleted: delete them now."""
+        if not any(key.declared for key in self.job.contract.conversations.children):
+            return 0
+        strays = 0
+        for ids in evidence.purged_by(self.job.database, self.opened.id):
+            with self.job.database.transaction() as connection:
+                self.lease.renew(connection)
+                strays += purge.delete_strays(connection, self.job.contract, ids)
+        return strays
+
+    def _finish(self, strays: int, pending: int) -> Result:
+        with self.job.database.transaction() as connection:
+            purged = evidence.purged_by_rule(connection, self.opened.id)
+        outcome: evidence.Outcome = "completed"
+        if self.watch.stopping():
+            outcome = "stopped"
+        elif self.tally.failed:
+            outcome = "failed"
+        seconds = time.monotonic() - self.started
+        result = Result(self.job, self.opened.id, outcome, self.tally, purged, pending, strays, seconds)
+        self.close(outcome, result.as_json())
+        return result
+
+    def _renew(self) -> None:
+        with self.job.database.transaction() as connection:
+            self.lease.renew(connection)

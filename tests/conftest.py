@@ -1,0 +1,44 @@
+"""What every test may ask for. All modules are imported here, before any clock is frozen."""
+
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from sweeper import embedded
+from sweeper.core import policy as policies
+from tests.store import stores
+
+ROOT = Path(__file__).parents[1]
+_numbers = count(1)
+
+
+@pytest.fixture(scope="session")
+def policy() -> policies.Policy:
+    """The shipped policy."""
+    return policies.parse((ROOT / "config" / "policy.toml").read_text())
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[embedded.Server]:
+    """A PostgreSQL of this test process's own."""
+    with embedded.server() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def templates(server: embedded.Server) -> dict[str, str]:
+    """The template databases by id type."""
+    return {id_type: stores.create(server, id_type) for id_type in stores.ID_TYPES}
+
+
+@pytest.fixture
+def store(server: embedded.Server, templates: dict[str, str], request: pytest.FixtureRequest) -> Iterator[stores.Store]:
+    """A fresh database of this test's own with uuid ids; parametrise it indirectly with another id type."""
+    id_type: str = getattr(request, "param", "uuid")
+    name = f"test_{next(_numbers)}"
+    opened = stores.copy(server, templates[id_type], name, id_type)
+    yield opened
+    opened.close()
+    stores.drop(server, name)

@@ -1,0 +1,58 @@
+"""The core agrees with the slow, obvious model of the policy on random worlds, poisoned ones included."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sweeper.core.decide import decide, exists
+from sweeper.core.feedback import decide_feedback
+from sweeper.core.policy import Policy
+from sweeper.core.training import exclusions
+from tests import model
+from tests.facts import World, conversation_of, facts_of, feedback_of, instant, messages_of
+from tests.worlds import worlds
+
+both = st.one_of(worlds(poison=False), worlds(poison=True))
+many = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@given(world=both)
+@many
+def test_conversations(world: World, policy: Policy) -> None:
+    """Rule, due, hold and outcome of every conversation are the model's."""
+    as_of = instant(world["as_of"])
+    found = {}
+    for entry in world["conversations"]:
+        if exists(conversation_of(entry), policy, as_of):
+            v = decide(facts_of(world, entry["id"]), policy, as_of)
+            found[entry["id"]] = model.Verdict(v.rule, v.due, v.held, v.purge, bool(v.doubts))
+    assert found == model.verdicts(world)
+
+
+@pytest.mark.parametrize("resumed", ["from_opt_in", "entire"])
+@given(world=both)
+@many
+def test_messages(resumed: str, world: World, policy: Policy) -> None:
+    """Every message is eligible, or excluded for the model's reason, under both training scopes."""
+    assert policy.training is not None
+    scoped = policy.model_copy(update={"training": policy.training.model_copy(update={"resumed": resumed})})
+    as_of = instant(world["as_of"])
+    found = {}
+    for entry in world["conversations"]:
+        if exists(conversation_of(entry), policy, as_of):
+            facts = facts_of(world, entry["id"])
+            for message, reason in exclusions(facts, messages_of(world, entry["id"]), scoped, as_of):
+                found[message.id] = reason.value if reason else "eligible"
+    assert found == model.messages(world, resumed=resumed)
+
+
+@given(world=both)
+@many
+def test_feedback(world: World, policy: Policy) -> None:
+    """Due, hold and outcome of every feedback row are the model's."""
+    as_of = instant(world["as_of"])
+    expected = model.feedback(world)
+    for facts in feedback_of(world):
+        verdict = decide_feedback(facts, policy, as_of)
+        wanted = expected[facts.feedback.id]
+        assert (verdict.due, verdict.held, verdict.purge) == (wanted.due, wanted.held, wanted.purge)

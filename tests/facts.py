@@ -1,0 +1,116 @@
+"""Worlds in the JSON shape of `cases.jsonl` as the facts of the core: what the store would read of them."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sweeper.core.feedback import FeedbackFacts
+from sweeper.core.instant import Odd, Stored, parse
+from sweeper.core.model import Account, ConsentEvent, Conversation, Facts, Feedback, Hold, Message, Order, PlanChange
+
+World = dict[str, Any]
+CREATED = "2019-01-01T00:00:00Z"
+
+
+def instant(text: str) -> datetime:
+    """An instant that a calendar can hold."""
+    return parse(text)
+
+
+def stored(text: str | None) -> Stored:
+    """An instant as the store would give it."""
+    if text is None:
+        return None
+    if text in ("infinity", "-infinity"):
+        return Odd(text)
+    if len(text.partition("-")[0]) > 4:
+        return Odd.DISTANT
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def account_of(world: World, name: str) -> Account | None:
+    """The account, or None where the world has none of that name."""
+    for account in world["accounts"]:
+        if account["id"] == name:
+            return Account(
+                name,
+                stored(account.get("created_at", CREATED)),
+                stored(account.get("closed_at")),
+                tuple(
+                    PlanChange(entry.get("id", number), stored(entry["effective_at"]), entry["plan"])
+                    for number, entry in enumerate(account["plans"], 1)
+                ),
+                tuple(
+                    ConsentEvent(
+                        entry.get("id", number),
+                        entry.get("purpose", "model_improvement"),
+                        entry["granted"],
+                        stored(entry["recorded_at"]),
+                        stored(entry.get("effective_at")),
+                    )
+                    for number, entry in enumerate(account["consent"], 1)
+                ),
+                account.get("columns", {}),
+            )
+    return None
+
+
+def _holds(world: World) -> tuple[Hold, ...]:
+    return tuple(
+        Hold("m", h.get("account"), h.get("conversation"), stored(h.get("placed_at")), stored(h.get("released_at")))
+        for h in world["holds"]
+    )
+
+
+def _orders(world: World) -> tuple[Order, ...]:
+    return tuple(
+        Order("o", o.get("account"), o.get("conversation"), stored(o.get("recorded_at")), stored(o.get("due_at")))
+        for o in world["orders"]
+    )
+
+
+def conversation_of(entry: dict[str, Any]) -> Conversation:
+    """The conversation's row."""
+    return Conversation(
+        id=entry["id"],
+        account_id=entry["account"],
+        kind=entry.get("kind", "chat"),
+        platform=entry.get("platform", "first_party"),
+        incognito=entry.get("incognito", False),
+        zero_retention=entry.get("zero_retention", False),
+        columns=entry.get("columns", {}),
+        **{
+            column: stored(entry.get(column))
+            for column in ("created_at", "last_activity_at", "deleted_at", "restored_at", "flagged_at")
+        },
+    )
+
+
+def facts_of(world: World, name: str) -> Facts:
+    """The facts of one conversation."""
+    entry = next(c for c in world["conversations"] if c["id"] == name)
+    return Facts(conversation_of(entry), account_of(world, entry["account"]), _holds(world), _orders(world))
+
+
+def messages_of(world: World, name: str) -> list[Message]:
+    """The messages of one conversation."""
+    entry = next(c for c in world["conversations"] if c["id"] == name)
+    return [Message(m["id"], m.get("author"), stored(m.get("created_at"))) for m in entry["messages"]]
+
+
+def feedback_of(world: World) -> list[FeedbackFacts]:
+    """The feedback rows with what names them."""
+    return [
+        FeedbackFacts(
+            Feedback(
+                f["id"],
+                f.get("account"),
+                f.get("conversation"),
+                f.get("kind"),
+                stored(f.get("submitted_at")),
+                f.get("transcript") is not None,
+            ),
+            _holds(world),
+            _orders(world),
+        )
+        for f in world.get("feedback", ())
+    ]

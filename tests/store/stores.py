@@ -1,0 +1,236 @@
+"""A real PostgreSQL for the tests: a template database per id type, a fresh copy per test, worlds loaded into it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid5
+
+import psycopg
+from psycopg import sql
+
+from sweeper import embedded
+from sweeper.clock import Clock
+from sweeper.core.policy import Policy
+from sweeper.job import Job, read_contract
+from sweeper.settings import Settings
+from sweeper.store import database, migrate
+from tests.facts import CREATED, World, instant
+
+ROOT = Path(__file__).parents[2]
+NAMESPACE = UUID("9c9a9d0e-6f4c-4f53-9d5e-0d6a3b2f1c11")
+ID_TYPES = ("uuid", "text", "bigint")
+
+
+def identifier(id_type: str, name: str | None) -> str | None:
+    """A world's short id ("c1") as an id of the type; the same every time, and never two names with one id."""
+    if name is None:
+        return None
+    if id_type == "uuid":
+        return str(uuid5(NAMESPACE, name))
+    return name if id_type == "text" else str(int.from_bytes(name.encode(), "big"))
+
+
+@dataclass(frozen=True)
+class Store:
+    """A database with the sweeper's tables and a reference store whose ids are of one type."""
+
+    url: str
+    id_type: str
+    opened: list[database.Database] = field(default_factory=list)
+
+    @property
+    def libpq(self) -> str:
+        """The URL for psycopg and libpq."""
+        return self.url.replace("postgresql+psycopg", "postgresql")
+
+    @contextmanager
+    def connect(self, **options: Any) -> Iterator[psycopg.Connection[Any]]:
+        """A connection of its own, in autocommit, in UTC, with the store as search path."""
+        with psycopg.connect(self.libpq, autocommit=True, **options) as connection:
+            connection.execute("SET TIME ZONE 'UTC'")
+            connection.execute("SET search_path = store")
+            yield connection
+
+    def execute(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """The rows of one statement."""
+        with self.connect() as connection:
+            cursor = connection.execute(query, parameters or None)  # type: ignore[arg-type]  # tests write their SQL out
+            return cursor.fetchall() if cursor.description else []
+
+    def id(self, name: str | None) -> str | None:
+        """A world's short id as this store writes it."""
+        return identifier(self.id_type, name)
+
+    def settings(self, **sections: Any) -> Settings:
+        """Settings for this store; sections as in the file."""
+        return Settings.model_validate({"database": {"url": self.url}, "policy": {"file": POLICY}, **sections})
+
+    def job(self, policy: Policy, as_of: str, clock: Clock | None = None, **sections: Any) -> Job:
+        """A job on this store at an as-of; the clock says as-of unless one is given."""
+        at = instant(as_of)
+        settings = self.settings(**sections)
+        opened = self.database(settings)
+        return Job(opened, read_contract(opened, policy), policy, clock or frozen(as_of), at)
+
+    def database(self, settings: Settings | None = None) -> database.Database:
+        """An engine on this store, closed when the test ends."""
+        wanted = settings or self.settings()
+        for known in self.opened:
+            if known.settings == wanted:
+                return known
+        self.opened.append(database.connect(wanted))
+        return self.opened[-1]
+
+    def close(self) -> None:
+        """Close the engines."""
+        for known in self.opened:
+            known.engine.dispose()
+
+    def wipe(self) -> None:
+        """Empty the store and the sweeper's tables, evidence included."""
+        with self.connect() as connection:
+            connection.execute("SET session_replication_role = replica")
+            for table in (*(f"store.{name}" for name in RELATIONS), *(f"sweeper.{name}" for name in OWN)):
+                connection.execute(f"DELETE FROM {table}")  # type: ignore[arg-type]  # constants of this file
+
+    def load(self, world: World) -> None:
+        """Put a world in the shape of `cases.jsonl` into the store."""
+        with self.connect() as connection, connection.transaction(), connection.cursor() as cursor:
+            for table, rows in _rows(self.id_type, world).items():
+                for row in rows:
+                    cursor.execute(
+                        sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
+                            sql.Identifier(*table.split(".")),
+                            sql.SQL(", ").join(map(sql.Identifier, row)),
+                            sql.SQL(", ").join(sql.Placeholder() * len(row)),
+                        ),
+                        list(row.values()),
+                    )
+
+    def left(self) -> set[str]:
+        """The ids of the conversations that are there."""
+        return {str(row[0]) for row in self.execute("SELECT id FROM conversations")}
+
+
+POLICY = str(ROOT / "config" / "policy.toml")
+RELATIONS = ("attachments", "messages", "conversations", "feedback", "consent_events", "plan_changes", "accounts")
+OWN = ("object_purges", "tombstones", "events", "lease", "runs", "legal_holds", "erasure_orders")
+
+
+def frozen(at: str) -> Clock:
+    """A clock, for this machine and for the database, that stands still."""
+    now = instant(at)
+    return Clock(lambda: now, lambda _: now)
+
+
+def create(server: embedded.Server, id_type: str) -> str:
+    """Make the template database of an id type; returns its name."""
+    name = f"template_{id_type}"
+    with psycopg.connect(server.url().replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type]  # constants of this file
+    opened = database.connect(Settings.model_validate({"database": {"url": server.url(name)}}))
+    migrate.migrate(opened)
+    opened.engine.dispose()
+    script = (ROOT / "sweeper" / "demo" / "reference.sql").read_text()
+    with psycopg.connect(server.url(name).replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(script.replace("{schema}", "store").replace("{id}", id_type))  # type: ignore[arg-type]
+        connection.execute("ALTER TABLE store.accounts ADD history_enabled boolean, ADD retention_days integer")
+    return name
+
+
+def copy(server: embedded.Server, template: str, name: str, id_type: str) -> Store:
+    """A fresh database from a template."""
+    with psycopg.connect(server.url().replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")  # type: ignore[arg-type]
+    return Store(server.url(name), id_type)
+
+
+def drop(server: embedded.Server, name: str) -> None:
+    """Drop a database, whoever is connected."""
+    with psycopg.connect(server.url().replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")  # type: ignore[arg-type]  # constants of this file
+
+
+def _rows(id_type: str, world: World) -> dict[str, list[dict[str, Any]]]:
+    """The rows of a world by table. Absent columns have the defaults of `cases.jsonl`; an explicit null stays NULL."""
+
+    def named(name: str | None) -> str | None:
+        return identifier(id_type, name)
+
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for account in world["accounts"]:
+        rows.setdefault("accounts", []).append(
+            {
+                "id": named(account["id"]),
+                "created_at": account.get("created_at", CREATED),
+                "closed_at": account.get("closed_at"),
+                **account.get("columns", {}),
+            }
+        )
+        for plan in account["plans"]:
+            rows.setdefault("plan_changes", []).append(
+                {"account_id": named(account["id"]), **_columns(plan, ("id", "effective_at", "plan"))}
+            )
+        for event in account["consent"]:
+            rows.setdefault("consent_events", []).append(
+                {
+                    "account_id": named(account["id"]),
+                    "purpose": event.get("purpose", "model_improvement"),
+                    **_columns(event, ("id", "granted", "recorded_at", "effective_at")),
+                }
+            )
+    for conversation in world["conversations"]:
+        rows.setdefault("conversations", []).append(
+            {
+                "id": named(conversation["id"]),
+                "account_id": named(conversation["account"]),
+                "kind": conversation.get("kind", "chat"),
+                "platform": conversation.get("platform", "first_party"),
+                "incognito": conversation.get("incognito", False),
+                "zero_retention": conversation.get("zero_retention", False),
+                **{
+                    column: conversation.get(column)
+                    for column in ("created_at", "last_activity_at", "deleted_at", "restored_at", "flagged_at")
+                },
+            }
+        )
+        for message in conversation["messages"]:
+            rows.setdefault("messages", []).append(
+                {
+                    "id": named(message["id"]),
+                    "conversation_id": named(conversation["id"]),
+                    "author": message.get("author"),
+                    "created_at": message.get("created_at"),
+                    "body": "secret words",
+                }
+            )
+    for feedback in world.get("feedback", ()):
+        rows.setdefault("feedback", []).append(
+            {
+                "id": named(feedback["id"]),
+                "account_id": named(feedback.get("account")),
+                "conversation_id": named(feedback.get("conversation")),
+                **_columns(feedback, ("kind", "submitted_at", "transcript")),
+            }
+        )
+    for table, entries, label in (
+        ("sweeper.legal_holds", world["holds"], "matter"),
+        ("sweeper.erasure_orders", world["orders"], "reference"),
+    ):
+        for number, entry in enumerate(entries, 1):
+            instants = ("placed_at", "released_at") if label == "matter" else ("recorded_at", "due_at")
+            rows.setdefault(table, []).append(
+                {
+                    label: f"matter {number}",
+                    "account_id": named(entry.get("account")),
+                    "conversation_id": named(entry.get("conversation")),
+                    **{column: entry.get(column) for column in instants},
+                }
+            )
+    return rows
+
+
+def _columns(entry: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: entry[name] for name in names if name in entry}
