@@ -7,8 +7,8 @@ from typing import TextIO
 import structlog
 
 
-def configure(*, verbose: bool = False, stream: TextIO | None = None) -> None:
-    """Set up logging for a command; `verbose` adds debug lines."""
+def configure(*, quiet: bool = False, stream: TextIO | None = None) -> None:
+    """Set up logging for a command; `quiet` leaves only warnings and errors."""
     stream = stream or sys.stderr
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer() if stream.isatty() else structlog.processors.JSONRenderer()
@@ -20,7 +20,7 @@ def configure(*, verbose: bool = False, stream: TextIO | None = None) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if verbose else logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING if quiet else logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(file=stream),
     )
 

@@ -36,6 +36,19 @@ BASE_DAYS = [
     datetime(2030, 2, 28, 12, tzinfo=UTC),
     datetime(2033, 2, 28, 12, tzinfo=UTC),
 ]
+# Days at whose end a calendar month is cut short, and days that a cut leads to.
+MONTH_ENDS = [
+    datetime(2025, 8, 31, 12, tzinfo=UTC),
+    datetime(2025, 10, 31, tzinfo=UTC),
+    datetime(2025, 12, 31, 23, 59, 59, tzinfo=UTC),
+    datetime(2026, 1, 29, 12, tzinfo=UTC),
+    datetime(2026, 1, 31, 12, tzinfo=UTC),
+    datetime(2026, 2, 28, 12, tzinfo=UTC),
+    datetime(2026, 3, 31, tzinfo=UTC),
+    datetime(2026, 8, 31, tzinfo=UTC),
+    datetime(2028, 2, 29, 12, tzinfo=UTC),
+    datetime(2028, 3, 31, 12, tzinfo=UTC),
+]
 SHIFTS = [timedelta(0), timedelta(0), timedelta(0), MICROSECOND, -MICROSECOND, timedelta(hours=1), timedelta(days=1)]
 
 CONSUMER_PLANS = ["free", "pro", "max"]
@@ -103,10 +116,10 @@ def dues(instant: datetime) -> list[datetime]:
 
 
 @st.composite
-def palettes(draw: st.DrawFn) -> list[datetime]:
+def palettes(draw: st.DrawFn, among: Sequence[datetime] = BASE_DAYS) -> list[datetime]:
     """The few instants that one world is made of."""
-    first = draw(st.integers(0, len(BASE_DAYS) - 1))
-    near = BASE_DAYS[max(0, first - 3) : first + 4]
+    first = draw(st.integers(0, len(among) - 1))
+    near = among[max(0, first - 3) : first + 4]
     days = draw(st.lists(st.sampled_from(near), min_size=2, max_size=4))
     if rarely(draw, 4):
         days.append(years_later(days[0], draw(st.sampled_from([2, 5, 5]))))
@@ -310,9 +323,9 @@ def cells(world: Json) -> list[tuple[Json, str, list[Any]]]:
 
 
 @st.composite
-def worlds(draw: st.DrawFn, *, poison: bool) -> Json:
+def worlds(draw: st.DrawFn, *, poison: bool, among: Sequence[datetime] = BASE_DAYS) -> Json:
     """A small random world; with poison, one to four of its cells hold what no store should hold."""
-    when = instants(draw(palettes()))
+    when = instants(draw(palettes(among)))
     owners = [f"a{number}" for number in range(1, draw(st.integers(1, 3)) + 1)]
     world: Json = {"as_of": "", "accounts": [draw(accounts(owner, when)) for owner in owners]}
     chats: list[Json] = []

@@ -129,6 +129,12 @@ def purged_by_rule(connection: Connection, run_id: int) -> dict[str, dict[str, i
     return found
 
 
+def tombstone_of(connection: Connection, conversation_id: str) -> Mapping[str, Any] | None:
+    """What the newest tombstone of a conversation says, if there is one."""
+    row = connection.execute(statement("tombstone_of"), {"id": conversation_id}).one_or_none()
+    return row._mapping if row is not None else None
+
+
 def purged_lately(connection: Connection, since: datetime, until: datetime) -> int:
     """How many conversations were purged in a time without an approval."""
     found: int = connection.execute(statement("purged_lately"), {"since": since, "until": until}).scalar_one()

@@ -1,0 +1,1 @@
+"""Benchmarks: what the sweep costs, compared in one run with what it is compared to."""

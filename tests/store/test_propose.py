@@ -1,0 +1,556 @@
+"""SQL proposes at least what `decide` calls due: under any policy, for any world, page by page, through the indexes."""
+
+from calendar import monthrange
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import text
+
+from sweeper.core.decide import decide, exists
+from sweeper.core.feedback import decide_feedback
+from sweeper.core.model import Facts
+from sweeper.core.period import Period
+from sweeper.core.policy import Names, Policy, parse
+from sweeper.core.probe import SLACK
+from sweeper.job import read_contract
+from sweeper.store.contract import Contract
+from sweeper.store.facts import Reader
+from sweeper.store.select import Range, Selector
+from tests.facts import World, instant
+from tests.store.stores import ID_TYPES, ROOT, Store
+from tests.worlds import BASE_DAYS, MONTH_ENDS, worlds
+
+FILES = ("policy.toml", "examples/until_deletion.toml", "examples/eighteen_months.toml")
+FAR = datetime(2200, 1, 1, tzinfo=UTC)
+Raw = dict[str, Any]
+
+
+def example(examples: int) -> Any:
+    """Settings for a test on a real store."""
+    return settings(
+        max_examples=examples,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
+    )
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A store with its contract, so that each example reads only what changes."""
+
+    store: Store
+    contract: Contract
+
+    def load(self, world: World) -> None:
+        """The world, and nothing else."""
+        self.store.wipe()
+        self.store.load(world)
+        for chat in world["conversations"]:
+            if chat.get("columns"):
+                self.store.execute(
+                    "UPDATE conversations SET keep_days = %s WHERE id = %s",
+                    chat["columns"]["keep_days"],
+                    self.store.id(chat["id"]),
+                )
+
+    def selector(self, policy: Policy, as_of: datetime, **sizes: int) -> Selector:
+        """A selector whose ranges and pages may be tiny."""
+        return Selector(self.store.database(), self.contract, policy, as_of, **sizes)
+
+    def facts(self, policy: Policy) -> dict[str, Facts]:
+        """The facts of every conversation."""
+        with self.store.database().transaction() as connection:
+            return Reader(self.contract, policy).conversations(connection, sorted(self.store.left()))
+
+    def check(self, policy: Policy, as_of: datetime, **sizes: int) -> None:
+        """Every conversation that is expired is proposed, none twice, and none is called held that is not."""
+        pages = list(self.selector(policy, as_of, **sizes).pages())
+        proposed = [p.conversation_id for page in pages for p in (*page.free, *page.held)]
+        assert len(proposed) == len(set(proposed))
+        verdicts = {
+            name: decide(facts, policy, as_of)
+            for name, facts in self.facts(policy).items()
+            if exists(facts.conversation, policy, as_of)
+        }
+        expired = {name for name, verdict in verdicts.items() if verdict.expired}
+        assert expired - set(proposed) == set(), "due and never proposed"
+        called_held = {p.conversation_id for page in pages for p in page.held}
+        assert {name for name in called_held & verdicts.keys() if not verdicts[name].held} == set()
+        for page in pages:
+            assert 1 <= len(page.free) + len(page.held) <= sizes.get("proposals_per_page", 5_000)
+
+    def check_feedback(self, policy: Policy, as_of: datetime, **sizes: int) -> None:
+        """Every feedback row that is expired is proposed, and none twice."""
+        proposed = [id_ for page in self.selector(policy, as_of, **sizes).feedback() for id_ in page]
+        assert len(proposed) == len(set(proposed))
+        ids = [str(row[0]) for row in self.store.execute("SELECT id FROM feedback")]
+        with self.store.database().transaction() as connection:
+            facts = Reader(self.contract, policy).feedback(connection, ids)
+        expired = {name for name, known in facts.items() if decide_feedback(known, policy, as_of).expired}
+        assert expired - set(proposed) == set(), "due and never proposed"
+
+    def dues(self, policy: Policy, as_of: datetime) -> list[datetime]:
+        """Instants at which something falls due, as known at as-of or long after it: the edges to look at."""
+        found: set[datetime] = set()
+        for facts in self.facts(policy).values():
+            for at in (as_of, FAR):
+                verdict = decide(facts, policy, at)
+                found |= {r.due for r in (*verdict.rulings, *verdict.moves) if r.due is not None and r.due < FAR}
+        return sorted(found)
+
+
+@pytest.fixture
+def bench(store: Store, policy: Policy) -> Bench:
+    """A store whose conversations, too, have a further column."""
+    store.execute("ALTER TABLE conversations ADD keep_days integer")
+    return Bench(store, read_contract(store.database(), policy))
+
+
+@pytest.fixture(scope="module")
+def shipped() -> list[Policy]:
+    """The policies that ship."""
+    return [parse((ROOT / "config" / Path(file)).read_text()) for file in FILES]
+
+
+DAYS = st.sampled_from([None, None, 0, 1, 2, 7, 30, 30, 365, -1, -30, 2_147_483_647])
+
+
+@st.composite
+def furnished(draw: st.DrawFn) -> World:
+    """A world, poisoned or not, whose accounts and conversations have values in further columns, some of them odd."""
+    among = draw(st.sampled_from([BASE_DAYS, MONTH_ENDS]))
+    world: World = draw(worlds(poison=draw(st.booleans()), among=among))
+    for account in world["accounts"]:
+        account["columns"] = {
+            "history_enabled": draw(st.sampled_from([None, False, False, True])),
+            "retention_days": draw(DAYS),
+        }
+    for chat in world["conversations"]:
+        chat["columns"] = {"keep_days": draw(DAYS)}
+        if draw(st.integers(0, 7)) == 3:
+            chat["account"] = "a99"
+    return world
+
+
+# --- random policies --------------------------------------------------------------------------------------------------
+
+FIXED = ["0", "1 second", "3600 seconds", "30 days", "1 month", "2 months", "13 months", "18 months", "1 year", "5 years"]
+PERIODS = st.sampled_from([*FIXED, *FIXED, "9000 years", "forever"])
+UNITS = st.sampled_from(["second", "minute", "hour", "day", "day", "week", "month", "month", "year"])
+PURPOSES = {"model_improvement": ["consumer"], "development_partner": ["api"]}
+CONSUMER, COMMERCIAL = ["free", "pro", "max"], ["team", "enterprise", "api", "gov", "education"]
+ANCHORS = ["last_activity"] * 3 + ["created", "deleted", "closed", "flagged", "consent_ended"]
+NEEDED = {"deleted": {"deleted": True}, "closed": {"closed": True}, "flagged": {"flagged": True}}
+
+
+def optional(draw: st.DrawFn, one_in: int) -> bool:
+    return draw(st.integers(0, one_in - 1)) == one_in // 2
+
+
+@st.composite
+def conditions(draw: st.DrawFn, *, history: bool) -> Raw:
+    """Conditions of a rule: few, so that worlds meet them; with history, mostly on plans and consent."""
+    when: Raw = {}
+    for name, values in (
+        ("kind", [["chat"], ["coding_session"], ["chat", "coding_session"]]),
+        ("platform", [["first_party"], ["bedrock", "vertex"], ["moonbase", "first_party"]]),
+        ("incognito", [True, False]),
+        ("zero_retention", [True, False]),
+        ("deleted", [True, False]),
+        ("closed", [True, False]),
+        ("flagged", [True, False]),
+        ("account", [{"history_enabled": [False]}, {"history_enabled": [True, False]}, {"retention_days": [1, 30]}]),
+        ("conversation", [{"keep_days": [0, 30]}]),
+    ):
+        if optional(draw, 9):
+            when[name] = draw(st.sampled_from(values))  # type: ignore[arg-type]  # each list is of one type
+    if history:
+        plans = st.sampled_from([["consumer"], ["commercial"], ["api"], ["free"], ["consumer", "api"]])
+        if draw(st.booleans()):
+            when[draw(st.sampled_from(["any_plan", "any_plan", "all_plans"]))] = draw(plans)
+        if draw(st.booleans()):
+            when["consent"] = {
+                "purpose": draw(st.sampled_from(sorted(PURPOSES))),
+                "epoch": draw(st.sampled_from(["open", "closed", "any", "none"])),
+            }
+    return when
+
+
+@st.composite
+def terms(draw: st.DrawFn, anchor: str) -> Raw:
+    """One anchor and its period, fixed or read from a column."""
+    if not optional(draw, 4):
+        return {"anchor": anchor, "period": draw(PERIODS)}
+    period: Raw = {
+        "column": draw(st.sampled_from(["account.retention_days", "conversation.keep_days"])),
+        "unit": draw(UNITS),
+    }
+    if draw(st.booleans()):
+        period["otherwise"] = draw(PERIODS)
+    return {"anchor": anchor, "period": period}
+
+
+@st.composite
+def policies(draw: st.DrawFn) -> Policy:
+    """A policy of one rule, so that no other rule's probe hides what its own misses; what it yields to never is due."""
+    planned = draw(st.booleans())
+    when = draw(conditions(history=planned))
+    anchors = [draw(st.sampled_from(ANCHORS)) for _ in range(draw(st.sampled_from([1, 1, 2])))]
+    for anchor in anchors:
+        when |= NEEDED.get(anchor, {})
+    if "consent_ended" in anchors:
+        if planned:
+            purpose = draw(st.sampled_from(sorted(PURPOSES)))
+            when["consent"] = {"purpose": purpose, "epoch": "closed"}
+        else:
+            anchors = ["last_activity"]
+    rules: list[Raw] = []
+    if optional(draw, 3):
+        when["unless"] = ["spared"]
+        spared = draw(conditions(history=planned))
+        rules.append({"name": "spared", "because": "…", "when": spared, "due": [FOREVER]})
+    rule: Raw = {"name": "rule", "because": "…", "when": when, "due": [draw(terms(anchor)) for anchor in anchors]}
+    if not {"any_plan", "all_plans", "consent", "unless"} & when.keys():
+        rule["stands_unclassified"] = draw(st.booleans())
+    floors = [
+        {"name": f"floor{number}", "because": "…", "anchor": "flagged", "period": draw(PERIODS)}
+        for number in range(draw(st.sampled_from([0, 0, 1, 2])))
+    ]
+    return made([*rules, rule], floors, planned=planned)
+
+
+FOREVER = {"anchor": "last_activity", "period": "forever"}
+
+
+def made(rules: Sequence[Raw], floors: Sequence[Raw] = (), *, planned: bool = True) -> Policy:
+    """A policy of these rules and floors, with the shipped plans and purposes or none."""
+    raw: Raw = {
+        "format": 1,
+        "name": "synthetic",
+        "plausible": {"from": "2015-01-01T00:00:00Z", "before": "9999-01-01T00:00:00Z"},
+        "rules": list(rules),
+        "floors": list(floors),
+    }
+    if planned:
+        raw["plans"] = {"consumer": CONSUMER, "commercial": COMMERCIAL}
+        raw["purposes"] = {name: {"plans": plans} for name, plans in PURPOSES.items()}
+        raw["purposes"]["model_improvement"]["not_before"] = "2025-08-28T00:00:00Z"
+    return Policy.model_validate(raw, context=Names.of(raw))
+
+
+def rule(name: str = "rule", period: Any = "30 days", anchor: str = "last_activity", **when: Any) -> Raw:
+    """A rule with one term."""
+    return {"name": name, "because": "…", "when": when, "due": [{"anchor": anchor, "period": period}]}
+
+
+# --- completeness -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("store", ID_TYPES, indirect=True)
+@given(world=furnished(), tiny=st.tuples(st.integers(1, 3), st.integers(1, 3)), edge=st.integers(0, 9))
+@example(45)
+def test_shipped_policies_miss_nothing(
+    bench: Bench, shipped: list[Policy], world: World, tiny: tuple[int, int], edge: int
+) -> None:
+    """Whatever is due under a policy that ships is proposed once, at as-of and at the very instant of a due."""
+    bench.load(world)
+    sizes = {"accounts_per_range": tiny[0], "proposals_per_page": tiny[1]}
+    at = instant(world["as_of"])
+    for policy in shipped:
+        bench.check(policy, at, **sizes)
+        bench.check_feedback(policy, at, **sizes)
+        dues = bench.dues(policy, at)
+        if dues:
+            bench.check(policy, dues[edge % len(dues)])
+
+
+@given(world=furnished(), several=st.lists(policies(), min_size=3, max_size=3), edge=st.integers(0, 9))
+@example(150)
+def test_any_policy_misses_nothing(bench: Bench, world: World, several: list[Policy], edge: int) -> None:
+    """Whatever is due under a policy of one random rule is proposed once, at as-of and at the very instant of a due."""
+    bench.load(world)
+    at = instant(world["as_of"])
+    for policy in several:
+        bench.check(policy, at, proposals_per_page=2)
+        dues = bench.dues(policy, at)
+        if dues:
+            bench.check(policy, dues[edge % len(dues)])
+
+
+@given(world=furnished(), tiny=st.tuples(st.integers(1, 3), st.integers(1, 3)), edge=st.integers(0, 9))
+@example(45)
+def test_rules_of_every_kind_miss_nothing(bench: Bench, world: World, tiny: tuple[int, int], edge: int) -> None:
+    """A policy with rules of every kind proposes what is due under each, and under each of them alone."""
+    bench.load(world)
+    at = instant(world["as_of"])
+    for policy in SYNTHETIC:
+        bench.check(policy, at, accounts_per_range=tiny[0], proposals_per_page=tiny[1])
+        dues = bench.dues(policy, at)
+        if dues:
+            bench.check(policy, dues[edge % len(dues)])
+
+
+AVOWED = {"purpose": "model_improvement", "epoch": "any"}
+LAPSED = {"purpose": "model_improvement", "epoch": "closed"}
+PARTNER = {"purpose": "development_partner", "epoch": "any"}
+FLOORS = [
+    {"name": "flagged", "because": "…", "anchor": "flagged", "period": "2 months"},
+    {"name": "audited", "because": "…", "anchor": "flagged", "period": "40 days"},
+]
+SYNTHETIC = [
+    made(
+        [
+            rule("coded", "18 months", "created", kind=["coding_session"], platform=["first_party"]),
+            rule("reviewed", "13 months", "flagged", flagged=True),
+            rule("closed", {"column": "account.retention_days", "unit": "week"}, "closed", closed=True),
+            rule("silent", "3600 seconds", account={"history_enabled": [False]}),
+            rule("own", {"column": "conversation.keep_days", "unit": "month", "otherwise": "2 months"}, "created"),
+            rule("kept", "forever"),
+        ],
+        FLOORS,
+        planned=False,
+    ),
+    made(
+        [
+            rule("partner", "2 years", all_plans=["api"], platform=["first_party"], consent=PARTNER),
+            rule("beside", "1 month", any_plan=["commercial"], unless=["partner"]),
+            rule("lapsed", "1 month", "consent_ended", consent=LAPSED),
+            rule("avowed", {"column": "account.retention_days", "unit": "day"}, consent=AVOWED),
+            rule("own", "10 days", all_plans=["consumer"], closed=False),
+        ],
+        FLOORS[:1],
+    ),
+    made([rule("deleted", "30 days", "deleted", deleted=True)], [{**FLOORS[0], "period": "forever"}], planned=False),
+]
+
+
+# --- edges that random worlds seldom meet -----------------------------------------------------------------------------
+
+
+def test_slack_covers_every_clamped_month() -> None:
+    """For every last day of a month and every period of months, the bound at the due reaches back to the anchor."""
+    months = [(2023 + number // 12, number % 12 + 1) for number in range(60)]
+    anchors = [
+        datetime(year, month, day, 12, tzinfo=UTC)
+        for year, month in months
+        for day in range(27, monthrange(year, month)[1] + 1)
+    ]
+    missed = []
+    for period in (Period(months=count) for count in (*range(1, 37), 48, 60, 120)):
+        for anchor in anchors:
+            due = period.after(anchor)
+            assert due is not None
+            before = period.before(due)
+            if before is None or before + SLACK < anchor:
+                missed.append((anchor, str(period)))
+    assert missed == []
+
+
+def test_month_cut_short_is_proposed_when_due(bench: Bench, shipped: list[Policy]) -> None:
+    """18 months from 31 August end on 28 February, and on that day the conversation is proposed."""
+    bench.load(
+        world_of([chat("c1", created_at="2024-08-31T12:00:00Z", last_activity_at="2024-08-31T12:00:00Z")], plans=[])
+    )
+    eighteen_months = shipped[2]
+    bench.check(eighteen_months, instant("2026-02-28T12:00:00Z"))
+
+
+def test_flag_of_a_month_cut_short_shields_no_longer_than_its_floor(bench: Bench) -> None:
+    """A floor of one month from 31 January ends on 28 February; from then on the conversation is proposed."""
+    bench.load(world_of([chat("c1", flagged_at="2026-01-31T12:00:00Z")]))
+    policy = made([rule()], [{**FLOORS[0], "period": "1 month"}])
+    bench.check(policy, instant("2026-02-28T12:00:00Z"))
+
+
+KEYS = [
+    ("bigint", "1000000000000000001"),
+    ("bigint", "9223372036854775807"),
+    ("bigint", "-9223372036854775808"),
+    ("bigint", "0"),
+    ("integer", "2147483647"),
+    ("integer", "-2147483648"),
+    ("smallint", "32767"),
+    ("smallint", "-32768"),
+]
+
+
+@pytest.mark.parametrize("store", ["bigint"], indirect=True)
+@pytest.mark.parametrize("names", ["account_id", "conversation_id"])
+@pytest.mark.parametrize(("type_", "key"), KEYS, ids=lambda value: str(value))
+def test_order_finds_every_key_of_the_type(store: Store, policy: Policy, type_: str, key: str, names: str) -> None:
+    """An erasure order reaches a conversation and a feedback row by any key that their type can hold."""
+    for table, column in (
+        ("accounts", "id"),
+        ("conversations", "id"),
+        ("conversations", "account_id"),
+        ("feedback", "account_id"),
+        ("feedback", "conversation_id"),
+    ):
+        store.execute(f"ALTER TABLE {table} ALTER {column} TYPE {type_}")
+    store.execute(
+        f"INSERT INTO conversations (id, account_id, created_at, last_activity_at) VALUES ({key}, {key}, {OLD}, {OLD})"
+    )
+    store.execute(
+        f"INSERT INTO feedback (id, account_id, conversation_id, kind, submitted_at) VALUES (1, {key}, {key}, 'thumbs', {OLD})"
+    )
+    store.execute(
+        f"INSERT INTO sweeper.erasure_orders (reference, {names}, recorded_at, due_at) VALUES ('r', %s, {OLD}, {OLD})", key
+    )
+    bench = Bench(store, read_contract(store.database(), policy))
+    bench.check(policy, instant("2026-06-01T00:00:00Z"))
+    bench.check_feedback(policy, instant("2026-06-01T00:00:00Z"))
+
+
+OLD = "timestamptz '2026-01-01 00:00:00Z'"
+
+
+def test_order_with_a_text_that_is_no_key_disturbs_nobody(bench: Bench, policy: Policy) -> None:
+    """An order that names rubbish finds nothing, and what another order names is proposed all the same."""
+    bench.load(world_of([chat("c1")], orders=[{"conversation": "c1", "due_at": "2026-01-01T00:00:00Z"}]))
+    for rubbish in ("", "x", "99999999999999999999", "C1", "12345678-1234-1234-1234-12345678901"):
+        bench.store.execute(
+            "INSERT INTO sweeper.erasure_orders (reference, account_id, due_at) VALUES ('r', %s, '-infinity')", rubbish
+        )
+    bench.check(policy, instant("2026-01-02T00:00:00Z"))
+
+
+YIELDING = [
+    pytest.param(
+        made(
+            [
+                {**rule("spared", any_plan=["consumer"], consent=AVOWED | {"epoch": "none"}), "due": [FOREVER]},
+                rule(any_plan=["commercial"], unless=["spared"]),
+            ]
+        ),
+        [{"effective_at": "2020-01-01T00:00:00Z", "plan": "team"}],
+        id="outside any epoch",
+    ),
+    pytest.param(
+        made(
+            [{**rule("spared", kind=["coding_session"]), "due": [FOREVER]}, rule(unless=["spared"])],
+            planned=False,
+        ),
+        [],
+        id="without plans",
+    ),
+]
+
+
+@pytest.mark.parametrize(("policy", "plans"), YIELDING)
+def test_what_yields_to_another_rule_is_found_beside_it(bench: Bench, policy: Policy, plans: list[Any]) -> None:
+    """A rule that yields to another is searched wherever the other may not apply."""
+    bench.load(world_of([chat("c1")], plans=plans))
+    assert len(bench.dues(policy, instant("2026-06-01T00:00:00Z"))) == 1
+    bench.check(policy, instant("2026-06-01T00:00:00Z"))
+
+
+def test_period_of_an_account_that_is_gone_is_the_one_named_otherwise(bench: Bench) -> None:
+    """What stands without its account is proposed, even where its period would have been the account's to say."""
+    bench.load(world_of([chat("c1", account="a99", deleted_at="2026-01-01T00:00:00Z")]))
+    period = {"column": "account.retention_days", "unit": "day", "otherwise": "30 days"}
+    policy = made([{**rule("deleted", period, "deleted", deleted=True), "stands_unclassified": True}], planned=False)
+    bench.check(policy, instant("2026-06-01T00:00:00Z"))
+
+
+def test_period_too_long_for_any_calendar_disturbs_nobody(bench: Bench) -> None:
+    """A column that is not set may stand for thousands of years; the search does not fail on it."""
+    bench.load(world_of([chat("c1", deleted_at="2026-01-01T00:00:00Z")]))
+    period = {"column": "account.retention_days", "unit": "day", "otherwise": "9000 years"}
+    policy = made([rule("own", period), rule("deleted", "30 days", "deleted", deleted=True)], planned=False)
+    bench.check(policy, instant("2026-06-01T00:00:00Z"))
+
+
+def chat(name: str, **columns: Any) -> Raw:
+    """A conversation of account a1 in December 2025."""
+    told = {"created_at": "2025-12-01T00:00:00Z", "last_activity_at": "2025-12-02T00:00:00Z", **columns}
+    return {"id": name, "account": "a1", "messages": [], **told}
+
+
+def world_of(chats: list[Raw], *, plans: list[Raw] | None = None, orders: Sequence[Raw] = ()) -> World:
+    """A world of one account, on plan free unless told otherwise."""
+    told = [{"effective_at": "2020-01-01T00:00:00Z", "plan": "free"}] if plans is None else plans
+    account = {"id": "a1", "plans": told, "consent": []}
+    return {"accounts": [account], "conversations": chats, "holds": [], "orders": list(orders)}
+
+
+# --- through the indexes ----------------------------------------------------------------------------------------------
+
+AS_OF = datetime(2026, 6, 1, tzinfo=UTC)
+CROWD = """
+INSERT INTO accounts (id, created_at)
+    SELECT md5('a' || n)::uuid, '2020-01-01Z' FROM generate_series(1, 400) n;
+INSERT INTO plan_changes (account_id, effective_at, plan)
+    SELECT md5('a' || n)::uuid, '2020-01-01Z', CASE WHEN n % 10 = 0 THEN 'api' ELSE 'pro' END FROM generate_series(1, 400) n;
+INSERT INTO consent_events (account_id, purpose, granted, recorded_at)
+    SELECT md5('a' || n)::uuid, CASE WHEN n % 10 = 0 THEN 'development_partner' ELSE 'model_improvement' END,
+           true, '2025-09-01Z'
+    FROM generate_series(1, 400) n WHERE n <= 360;
+INSERT INTO conversations (id, account_id, kind, platform, incognito, zero_retention, created_at, last_activity_at, deleted_at)
+    SELECT md5('c' || n)::uuid, md5('a' || owner)::uuid, 'chat', 'first_party', false, false, at, at + interval '1 hour',
+           CASE WHEN n % 400 = 0 THEN at + interval '2 hours' END
+    FROM (
+        SELECT n, CASE WHEN n % 50 = 0 THEN 361 + n / 50 % 40 ELSE 1 + n % 360 END AS owner,
+               timestamptz '2025-10-01Z' + n % 230 * interval '1 day' AS at
+        FROM generate_series(1, 20000) n
+    ) AS chats;
+ANALYZE accounts; ANALYZE plan_changes; ANALYZE consent_events; ANALYZE conversations;
+"""
+
+
+def walk(node: Raw) -> Iterator[Raw]:
+    """A plan's nodes."""
+    yield node
+    for child in node.get("Plans", ()):
+        yield from walk(child)
+
+
+def visited(bench: Bench, policy: Policy) -> int:
+    """How many rows of conversations the proposing statement fetched, those it threw away included."""
+    sql, parameters = bench.selector(policy, AS_OF)._proposing(Range(), None)
+    with bench.store.database().transaction() as connection:
+        told = connection.execute(text(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql.text}"), parameters).scalar_one()
+    scans = [node for node in walk(told[0]["Plan"]) if node.get("Relation Name") == "conversations"]
+    counted = ("Actual Rows", "Rows Removed by Filter", "Rows Removed by Index Recheck")
+    return round(sum(scan.get(key, 0) * scan["Actual Loops"] for scan in scans for key in counted))
+
+
+def test_what_is_kept_is_not_read(bench: Bench, policy: Policy) -> None:
+    """Of 20,000 conversations, most of them old and kept by consent, only about those that are proposed are fetched."""
+    bench.store.execute(CROWD)
+    selector = bench.selector(policy, AS_OF)
+    with bench.store.database().transaction() as connection:
+        plan = selector.explain(connection)
+    assert "Seq Scan on conversations" not in plan
+    candidates = sum(len(page.free) + len(page.held) for page in selector.pages())
+    assert 300 < candidates < 600
+    assert visited(bench, policy) < 3 * candidates
+    bench.check(policy, AS_OF)
+
+
+def test_held_are_told_apart(bench: Bench, policy: Policy) -> None:
+    """What a known hold keeps is proposed as held, however the hold spells the key; a released hold keeps nothing."""
+    bench.load(world_of([chat("c1"), chat("c2"), chat("c3")]))
+    place = "INSERT INTO sweeper.legal_holds (matter, conversation_id, placed_at, released_at) VALUES ('m', %s, %s, %s)"
+    bench.store.execute(place, f"  {str(bench.store.id('c1')).upper()} ", None, None)
+    bench.store.execute(place, bench.store.id("c2"), "2026-05-01Z", AS_OF + timedelta(microseconds=1))
+    bench.store.execute(place, bench.store.id("c3"), "2026-05-01Z", AS_OF)
+    pages = list(bench.selector(policy, AS_OF).pages())
+    assert {p.conversation_id for page in pages for p in page.held} == {bench.store.id("c1"), bench.store.id("c2")}
+    assert {p.conversation_id for page in pages for p in page.free} == {bench.store.id("c3")}
+    bench.check(policy, AS_OF)
+
+
+def test_pages_follow_one_another_through_a_giant_account(bench: Bench, policy: Policy) -> None:
+    """An account with more proposals than a page holds is paged inside, each once and in the order of the keys."""
+    bench.load(world_of([chat(f"c{number}") for number in range(1, 8)]))
+    for size in (1, 2, 7, 8):
+        pages = list(replace(bench.selector(policy, AS_OF), proposals_per_page=size).pages())
+        found = [p.conversation_id for page in pages for p in page.free]
+        assert found == sorted(bench.store.left())
+        assert len(pages) == -(-7 // size)
