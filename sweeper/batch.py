@@ -20,6 +20,7 @@ from sweeper.core.recheck import Outcome, Proposal, Spared, dispose
 from sweeper.job import Job, unreachable
 from sweeper.store import database as databases
 from sweeper.store import evidence, purge
+from sweeper.store.contract import Physical
 from sweeper.store.evidence import Run, Tombstone
 from sweeper.store.lease import Lease
 from sweeper.store.purge import Patience
@@ -77,19 +78,19 @@ class Purger:
         self.done.update(report.tally.by_rule)
         return report.add(self.purge(report.later, waiting=waiting)) if report.later else report
 
-    def purge_feedback(self, ids: Sequence[str]) -> Tally:
+    def purge_feedback(self, feedback: Physical, ids: Sequence[str]) -> Tally:
         """Purge what is due of the feedback rows, under the same rules."""
         try:
             return self.job.database.retried(
-                lambda: self._feedback_once(ids), worth_it=lambda e: _worth_repeating(e, len(ids))
+                lambda: self._feedback_once(feedback, ids), worth_it=lambda e: _worth_repeating(e, len(ids))
             )
         except (purge.MismatchError, DBAPIError) as error:
             _raise_if_gone(error)
             if len(ids) == 1:
                 return self._failed(f"feedback {ids[0]}", error)
             half = len(ids) // 2
-            tally = self.purge_feedback(ids[:half])
-            tally.add(self.purge_feedback(ids[half:]))
+            tally = self.purge_feedback(feedback, ids[:half])
+            tally.add(self.purge_feedback(feedback, ids[half:]))
             return tally
 
     def _smaller(self, proposals: Sequence[Proposal], error: Exception, *, waiting: bool) -> Report:
@@ -184,11 +185,11 @@ class Purger:
             self.job.clock.now(),
         )
 
-    def _feedback_once(self, ids: Sequence[str]) -> Tally:
+    def _feedback_once(self, feedback: Physical, ids: Sequence[str]) -> Tally:
         job, started, tally = self.job, time.monotonic(), Tally()
         with job.database.transaction(lock_timeout_ms=FENCE_WAIT_MS) as connection:
             self._enter(connection)
-            locked = purge.lock(connection, job.contract.feedback, ids)
+            locked = purge.lock(connection, feedback, ids)
             facts = job.reader.feedback(connection, locked)
             doomed: list[Tombstone] = []
             for id_, known in facts.items():
@@ -202,7 +203,7 @@ class Purger:
                     f = known.feedback
                     doomed.append(Tombstone(id_, f.conversation_id, f.account_id, str(verdict.rule), _set(verdict), {}))
             if doomed:
-                purge.delete_feedback(connection, job.contract, [t.record_id for t in doomed])
+                purge.delete_feedback(connection, feedback, [t.record_id for t in doomed])
                 evidence.bury(connection, self.run, "feedback", doomed, job.clock.now())
         _say("feedback batch", tally, tally.feedback_by_rule.total(), started, self.run.id)
         return tally

@@ -25,6 +25,7 @@ from sweeper import explain as explanations
 from sweeper import log
 from sweeper import sweep as sweeps
 from sweeper.clock import Clock
+from sweeper.core.decide import exists
 from sweeper.core.instant import parse, rfc3339
 from sweeper.errors import ConfigurationError, SweeperError
 from sweeper.job import Job, prepare, unreachable
@@ -307,6 +308,11 @@ def _explain_one(job: Job, conversation_id: str, what_if: WhatIf | None, *, as_j
         messages = job.reader.messages(connection, id_ or "")
     if facts is None:
         raise SweeperError(f"there is no conversation {conversation_id}. Nothing to explain. {_buried(job, id_ or '')}")
+    if not exists(facts.conversation, job.policy, job.as_of):
+        raise SweeperError(
+            f"conversation {conversation_id} begins after as-of {rfc3339(job.as_of)}: it does not exist there yet. "
+            "Nothing to explain. Give a later --as-of."
+        )
     if what_if is not None:
         facts = explanations.suppose(facts, job.policy, job.as_of, what_if.value)
     explanation = explanations.Explanation(

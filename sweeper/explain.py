@@ -89,6 +89,10 @@ class Explanation:
         found = exclusions(self.facts, self.messages, self.policy, self.as_of)
         return {message.id: reason for message, reason in found}
 
+    def eligible(self) -> int:
+        """How many messages may be trained on."""
+        return sum(reason is None for reason in self.trained_on().values())
+
     def as_json(self) -> dict[str, Any]:
         """The explanation for machines; `messages` maps each id to `eligible` or its reason."""
         verdict = self.verdict
@@ -127,8 +131,11 @@ class Explanation:
         for name in WHAT_IFS:
             supposed = suppose(self.facts, self.policy, self.as_of, name)
             changed = decide(supposed, self.policy, self.as_of)
-            same = (changed.rule, changed.due) == (verdict.rule, verdict.due)
-            yield f"{CHANGES[name]}: " + ("no change." if same else _due(changed) + ".")
+            said = [] if (changed.rule, changed.due) == (verdict.rule, verdict.due) else [_due(changed)]
+            fewer = replace(self, facts=supposed).eligible()
+            if fewer != self.eligible():
+                said.append(f"{fewer} of its messages could be trained on instead of {self.eligible()}")
+            yield f"{CHANGES[name]}: {'; '.join(said) or 'no change'}."
         if verdict.holds:
             yield f"Releasing {_holds(verdict)}: " + (
                 "it would be purged." if verdict.expired else "no change until its due."
@@ -139,7 +146,7 @@ class Explanation:
         if not found:
             yield "It has no messages."
             return
-        yield f"{sum(reason is None for reason in found.values())} of {len(found)} messages may be trained on."
+        yield f"{self.eligible()} of {len(found)} messages may be trained on."
         for reason, count in Counter(r for r in found.values() if r is not None).most_common():
             yield f"{count} may not ({reason.value}): {EXCLUSIONS[reason]}."
         written = {message.id: message for message in self.messages}
@@ -196,22 +203,22 @@ def _indented(lines: Iterable[str]) -> Iterator[str]:
 
 def _outcome(verdict: Verdict) -> str:
     if verdict.purge:
-        return f"TO BE PURGED. {_due(verdict)}."
+        return f"TO BE PURGED: {_due(verdict)}."
     if verdict.expired:
-        return f"KEPT UNDER LEGAL HOLD ({_holds(verdict)}). {_due(verdict)}."
+        return f"KEPT UNDER LEGAL HOLD ({_holds(verdict)}): {_due(verdict)}."
     if verdict.rule == UNCLASSIFIED:
         return "KEPT, because there is doubt about its data (unclassified). It is not trained on."
     held = f" It is under legal hold ({_holds(verdict)})." if verdict.held else ""
-    return f"KEPT. {_due(verdict)}.{held}"
+    return f"KEPT: {_due(verdict)}.{held}"
 
 
 def _due(verdict: Verdict) -> str:
     if verdict.rule is None:
-        return "No rule applies, so it has no due"
+        return "no rule applies, so it has no due"
     if verdict.due is None:
-        return f"It is never due ({verdict.rule})"
+        return f"it is never due ({verdict.rule})"
     tense = "was" if verdict.expired else "is"
-    return f"It {tense} due at {rfc3339(verdict.due)} ({verdict.rule})"
+    return f"it {tense} due at {rfc3339(verdict.due)} ({verdict.rule})"
 
 
 def _holds(verdict: Verdict) -> str:
@@ -225,7 +232,7 @@ def _why(facts: Facts, policy: Policy, verdict: Verdict) -> Iterator[str]:
         yield "Where there is doubt, only rules that need no plan and erasure orders count."
     first = True
     for ruling in sorted(verdict.rulings, key=lambda r: (r.due is None, r.due)):
-        lead = "Rule" if first else "Also applies, later:"
+        lead = "Rule" if first else "Also applies:"
         yield f"{lead} {ruling.rule}: {policy.by_name[ruling.rule].because}."
         yield f"  {_sum(ruling)}"
         first = False

@@ -6,7 +6,7 @@ What is due is decided in `core/decide.py` alone; what is proposed comes from `s
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -285,7 +285,16 @@ class _Sweep:
             for ids in portions(page, self.job.settings.purge.batch):
                 if self.watch.stopping():
                     return
-                self.tally.add(purger.purge_feedback(ids))
+                self.tally.add(self._purge_feedback_rows(purger, ids))
+
+    def _purge_feedback_rows(self, purger: Purger, ids: Sequence[str]) -> Tally:
+        if self.job.contract.feedback is not None:
+            return purger.purge_feedback(self.job.contract.feedback, ids)
+        log.get().error(
+            "feedback may be due but was not purged: the relation is a view. Name its table in [purge.feedback]",
+            rows=len(ids),
+        )
+        return Tally(failed=len(ids))
 
     def _sweep_strays(self) -> int:
         """Children without a key may have been inserted while their conversation was deleted: delete them now."""

@@ -33,8 +33,8 @@ from pydantic import (
 from sweeper.core.instant import Odd, Stored
 from sweeper.core.period import Period
 
-SLACK_DAYS = 2
-"""How far a proposal over-reaches, so that leap days and clamped months are never missed."""
+SLACK_DAYS = 4
+"""How far a proposal over-reaches: 31 January plus one month is 28 February, three days further than counted back."""
 
 Scalar: TypeAlias = str | int | bool
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]

@@ -1,8 +1,13 @@
 """placeholder"""
+
 from enum import StrEnum
+
+
 class Level(StrEnum):
-    OK="ok"
-    WARNING="warning"
-    FAULT="fault"
+    OK = "ok"
+    WARNING = "warning"
+    FAULT = "fault"
+
+
 def check(*a):
     return []

@@ -58,6 +58,8 @@ ALIKE = {
     "text": frozenset({"text", "character varying", "bpchar", "citext"}),
 }
 """Types that read the same; any other type must be the contract's own."""
+TABLES = frozenset({"r", "p"})
+"""Kinds of relation whose rows can be locked: a table, partitioned or not."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,8 @@ class Contract:
     schema: str
     types: Mapping[str, Mapping[str, str]]
     conversations: Physical
-    feedback: Physical
+    feedback: Physical | None
+    """None: the relation is a view and [purge.feedback] names no table, so that no feedback can be purged."""
 
     def type(self, relation: str, column: str = "id") -> str:
         """The type of a contract column, to cast parameters to."""
@@ -114,7 +117,7 @@ def read(connection: Connection, settings: Settings, policy: Policy | None = Non
         ConfigurationError: a relation, a column or a type is missing; all of them are listed, nothing was done.
     """
     schema = settings.store.schema_name
-    types, _ = relations(connection, schema)
+    types, kinds = relations(connection, schema)
     faults = [*missing(types, schema), *(_further(types, policy) if policy else ())]
     if faults:
         listed = "\n".join(f"  {fault}" for fault in faults)
@@ -122,22 +125,22 @@ def read(connection: Connection, settings: Settings, policy: Policy | None = Non
             f"the store does not fulfil the contract; nothing was done. Add, for instance as views:\n{listed}"
         )
     conversations = settings.purge.table or f"{schema}.conversations"
-    feedback = settings.purge.feedback
     root = physical(connection, conversations, settings.purge.key, schema, "[purge] table")
-    feedback_table = physical(
-        connection,
-        feedback.table if feedback else f"{schema}.feedback",
-        feedback.key if feedback else "id",
-        schema,
-        "[purge.feedback] table",
-    )
     children = (*keys(connection, root.oid), *_declared(connection, settings, root, schema))
     return Contract(
         schema,
         types,
         Physical(root.table, root.key, root.type, root.oid, children),
-        Physical(feedback_table.table, feedback_table.key, feedback_table.type, feedback_table.oid),
+        _feedback(connection, settings, kinds),
     )
+
+
+def _feedback(connection: Connection, settings: Settings, kinds: Mapping[str, str]) -> Physical | None:
+    named, schema = settings.purge.feedback, settings.store.schema_name
+    if named is None and kinds["feedback"] not in TABLES:
+        return None
+    table, key = (named.table, named.key) if named else (f"{schema}.feedback", "id")
+    return physical(connection, table, key, schema, "[purge.feedback] table")
 
 
 def relations(connection: Connection, schema: str) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
@@ -185,7 +188,7 @@ def physical(connection: Connection, table: str, key: str, schema: str, setting:
     row = connection.execute(statement("physical"), {"table": quoted(name), "key": key}).one_or_none()
     if row is None:
         raise ConfigurationError(f"{setting}: there is no table {name}. Nothing was purged. Name the physical table.")
-    if row.kind not in ("r", "p"):
+    if row.kind not in TABLES:
         raise ConfigurationError(
             f"{setting}: {name} is not a table but a view or the like, whose rows cannot be locked. Nothing was purged. "
             "Name the physical table behind it."

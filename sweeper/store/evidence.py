@@ -132,7 +132,7 @@ def purged_by_rule(connection: Connection, run_id: int) -> dict[str, dict[str, i
 def tombstone_of(connection: Connection, conversation_id: str) -> Mapping[str, Any] | None:
     """What the newest tombstone of a conversation says, if there is one."""
     row = connection.execute(statement("tombstone_of"), {"id": conversation_id}).one_or_none()
-    return row._mapping if row is not None else None
+    return dict(row._mapping) if row is not None else None
 
 
 def purged_lately(connection: Connection, since: datetime, until: datetime) -> int:

@@ -96,13 +96,13 @@ def delete(
     return children
 
 
-def delete_feedback(connection: Connection, contract: Contract, ids: Sequence[str]) -> None:
+def delete_feedback(connection: Connection, feedback: Physical, ids: Sequence[str]) -> None:
     """Delete feedback rows.
 
     Raises:
         MismatchError: something else was deleted than was asked for.
     """
-    _delete_exactly(connection, contract.feedback, ids)
+    _delete_exactly(connection, feedback, ids)
 
 
 def delete_strays(connection: Connection, contract: Contract, ids: Sequence[str]) -> int:

@@ -125,10 +125,17 @@ def frozen(at: str) -> Clock:
     return Clock(lambda: now, lambda _: now)
 
 
+@contextmanager
+def administered(server: embedded.Server) -> Iterator[psycopg.Connection[Any]]:
+    """A connection that may create and drop databases."""
+    with psycopg.connect(server.url().replace("+psycopg", ""), autocommit=True) as connection:
+        yield connection
+
+
 def create(server: embedded.Server, id_type: str) -> str:
     """Make the template database of an id type; returns its name."""
     name = f"template_{id_type}"
-    with psycopg.connect(server.url().replace("+psycopg", ""), autocommit=True) as connection:
+    with administered(server) as connection:
         connection.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type]  # constants of this file
     opened = database.connect(Settings.model_validate({"database": {"url": server.url(name)}}))
     migrate.migrate(opened)
@@ -142,14 +149,14 @@ def create(server: embedded.Server, id_type: str) -> str:
 
 def copy(server: embedded.Server, template: str, name: str, id_type: str) -> Store:
     """A fresh database from a template."""
-    with psycopg.connect(server.url().replace("+psycopg", ""), autocommit=True) as connection:
+    with administered(server) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")  # type: ignore[arg-type]
     return Store(server.url(name), id_type)
 
 
 def drop(server: embedded.Server, name: str) -> None:
     """Drop a database, whoever is connected."""
-    with psycopg.connect(server.url().replace("+psycopg", ""), autocommit=True) as connection:
+    with administered(server) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")  # type: ignore[arg-type]  # constants of this file
 
 

@@ -1,0 +1,186 @@
+"""Every command, statement and setting that the README shows is run here."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sweeper import embedded
+from tests.store import stores
+from tests.store.stores import Store
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+BIN = Path(sys.executable).parent
+
+
+def blocks(language: str) -> list[str]:
+    """The README's code blocks in a language."""
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def commands() -> list[str]:
+    """The commands that the README tells to type."""
+    return [
+        line.removeprefix("$ ") for block in blocks("console") for line in block.splitlines() if line.startswith("$ ")
+    ]
+
+
+def run(command: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """A command as a reader would type it, with the sweeper of this environment on the path."""
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        ["bash", "-c", command],
+        cwd=ROOT,
+        env={**os.environ, "PATH": path, **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def shown(
+    tmp_path_factory: pytest.TempPathFactory, server: embedded.Server, templates: dict[str, str]
+) -> Iterator[Store]:
+    """A store in which the conversation that the README names is due under a made-up world."""
+    store = stores.copy(server, templates["uuid"], "readme", "uuid")
+    named = re.search(r"explain ([0-9a-f-]{36})", README)
+    assert named is not None
+    account = stores.identifier("uuid", "a1")
+    store.execute("INSERT INTO accounts VALUES (%s, '2020-01-01Z')", account)
+    store.execute(
+        "INSERT INTO plan_changes (account_id, effective_at, plan) VALUES (%s, '2020-01-01Z', 'pro')", account
+    )
+    store.execute(
+        "INSERT INTO consent_events (account_id, purpose, granted, recorded_at) "
+        "VALUES (%s, 'model_improvement', true, '2025-09-01Z')",
+        account,
+    )
+    store.execute(
+        "INSERT INTO conversations VALUES (%s, %s, 'chat', 'first_party', false, false, '2026-10-26Z', '2026-10-26Z')",
+        named[1],
+        account,
+    )
+    yield store
+    store.close()
+    stores.drop(server, "readme")
+
+
+SWEEPER = [command for command in commands() if command.startswith("sweeper ")]
+OTHER = [command for command in commands() if not command.startswith("sweeper ")]
+
+
+def test_readme_shows_commands() -> None:
+    """The README shows the commands of the daily work; none of them is overlooked below."""
+    assert len(SWEEPER) >= 10
+    assert [command.split()[0] for command in OTHER] == ["make", "make", "uv", "uv", "uv", "export"]
+
+
+@pytest.mark.parametrize("command", SWEEPER)
+def test_sweeper_commands(command: str, shown: Store) -> None:
+    """Each of the sweeper's commands does what it is shown for: it ends with exit code 0."""
+    if "hold release" in command:
+        run(
+            SWEEPER[[c.startswith("sweeper hold place") for c in SWEEPER].index(True)],
+            {"SWEEPER_DATABASE_URL": shown.url},
+        )
+    done = run(command, {"SWEEPER_DATABASE_URL": shown.url})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_make_demo(tmp_path: Path) -> None:
+    """`make demo` ends well, purges and keeps by every rule, and a second sweep finds nothing."""
+    done = run(f"make -o {shlex.quote(sys.prefix)}/.installed demo VENV={shlex.quote(sys.prefix)}", {})
+    assert done.returncode == 0, done.stderr
+    assert "Run 2 completed: 0 conversations and 0 feedback rows purged" in done.stdout
+    counts = {}
+    for line in done.stdout.splitlines():
+        if (found := re.fullmatch(r"(\w+) +([\d,]+) +([\d,]+)", line)) is not None:
+            counts[found[1]] = int(found[2].replace(",", "")) + int(found[3].replace(",", ""))
+    assert set(counts) >= {"zero_retention", "partner", "training_allowed", "flagged", "erasure_order", "unclassified"}
+    assert sum(counts.values()) == 7168
+    assert all(counts.values())
+    assert f"{258145:,} messages" in done.stdout
+
+
+def test_make_test_is_what_ci_runs() -> None:
+    """`make test` runs the suite, and the continuous integration calls just that."""
+    planned = run(f"make -n -o {shlex.quote(sys.prefix)}/.installed test VENV={shlex.quote(sys.prefix)}", {})
+    assert "-m pytest" in planned.stdout
+    assert "make test\n" in (ROOT / ".ci" / "run").read_text()
+
+
+@pytest.mark.system
+def test_uv_way(tmp_path: Path) -> None:
+    """The uv commands install into an environment of their own and run from it; the suite itself is only collected."""
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "tools"], check=True)
+    subprocess.run([tmp_path / "tools" / "bin" / "pip", "install", "-q", "uv"], check=True)
+    subprocess.run(["git", "clone", "-q", ROOT, tmp_path / "clone"], check=True)
+    path = f"{tmp_path / 'tools' / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    for command in OTHER:
+        if command.startswith("uv "):
+            shortened = command + " --collect-only" if "pytest" in command else command
+            subprocess.run(
+                ["bash", "-c", shortened], cwd=tmp_path / "clone", env={**os.environ, "PATH": path}, check=True
+            )
+
+
+def test_foreign_tables(server: embedded.Server, tmp_path: Path) -> None:
+    """The worked example: epoch seconds, a boolean soft delete, text ids and an undeclared child, swept through the views."""
+    name = "foreign_tables"
+    store = Store(server.url(name), "text")
+    with stores.administered(server) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    try:
+        for script in (FOREIGN, *blocks("sql"), ROWS):
+            with store.connect() as connection:
+                connection.execute(script)
+        (tmp_path / "sweeper.toml").write_text("".join(blocks("toml")))
+        environment = {
+            "SWEEPER_DATABASE_URL": store.url,
+            "SWEEPER_CONFIG": str(tmp_path / "sweeper.toml"),
+            "SWEEPER_POLICY_FILE": stores.POLICY,
+        }
+        assert run("sweeper migrate", environment).returncode == 0
+        done = run("sweeper run --json", environment)
+        assert done.returncode == 0, done.stderr
+        assert store.execute("SELECT id FROM chat.threads ORDER BY id") == [("kept",)]
+        assert store.execute("SELECT rule, count(*) FROM sweeper.tombstones GROUP BY rule ORDER BY rule") == [
+            ("deleted", 1),
+            ("standard", 1),
+        ]
+        for child in ("posts", "files", "summaries"):
+            assert store.execute(f"SELECT thread FROM chat.{child}") == [("kept",)]
+    finally:
+        stores.drop(server, name)
+
+
+FOREIGN = """
+CREATE SCHEMA chat;
+CREATE TABLE chat.people (id text PRIMARY KEY, joined bigint, left_at bigint);
+CREATE TABLE chat.subscriptions (id bigint PRIMARY KEY, person text, since bigint, plan text);
+CREATE TABLE chat.choices (id bigint PRIMARY KEY, person text, agreed boolean, at bigint);
+CREATE TABLE chat.threads (id text PRIMARY KEY, person text, temporary boolean, begun bigint, user_wrote bigint,
+                           is_deleted boolean, updated bigint);
+CREATE TABLE chat.posts (id text PRIMARY KEY, thread text REFERENCES chat.threads ON DELETE CASCADE, by_user boolean,
+                         at bigint, words text);
+CREATE TABLE chat.files (id text PRIMARY KEY, thread text REFERENCES chat.threads, location text);
+CREATE TABLE chat.summaries (thread text, words text);
+"""
+ROWS = """
+INSERT INTO chat.people VALUES ('p', 1577836800, NULL);
+INSERT INTO chat.subscriptions VALUES (1, 'p', 1577836800, 'pro');
+INSERT INTO chat.choices VALUES (1, 'p', true, 1756728000), (2, 'p', false, 1761998400), (3, 'p', true, 1764590400);
+INSERT INTO chat.threads VALUES ('old', 'p', false, 1600000000, 1600000000, false, 1600000000),
+                                ('deleted', 'p', false, 1767225600, 1767225600, true, 1767225700),
+                                ('kept', 'p', false, 1767225600, 1767225600, false, 1767225600);
+INSERT INTO chat.posts SELECT 'post of ' || id, id, true, begun, 'words' FROM chat.threads;
+INSERT INTO chat.files SELECT 'file of ' || id, id, NULL FROM chat.threads;
+INSERT INTO chat.summaries SELECT id, 'words' FROM chat.threads;
+"""
