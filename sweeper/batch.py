@@ -106,8 +106,8 @@ class Purger:
     def _failed(self, what: str, error: Exception) -> Tally:
         reason = databases.reason(error) if isinstance(error, DBAPIError) else str(error)
         log.get().error("not purged", record=what, reason=reason, run=self.run.id)
-        with self.job.database.transaction() as connection:
-            evidence.record(connection, "purge_failed", self.run.id, {"record": what, "sqlstate": _state(error)})
+        details = {"record": what, "sqlstate": _state(error)}
+        self.job.database.within(lambda c: evidence.record(c, "purge_failed", self.run.id, details))
         return Tally(failed=1)
 
     def _once(self, proposals: Sequence[Proposal], *, waiting: bool) -> Report:
@@ -119,7 +119,10 @@ class Purger:
             ids = [proposal.conversation_id for proposal in proposals]
             locked = set(purge.lock(connection, self.job.contract.conversations, ids, waiting=waiting))
             facts = self.job.reader.conversations(connection, sorted(locked))
-            report, doomed = self._decide(proposals, locked, facts, waiting=waiting)
+            there = purge.still_there(
+                connection, self.job.contract.conversations, [id_ for id_ in ids if id_ not in locked]
+            )
+            report, doomed = self._decide(proposals, there, facts)
             if doomed:
                 self._carry_out(connection, doomed, patience)
         _say("batch", report.tally, report.tally.due, started, self.run.id)
@@ -132,7 +135,7 @@ class Purger:
         purge.bound_lock_wait(connection, self.job.settings.database.lock_timeout_ms)
 
     def _decide(
-        self, proposals: Sequence[Proposal], locked: Set[str], facts: Mapping[str, Facts], *, waiting: bool
+        self, proposals: Sequence[Proposal], unlocked: Set[str], facts: Mapping[str, Facts]
     ) -> tuple[Report, Doomed]:
         """What becomes of each proposal; as many to purge as one transaction should."""
         job, report = self.job, Report()
@@ -141,7 +144,7 @@ class Purger:
         for number, proposal in enumerate(proposals):
             known = facts.get(proposal.conversation_id)
             if known is None:
-                if proposal.conversation_id not in locked and not waiting:
+                if proposal.conversation_id in unlocked:
                     report.unlocked.append(proposal)
                 continue  # gone: somebody else has deleted it
             disposal = dispose(known, proposal, job.policy, job.as_of)
@@ -216,6 +219,8 @@ def _set(verdict: Verdict | FeedbackVerdict) -> datetime:
 
 
 def _worth_repeating(error: BaseException, size: int) -> bool:
+    if isinstance(error, purge.FenceBusyError):
+        return True
     return databases.passes(error) and not (size > 1 and _state(error) in LOCKED)
 
 

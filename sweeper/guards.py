@@ -36,10 +36,9 @@ class Volume:
 def before(job: Job, *, dry_run: bool = False, accept_history: bool = False) -> Iterator[RefusedError]:
     """The refusals that are known before anything is proposed. A dry run may look at a later as-of."""
     guards, now = job.settings.guards, job.clock.now()
-    with job.database.transaction() as connection:
-        database_now = job.clock.database_now(connection)
-        last = evidence.last_completed(connection, job.settings.store.schema_name)
-        histories = census.histories(connection)
+    database_now = job.database.within(job.clock.database_now)
+    last = job.database.within(lambda c: evidence.last_completed(c, job.settings.store.schema_name))
+    histories = job.database.within(census.histories)
     if guards.future_as_of and not dry_run and job.as_of > now:
         yield RefusedError(
             "future_as_of",
@@ -74,8 +73,7 @@ def volume(job: Job, due: int, approval: Approval | None) -> Iterator[RefusedErr
     if found.together <= guards.max_count:
         return
     few_enough = int(found.together / guards.max_share) + 1 - found.lately
-    with job.database.transaction() as connection:
-        stored = census.conversations(connection, max(few_enough, 0))
+    stored = job.database.within(lambda c: census.conversations(c, max(few_enough, 0)))
     share = found.together / max(stored + found.lately, 1)
     if share > guards.max_share:
         yield RefusedError(
@@ -91,8 +89,7 @@ def measure(job: Job, due: int) -> Volume:
     """What is due now together with what was purged within the window."""
     now = job.clock.now()
     since = now - timedelta(hours=job.settings.guards.window_hours)
-    with job.database.transaction() as connection:
-        return Volume(due, evidence.purged_lately(connection, since, now))
+    return Volume(due, job.database.within(lambda c: evidence.purged_lately(c, since, now)))
 
 
 def _history(job: Job, now: Histories, last: evidence.LastCompleted) -> Iterator[RefusedError]:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from sweeper.core.anomaly import Anomaly, anomalies
 from sweeper.core.decide import Verdict, decide, exists
-from sweeper.core.feedback import decide_feedback
+from sweeper.core.feedback import FeedbackFacts, decide_feedback
 from sweeper.core.model import Facts
 from sweeper.core.recheck import Proposal, dispose
 from sweeper.job import Job
@@ -43,9 +43,7 @@ def survey_feedback(job: Job) -> Tally:
     tally = Tally()
     for page in job.selector.feedback():
         for ids in portions(page, job.settings.purge.batch):
-            with job.database.transaction() as connection:
-                facts = job.reader.feedback(connection, ids)
-            for known in facts.values():
+            for known in _feedback_facts(job, ids).values():
                 tally.count_feedback(decide_feedback(known, job.policy, job.as_of), known, job.policy)
     return tally
 
@@ -61,11 +59,11 @@ def _decided(job: Job, portion: Sequence[Proposal]) -> Tally:
 
 
 def _facts(job: Job, ids: Sequence[str]) -> dict[str, Facts]:
-    def read() -> dict[str, Facts]:
-        with job.database.transaction() as connection:
-            return job.reader.conversations(connection, ids)
+    return job.database.within(lambda connection: job.reader.conversations(connection, ids))
 
-    return job.database.retried(read)
+
+def _feedback_facts(job: Job, ids: Sequence[str]) -> dict[str, FeedbackFacts]:
+    return job.database.within(lambda connection: job.reader.feedback(connection, ids))
 
 
 @dataclass(frozen=True)
@@ -89,11 +87,8 @@ def everything(job: Job, ahead: Callable[[int], None] = lambda _: None) -> Itera
     type_ = job.contract.type("conversations")
     while True:
         where = f"c.id > CAST(:after AS {type_})" if after is not None else "true"
-        with job.database.transaction() as connection:
-            rows = connection.execute(
-                statement("all_conversations", after=where), {"after": after, "limit": size}
-            ).all()
-            facts = job.reader.conversations(connection, [row.id for row in rows])
+        rows = job.database.fetched(statement("all_conversations", after=where), {"after": after, "limit": size})
+        facts = _facts(job, [row.id for row in rows])
         for row in rows:
             known = facts.get(row.id)
             if known is None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from sweeper import approval as approvals
@@ -106,8 +107,7 @@ def preview(job: Job, watch: Watch | None = None) -> Preview:
     tally = survey(job, job.selector.pages(), watch.advance)
     tally.add(survey_feedback(job))
     refusals = [*guards.before(job, dry_run=True), *guards.volume(job, tally.due, None)]
-    with job.database.transaction() as connection:
-        store = census.identity(connection, job.settings.store.schema_name)
+    store = job.database.within(lambda c: census.identity(c, job.settings.store.schema_name))
     approval = Approval(store, job.policy.digest, job.as_of, job.clock.now(), dict(tally.by_rule))
     return Preview(job, tally, approval, refusals, time.monotonic() - started)
 
@@ -141,8 +141,8 @@ def sweep(
 
 
 def _open(job: Job, lease: Lease, approval: Approval | None) -> Run:
-    with job.database.transaction() as connection:
-        run_id = evidence.open_run(
+    def open_run(connection: Connection) -> int:
+        lease.run_id = evidence.open_run(
             connection,
             store=lease.store,
             as_of=job.as_of,
@@ -152,8 +152,10 @@ def _open(job: Job, lease: Lease, approval: Approval | None) -> Run:
             approval=approval.token() if approval else None,
             started_at=job.clock.now(),
         )
-        lease.run_id = run_id
         lease.renew(connection)
+        return lease.run_id
+
+    run_id = job.database.within(open_run)
     log.get().info("run opened", run=run_id, as_of=rfc3339(job.as_of), policy=job.policy.digest[:12])
     return Run(run_id, lease.store, job.as_of, job.policy.digest, approval is not None)
 
@@ -180,26 +182,26 @@ class _Sweep:
         self._purge_locked(purger, locked)
         self._purge_feedback(purger)
         strays = self._sweep_strays()
-        pending = objects.remove_pending(self.job.database, self.job.clock.now())
+        pending = objects.remove_pending(self.job.database, self.opened.id, self.job.clock.now(), self._renew)
         return self._finish(strays, pending)
 
     def close(self, outcome: evidence.Outcome, result: dict[str, Any]) -> None:
-        """Record how the run ended and give the lease back, in one transaction."""
-        seen = self.histories
-        with self.job.database.transaction() as connection:
-            evidence.close_run(
-                connection,
-                self.opened.id,
-                outcome,
-                self.job.clock.now(),
-                result,
-                seen.plan_changes if seen else None,
-                seen.consent_events if seen else None,
-            )
-            if outcome == "refused":
-                evidence.record(connection, "refusal", self.opened.id, {"guard": result.get("guard")})
-            self.lease.give_back(connection)
+        """Record how the run ended and give the lease back, in one transaction.
+
+        Raises:
+            LeaseLostError: another run has taken over, and has recorded this one as interrupted.
+        """
+        self.job.database.within(lambda connection: self._close(connection, outcome, result))
         log.get().info("run closed", run=self.opened.id, outcome=outcome)
+
+    def _close(self, connection: Connection, outcome: evidence.Outcome, result: dict[str, Any]) -> None:
+        seen, now = self.histories, self.job.clock.now()
+        plan_changes, consent_events = (seen.plan_changes, seen.consent_events) if seen else (None, None)
+        self.lease.renew(connection)
+        evidence.close_run(connection, self.opened.id, outcome, now, result, plan_changes, consent_events)
+        if outcome == "refused":
+            evidence.record(connection, "refusal", self.opened.id, {"guard": result.get("guard")})
+        self.lease.give_back(connection)
 
     def close_if_possible(self, outcome: evidence.Outcome, result: dict[str, Any]) -> None:
         """As `close`; a database that is gone leaves the run open, and the next run records it as interrupted."""
@@ -210,8 +212,7 @@ class _Sweep:
 
     def _guarded(self) -> Iterable[Page]:
         """The proposals, once it is known that no more is due than may be purged."""
-        with self.job.database.transaction() as connection:
-            self.histories = census.histories(connection)
+        self.histories = self.job.database.within(census.histories)
         pages = self.job.selector.pages()
         kept = list(islice(pages, KEPT_PAGES))
         count = sum(len(page.free) for page in kept)
@@ -238,8 +239,7 @@ class _Sweep:
             raise refusal
 
     def _purger(self) -> Purger:
-        with self.job.database.transaction() as connection:
-            patience = purge.read_patience(connection)
+        patience = self.job.database.within(purge.read_patience)
         ceilings = self.approval.due if self.approval else None
         return Purger(self.job, self.opened, self.lease, patience, ceilings)
 
@@ -300,16 +300,22 @@ class _Sweep:
         """Children without a key may have been inserted while their conversation was deleted: delete them now."""
         if not any(key.declared for key in self.job.contract.conversations.children):
             return 0
+        database = self.job.database
         strays = 0
-        for ids in evidence.purged_by(self.job.database, self.opened.id):
-            with self.job.database.transaction() as connection:
-                self.lease.renew(connection)
-                strays += purge.delete_strays(connection, self.job.contract, ids)
+        for run_id in database.within(lambda c: evidence.unfinished_runs(c, self.lease.store)):
+            for ids in evidence.purged_by(database, run_id):
+                strays += self._delete_strays(ids)
         return strays
 
+    def _delete_strays(self, ids: list[str]) -> int:
+        def delete(connection: Connection) -> int:
+            self.lease.renew(connection)
+            return purge.delete_strays(connection, self.job.contract, ids)
+
+        return self.job.database.within(delete)
+
     def _finish(self, strays: int, pending: int) -> Result:
-        with self.job.database.transaction() as connection:
-            purged = evidence.purged_by_rule(connection, self.opened.id)
+        purged = self.job.database.within(lambda c: evidence.purged_by_rule(c, self.opened.id))
         outcome: evidence.Outcome = "completed"
         if self.watch.stopping():
             outcome = "stopped"
@@ -321,5 +327,4 @@ class _Sweep:
         return result
 
     def _renew(self) -> None:
-        with self.job.database.transaction() as connection:
-            self.lease.renew(connection)
+        self.job.database.within(self.lease.renew)

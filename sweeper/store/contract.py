@@ -75,13 +75,9 @@ class Key:
     stored_action: str
     indexed: bool
     declared: bool
+    leads_back: bool = False
+    """Whether the table it points from is already above it: a record that points to another one."""
     children: tuple["Key", ...] = ()
-
-    def walk(self) -> Iterator["Key"]:
-        """This key and all below it, deepest first: the order in which rows may be deleted."""
-        for child in self.children:
-            yield from child.walk()
-        yield self
 
 
 @dataclass(frozen=True)
@@ -202,8 +198,7 @@ def keys(connection: Connection, oid: int, above: frozenset[int] = frozenset()) 
     """The foreign keys that point to a table, with those that point to the pointing tables below them."""
     found = []
     for row in connection.execute(statement("foreign_keys"), {"oid": oid}):
-        if row.oid == oid or row.oid in above:
-            continue  # a table that points to itself: its rows go with it
+        leads_back = row.oid == oid or row.oid in above
         found.append(
             Key(
                 row.name,
@@ -215,7 +210,8 @@ def keys(connection: Connection, oid: int, above: frozenset[int] = frozenset()) 
                 row.action,
                 row.indexed,
                 declared=False,
-                children=keys(connection, row.oid, above | {oid}),
+                leads_back=leads_back,
+                children=() if leads_back else keys(connection, row.oid, above | {oid}),
             )
         )
     return tuple(found)

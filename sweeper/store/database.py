@@ -4,7 +4,7 @@ The law of this file: every transaction is READ COMMITTED and brings all it need
 prepared statement, no WITH HOLD cursor. A transaction pooler in front changes nothing.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg.adapt import Buffer, Loader
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, Row, TextClause, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
@@ -56,6 +56,19 @@ class Database:
                 },
             )
             yield connection
+
+    def within(self, work: Callable[[Connection], T]) -> T:
+        """What `work` returns in a transaction of its own, done again while it fails for a reason that passes."""
+
+        def once() -> T:
+            with self.transaction() as connection:
+                return work(connection)
+
+        return self.retried(once)
+
+    def fetched(self, sql: TextClause, parameters: Mapping[str, Any]) -> Sequence[Row[Any]]:
+        """The rows of one statement in a transaction of its own, with retries."""
+        return self.within(lambda connection: connection.execute(sql, parameters).all())
 
     def retried(self, work: Callable[[], T], *, worth_it: Callable[[BaseException], bool] | None = None) -> T:
         """What `work` returns, tried again with growing pauses while it fails for a reason that passes.

@@ -69,7 +69,7 @@ def close_run(
     consent_events: int | None,
 ) -> None:
     """Record how a run ended."""
-    connection.execute(
+    closed = connection.execute(
         statement("run_close"),
         {
             "run_id": run_id,
@@ -80,7 +80,8 @@ def close_run(
             "consent_events": consent_events,
         },
     )
-    record(connection, "run_closed", run_id, {"outcome": outcome})
+    if closed.rowcount:  # not where an answer was lost and this is done a second time
+        record(connection, "run_closed", run_id, {"outcome": outcome})
 
 
 def record(connection: Connection, kind: str, run_id: int | None, details: Mapping[str, Any]) -> None:
@@ -141,14 +142,16 @@ def purged_lately(connection: Connection, since: datetime, until: datetime) -> i
     return found
 
 
+def unfinished_runs(connection: Connection, store: str) -> list[int]:
+    """The runs since the last completed one, the running one included."""
+    return [row.id for row in connection.execute(statement("runs_unfinished"), {"store": store})]
+
+
 def purged_by(database: Database, run_id: int, page: int = 1_000) -> Iterator[list[str]]:
     """The ids of the conversations that a run purged, page by page."""
     after = 0
     while True:
-        with database.transaction() as connection:
-            rows = connection.execute(
-                statement("purged_by_run"), {"run_id": run_id, "after": after, "limit": page}
-            ).all()
+        rows = database.fetched(statement("purged_by_run"), {"run_id": run_id, "after": after, "limit": page})
         if rows:
             yield [row.record_id for row in rows]
             after = rows[-1].id

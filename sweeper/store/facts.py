@@ -5,7 +5,7 @@ The law of this file: what cannot be read is not left out. A look-up that fails 
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, TextClause
@@ -130,7 +130,7 @@ Names = Sequence[tuple[str | None, str | None]]
 
 @dataclass(frozen=True)
 class _Holds:
-    """Holds by what they name, however it was spelt: a hold written by hand in capitals must still hold."""
+    """Holds by the record they reach; how their ids were spelt was settled by the statement."""
 
     everything: tuple[Hold, ...]
     by_account: Mapping[str, list[Hold]]
@@ -138,32 +138,24 @@ class _Holds:
 
     @classmethod
     def read(cls, connection: Connection, names: Names) -> "_Holds":
-        asked = {
-            "accounts": sorted({account.lower() for account, _ in names if account is not None}),
-            "conversations": sorted({conversation.lower() for _, conversation in names if conversation is not None}),
-        }
         everything: list[Hold] = []
         by_account: dict[str, list[Hold]] = defaultdict(list)
         by_conversation: dict[str, list[Hold]] = defaultdict(list)
-        for row in connection.execute(statement("facts_holds"), asked):
+        for row in connection.execute(statement("facts_holds"), _asked(names)):
             hold = Hold(row.matter, row.account_id, row.conversation_id, row.placed_at, row.released_at)
             if hold.account_id is not None:
                 by_account[hold.account_id].append(hold)
-            if hold.conversation_id is not None:
+            elif hold.conversation_id is not None:
                 by_conversation[hold.conversation_id].append(hold)
-            if hold.account_id is None and hold.conversation_id is None:
+            else:
                 everything.append(hold)
         return cls(tuple(everything), by_account, by_conversation)
 
     def of(self, account_id: str | None, conversation_id: str | None) -> tuple[Hold, ...]:
-        """The holds that reach the record, written as naming it exactly."""
-        of_account = self.by_account.get(account_id.lower(), ()) if account_id is not None else ()
-        of_conversation = self.by_conversation.get(conversation_id.lower(), ()) if conversation_id is not None else ()
-        return (
-            *self.everything,
-            *(replace(hold, account_id=account_id, conversation_id=None) for hold in of_account),
-            *(replace(hold, account_id=None, conversation_id=conversation_id) for hold in of_conversation),
-        )
+        """The holds that reach the record."""
+        of_account = self.by_account.get(account_id, ()) if account_id is not None else ()
+        of_conversation = self.by_conversation.get(conversation_id, ()) if conversation_id is not None else ()
+        return (*self.everything, *of_account, *of_conversation)
 
 
 class _Orders:
@@ -186,8 +178,11 @@ class _Orders:
 
 
 def _orders(connection: Connection, names: Names) -> _Orders:
-    asked = {
+    return _Orders(connection.execute(statement("facts_orders"), _asked(names)))
+
+
+def _asked(names: Names) -> dict[str, list[str]]:
+    return {
         "accounts": sorted({account for account, _ in names if account is not None}),
         "conversations": sorted({conversation for _, conversation in names if conversation is not None}),
     }
-    return _Orders(connection.execute(statement("facts_orders"), asked))

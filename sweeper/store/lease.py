@@ -7,8 +7,9 @@ The lease's end is the database's business and read from its clock: it says who 
 import time
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 
 from sweeper.errors import LeaseHeldError, LeaseLostError
 from sweeper.store.database import Database
@@ -56,16 +57,13 @@ def take(database: Database) -> Lease:
         LeaseHeldError: another run holds it.
     """
     store, seconds = database.settings.store.schema_name, database.settings.lease.seconds
-    with database.transaction() as connection:
-        connection.execute(statement("lease_prepare"), {"store": store})
+    database.within(lambda connection: connection.execute(statement("lease_prepare"), {"store": store}))
     seen: datetime | None = None
     deadline = time.monotonic() + seconds + 1.0
     while True:
-        with database.transaction() as connection:
-            found = connection.execute(statement("lease_look"), {"store": store}).one_or_none()
-            if found is not None and found.expired:
-                token = connection.execute(statement("lease_take"), {"store": store, "seconds": seconds}).scalar_one()
-                return Lease(store, seconds, token)
+        found, token = database.within(lambda connection: _look(connection, store, seconds))
+        if token is not None:
+            return Lease(store, seconds, token)
         renewed = seen is not None and found is not None and found.expires_at != seen
         if found is None or renewed or time.monotonic() > deadline:
             raise LeaseHeldError(
@@ -75,3 +73,11 @@ def take(database: Database) -> Lease:
             )
         seen = found.expires_at
         time.sleep(LOOK_EVERY_SECONDS)
+
+
+def _look(connection: Connection, store: str, seconds: float) -> tuple[Row[Any] | None, int | None]:
+    """The lease as it is (None: a batch of its holder has it locked), and its token if it could be taken."""
+    found = connection.execute(statement("lease_look"), {"store": store}).one_or_none()
+    if found is None or not found.expired:
+        return found, None
+    return found, connection.execute(statement("lease_take"), {"store": store, "seconds": seconds}).scalar_one()

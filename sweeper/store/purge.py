@@ -5,13 +5,15 @@ While rows are locked it never waits long enough for PostgreSQL to call an appli
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
+from sqlalchemy.exc import OperationalError
 
 from sweeper.errors import SweeperError
-from sweeper.store.contract import Contract, Key, Physical
+from sweeper.store.contract import Contract, Physical
+from sweeper.store.family import Branch, branches, ways_back
 from sweeper.store.statement import quoted, statement
 
 
@@ -25,6 +27,14 @@ class SlowError(SweeperError):
 
 class ChildrenLockedError(SweeperError):
     """Children of the conversation are locked by another transaction; nothing was purged, it is tried again at the end."""
+
+
+class FenceBusyError(SweeperError):
+    """A placement of a legal hold has not ended yet; nothing was purged while it lasts."""
+
+
+LEAST_SECONDS = 0.05
+"""A DELETE is not begun with less patience than this."""
 
 
 @dataclass
@@ -49,8 +59,20 @@ def read_patience(connection: Connection) -> float:
 
 
 def fence(connection: Connection) -> None:
-    """Share the fence of legal holds until the transaction ends."""
-    connection.execute(statement("fence"))
+    """Share the fence of legal holds until the transaction ends; waits up to lock_timeout for a placement to end.
+
+    Raises:
+        FenceBusyError: a placement has been open for longer.
+    """
+    try:
+        connection.execute(statement("fence"))
+    except OperationalError as error:
+        if getattr(error.orig, "sqlstate", None) != "55P03":
+            raise
+        raise FenceBusyError(
+            "a placement of a legal hold is open and has not committed: nothing more is purged while it lasts. "
+            "End the transaction that has written to sweeper.legal_holds (see pg_locks, advisory 5857584), and run again."
+        ) from None
 
 
 def bound_lock_wait(connection: Connection, milliseconds: int) -> None:
@@ -67,6 +89,16 @@ def lock(connection: Connection, table: Physical, ids: Sequence[str], *, waiting
     return [row.id for row in rows]
 
 
+def still_there(connection: Connection, table: Physical, ids: Sequence[str]) -> set[str]:
+    """Of some ids that could not be locked, those that exist: the others are gone."""
+    if not ids:
+        return set()
+    rows = connection.execute(
+        statement("still_there", table=table.table, key=quoted(table.key), type=table.type), {"ids": list(ids)}
+    )
+    return {row.id for row in rows}
+
+
 def delete(
     connection: Connection, contract: Contract, ids: Sequence[str], run_id: int, patience: Patience
 ) -> dict[str, dict[str, int]]:
@@ -76,23 +108,28 @@ def delete(
         For each conversation, how many children it had in each table.
 
     Raises:
-        MismatchError: something else was deleted than was asked for, or children stayed behind.
+        MismatchError: something else was deleted than was asked for, children stayed behind, or other records would go.
         SlowError: the batch must be smaller.
         ChildrenLockedError: a single conversation has children that others hold locked.
     """
-    root = contract.conversations
-    asked = {"ids": list(ids)}
+    root, asked = contract.conversations, {"ids": list(ids)}
+    family = branches(root)
     connection.execute(
         statement("remember_objects", conversation=contract.type("attachments", "conversation_id")),
         {**asked, "run_id": run_id},
     )
+    _refuse_strangers(connection, root, asked)
     children = count_children(connection, root, ids)
-    _bound_waiting(connection, root, asked, patience)
-    for key, path in _explicit(root):
-        connection.execute(statement("delete_children", table=key.table, condition=_condition(root, path)), asked)
+    places = _places(connection, family, asked)
+    if len(ids) == 1:
+        _lock_children(connection, family, asked)
+    for branch in family:
+        if branch.key.action == "explicit":
+            _bound(connection, ids, patience)
+            connection.execute(statement("delete_children", table=branch.table, condition=branch.condition), asked)
+    _bound(connection, ids, patience)
     _delete_exactly(connection, root, ids)
-    for key in root.children:
-        _refuse_left_behind(connection, root, key, asked)
+    _refuse_left_behind(connection, family, asked, places)
     return children
 
 
@@ -107,55 +144,59 @@ def delete_feedback(connection: Connection, feedback: Physical, ids: Sequence[st
 
 def delete_strays(connection: Connection, contract: Contract, ids: Sequence[str]) -> int:
     """Delete what was inserted meanwhile under purged conversations in tables that no foreign key guards; returns how many."""
-    root = contract.conversations
     return sum(
         connection.execute(
-            statement("delete_children", table=key.table, condition=_condition(root, path)), {"ids": list(ids)}
+            statement("delete_children", table=branch.table, condition=branch.condition), {"ids": list(ids)}
         ).rowcount
-        for key, path in _explicit(root)
-        if key.declared
+        for branch in branches(contract.conversations)
+        if branch.key.declared
     )
 
 
 def count_children(connection: Connection, root: Physical, ids: Sequence[str]) -> dict[str, dict[str, int]]:
-    """How many children each record has in each table that points to it."""
+    """How many children each record has in each table that points to it; a row with two keys to it counts once."""
     found: dict[str, dict[str, int]] = {id_: {} for id_ in ids}
-    for key in root.children:
-        if not _points_to_key(root, key):
-            continue
-        rows = connection.execute(
-            statement(
-                "count_children", table=key.table, column=quoted(key.columns[0]), condition=_condition(root, (key,))
-            ),
-            {"ids": list(ids)},
-        )
-        for row in rows:
-            found[row.id][key.table] = row.children
+    tables: dict[str, list[Branch]] = {}
+    for branch in branches(root):
+        if len(branch.path) == 1:
+            tables.setdefault(branch.table, []).append(branch)
+    for table, over in tables.items():
+        for row in connection.execute(_counting(root, table, over), {"ids": list(ids)}):
+            found[row.id][table] = row.children
     return found
 
 
-def _bound_waiting(connection: Connection, root: Physical, asked: Mapping[str, list[str]], patience: Patience) -> None:
-    """See to it that the DELETE ends before an application that waits for us could be made to give up.
+def _counting(root: Physical, table: str, over: Sequence[Branch]) -> TextClause:
+    if len(over) == 1 and over[0].is_direct:
+        column = quoted(over[0].key.columns[0])
+        return statement("count_direct_children", table=table, column=column, condition=over[0].condition)
+    joined = " OR ".join(branch.joined() for branch in over)
+    return statement(
+        "count_children", table=table, joined=joined, root=root.table, key=quoted(root.key), type=root.type
+    )
 
-    Many conversations: the statement is given what is left of the patience. One conversation, however many children: they
-    are locked beforehand without waiting, so that its DELETE has nobody to wait for.
+
+def _bound(connection: Connection, ids: Sequence[str], patience: Patience) -> None:
+    """Give the next DELETE of a batch what is left of the patience, so that no application that waits for us has to give up.
+
+    A single conversation, however many children it has, needs no bound: its children are locked beforehand without waiting.
     """
-    if len(asked["ids"]) > 1:
-        if patience.left <= 0.05:
-            raise SlowError(
-                "reading the facts of the batch took too long; it was rolled back and is done in smaller portions"
-            )
-        connection.execute(
-            text("SELECT set_config('statement_timeout', :left, true)"),
-            {"left": str(max(1, int(patience.left * 1000)))},
-        )
+    if len(ids) == 1:
         return
-    for key in root.children:
+    if patience.left <= LEAST_SECONDS:
+        raise SlowError("the batch took too long; it was rolled back and is done in smaller portions")
+    connection.execute(
+        text("SELECT set_config('statement_timeout', :left, true)"), {"left": str(int(patience.left * 1000))}
+    )
+
+
+def _lock_children(connection: Connection, family: Sequence[Branch], asked: Mapping[str, list[str]]) -> None:
+    for branch in family:
         counts = connection.execute(
-            statement("lock_children", table=key.table, condition=_condition(root, (key,))), asked
+            statement("lock_children", table=branch.table, condition=branch.condition), asked
         ).one()
         if counts.present != counts.locked:
-            raise ChildrenLockedError(f"{counts.present - counts.locked} rows in {key.table} are locked by others")
+            raise ChildrenLockedError(f"{counts.present - counts.locked} rows in {branch.table} are locked by others")
 
 
 def _delete_exactly(connection: Connection, table: Physical, ids: Sequence[str]) -> None:
@@ -170,43 +211,51 @@ def _delete_exactly(connection: Connection, table: Physical, ids: Sequence[str])
         )
 
 
-def _refuse_left_behind(connection: Connection, root: Physical, key: Key, asked: Mapping[str, list[str]]) -> None:
-    if (
-        _points_to_key(root, key)
+def _refuse_strangers(connection: Connection, root: Physical, asked: Mapping[str, list[str]]) -> None:
+    """Other conversations (or their children) must not go because they point into the batch."""
+    for branch in ways_back(root):
+        names = {"table": branch.table, "condition": branch.condition, "own_condition": branch.own_condition}
+        if connection.execute(statement("strangers", **names), asked).scalar_one():
+            raise MismatchError(
+                f"{branch.table}: rows of other conversations point to the batch by {branch.key.name} with ON DELETE CASCADE "
+                "and would go with it. The batch was rolled back. Give that key ON DELETE SET NULL."
+            )
+
+
+Places = list[tuple[Branch, list[str], list[str]]]
+
+
+def _places(connection: Connection, family: Sequence[Branch], asked: Mapping[str, list[str]]) -> Places:
+    """Where rows lie that cannot be looked for by the record's key once their parents are gone."""
+    found: Places = []
+    for branch in family:
+        if not branch.is_direct:
+            rows = connection.execute(statement("places", table=branch.table, condition=branch.condition), asked).all()
+            if rows:
+                found.append((branch, [row.place for row in rows], [row.mark for row in rows]))
+    return found
+
+
+def _refuse_left_behind(
+    connection: Connection, family: Sequence[Branch], asked: Mapping[str, list[str]], places: Places
+) -> None:
+    left = [
+        branch.table
+        for branch in family
+        if branch.is_direct
         and connection.execute(
-            statement("left_behind", table=key.table, condition=_condition(root, (key,))), asked
+            statement("left_behind", table=branch.table, condition=branch.condition), asked
         ).scalar_one()
-    ):
+    ]
+    left += [
+        branch.table
+        for branch, where, marks in places
+        if connection.execute(
+            statement("left_in_place", table=branch.table), {"places": where, "marks": marks}
+        ).scalar_one()
+    ]
+    if left:
         raise MismatchError(
-            f"{key.table}: rows stayed behind when their conversation was deleted. The batch was rolled back. "
+            f"{', '.join(left)}: rows stayed behind when their conversation was deleted. The batch was rolled back. "
             "A trigger on the table may keep them back: run `sweeper check`."
         )
-
-
-def _explicit(root: Physical) -> Iterator[tuple[Key, tuple[Key, ...]]]:
-    """The keys whose rows must be deleted by us, deepest first, each with its path from the root."""
-    yield from _below(root.children, ())
-
-
-def _below(keys: Sequence[Key], above: tuple[Key, ...]) -> Iterator[tuple[Key, tuple[Key, ...]]]:
-    for key in keys:
-        path = (*above, key)
-        yield from _below(key.children, path)
-        if key.action == "explicit":
-            yield key, path
-
-
-def _points_to_key(root: Physical, key: Key) -> bool:
-    return key.parent_columns == (root.key,)
-
-
-def _condition(root: Physical, path: Sequence[Key], alias: str = "t") -> str:
-    """That a row of the last table of the path belongs, over the tables before it, to a record of the batch."""
-    *above, key = path
-    columns = ", ".join(f"{alias}.{quoted(column)}" for column in key.columns)
-    if not above and _points_to_key(root, key):
-        return f"{columns} = ANY(CAST(:ids AS {root.type}[]))"
-    table = above[-1].table if above else root.table
-    inner = _condition(root, above, "u") if above else f"u.{quoted(root.key)} = ANY(CAST(:ids AS {root.type}[]))"
-    parents = ", ".join(f"u.{quoted(column)}" for column in key.parent_columns)
-    return f"({columns}) IN (SELECT {parents} FROM {table} u WHERE {inner})"  # noqa: S608 — quoted identifiers only

@@ -31,12 +31,8 @@ _LEAST_SECONDS = {
     "minute": 60,
 }
 """No unit is shorter than this: a bound made with it never cuts off too much."""
-_CASTABLE = {
-    "uuid": "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$",
-    "bigint": "^-?[0-9]{1,18}$",
-    "integer": "^-?[0-9]{1,9}$",
-    "smallint": "^-?[0-9]{1,4}$",
-}
+_UUID = "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$"
+_LARGEST = {"bigint": 2**63 - 1, "integer": 2**31 - 1, "smallint": 2**15 - 1}
 _TEXTUAL = frozenset({"text", "character varying"})
 
 
@@ -107,7 +103,7 @@ class Selector:
         """Ranges that together cover every conversation, one after the other."""
         low: str | None = None
         while True:
-            high = self.database.retried(lambda low=low: self._range_end(low))  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+            high = self._range_end(low)
             yield Range(low, high)
             if high is None:
                 break
@@ -120,7 +116,7 @@ class Selector:
             return
         after: str | None = None
         while True:
-            ids = self.database.retried(lambda after=after: self._feedback_page(after))  # type: ignore[misc]  # as above
+            ids = self._feedback_page(after)
             if ids:
                 yield ids
             if len(ids) < self.proposals_per_page:
@@ -134,36 +130,24 @@ class Selector:
         return "\n".join(row[0] for row in rows)
 
     def _page(self, range_: Range, after: tuple[str | None, str] | None) -> Sequence[Any]:
-        sql, parameters = self._proposing(range_, after)
-
-        def read() -> Sequence[Any]:
-            with self.database.transaction() as connection:
-                return connection.execute(sql, parameters).all()
-
-        return self.database.retried(read)
+        return self.database.fetched(*self._proposing(range_, after))
 
     def _range_end(self, low: str | None) -> str | None:
         after = f"a.id > CAST(:low AS {self.contract.type('accounts')})" if low is not None else "true"
-        with self.database.transaction() as connection:
-            found: str | None = connection.execute(
-                statement("account_range", after=after), {"low": low, "accounts": self.accounts_per_range - 1}
-            ).scalar_one_or_none()
-        return found
+        rows = self.database.fetched(
+            statement("account_range", after=after), {"low": low, "accounts": self.accounts_per_range - 1}
+        )
+        return rows[0].id if rows else None
 
     def _feedback_page(self, after: str | None) -> list[str]:
         sql, parameters = self._feedback_probe
         where = f"f.id > CAST(:after AS {self.contract.type('feedback')})" if after is not None else "true"
-        with self.database.transaction() as connection:
-            rows = connection.execute(
-                statement(
-                    "propose_feedback",
-                    probes=sql,
-                    after=where,
-                    **self._order_names("f.conversation_id", "f.account_id"),
-                ),
-                {**parameters, "after": after, "as_of": self.as_of, "limit": self.proposals_per_page},
-            )
-            return [row.id for row in rows]
+        names = self._order_names("f.conversation_id", "f.account_id")
+        rows = self.database.fetched(
+            statement("propose_feedback", probes=sql, after=where, **names),
+            {**parameters, "after": after, "as_of": self.as_of, "limit": self.proposals_per_page},
+        )
+        return [row.id for row in rows]
 
     @cached_property
     def _feedback_probe(self) -> tuple[str, dict[str, Any]]:
@@ -368,6 +352,9 @@ def _needs_account(probe: Probe) -> bool:
 def _names(order_column: str, key: str, type_: str) -> str:
     if type_ in _TEXTUAL:
         return f"{key} = {order_column}"
-    if type_ in _CASTABLE:
-        return f"{key} = CASE WHEN {order_column} ~ '{_CASTABLE[type_]}' THEN CAST({order_column} AS {type_}) END"
+    if type_ == "uuid":
+        return f"{key} = CASE WHEN {order_column} ~ '{_UUID}' THEN CAST({order_column} AS uuid) END"
+    if type_ in _LARGEST:
+        number = f"CASE WHEN {order_column} ~ '^-?[0-9]{{1,19}}$' THEN CAST({order_column} AS numeric) END"
+        return f"{key} = CASE WHEN abs({number}) <= {_LARGEST[type_]} THEN CAST({order_column} AS {type_}) END"
     return f"{key}::text = {order_column}"

@@ -499,7 +499,9 @@ INSERT INTO conversations (id, account_id, kind, platform, incognito, zero_reten
                timestamptz '2025-10-01Z' + n % 230 * interval '1 day' AS at
         FROM generate_series(1, 20000) n
     ) AS chats;
-ANALYZE accounts; ANALYZE plan_changes; ANALYZE consent_events; ANALYZE conversations;
+INSERT INTO sweeper.erasure_orders (reference, conversation_id, recorded_at, due_at)
+    SELECT 'r' || n, md5('c' || n)::uuid::text, '2026-01-01Z', '2026-02-01Z' FROM generate_series(1, 5) n;
+ANALYZE accounts; ANALYZE plan_changes; ANALYZE consent_events; ANALYZE conversations; ANALYZE sweeper.erasure_orders;
 """
 
 

@@ -412,8 +412,10 @@ def test_open_placement_does_not_stop_a_run_for_ever(
     monkeypatch.setattr(purge, "fence", fence)
     with another(store) as lawyer:
         lawyer.execute("INSERT INTO sweeper.legal_holds (matter, conversation_id) VALUES ('m', %s)", [ids[1]])
-        swept(store, policy, purge={"locked_wait_seconds": 0})
+        with pytest.raises(purge.FenceBusyError, match="placement of a legal hold is open"):
+            swept(store, policy, purge={"locked_wait_seconds": 0})
     assert store.left() == set(ids)
+    assert store.execute("SELECT outcome FROM sweeper.runs") == [("failed",)]
 
 
 def test_returned_placements_are_never_violated(isolated: Store, policy: Policy, threads: ThreadPoolExecutor) -> None:

@@ -1,2 +1,2 @@
 -- How many objects are still to be removed.
-SELECT count(*) FROM sweeper.object_purges WHERE done_at IS NULL
+SELECT count(*) AS pending FROM sweeper.object_purges WHERE done_at IS NULL

@@ -1,2 +1,4 @@
--- Objects still to be removed, oldest first, page by page.
-SELECT o.id, o.uri FROM sweeper.object_purges o WHERE o.done_at IS NULL AND o.id > :after ORDER BY o.id LIMIT :limit
+-- Objects still to be removed that this run has not tried yet, those tried least first.
+SELECT o.id, o.uri FROM sweeper.object_purges o
+WHERE o.done_at IS NULL AND o.last_run_id IS DISTINCT FROM :run_id
+ORDER BY o.attempts, o.id LIMIT :limit

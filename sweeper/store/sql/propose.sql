@@ -10,8 +10,8 @@ SELECT p.account_id::text AS account_id,
        EXISTS (
            SELECT 1
            FROM sweeper.legal_holds h
-           WHERE (lower(btrim(h.account_id)) = lower(p.account_id::text)
-                  OR lower(btrim(h.conversation_id)) = lower(p.id::text)
+           WHERE (sweeper.spelling(h.account_id) = sweeper.spelling(p.account_id::text)
+                  OR sweeper.spelling(h.conversation_id) = sweeper.spelling(p.id::text)
                   OR (h.account_id IS NULL AND h.conversation_id IS NULL))
              AND (h.placed_at IS NULL OR h.placed_at <= :as_of)
              AND (h.released_at IS NULL OR h.released_at > :as_of)

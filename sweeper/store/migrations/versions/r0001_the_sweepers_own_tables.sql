@@ -17,6 +17,7 @@ CREATE TABLE sweeper.runs (
     CHECK ((finished_at IS NULL) = (outcome IS NULL))
 );
 COMMENT ON TABLE sweeper.runs IS 'One row a run. outcome NULL: running, or interrupted and not yet found to be.';
+CREATE UNIQUE INDEX ON sweeper.runs (store, token);
 CREATE INDEX ON sweeper.runs (store, outcome, as_of);
 
 CREATE TABLE sweeper.lease (
@@ -27,6 +28,10 @@ CREATE TABLE sweeper.lease (
 );
 COMMENT ON TABLE sweeper.lease IS 'Who may purge. The token grows with every holder; a batch commits only under its own.';
 
+-- How an id that a person wrote is compared: a hold in capitals or with a stray line end must still hold.
+CREATE FUNCTION sweeper.spelling(id text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN lower(btrim(id, E' \t\n\r\f\v'));
+
 CREATE TABLE sweeper.legal_holds (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     matter text NOT NULL,
@@ -36,8 +41,8 @@ CREATE TABLE sweeper.legal_holds (
     released_at timestamptz
 );
 COMMENT ON TABLE sweeper.legal_holds IS 'A hold names a conversation, an account, either of both, or (neither) everything.';
-CREATE INDEX ON sweeper.legal_holds (lower(btrim(account_id)));
-CREATE INDEX ON sweeper.legal_holds (lower(btrim(conversation_id)));
+CREATE INDEX ON sweeper.legal_holds (sweeper.spelling(account_id));
+CREATE INDEX ON sweeper.legal_holds (sweeper.spelling(conversation_id));
 CREATE INDEX ON sweeper.legal_holds (matter);
 
 CREATE TABLE sweeper.erasure_orders (
@@ -88,13 +93,14 @@ CREATE TABLE sweeper.object_purges (
     conversation_id text NOT NULL,
     run_id bigint NOT NULL REFERENCES sweeper.runs,
     attempts integer NOT NULL DEFAULT 0,
+    last_run_id bigint,
     last_error text,
     outcome text CHECK (outcome IN ('removed', 'absent', 'shared')),
     done_at timestamptz,
     CHECK ((done_at IS NULL) = (outcome IS NULL))
 );
 COMMENT ON TABLE sweeper.object_purges IS 'Objects of purged attachments. outcome NULL: still to be removed; shared: another attachment names it.';
-CREATE INDEX ON sweeper.object_purges (id) WHERE done_at IS NULL;
+CREATE INDEX ON sweeper.object_purges (attempts, id) WHERE done_at IS NULL;
 
 -- The fence. A placement takes it exclusively, every batch takes it shared before it reads holds: when a placement
 -- has committed, every batch that could have missed it has ended. A transaction lock: nothing outlives its transaction.
