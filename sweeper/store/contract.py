@@ -114,9 +114,9 @@ def read(connection: Connection, settings: Settings, policy: Policy | None = Non
     """
     schema = settings.store.schema_name
     types, kinds = relations(connection, schema)
-    faults = [*missing(types, schema), *(_further(types, policy) if policy else ())]
-    if faults:
-        listed = "\n".join(f"  {fault}" for fault in faults)
+    found = list(faults(types, schema, policy))
+    if found:
+        listed = "\n".join(f"  {fault}" for fault in found)
         raise ConfigurationError(
             f"the store does not fulfil the contract; nothing was done. Add, for instance as views:\n{listed}"
         )
@@ -147,6 +147,13 @@ def relations(connection: Connection, schema: str) -> tuple[dict[str, dict[str, 
         types.setdefault(row.relation, {})[row.column] = row.type
         kinds[row.relation] = row.kind
     return types, kinds
+
+
+def faults(types: Mapping[str, Mapping[str, str]], schema: str, policy: Policy | None) -> Iterator[str]:
+    """All that the contract, or the policy, asks for and the store does not have."""
+    yield from missing(types, schema)
+    if policy is not None:
+        yield from _further(types, policy)
 
 
 def missing(types: Mapping[str, Mapping[str, str]], schema: str) -> Iterator[str]:

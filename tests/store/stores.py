@@ -56,7 +56,7 @@ class Store:
     def execute(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """The rows of one statement."""
         with self.connect() as connection:
-            cursor = connection.execute(query, parameters or None)  # type: ignore[arg-type]  # tests write their SQL out
+            cursor = connection.execute(query, parameters or None)
             return cursor.fetchall() if cursor.description else []
 
     def id(self, name: str | None) -> str | None:
@@ -93,7 +93,7 @@ class Store:
         with self.connect() as connection:
             connection.execute("SET session_replication_role = replica")
             for table in (*(f"store.{name}" for name in RELATIONS), *(f"sweeper.{name}" for name in OWN)):
-                connection.execute(f"DELETE FROM {table}")  # type: ignore[arg-type]  # constants of this file
+                connection.execute(f"DELETE FROM {table}")
 
     def load(self, world: World) -> None:
         """Put a world in the shape of `cases.jsonl` into the store."""
@@ -136,13 +136,13 @@ def create(server: embedded.Server, id_type: str) -> str:
     """Make the template database of an id type; returns its name."""
     name = f"template_{id_type}"
     with administered(server) as connection:
-        connection.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type]  # constants of this file
+        connection.execute(f"CREATE DATABASE {name}")
     opened = database.connect(Settings.model_validate({"database": {"url": server.url(name)}}))
     migrate.migrate(opened)
     opened.engine.dispose()
     script = (ROOT / "sweeper" / "demo" / "reference.sql").read_text()
     with psycopg.connect(server.url(name).replace("+psycopg", ""), autocommit=True) as connection:
-        connection.execute(script.replace("{schema}", "store").replace("{id}", id_type))  # type: ignore[arg-type]
+        connection.execute(script.replace("{schema}", "store").replace("{id}", id_type))
         connection.execute("ALTER TABLE store.accounts ADD history_enabled boolean, ADD retention_days integer")
     return name
 
@@ -150,14 +150,14 @@ def create(server: embedded.Server, id_type: str) -> str:
 def copy(server: embedded.Server, template: str, name: str, id_type: str) -> Store:
     """A fresh database from a template."""
     with administered(server) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")  # type: ignore[arg-type]
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
     return Store(server.url(name), id_type)
 
 
 def drop(server: embedded.Server, name: str) -> None:
     """Drop a database, whoever is connected."""
     with administered(server) as connection:
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")  # type: ignore[arg-type]  # constants of this file
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def _rows(id_type: str, world: World) -> dict[str, list[dict[str, Any]]]:

@@ -26,7 +26,7 @@ both = st.one_of(worlds(poison=False), worlds(poison=True))
 Dump = dict[str, list[str]]
 
 
-def example(examples: int) -> Any:
+def example(examples: int) -> settings:
     """Settings for a test on a real store."""
     return settings(
         max_examples=examples,
@@ -245,7 +245,9 @@ def purges_cases(store: Store, policy: Policy, cases: list[World]) -> None:
         store.load(case)
         run(store, policy, case["as_of"])
         expected = case["expect"]["conversations"]
-        assert store.left() == {store.id(name) for name, wanted in expected.items() if not wanted["purge"]}, case["name"]
+        assert store.left() == {store.id(name) for name, wanted in expected.items() if not wanted["purge"]}, case[
+            "name"
+        ]
         due = {id_: at for id_, _, at in stones(store, "conversation")}
         wanted_due = {store.id(n): instant(w["due_at"]) for n, w in expected.items() if w["purge"]}
         assert due == wanted_due, case["name"]

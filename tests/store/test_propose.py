@@ -31,7 +31,7 @@ FAR = datetime(2200, 1, 1, tzinfo=UTC)
 Raw = dict[str, Any]
 
 
-def example(examples: int) -> Any:
+def example(examples: int) -> settings:
     """Settings for a test on a real store."""
     return settings(
         max_examples=examples,
@@ -140,7 +140,18 @@ def furnished(draw: st.DrawFn) -> World:
 
 # --- random policies --------------------------------------------------------------------------------------------------
 
-FIXED = ["0", "1 second", "3600 seconds", "30 days", "1 month", "2 months", "13 months", "18 months", "1 year", "5 years"]
+FIXED = [
+    "0",
+    "1 second",
+    "3600 seconds",
+    "30 days",
+    "1 month",
+    "2 months",
+    "13 months",
+    "18 months",
+    "1 year",
+    "5 years",
+]
 PERIODS = st.sampled_from([*FIXED, *FIXED, "9000 years", "forever"])
 UNITS = st.sampled_from(["second", "minute", "hour", "day", "day", "week", "month", "month", "year"])
 PURPOSES = {"model_improvement": ["consumer"], "development_partner": ["api"]}
@@ -169,7 +180,7 @@ def conditions(draw: st.DrawFn, *, history: bool) -> Raw:
         ("conversation", [{"keep_days": [0, 30]}]),
     ):
         if optional(draw, 9):
-            when[name] = draw(st.sampled_from(values))  # type: ignore[arg-type]  # each list is of one type
+            when[name] = draw(st.sampled_from(values))
     if history:
         plans = st.sampled_from([["consumer"], ["commercial"], ["api"], ["free"], ["consumer", "api"]])
         if draw(st.booleans()):
@@ -400,7 +411,8 @@ def test_order_finds_every_key_of_the_type(store: Store, policy: Policy, type_: 
         f"INSERT INTO feedback (id, account_id, conversation_id, kind, submitted_at) VALUES (1, {key}, {key}, 'thumbs', {OLD})"
     )
     store.execute(
-        f"INSERT INTO sweeper.erasure_orders (reference, {names}, recorded_at, due_at) VALUES ('r', %s, {OLD}, {OLD})", key
+        f"INSERT INTO sweeper.erasure_orders (reference, {names}, recorded_at, due_at) VALUES ('r', %s, {OLD}, {OLD})",
+        key,
     )
     bench = Bench(store, read_contract(store.database(), policy))
     bench.check(policy, instant("2026-06-01T00:00:00Z"))
@@ -519,7 +531,7 @@ def visited(bench: Bench, policy: Policy) -> int:
         told = connection.execute(text(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql.text}"), parameters).scalar_one()
     scans = [node for node in walk(told[0]["Plan"]) if node.get("Relation Name") == "conversations"]
     counted = ("Actual Rows", "Rows Removed by Filter", "Rows Removed by Index Recheck")
-    return round(sum(scan.get(key, 0) * scan["Actual Loops"] for scan in scans for key in counted))
+    return round(sum(float(scan.get(key, 0)) * scan["Actual Loops"] for scan in scans for key in counted))
 
 
 def test_what_is_kept_is_not_read(bench: Bench, policy: Policy) -> None:

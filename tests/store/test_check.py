@@ -1,0 +1,223 @@
+"""`sweeper check` names what is wrong with a store, and its remedy mends it."""
+
+import json
+import os
+import subprocess
+import sys
+from datetime import timedelta
+
+import pytest
+
+from sweeper.clock import Clock
+from sweeper.core.policy import Policy
+from sweeper.store.check import Finding, Level, check
+from tests.store import stores
+from tests.store.stores import Store
+
+
+def bad(store: Store, policy: Policy, **sections: object) -> list[Finding]:
+    """What is found that is not in order."""
+    found = check(store.database(store.settings(**sections)), policy, Clock())
+    return [finding for finding in found if finding.level is not Level.OK]
+
+
+@pytest.mark.parametrize("store", stores.ID_TYPES, indirect=True)
+def test_reference_store_is_in_order(store: Store, policy: Policy) -> None:
+    """The reference store gives no fault and no warning; server and policy are named."""
+    assert bad(store, policy) == []
+    subjects = {finding.subject for finding in check(store.database(), policy, Clock())}
+    assert subjects == {"server", "policy"}
+
+
+BROKEN = {
+    "missing relation": ("DROP TABLE store.attachments", "contract", "relation store.attachments is missing", None),
+    "missing column": (
+        "ALTER TABLE store.conversations DROP flagged_at",
+        "contract",
+        "column store.conversations.flagged_at is missing",
+        "ALTER TABLE store.conversations ADD flagged_at timestamptz",
+    ),
+    "wrong type": (
+        "ALTER TABLE store.feedback ALTER submitted_at TYPE timestamp",
+        "contract",
+        "column store.feedback.submitted_at is timestamp without time zone, must be timestamp with time zone",
+        "ALTER TABLE store.feedback ALTER submitted_at TYPE timestamptz",
+    ),
+    "unindexed key": ("DROP INDEX store.messages_conversation_id_idx", "store.messages", "has no index", ""),
+    "unindexed search": (
+        "DROP INDEX store.conversations_account_id_last_activity_at_idx",
+        "store.conversations",
+        "is searched by (account_id, last_activity_at) without an index",
+        "",
+    ),
+    "unindexed deletions": (
+        "DROP INDEX store.conversations_account_id_deleted_at_idx",
+        "store.conversations",
+        "WHERE deleted_at IS NOT NULL without an index",
+        "",
+    ),
+    "trigger before delete": (
+        "CREATE FUNCTION store.keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
+        "CREATE TRIGGER keep BEFORE DELETE ON store.messages FOR EACH ROW EXECUTE FUNCTION store.keep()",
+        "store.messages",
+        "trigger keep runs before each DELETE",
+        "DROP TRIGGER keep ON store.messages",
+    ),
+    "rule": (
+        "CREATE RULE nothing AS ON DELETE TO store.attachments DO INSTEAD NOTHING",
+        "store.attachments",
+        "rule nothing rewrites DELETE",
+        "",
+    ),
+    "set null": (
+        "CREATE TABLE store.notes (chat uuid REFERENCES store.conversations ON DELETE SET NULL);"
+        "CREATE INDEX ON store.notes (chat)",
+        "store.notes",
+        "is ON DELETE SET NULL: rows would stay behind",
+        "DROP TABLE store.notes",
+    ),
+    "restrict": (
+        "CREATE TABLE store.notes (chat uuid REFERENCES store.conversations ON DELETE RESTRICT);"
+        "CREATE INDEX ON store.notes (chat)",
+        "store.notes",
+        "is ON DELETE RESTRICT",
+        "DROP TABLE store.notes",
+    ),
+    "way back": (
+        "ALTER TABLE store.conversations ADD forked_from uuid REFERENCES store.conversations ON DELETE CASCADE",
+        "store.conversations",
+        "leads from one conversation to another with ON DELETE CASCADE",
+        "ALTER TABLE store.conversations DROP forked_from",
+    ),
+    "child without a key": (
+        "CREATE TABLE store.summaries (conversation_id uuid, words text)",
+        "store.summaries",
+        "looks like a conversation's key but has no foreign key",
+        "DROP TABLE store.summaries",
+    ),
+    "switched off key": (
+        "ALTER TABLE store.conversations DISABLE TRIGGER ALL",
+        "store.conversations",
+        "is switched off: children would be orphaned",
+        "",
+    ),
+    "switched off evidence": (
+        "ALTER TABLE sweeper.legal_holds DISABLE TRIGGER fence",
+        "sweeper.legal_holds",
+        "its trigger fence is switched off",
+        "",
+    ),
+    "objects anywhere": (
+        "INSERT INTO store.conversations (id, account_id) VALUES (gen_random_uuid(), gen_random_uuid());"
+        "INSERT INTO store.attachments SELECT gen_random_uuid(), id, 's3://b/o' FROM store.conversations",
+        "objects",
+        "[objects] prefixes is empty",
+        "DELETE FROM store.attachments",
+    ),
+    "not migrated": ("DROP SCHEMA sweeper CASCADE", "schema sweeper", "own tables are missing", None),
+    "joined types": (
+        "ALTER TABLE store.conversations ALTER account_id TYPE text",
+        "conversations.account_id",
+        "is text, but accounts.id is uuid",
+        "ALTER TABLE store.conversations ALTER account_id TYPE uuid USING account_id::uuid",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_findings(name: str, store: Store, policy: Policy) -> None:
+    """What is wrong is named, and is gone once the remedy (the finding's own, where none is written here) is carried out."""
+    breaking, subject, text, mending = BROKEN[name]
+    with store.connect() as connection:
+        connection.execute(breaking)
+    found = [finding for finding in bad(store, policy) if subject == finding.subject and text in finding.text]
+    assert found, bad(store, policy)
+    assert all(finding.remedy for finding in found)
+    if mending is None:
+        return
+    for remedy in [mending] if mending else [finding.remedy for finding in found]:
+        store.execute(remedy)
+    assert bad(store, policy) == []
+
+
+def test_privileges(store: Store, policy: Policy) -> None:
+    """A role that may do nothing is told each missing privilege with its GRANT; with all of them it has none to miss."""
+    store.execute("DROP ROLE IF EXISTS sweeping_role")
+    store.execute("CREATE ROLE sweeping_role LOGIN")
+    as_role = Store(store.url.replace("postgres@", "sweeping_role@"), "uuid")
+    try:
+        for _ in range(4):  # what lies in a schema can be seen only once the schema may be used
+            faults = [finding for finding in bad(as_role, policy) if finding.level is Level.FAULT]
+            assert all(finding.remedy.startswith("GRANT ") or finding.subject == "purge" for finding in faults)
+            for finding in faults:
+                if finding.subject != "purge":
+                    store.execute(finding.remedy)
+        assert bad(as_role, policy) == []
+        granted = store.execute(
+            "SELECT privilege_type FROM information_schema.role_table_grants "
+            "WHERE grantee = 'sweeping_role' AND table_schema = 'sweeper' AND table_name = 'tombstones' ORDER BY 1"
+        )
+        assert granted == [("INSERT",), ("SELECT",)]
+    finally:
+        as_role.close()
+        store.execute("DROP OWNED BY sweeping_role")
+        store.execute("DROP ROLE sweeping_role")
+
+
+def test_row_security(store: Store, policy: Policy) -> None:
+    """Row-level security that reaches the role is a fault; the owner, whom it does not reach, is not bothered."""
+    store.execute("ALTER TABLE messages ENABLE ROW LEVEL SECURITY")
+    assert bad(store, policy) == []
+    store.execute("DROP ROLE IF EXISTS guarded_role")
+    store.execute("CREATE ROLE guarded_role LOGIN")
+    store.execute("GRANT USAGE ON SCHEMA store, sweeper TO guarded_role")
+    as_role = Store(store.url.replace("postgres@", "guarded_role@"), "uuid")
+    try:
+        assert any("row-level security" in finding.text for finding in bad(as_role, policy))
+    finally:
+        as_role.close()
+        store.execute("DROP OWNED BY guarded_role")
+        store.execute("DROP ROLE guarded_role")
+
+
+def test_clock(store: Store, policy: Policy) -> None:
+    """Clocks that are further apart than allowed are a fault; at the limit they are not."""
+    now = Clock().now()
+    for apart, faults in ((300, 0), (301, 1)):
+        clock = Clock(lambda: now, lambda _, apart=apart: now + timedelta(seconds=apart))  # type: ignore[misc]  # a default in a lambda
+        found = [f for f in check(store.database(), policy, clock) if f.subject == "clock"]
+        assert len(found) == faults
+
+
+def test_lock_timeout(store: Store, policy: Policy) -> None:
+    """A lock time-out that is not below the server's deadlock_timeout is a fault."""
+    found = bad(store, policy, database={"url": store.url, "lock_timeout_ms": 1000})
+    assert [finding.subject for finding in found] == ["lock_timeout"]
+
+
+def test_physical_table(store: Store, policy: Policy) -> None:
+    """A view without its table named is a fault that names the setting; a feedback view is a warning."""
+    store.execute("ALTER TABLE conversations RENAME TO chats")
+    store.execute("CREATE VIEW store.conversations AS SELECT * FROM store.chats")
+    store.execute("ALTER TABLE feedback RENAME TO opinions")
+    store.execute("CREATE VIEW store.feedback AS SELECT * FROM store.opinions")
+    assert ["[purge] table" in finding.text for finding in bad(store, policy)] == [True]
+    found = bad(store, policy, purge={"table": "chats"})
+    assert ("feedback", Level.WARNING) in [(finding.subject, finding.level) for finding in found]
+
+
+def test_command(store: Store) -> None:
+    """The command prints the findings as JSON and exits 1 on a fault, 0 without."""
+    codes = []
+    for breaking in ("SELECT 1", "ALTER TABLE store.conversations DROP flagged_at"):
+        store.execute(breaking)
+        done = subprocess.run(
+            [sys.executable, "-m", "sweeper.cli", "check", "--json"],
+            env={**os.environ, "SWEEPER_DATABASE_URL": store.url, "SWEEPER_POLICY_FILE": stores.POLICY},
+            capture_output=True,
+            text=True,
+        )
+        found = json.loads(done.stdout)
+        codes.append((done.returncode, any(finding["level"] == "fault" for finding in found)))
+        assert set(found[0]) == {"level", "subject", "text", "remedy"}
+    assert codes == [(0, False), (1, True)]
