@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from sweeper.core.period import Period
 from sweeper.core.policy import SLACK_DAYS, Anchor, ColumnPeriod, Consent, Epoch, Policy, Rule, Term, When
 
 SLACK = timedelta(days=SLACK_DAYS)
@@ -27,6 +28,11 @@ class Probe:
     column: ColumnPeriod | None = None
     consent: Consent | None = None
     spared_by: Rule | None = None
+
+    @property
+    def needs_history(self) -> bool:
+        """Whether the search asks for plans or consent."""
+        return self.when.any_plan is not None or self.when.all_plans is not None or self.consent is not None
 
 
 def probes(policy: Policy, as_of: datetime) -> Iterator[Probe]:
@@ -52,8 +58,15 @@ def _horizon(term: Term, as_of: datetime) -> datetime | None:
     """The latest anchor that may be due, with a slack for calendars; None where nothing ever is."""
     if isinstance(term.period, ColumnPeriod):
         return as_of
-    before = term.period.before(as_of)
-    return before + SLACK if before is not None else None
+    return latest(term.period, as_of)
+
+
+def latest(period: Period, as_of: datetime) -> datetime | None:
+    """The latest anchor from which a period may have ended at `as_of`: exact in seconds, with a slack in calendar months."""
+    before = period.before(as_of)
+    if before is None:
+        return None
+    return before + SLACK if period.months else before
 
 
 def _variants(probe: Probe, policy: Policy) -> Iterator[Probe]:

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, TextClause, text
 
 from sweeper.core.policy import Anchor, ColumnPeriod, Epoch, Policy, Rule, When
-from sweeper.core.probe import SLACK, Probe, floor_since, probes
+from sweeper.core.probe import SLACK, Probe, floor_since, latest, probes
 from sweeper.core.recheck import Proposal
 from sweeper.store.contract import Contract
 from sweeper.store.database import Database
@@ -31,6 +31,8 @@ _LEAST_SECONDS = {
     "minute": 60,
 }
 """No unit is shorter than this: a bound made with it never cuts off too much."""
+_LONGEST_SECONDS = 60_000_000_000
+"""Counted back from as-of this still is an instant that PostgreSQL can hold, long before any that is believed."""
 _UUID = "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$"
 _LARGEST = {"bigint": 2**63 - 1, "integer": 2**31 - 1, "smallint": 2**15 - 1}
 _TEXTUAL = frozenset({"text", "character varying"})
@@ -126,11 +128,18 @@ class Selector:
     def explain(self, connection: Connection, range_: Range | None = None) -> str:
         """The plan of the proposing statement, for a test or a DBA who wants to see the indexes it uses."""
         sql, parameters = self._proposing(range_ or Range(), None)
+        connection.execute(statement("plan_by_key"))
         rows = connection.execute(text(f"EXPLAIN (COSTS OFF) {sql.text}"), parameters)
         return "\n".join(row[0] for row in rows)
 
     def _page(self, range_: Range, after: tuple[str | None, str] | None) -> Sequence[Any]:
-        return self.database.fetched(*self._proposing(range_, after))
+        sql, parameters = self._proposing(range_, after)
+
+        def propose(connection: Connection) -> Sequence[Any]:
+            connection.execute(statement("plan_by_key"))
+            return connection.execute(sql, parameters).all()
+
+        return self.database.within(propose)
 
     def _range_end(self, low: str | None) -> str | None:
         after = f"a.id > CAST(:low AS {self.contract.type('accounts')})" if low is not None else "true"
@@ -154,9 +163,9 @@ class Selector:
         sql = _Sql()
         found = []
         for rule in self.policy.feedback:
-            horizon = rule.period.before(self.as_of)
+            horizon = latest(rule.period, self.as_of)
             if horizon is not None:
-                kinds, until = sql.bound(sorted(rule.kinds), "text[]"), sql.bound(horizon + SLACK, "timestamptz")
+                kinds, until = sql.bound(sorted(rule.kinds), "text[]"), sql.bound(horizon, "timestamptz")
                 found.append(f"SELECT f.id FROM feedback f WHERE f.kind = ANY({kinds}) AND f.submitted_at <= {until}")  # noqa: S608 — parameters only
         return "\nUNION\n".join(found) or "SELECT f.id FROM feedback f WHERE false", sql.parameters
 
@@ -187,7 +196,7 @@ class Selector:
 
     @cached_property
     def _needs_histories(self) -> bool:
-        return any(probe.when.needs_history for probe in probes(self.policy, self.as_of))
+        return any(probe.needs_history for probe in probes(self.policy, self.as_of))
 
     def _histories(self, range_: Range) -> str:
         return filled(
@@ -212,14 +221,15 @@ class Selector:
 
     def _probes(self, range_: Range, sql: _Sql) -> Iterator[str]:
         conversations = range_.covers("c.account_id", self.contract.type("conversations", "account_id"))
-        yield filled("propose_by_order", conversations=conversations, **self._order_names("c.id", "c.account_id"))
+        yield filled("propose_by_order", conversations=conversations, **self._order_names("k.id", "k.account_id"))
         for probe in probes(self.policy, self.as_of):
             conditions = " AND ".join(self._conditions(probe, sql)) or "true"
             horizon = self._horizon(probe, sql)
-            if probe.when.needs_history:
+            if probe.needs_history:
                 if not range_.orphaned:
                     yield self._by_history(probe, sql, conditions, horizon)
             elif _needs_account(probe):
+                yield from self._without_account(probe, conversations, conditions, sql)
                 if not range_.orphaned:
                     accounts = range_.covers("a.id", self.contract.type("accounts"))
                     yield filled(
@@ -237,6 +247,20 @@ class Selector:
                     horizon=horizon,
                     conditions=conditions,
                 )
+
+    def _without_account(self, probe: Probe, conversations: str, conditions: str, sql: _Sql) -> Iterator[str]:
+        """Where the account that should say the period is gone, the one named as `otherwise` counts."""
+        if probe.column is None or probe.column.otherwise is None or probe.when.account or probe.when.closed:
+            return
+        before = latest(probe.column.otherwise, self.as_of)
+        if probe.anchor is not Anchor.CLOSED and before is not None:
+            yield filled(
+                "propose_by_conversation",
+                conversations=f"{conversations} AND NOT EXISTS (SELECT 1 FROM accounts a WHERE a.id = c.account_id)",  # noqa: S608 — no value in it
+                anchor=_ANCHORS[probe.anchor],
+                horizon=sql.bound(before, "timestamptz"),
+                conditions=conditions,
+            )
 
     def _by_history(self, probe: Probe, sql: _Sql, conditions: str, horizon: str) -> str:
         plans = probe.when.any_plan or probe.when.all_plans
@@ -279,9 +303,11 @@ class Selector:
         if since is not None:
             yield f"(c.flagged_at > {sql.bound(since, 'timestamptz')} AND c.flagged_at <= :as_of) IS NOT TRUE"
         if probe.spared_by is not None and probe.consent is not None:
-            yield self._beside(probe.spared_by, self.policy.purposes[probe.consent.purpose].plans, sql)
+            yield self._beside(
+                probe.spared_by, probe.consent.epoch, self.policy.purposes[probe.consent.purpose].plans, sql
+            )
 
-    def _beside(self, spared_by: Rule, plans: frozenset[str], sql: _Sql) -> str:
+    def _beside(self, spared_by: Rule, state: Epoch, plans: frozenset[str], sql: _Sql) -> str:
         """Where, inside an epoch of a purpose of `plans`, the rule yielded to may still not apply. Doubt: everywhere."""
         when = spared_by.when
         known = When.model_construct(
@@ -293,8 +319,9 @@ class Selector:
         )
         if when.model_dump() != known.model_dump():
             return "true"
-        if any(wanted is not None and not plans <= wanted for wanted in (when.any_plan, when.all_plans)):
-            return "true"
+        wanted = [named for named in (when.any_plan, when.all_plans) if named is not None]
+        if any(state is Epoch.NONE or not plans <= named for named in wanted):
+            return "true"  # outside an epoch nothing is known of the plan; inside, it is one of the purpose's
         outside = [
             f"(c.{column} = ANY({sql.bound(sorted(words), 'text[]')})) IS NOT TRUE"
             for column, words in (("kind", when.kind), ("platform", when.platform))
@@ -314,11 +341,11 @@ class Selector:
         alias = "a" if source.relation == "account" else "c"
         value = f'({alias}."{source.name}")::text'
         least = _LEAST_SECONDS.get(source.unit, 1)
-        seconds = (
-            f"CASE WHEN {value} ~ '^[0-9]{{1,12}}$' THEN LEAST(CAST({value} AS numeric) * {least}, 60000000000) END"
-        )
+        seconds = f"CASE WHEN {value} ~ '^[0-9]{{1,12}}$' THEN LEAST(CAST({value} AS numeric) * {least}, {_LONGEST_SECONDS}) END"
         if source.otherwise is not None and not source.otherwise.forever:
-            otherwise = source.otherwise.months * _LEAST_SECONDS["month"] + source.otherwise.seconds
+            otherwise = min(
+                source.otherwise.months * _LEAST_SECONDS["month"] + source.otherwise.seconds, _LONGEST_SECONDS
+            )
             seconds = f"CASE WHEN {value} IS NULL THEN {otherwise} ELSE {seconds} END"
         return (
             f"(CAST(:as_of AS timestamptz) - CAST({seconds} AS double precision) * interval '1 second' "
@@ -328,7 +355,7 @@ class Selector:
     def _order_names(self, conversation: str, account: str) -> dict[str, str]:
         """How an order's text finds a key through its index, without a cast that one bad text could break."""
         relation = "feedback" if conversation.startswith("f.") else "conversations"
-        column = conversation.removeprefix("f.").removeprefix("c.")
+        column = conversation.removeprefix("f.").removeprefix("k.")
         return {
             "names_conversation": _names("o.conversation_id", conversation, self.contract.type(relation, column)),
             "names_account": _names("o.account_id", account, self.contract.type(relation, "account_id")),
@@ -356,5 +383,8 @@ def _names(order_column: str, key: str, type_: str) -> str:
         return f"{key} = CASE WHEN {order_column} ~ '{_UUID}' THEN CAST({order_column} AS uuid) END"
     if type_ in _LARGEST:
         number = f"CASE WHEN {order_column} ~ '^-?[0-9]{{1,19}}$' THEN CAST({order_column} AS numeric) END"
-        return f"{key} = CASE WHEN abs({number}) <= {_LARGEST[type_]} THEN CAST({order_column} AS {type_}) END"
+        largest = _LARGEST[type_]
+        return (
+            f"{key} = CASE WHEN {number} BETWEEN {-largest - 1} AND {largest} THEN CAST({order_column} AS {type_}) END"
+        )
     return f"{key}::text = {order_column}"

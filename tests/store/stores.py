@@ -49,7 +49,7 @@ class Store:
     def connect(self, **options: Any) -> Iterator[psycopg.Connection[Any]]:
         """A connection of its own, in autocommit, in UTC, with the store as search path."""
         with psycopg.connect(self.libpq, autocommit=True, **options) as connection:
-            connection.execute("SET TIME ZONE 'UTC'")
+            connection.execute("SET TIME ZONE 'UTC'; SET DateStyle = 'ISO'")
             connection.execute("SET search_path = store")
             yield connection
 

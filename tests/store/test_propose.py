@@ -22,6 +22,7 @@ from sweeper.job import read_contract
 from sweeper.store.contract import Contract
 from sweeper.store.facts import Reader
 from sweeper.store.select import Range, Selector
+from sweeper.store.statement import statement
 from tests.facts import World, instant
 from tests.store.stores import ID_TYPES, ROOT, Store
 from tests.worlds import BASE_DAYS, MONTH_ENDS, worlds
@@ -528,10 +529,11 @@ def visited(bench: Bench, policy: Policy) -> int:
     """How many rows of conversations the proposing statement fetched, those it threw away included."""
     sql, parameters = bench.selector(policy, AS_OF)._proposing(Range(), None)
     with bench.store.database().transaction() as connection:
+        connection.execute(statement("plan_by_key"))
         told = connection.execute(text(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql.text}"), parameters).scalar_one()
     scans = [node for node in walk(told[0]["Plan"]) if node.get("Relation Name") == "conversations"]
     counted = ("Actual Rows", "Rows Removed by Filter", "Rows Removed by Index Recheck")
-    return round(sum(float(scan.get(key, 0)) * scan["Actual Loops"] for scan in scans for key in counted))
+    return round(sum(float(scan.get(key, 0)) * float(scan["Actual Loops"]) for scan in scans for key in counted))
 
 
 def test_what_is_kept_is_not_read(bench: Bench, policy: Policy) -> None:

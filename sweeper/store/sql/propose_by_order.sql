@@ -1,10 +1,10 @@
 -- Conversations that an erasure order names whose date has come.
 SELECT c.account_id, c.id, c.last_activity_at, c.deleted_at
 FROM sweeper.erasure_orders o
-JOIN conversations c ON $names_conversation
+CROSS JOIN LATERAL (SELECT k.* FROM conversations k WHERE $names_conversation OFFSET 0) AS c
 WHERE o.due_at <= :as_of AND $conversations
 UNION
 SELECT c.account_id, c.id, c.last_activity_at, c.deleted_at
 FROM sweeper.erasure_orders o
-JOIN conversations c ON $names_account
+CROSS JOIN LATERAL (SELECT k.* FROM conversations k WHERE $names_account OFFSET 0) AS c
 WHERE o.due_at <= :as_of AND o.conversation_id IS NULL AND $conversations
