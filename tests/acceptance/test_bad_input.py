@@ -1,0 +1,195 @@
+"""Bad input: one clear message that says what was not done and how to mend it, or a counted row; never a traceback."""
+
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from sweeper.core.decide import decide
+from sweeper.core.feedback import decide_feedback
+from sweeper.core.policy import Policy
+from sweeper.core.training import exclusions
+from tests.acceptance.commands import Command, in_process
+from tests.core.test_cases import CASES
+from tests.facts import facts_of, feedback_of, messages_of
+from tests.store.stores import POLICY, Store
+
+
+@pytest.fixture
+def sweeper(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], store: Store) -> Command:
+    """A command on the test's store."""
+    return partial(in_process, monkeypatch, capsys, store)
+
+
+SETTINGS = {
+    "not TOML": ("[store", "not TOML"),
+    "unknown key": ("[store]\nscheme = 'x'", "store.scheme"),
+    "wrong type": ("[purge]\nbatch = 'many'", "purge.batch"),
+    "out of range": ("[guards]\nmax_share = 2", "guards.max_share"),
+    "not a name": ("[store]\nschema = 'a;b'", "store.schema"),
+    "section is no table": ("store = 1", "store"),
+    "no such policy": ("[policy]\nfile = 'nowhere.toml'", "nowhere.toml"),
+    "no such table": ("[purge]\ntable = 'store.nothing'", "[purge] table"),
+    "no such key": ("[purge]\nkey = 'nothing'", "no column nothing"),
+    "no such child": ("[[purge.children]]\ntable = 'store.nothing'\nkey = 'id'", "[[purge.children]] table"),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings(name: str, sweeper: Command, tmp_path: Path) -> None:
+    """A settings file that cannot be used is named with the key, and nothing is done."""
+    text, told = SETTINGS[name]
+    (tmp_path / "s.toml").write_text(text)
+    policy = {} if "policy" in text else {"SWEEPER_POLICY_FILE": POLICY}
+    done = sweeper("run", "--config", str(tmp_path / "s.toml"), **({"SWEEPER_POLICY_FILE": ""} | policy))
+    assert (done.code, done.out, "Traceback" in done.err) == (2, "", False)
+    assert told in done.err
+    assert "othing was" in done.err or "nothing was" in done.err
+
+
+def test_every_fault_of_a_policy_at_once(sweeper: Command, tmp_path: Path) -> None:
+    """All faults of a policy file are in one message, each with its key."""
+    text = Path(POLICY).read_text()
+    for right, wrong in (
+        ('"30 days"', '"30 dys"'),
+        ("stands_unclassified = true", "stands = 1"),
+        ('["api"]', '["apis"]'),
+    ):
+        text = text.replace(right, wrong)
+    (tmp_path / "p.toml").write_text(text)
+    done = sweeper("run", SWEEPER_POLICY_FILE=str(tmp_path / "p.toml"))
+    assert done.code == 2
+    for key in (
+        "rules[1].due[0].period",
+        "rules[0].stands",
+        "purposes.development_partner.plans",
+        "rules[5].when.all_plans",
+    ):
+        assert key in done.err
+    assert "nothing was decided or purged" in done.err
+
+
+DATABASES = {
+    "": ("no database", 2),
+    "not a url": ("is not a URL", 2),
+    "mysql://u@h/d": ("Only PostgreSQL", 2),
+    "postgresql://u@127.0.0.1:1/d": ("SWEEPER_DATABASE_URL", 1),
+    "postgresql://u@h:port/d": ("is not a URL", 2),
+}
+
+
+@pytest.mark.parametrize("url", DATABASES)
+@pytest.mark.parametrize("command", ["migrate", "run", "check", "explain --all"])
+def test_databases(url: str, command: str, sweeper: Command) -> None:
+    """A database that is not named, cannot be read as one or does not answer is one message."""
+    told, code = DATABASES[url]
+    done = sweeper(*command.split(), SWEEPER_DATABASE_URL=url)
+    assert (done.code, "Traceback" in done.err, done.out) == (code, False, "")
+    assert told in done.err
+
+
+def test_store_without_a_relation(sweeper: Command, store: Store) -> None:
+    """Every relation, column and type that the contract misses is listed at once."""
+    store.execute("DROP TABLE attachments")
+    store.execute("ALTER TABLE conversations DROP flagged_at, ALTER deleted_at TYPE timestamp")
+    done = sweeper("run")
+    assert done.code == 2
+    for told in (
+        "relation store.attachments",
+        "conversations.flagged_at is missing",
+        "deleted_at is timestamp without",
+    ):
+        assert told in done.err
+
+
+def test_not_migrated(sweeper: Command, store: Store) -> None:
+    """Without the sweeper's own tables every command names the command that makes them."""
+    store.execute("DROP SCHEMA sweeper CASCADE")
+    for words in (["run"], ["explain", "--all"], ["hold", "list"], ["run", "--dry-run"]):
+        done = sweeper(*words)
+        assert (done.code, "sweeper migrate" in done.err) == (2, True)
+    assert [sweeper("migrate").code, sweeper("migrate").code, sweeper("run").code] == [0, 0, 0]
+
+
+WORDS = {
+    "run --as-of yesterday": "--as-of 'yesterday'",
+    "run --as-of 2026-01-01T00:00:00": "naive instant",
+    "run --approve nonsense": "--approve",
+    "explain": "either one ID or --all",
+    "explain x --all": "either one ID or --all",
+    "explain not-a-uuid": "is no uuid",
+    "hold place CASE": "--everything",
+    "hold place CASE --everything --account x": "--everything",
+    "hold place CASE --account x": "is no uuid",
+    "hold release": "name a matter or --id",
+    "order add DSR": "names nothing",
+    "order add DSR --conversation x": "is no uuid",
+    "order add DSR --account 9c9a9d0e-6f4c-4f53-9d5e-0d6a3b2f1c11 --due soon": "--due 'soon'",
+    "run --no-such-option": "No such option",
+    "no-such-command": "No such command",
+    "explain x --what-if fly": "--what-if",
+    "run --config /nowhere.toml": "/nowhere.toml",
+}
+
+
+@pytest.mark.parametrize("words", WORDS)
+def test_words(words: str, sweeper: Command) -> None:
+    """What cannot be meant is a usage error that says what is wrong."""
+    done = sweeper(*words.split())
+    assert (done.code, done.out, "Traceback" in done.err) == (2, "", False)
+    assert WORDS[words] in done.err
+
+
+def test_unknown_conversation(sweeper: Command) -> None:
+    """An id that names nothing is said to name nothing."""
+    done = sweeper("explain", "9c9a9d0e-6f4c-4f53-9d5e-0d6a3b2f1c11")
+    assert (done.code, "there is no conversation" in done.err) == (1, True)
+
+
+POISON: dict[str, dict[str, str | None]] = {
+    "infinity": {"last_activity_at": "infinity"},
+    "minus infinity": {"last_activity_at": "-infinity"},
+    "year 10000": {"created_at": "10000-01-01T00:00:00Z"},
+    "NULL": {"last_activity_at": None},
+    "1970": {"created_at": "1970-01-01T00:00:00Z", "last_activity_at": "1970-01-01T00:00:00Z"},
+    "unknown plan": {"account": "odd"},
+    "unknown account": {"account": "nobody"},
+    "NULL flag": {"incognito": None},
+    "before Christ": {"deleted_at": "0044-03-15 00:00:00+00 BC"},
+}
+
+
+@pytest.mark.parametrize("name", POISON)
+def test_poisoned_rows(name: str, sweeper: Command, store: Store) -> None:
+    """A row that cannot be believed is kept and, where looked at, unclassified; the row beside it is purged all the same."""
+    worked = next(case for case in CASES if case["name"] == "opt-out: thirty days later")
+    good = worked["conversations"][0]
+    odd = {"id": "odd", "plans": [{"effective_at": "2024-01-01T00:00:00Z", "plan": "platinum"}], "consent": []}
+    store.load(
+        {
+            **worked,
+            "accounts": [*worked["accounts"], odd],
+            "conversations": [good, {**good, "id": "bad", "messages": [], **POISON[name]}],
+        }
+    )
+    done = sweeper("run", "--json", "--as-of", worked["as_of"])
+    assert (done.code, store.left()) == (0, {store.id("bad")})
+    told = sweeper("explain", str(store.id("bad")), "--as-of", worked["as_of"])
+    assert (told.code, "unclassified" in told.out) == (0, True)
+
+
+def test_naive_instants(policy: Policy) -> None:
+    """Naive instants are refused by every function that decides."""
+    naive, case = datetime(2026, 1, 1), CASES[0]  # noqa: DTZ001 — what is to be refused
+    facts = facts_of(case, "c1")
+    feedback = feedback_of(
+        {**case, "feedback": [{"id": "f", "kind": "thumbs", "submitted_at": "2026-01-01T00:00:00Z"}]}
+    )
+    with pytest.raises(ValueError, match="naive"):
+        decide(facts, policy, naive)
+    with pytest.raises(ValueError, match="naive"):
+        list(exclusions(facts, messages_of(case, "c1"), policy, naive))
+    with pytest.raises(ValueError, match="naive"):
+        decide_feedback(feedback[0], policy, naive)
+    assert decide(facts, policy, naive.replace(tzinfo=UTC)).as_of.tzinfo is UTC

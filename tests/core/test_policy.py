@@ -1,0 +1,547 @@
+"""The policy file: what the shipped one says, what is refused and with which key, and what its digest names."""
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import permutations
+from pathlib import Path
+
+import pytest
+
+from sweeper.core.period import Period
+from sweeper.core.policy import Anchor, ColumnPeriod, Consent, Epoch, Policy, PolicyError, parse
+
+CONFIG = Path(__file__).parents[2] / "config"
+SHIPPED = (CONFIG / "policy.toml").read_text()
+
+HEAD = """
+format = 1
+name = "test"
+
+[plausible]
+from = 2015-01-01T00:00:00Z
+before = 9999-01-01T00:00:00Z
+
+[plans]
+consumer = ["free", "pro"]
+commercial = ["team"]
+
+[purposes.improve]
+plans = ["consumer"]
+"""
+RULE = """
+[[rules]]
+name = "standard"
+because = "it is old"
+due = [{ anchor = "last_activity", period = "30 days" }]
+"""
+FLOOR = """
+[[floors]]
+name = "flagged"
+because = "flagged"
+anchor = "flagged"
+period = "2 years"
+"""
+FEEDBACK = """
+[[feedback]]
+name = "feedback"
+because = "kept five years"
+kinds = ["thumbs"]
+period = "5 years"
+"""
+TRAINING = """
+[training]
+platforms = ["first_party"]
+max_age = "5 years"
+"""
+WHOLE = HEAD + RULE + FLOOR + FEEDBACK + TRAINING
+
+
+def refused(text: str) -> list[str]:
+    """The faults of a policy that must not be accepted, one a line."""
+    with pytest.raises(PolicyError) as caught:
+        parse(text)
+    return str(caught.value).splitlines()
+
+
+def keys(text: str) -> list[str]:
+    """The key paths of its faults."""
+    return [line.partition(": ")[0] for line in refused(text)]
+
+
+def instead(old: str, new: str, text: str = WHOLE) -> str:
+    """The text with its first `old` replaced."""
+    assert old in text
+    return text.replace(old, new, 1)
+
+
+# The shipped policy
+
+
+def when(policy: Policy, name: str) -> dict[str, object]:
+    """The conditions that are written for a rule."""
+    written = policy.by_name[name].when
+    return {key: getattr(written, key) for key in written.model_fields_set}
+
+
+def dues(policy: Policy, name: str) -> set[tuple[str, str]]:
+    """The terms of a rule."""
+    return {(term.anchor.value, str(term.period)) for term in policy.by_name[name].due}
+
+
+CONSUMER = frozenset({"free", "pro", "max"})
+COMMERCIAL = frozenset({"team", "enterprise", "api", "gov", "education"})
+TABLE = {
+    "zero_retention": ({"zero_retention": True}, {("last_activity", "0")}),
+    "deleted": ({"deleted": True}, {("deleted", "30 days")}),
+    "account_closed": ({"closed": True}, {("closed", "30 days")}),
+    "incognito": ({"incognito": True}, {("last_activity", "30 days")}),
+    "commercial": ({"any_plan": COMMERCIAL, "unless": ("partner",)}, {("last_activity", "30 days")}),
+    "partner": (
+        {
+            "all_plans": frozenset({"api"}),
+            "platform": frozenset({"first_party"}),
+            "consent": Consent.model_construct(purpose="development_partner", epoch=Epoch.ANY),
+        },
+        {("last_activity", "2 years")},
+    ),
+    "consent_ended": (
+        {
+            "any_plan": CONSUMER,
+            "consent": Consent.model_construct(purpose="model_improvement", epoch=Epoch.CLOSED),
+        },
+        {("last_activity", "5 years"), ("consent_ended", "30 days")},
+    ),
+    "training_allowed": (
+        {"any_plan": CONSUMER, "consent": Consent.model_construct(purpose="model_improvement", epoch=Epoch.OPEN)},
+        {("last_activity", "5 years")},
+    ),
+    "standard": (
+        {"any_plan": CONSUMER, "consent": Consent.model_construct(purpose="model_improvement", epoch=Epoch.NONE)},
+        {("last_activity", "30 days")},
+    ),
+}
+
+
+def test_shipped_rules_are_the_table_in_its_order(policy: Policy) -> None:
+    """The shipped policy has the nine rules of the table, in its order, and no other."""
+    assert [rule.name for rule in policy.rules] == list(TABLE)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_shipped_rule(name: str, policy: Policy) -> None:
+    """Each shipped rule has the conditions and the due of its row."""
+    conditions, terms = TABLE[name]
+    assert when(policy, name) == conditions
+    assert dues(policy, name) == terms
+
+
+def test_shipped_rules_that_need_no_plan(policy: Policy) -> None:
+    """Exactly the four rules that need no plan stand for an unclassified conversation."""
+    standing = {rule.name for rule in policy.rules if rule.stands_unclassified}
+    assert standing == {"zero_retention", "deleted", "account_closed", "incognito"}
+
+
+def test_shipped_plans_and_purposes(policy: Policy) -> None:
+    """Plan classes, purposes and their instants are those of the rules."""
+    assert policy.plans == {"consumer": CONSUMER, "commercial": COMMERCIAL}
+    improvement, partner = policy.purposes["model_improvement"], policy.purposes["development_partner"]
+    assert (improvement.plans, partner.plans) == (CONSUMER, frozenset({"api"}))
+    assert improvement.not_before == datetime(2025, 8, 28, tzinfo=UTC)
+    assert improvement.undecided_after == datetime(2025, 10, 8, tzinfo=UTC)
+    assert (partner.not_before, partner.undecided_after) == (None, None)
+    assert policy.purpose_of_plan == {plan: "model_improvement" for plan in CONSUMER} | {"api": "development_partner"}
+
+
+def test_shipped_floor_range_and_training(policy: Policy) -> None:
+    """The floor of flags, the plausible range and the training scope are those of the rules."""
+    assert [(f.name, f.anchor, str(f.period)) for f in policy.floors] == [("flagged", Anchor.FLAGGED, "2 years")]
+    assert policy.plausible.since == datetime(2015, 1, 1, tzinfo=UTC)
+    assert policy.plausible.before == datetime(9999, 1, 1, tzinfo=UTC)
+    assert policy.training is not None
+    assert policy.training.platforms == {"first_party"}
+    assert (str(policy.training.max_age), policy.training.resumed) == ("5 years", "from_opt_in")
+
+
+def test_shipped_feedback(policy: Policy) -> None:
+    """Feedback is kept five years, bug reports from before the terms thirty days; a survey carries no transcript."""
+    every, early = policy.feedback
+    assert (every.kinds, str(every.period), every.submitted_before) == (
+        {"thumbs", "survey", "bug_report"},
+        "5 years",
+        None,
+    )
+    assert (early.kinds, str(early.period)) == ({"bug_report"}, "30 days")
+    assert early.submitted_before == datetime(2025, 10, 17, tzinfo=UTC)
+    assert policy.feedback_without_transcript == {"survey"}
+
+
+def test_entire_is_one_line_with_its_warning(policy: Policy) -> None:
+    """The other training scope is one changed line, beside a comment that says what it trains on."""
+    entire = parse(instead('resumed = "from_opt_in"', 'resumed = "entire"', SHIPPED))
+    assert entire.training is not None
+    assert entire.training.resumed == "entire"
+    assert entire.digest != policy.digest
+    assert re.search(r'# "entire".*\n?.*while opted out', SHIPPED)
+
+
+def test_history_is_used(policy: Policy) -> None:
+    """The shipped policy decides by plans and by consent; the examples by neither."""
+    assert (policy.uses_plans, policy.uses_consent) == (True, True)
+    for example in (CONFIG / "examples").glob("*.toml"):
+        other = parse(example.read_text())
+        assert (other.uses_plans, other.uses_consent) == (False, False), example.name
+
+
+def test_examples() -> None:
+    """Two other providers express their rules without a code change."""
+    found = {path.stem: parse(path.read_text()) for path in (CONFIG / "examples").glob("*.toml")}
+    assert len(found) == 2
+    until_deleted = next(p for p in found.values() if "temporary" in p.by_name)
+    assert dues(until_deleted, "deleted") == {("deleted", "30 days")}
+    assert dues(until_deleted, "temporary") == {("created", "30 days")}
+    months = next(p for p in found.values() if "eighteen_months" in p.by_name)
+    assert dues(months, "eighteen_months") == {("last_activity", "18 months")}
+    assert dues(months, "history_off") == {("last_activity", "3 days")}
+    assert months.by_name["history_off"].when.account == {"history_enabled": frozenset({False})}
+    setting = months.by_name["own_setting"].due[0].period
+    assert isinstance(setting, ColumnPeriod)
+    assert (setting.relation, setting.name, setting.unit) == ("account", "retention_days", "day")
+    assert months.columns("account") == ("history_enabled", "retention_days")
+    assert months.columns("conversation") == ()
+
+
+# The digest
+
+
+def sections(text: str) -> list[str]:
+    """The text in parts that TOML lets stand in any order: what is above the first table, then each table."""
+    return re.split(r"\n(?=\[[a-z])", text)
+
+
+def test_digest_ignores_comments_and_order() -> None:
+    """Comments, blank lines, the order of keys and tables and the order within a set do not change the digest."""
+    digest = parse(WHOLE).digest
+    assert re.fullmatch(r"[0-9a-f]{64}", digest)
+    assert parse("# a comment\n\n" + WHOLE.replace("\n", "  # why\n")).digest == digest
+    head, *tables = sections(HEAD + TRAINING)
+    rule = sections(RULE)[-1]
+    for order in permutations(tables):
+        assert parse("\n".join([head, *order, rule])).digest == parse(HEAD + TRAINING + RULE).digest
+    assert parse(instead('["free", "pro"]', '["pro", "free"]')).digest == digest
+    assert parse(instead("2015-01-01T00:00:00Z", "2015-01-01T09:00:00+09:00")).digest == digest
+    assert parse(instead('"30 days"', '"2592000 seconds"')).digest == digest
+
+
+CHANGES = [
+    ('name = "test"', 'name = "other"'),
+    ("2015-01-01T00:00:00Z", "2015-01-01T00:00:00.000001Z"),
+    ("9999-01-01T00:00:00Z", "9998-01-01T00:00:00Z"),
+    ('["free", "pro"]', '["free", "pro", "max"]'),
+    ('["free", "pro"]', '["free"]'),
+    ('plans = ["consumer"]', 'plans = ["free"]'),
+    ('plans = ["consumer"]', 'plans = ["consumer"]\nnot_before = 2025-08-28T00:00:00Z'),
+    ('plans = ["consumer"]', 'plans = ["consumer"]\nundecided_after = 2025-08-28T00:00:00Z'),
+    ('name = "standard"', 'name = "usual"'),
+    ('because = "it is old"', 'because = "it is very old"'),
+    ('"30 days"', '"31 days"'),
+    ('"30 days"', '"1 month"'),
+    ('"30 days"', '"forever"'),
+    ('"30 days"', '{ column = "account.days", unit = "day" }'),
+    ('anchor = "last_activity"', 'anchor = "created"'),
+    ('because = "it is old"', 'because = "it is old"\nwhen = { incognito = false }'),
+    ('because = "it is old"', 'because = "it is old"\nwhen = { incognito = true }'),
+    ('because = "it is old"', 'because = "it is old"\nwhen = { account = { tier = [1] } }'),
+    ('because = "it is old"', 'because = "it is old"\nwhen = { account = { tier = [true] } }'),
+    ('because = "it is old"', 'because = "it is old"\nwhen = { account = { tier = ["1"] } }'),
+    ('because = "it is old"', 'because = "it is old"\nwhen = { conversation = { tier = [1] } }'),
+    ('because = "it is old"', 'because = "it is old"\nstands_unclassified = true'),
+    ('"2 years"', '"3 years"'),
+    ('kinds = ["thumbs"]', 'kinds = ["survey"]'),
+    ('kinds = ["thumbs"]', 'kinds = ["thumbs"]\nsubmitted_before = 2025-10-17T00:00:00Z'),
+    ('platforms = ["first_party"]', 'platforms = ["bedrock"]'),
+    ('max_age = "5 years"', 'max_age = "4 years"'),
+    (TRAINING, ""),
+    (FEEDBACK, ""),
+    (FLOOR, ""),
+    (RULE, RULE + RULE.replace('"standard"', '"again"')),
+]
+
+
+def test_digest_names_every_change() -> None:
+    """No two policies that say something different share a digest."""
+    digests = [parse(WHOLE).digest, *(parse(instead(old, new)).digest for old, new in CHANGES)]
+    assert len(set(digests)) == len(digests)
+    two = RULE + RULE.replace('"standard"', '"again"')
+    other_way = RULE.replace('"standard"', '"again"') + RULE
+    assert parse(HEAD + two).digest != parse(HEAD + other_way).digest, "the rule listed first wins equal dues"
+
+
+# Faults
+
+
+def rule_with(condition: str) -> str:
+    """The whole policy, its rule with a condition."""
+    return instead('because = "it is old"', f'because = "it is old"\nwhen = {condition}')
+
+
+FAULTS = {
+    "unknown key at the top": ("retention = 30\n" + WHOLE, "retention", "not permitted"),
+    "unknown key in a rule": (instead('because = "it is old"', 'because = "b"\nwhy = "c"'), "rules[0].why", ""),
+    "unknown condition": (rule_with('{ kinds = ["chat"] }'), "rules[0].when.kinds", "not permitted"),
+    "unknown key in a term": (
+        instead('period = "30 days" }', 'period = "30 days", slack = 1 }'),
+        "rules[0].due[0].slack",
+        "",
+    ),
+    "unknown key of a purpose": (
+        instead('plans = ["consumer"]', 'plans = ["free"]\nfor = 1'),
+        "purposes.improve.for",
+        "",
+    ),
+    "no format": (instead("format = 1\n", ""), "format", "required"),
+    "another format": (instead("format = 1", "format = 2"), "format", "1"),
+    "no name": (instead('name = "test"', 'name = ""'), "name", "at least 1"),
+    "no rules": (HEAD, "rules", "required"),
+    "rules of a wrong type": (HEAD + '[rules]\nname = "standard"\n', "rules", ""),
+    "rules that are no tables": ("rules = [1]\n" + HEAD, "rules[0]", ""),
+    "a rule without a reason": (instead('because = "it is old"', 'because = ""'), "rules[0].because", ""),
+    "a rule without a due": (
+        instead('due = [{ anchor = "last_activity", period = "30 days" }]', ""),
+        "rules[0].due",
+        "required",
+    ),
+    "an empty due": (
+        instead('due = [{ anchor = "last_activity", period = "30 days" }]', "due = []"),
+        "rules[0].due",
+        "at least 1",
+    ),
+    "a rule's name with blanks": (instead('name = "standard"', 'name = "Stan dard"'), "rules[0].name", "pattern"),
+    "unknown plan of a condition": (rule_with('{ any_plan = ["gold"] }'), "rules[0].when.any_plan", "gold"),
+    "unknown class of a condition": (rule_with('{ all_plans = ["business"] }'), "rules[0].when.all_plans", "business"),
+    "unknown plan of a purpose": (
+        instead('plans = ["consumer"]', 'plans = ["gold"]'),
+        "purposes.improve.plans",
+        "gold",
+    ),
+    "no plan in a condition": (rule_with("{ any_plan = [] }"), "rules[0].when.any_plan", "at least 1"),
+    "no kind in a condition": (rule_with("{ kind = [] }"), "rules[0].when.kind", "at least 1"),
+    "no value in a condition": (rule_with("{ account = { tier = [] } }"), "rules[0].when.account.tier", "at least 1"),
+    "an empty class": (instead('commercial = ["team"]', "commercial = []"), "plans.commercial", "at least 1"),
+    "no platform": (instead('platforms = ["first_party"]', "platforms = []"), "training.platforms", "at least 1"),
+    "no kind of feedback": (instead('kinds = ["thumbs"]', "kinds = []"), "feedback[0].kinds", "at least 1"),
+    "unknown purpose": (
+        rule_with('{ consent = { purpose = "sale", epoch = "open" } }'),
+        "rules[0].when.consent.purpose",
+        "sale",
+    ),
+    "unknown epoch": (
+        rule_with('{ consent = { purpose = "improve", epoch = "sometimes" } }'),
+        "rules[0].when.consent.epoch",
+        "open",
+    ),
+    "unless names no rule": (rule_with('{ unless = ["nobody"] }'), "rules[0].when.unless", "nobody"),
+    "unless names itself": (rule_with('{ unless = ["standard"] }'), "rules", "standard → standard"),
+    "truth written as a word": (rule_with('{ incognito = "yes" }'), "rules[0].when.incognito", "boolean"),
+    "truth written as a number": (rule_with("{ deleted = 1 }"), "rules[0].when.deleted", "boolean"),
+    "plans written as a number": (rule_with("{ any_plan = 5 }"), "rules[0].when.any_plan[0]", "string"),
+    "name used twice": (WHOLE + RULE, "rules", "used twice: standard"),
+    "floor named twice": (WHOLE + FLOOR, "floors", "used twice: flagged"),
+    "feedback named twice": (WHOLE + FEEDBACK, "feedback", "used twice: feedback"),
+    "plan in two classes": (instead('["team"]', '["team", "free"]'), "plans", "two classes: free"),
+    "plan named like a class": (instead('["team"]', '["consumer"]'), "plans", "like a class: consumer"),
+    "plan with two purposes": (HEAD + '[purposes.sale]\nplans = ["pro"]\n' + RULE, "purposes", "two purposes: pro"),
+    "naive range": (instead("2015-01-01T00:00:00Z", "2015-01-01T00:00:00"), "plausible.from", "timezone"),
+    "a date for an instant": (instead("9999-01-01T00:00:00Z", "9999-01-01"), "plausible.before", "timezone"),
+    "naive regime": (
+        instead('plans = ["consumer"]', 'plans = ["free"]\nnot_before = 2025-08-28T00:00:00'),
+        "purposes.improve.not_before",
+        "timezone",
+    ),
+    "naive feedback": (
+        instead('kinds = ["thumbs"]', 'kinds = ["thumbs"]\nsubmitted_before = 2025-10-17T00:00:00'),
+        "feedback[0].submitted_before",
+        "timezone",
+    ),
+    "no range": (re.sub(r"\[plausible\]\n.*\n.*\n", "", WHOLE), "plausible", "required"),
+    "period without a unit": (instead('"30 days"', '"30"'), "rules[0].due[0].period", "no period"),
+    "period below zero": (instead('"30 days"', '"-1 day"'), "rules[0].due[0].period", "no period"),
+    "period with a fraction": (instead('"30 days"', '"1.5 days"'), "rules[0].due[0].period", "no period"),
+    "period as a number": (instead('"30 days"', "30"), "rules[0].due[0].period", "30 days"),
+    "floor's period as a number": (instead('"2 years"', "2"), "floors[0].period", ""),
+    "unknown unit": (instead('"30 days"', '"2 fortnights"'), "rules[0].due[0].period", "fortnights"),
+    "age cap that is no period": (instead('max_age = "5 years"', 'max_age = "old"'), "training.max_age", "no period"),
+    "unknown anchor": (instead('"last_activity"', '"birthday"'), "rules[0].due[0].anchor", "last_activity"),
+    "floor on another anchor": (instead('anchor = "flagged"', 'anchor = "created"'), "floors[0].anchor", ""),
+    "deleted without its condition": (instead('"last_activity"', '"deleted"'), "rules[0]", "deleted = true"),
+    "closed without its condition": (instead('"last_activity"', '"closed"'), "rules[0]", "closed = true"),
+    "flagged without its condition": (
+        instead('anchor = "last_activity"', 'anchor = "flagged"'),
+        "rules[0]",
+        "flagged =",
+    ),
+    "consent end of an open epoch": (
+        instead(
+            '"last_activity"', '"consent_ended"', rule_with('{ consent = { purpose = "improve", epoch = "open" } }')
+        ),
+        "rules[0]",
+        'epoch = "closed"',
+    ),
+    "standing on plans": (
+        rule_with('{ any_plan = ["free"] }\nstands_unclassified = true'),
+        "rules[0]",
+        "stands_unclassified",
+    ),
+    "standing on consent": (
+        rule_with('{ consent = { purpose = "improve", epoch = "none" } }\nstands_unclassified = true'),
+        "rules[0]",
+        "stands_unclassified",
+    ),
+    "unknown scope": (instead("[training]", '[training]\nresumed = "all"'), "training.resumed", "from_opt_in"),
+    "column of another relation": (
+        instead('"30 days"', '{ column = "plan.days", unit = "day" }'),
+        "rules[0].due[0].period.column",
+        "pattern",
+    ),
+    "column with a quote": (
+        instead('"30 days"', '{ column = \'account.days" --\', unit = "day" }'),
+        "rules[0].due[0].period.column",
+        "pattern",
+    ),
+    "column with an unknown unit": (
+        instead('"30 days"', '{ column = "account.days", unit = "moon" }'),
+        "rules[0].due[0].period.unit",
+        "month",
+    ),
+    "column with a bad fallback": (
+        instead('"30 days"', '{ column = "account.days", unit = "day", otherwise = "soon" }'),
+        "rules[0].due[0].period.otherwise",
+        "no period",
+    ),
+    "condition on a column with a quote": (
+        rule_with("{ conversation = { 'x\" --' = [1] } }"),
+        'rules[0].when.conversation.x" --.[key]',
+        "pattern",
+    ),
+    "condition on a fraction": (rule_with("{ account = { tier = [1.5] } }"), "rules[0].when.account.tier[0].int", ""),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_fault(name: str) -> None:
+    """What cannot be decided without a question left is refused, with the path of its key and what is wrong."""
+    text, key, said = FAULTS[name]
+    found = refused(text)
+    assert any(line.startswith(f"{key}: ") and said in line for line in found), found
+
+
+@pytest.mark.parametrize("name", ["unclassified", "erasure_order", "legal_hold"])
+def test_reserved_names(name: str) -> None:
+    """A rule or a floor cannot take a name that the program answers with itself."""
+    assert keys(instead('name = "standard"', f'name = "{name}"')) == ["rules[0].name"]
+    assert keys(instead('name = "flagged"', f'name = "{name}"')) == ["floors[0].name"]
+
+
+def test_unless_is_flat() -> None:
+    """An unless that names a rule with an unless is refused, so that no order of reading matters."""
+    middle = RULE.replace('"standard"', '"middle"') + 'when = { unless = ["standard"] }\n'
+    outer = RULE.replace('"standard"', '"outer"') + 'when = { unless = ["middle"] }\n'
+    assert parse(HEAD + RULE + middle)
+    assert refused(HEAD + RULE + middle + outer) == [
+        "rules: unless names a rule that has an unless itself: outer → middle"
+    ]
+
+
+def test_not_toml() -> None:
+    """Text that is not TOML is refused with the place."""
+    assert refused("format = ")[0].startswith("not TOML: ")
+    assert "line 2" in refused("format = 1\nname = \n")[0]
+
+
+def every_fault() -> Iterator[tuple[str, str, str]]:
+    """Old text, new text and key path of faults that can be made all at once."""
+    yield 'name = "test"', "name = 5", "name"
+    yield "2015-01-01T00:00:00Z", "2015-01-01T00:00:00", "plausible.from"
+    yield 'plans = ["consumer"]', 'plans = ["gold"]', "purposes.improve.plans"
+    yield 'because = "it is old"', 'when = { kinds = ["chat"], any_plan = ["business"] }', "rules[0].when.kinds"
+    yield '"30 days"', '"soon"', "rules[0].due[0].period"
+    yield '"2 years"', '"later"', "floors[0].period"
+    yield 'kinds = ["thumbs"]', "kinds = []", "feedback[0].kinds"
+    yield 'platforms = ["first_party"]', "platform = 1", "training.platform"
+
+
+def test_every_fault_at_once() -> None:
+    """All faults come in one error, each on a line of its own with its key."""
+    text = WHOLE
+    for old, new, _ in every_fault():
+        text = instead(old, new, text)
+    expected = {key for _, _, key in every_fault()}
+    expected |= {"rules[0].because", "rules[0].when.any_plan", "training.platforms"}
+    assert set(keys(text)) == expected
+
+
+def test_faults_between_entries_are_listed_with_the_others() -> None:
+    """A name used twice, or a plan in two classes, is listed beside faults of other kinds, not only once those are mended."""
+    text = instead('["team"]', '["team", "free"]') + RULE.replace('because = "it is old"', "")
+    assert set(keys(text)) == {"plans", "rules", "rules[1].because"}
+
+
+NO_GUESSING = {
+    "instant as a number": (instead("2015-01-01T00:00:00Z", "0"), "plausible.from"),
+    "instant as digits": (instead("2015-01-01T00:00:00Z", '"12345"'), "plausible.from"),
+    "format as truth": (instead("format = 1", "format = true"), "format"),
+    "floor's period as a table": (instead('"2 years"', "{ seconds = 5 }"), "floors[0].period"),
+    "feedback's period below zero": (
+        instead('kinds = ["thumbs"]\nperiod = "5 years"', 'kinds = ["thumbs"]\nperiod = { seconds = -5 }'),
+        "feedback[0].period",
+    ),
+    "age cap as a table": (instead('max_age = "5 years"', "max_age = { months = 5, seconds = 5 }"), "training.max_age"),
+    "fallback as a table": (
+        instead('"30 days"', '{ column = "account.days", unit = "day", otherwise = { seconds = -5 } }'),
+        "rules[0].due[0].period.otherwise",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NO_GUESSING)
+def test_no_guessing_between_types(name: str) -> None:
+    """A value of another type than the documented one is refused, not turned into something."""
+    text, key = NO_GUESSING[name]
+    assert any(found.startswith(key) for found in keys(text))
+
+
+def test_range_in_order() -> None:
+    """A plausible range that ends before it begins would make everything unclassified: it is refused."""
+    assert any(key.startswith("plausible") for key in keys(instead("2015-01-01T00:00:00Z", "9999-06-01T00:00:00Z")))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ("2015-01-01T00:00:00Z", "0001-01-01T00:00:00+14:00", "plausible.from"),
+        ("9999-01-01T00:00:00Z", "9999-12-31T23:00:00-10:00", "plausible.before"),
+    ],
+)
+def test_instants_past_the_calendar(old: str, new: str, key: str) -> None:
+    """An instant that UTC cannot hold is a fault with its key, not a crash."""
+    assert any(found.startswith(key) for found in keys(instead(old, new)))
+
+
+@pytest.mark.parametrize("written", ['["consumer"]', '"consumer"', '["free", "pro"]'])
+def test_classes_stand_for_their_plans(written: str) -> None:
+    """A class, alone or in a list, means its plans."""
+    policy = parse(rule_with(f"{{ any_plan = {written} }}"))
+    assert policy.rules[0].when.any_plan == {"free", "pro"}
+
+
+def test_periods_are_read() -> None:
+    """Seconds, days, calendar months and years, "0" and "forever" are periods."""
+    for written, period in (
+        ("0", Period()),
+        ("forever", Period(forever=True)),
+        ("1 second", Period(seconds=1)),
+        ("72 hours", Period(seconds=72 * 3600)),
+        ("18 months", Period(months=18)),
+        ("5 years", Period(months=60)),
+    ):
+        assert parse(instead('"30 days"', f'"{written}"')).rules[0].due[0].period == period

@@ -1,0 +1,247 @@
+"""Guards: reasons not to begin, each with its number, its limit and the way out; at the limit itself a run goes on."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from sweeper import approval as approvals
+from sweeper.approval import Approval
+from sweeper.clock import Clock
+from sweeper.core.instant import rfc3339
+from sweeper.core.policy import Policy
+from sweeper.errors import ConfigurationError, RefusedError
+from sweeper.job import Job
+from sweeper.sweep import Result, Watch, preview, sweep
+from tests.facts import World, instant
+from tests.store.stores import Store, frozen
+
+NOW = "2026-06-01T00:00:00Z"
+TICK = timedelta(microseconds=1)
+
+
+def world(due: int, kept: int, consent: int = 1, plans: int = 1) -> World:
+    """A world in which so many conversations are due (standard) and so many are not."""
+    chats = [
+        {
+            "id": f"c{number}",
+            "account": "a1",
+            "created_at": "2026-01-01T00:00:00Z" if number < due else NOW,
+            "last_activity_at": "2026-01-01T00:00:00Z" if number < due else NOW,
+            "messages": [],
+        }
+        for number in range(due + kept)
+    ]
+    event = {"recorded_at": "2026-05-31T00:00:00Z", "granted": True}
+    account = {
+        "id": "a1",
+        "plans": [{"effective_at": f"2024-01-0{n + 1}T00:00:00Z", "plan": "pro"} for n in range(plans)],
+        "consent": [event] * consent,
+    }
+    return {"as_of": NOW, "accounts": [account], "conversations": chats, "holds": [], "orders": []}
+
+
+def at(moment: datetime | str) -> str:
+    """An instant as text."""
+    return moment if isinstance(moment, str) else rfc3339(moment)
+
+
+def run(store: Store, policy: Policy, now: datetime | str = NOW, as_of: datetime | str = NOW, **guards: Any) -> Result:
+    """A run at a frozen now."""
+    return sweep(store.job(policy, at(as_of), frozen(at(now)), guards=guards))
+
+
+def refused(store: Store, guard: str, *texts: str) -> Iterator[None]:
+    """That the block is refused by the guard with the texts, recorded as such, and that nothing is purged."""
+    before = store.left()
+    with pytest.raises(RefusedError) as refusal:
+        yield
+    assert (refusal.value.guard, refusal.value.exit_code) == (guard, 3)
+    for text in (*texts, "Nothing was purged."):
+        assert text in str(refusal.value)
+    assert store.left() == before
+    assert store.execute("SELECT outcome FROM sweeper.runs ORDER BY id DESC LIMIT 1") == [("refused",)]
+    assert store.execute(
+        "SELECT details ->> 'guard' FROM sweeper.events WHERE kind = 'refusal' ORDER BY id DESC LIMIT 1"
+    ) == [(guard,)]
+
+
+def is_refused(store: Store, guard: str, *texts: str) -> Any:
+    """`refused` as a context."""
+    from contextlib import contextmanager
+
+    return contextmanager(refused)(store, guard, *texts)
+
+
+def test_future_as_of(store: Store, policy: Policy) -> None:
+    """An as-of after now is refused, now itself is not; a preview may look ahead; the setting switches the guard off."""
+    store.load(world(1, 1))
+    later = instant(NOW) + TICK
+    with is_refused(store, "future_as_of", at(later), "--dry-run"):
+        run(store, policy, as_of=later)
+    assert preview(store.job(policy, at(later), frozen(NOW))).refusals == []
+    assert run(store, policy).outcome == "completed"
+    assert run(store, policy, as_of=later, future_as_of=False).outcome == "completed"
+
+
+def test_earlier_as_of(store: Store, policy: Policy) -> None:
+    """An as-of before that of the last completed run is refused, the same one is not; the setting switches it off."""
+    store.load(world(1, 1))
+    run(store, policy)
+    with is_refused(store, "earlier_as_of", NOW):
+        run(store, policy, as_of=instant(NOW) - TICK)
+    assert run(store, policy).outcome == "completed"
+    assert run(store, policy, as_of=instant(NOW) - TICK, earlier_as_of=False).outcome == "completed"
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_clock(store: Store, policy: Policy, sign: int) -> None:
+    """Clocks more than 300 s apart are refused, at 300 s they are not, whichever is ahead."""
+    store.load(world(1, 1))
+
+    def with_database(apart: timedelta, **guards: Any) -> Result:
+        clock = Clock(lambda: instant(NOW), lambda _: instant(NOW) + sign * apart)
+        return sweep(store.job(policy, NOW, clock, guards=guards))
+
+    with is_refused(store, "clock", "the limit is 300 s"):
+        with_database(timedelta(seconds=300) + TICK)
+    assert with_database(timedelta(seconds=300) + TICK, clock=False).outcome == "completed"
+    assert with_database(timedelta(seconds=300)).outcome == "completed"
+
+
+@pytest.mark.parametrize(
+    ("due", "kept", "limit", "passes"),
+    [(2, 8, 0, True), (3, 11, 0, False), (2, 7, 0, False), (5, 0, 5, True), (6, 0, 5, False)],
+    ids=["at the share", "above the share", "just above the share", "at the count", "above the count"],
+)
+def test_volume(store: Store, policy: Policy, due: int, kept: int, limit: int, passes: bool) -> None:  # noqa: FBT001 — a parameter of the table
+    """Only what exceeds both the share and the count is refused; at either limit a run goes on."""
+    store.load(world(due, kept))
+    if passes:
+        assert run(store, policy, max_count=limit).as_json()["purged"] == due
+        return
+    with is_refused(store, "volume", f"{due} conversations are due", "20%", str(limit), "--approve"):
+        run(store, policy, max_count=limit)
+    assert run(store, policy, max_count=limit, volume=False).as_json()["purged"] == due
+
+
+def test_volume_counts_what_decide_calls_due(store: Store, policy: Policy) -> None:
+    """Held conversations and those that are only proposed do not count against the limits."""
+    held = world(4, 6)
+    held["holds"] = [{"conversation": f"c{n}"} for n in range(3)]
+    store.load(held)
+    assert run(store, policy, max_count=0).as_json()["purged"] == 1
+
+
+def test_volume_within_the_window(store: Store, policy: Policy) -> None:
+    """What was purged within the last 24 hours counts together with what is due; after exactly 24 hours it does not."""
+    store.load(world(2, 8))
+    run(store, policy, max_count=1)
+    store.load(
+        {
+            **world(0, 0),
+            "accounts": [],
+            "conversations": [{**c, "id": f"late {c['id']}"} for c in world(1, 0)["conversations"]],
+        }
+    )
+    day = timedelta(hours=24)
+    with is_refused(store, "volume", "1 conversations are due in this run and 2 were purged within the last 24 hours"):
+        run(store, policy, now=instant(NOW) + day - TICK, max_count=1)
+    assert run(store, policy, now=instant(NOW) + day, max_count=1).as_json()["purged"] == 1
+
+
+def previewed(store: Store, policy: Policy) -> Approval:
+    """The approval of a preview, as read back from its digest."""
+    return approvals.read(preview(store.job(policy, NOW, frozen(NOW))).approval.token())
+
+
+def approved(store: Store, policy: Policy, approval: Approval, watch: Watch | None = None) -> Result:
+    """An approved run under limits that it exceeds."""
+    job: Job = store.job(policy, at(approval.as_of), frozen(NOW), guards={"max_count": 0})
+    return sweep(job, approval=approval, watch=watch)
+
+
+def test_approval(store: Store, policy: Policy) -> None:
+    """An approved run may exceed the limits, and what it purged does not count against later ones."""
+    store.load(world(5, 5))
+    assert approved(store, policy, previewed(store, policy)).as_json()["purged"] == 5
+    assert run(store, policy, max_count=0).outcome == "completed"
+    assert store.execute("SELECT DISTINCT approved FROM sweeper.tombstones") == [(True,)]
+
+
+def test_approval_is_a_ceiling(store: Store, policy: Policy) -> None:
+    """Fewer than approved is fine; more under any rule is refused, before the run and during it."""
+    store.load(world(5, 5))
+    approval = previewed(store, policy)
+    fewer = Approval(approval.store, approval.policy, approval.as_of, approval.issued_at, {"standard": 4})
+    with is_refused(store, "approval", "standard: 5 due, 4 approved"):
+        approved(store, policy, fewer)
+
+    store.execute("DELETE FROM conversations WHERE id = %s", store.id("c0"))
+    assert approved(store, policy, approval).as_json()["purged"] == 4
+    store.load(
+        {
+            **world(0, 0),
+            "accounts": [],
+            "conversations": [{**c, "id": f"n{c['id']}"} for c in world(3, 0)["conversations"]],
+        }
+    )
+    three = previewed(store, policy)
+    exceeded = approved(
+        store, policy, Approval(three.store, three.policy, three.as_of, three.issued_at, {"standard": 3})
+    )
+    assert exceeded.as_json()["purged"] == 3
+
+
+def test_approval_binds(store: Store, policy: Policy) -> None:
+    """An approval for another store or policy, or one that is 24 hours old, is refused; a microsecond younger is not."""
+    store.load(world(1, 1))
+    approval = previewed(store, policy)
+    day = timedelta(hours=24)
+    approvals.check(approval, approval.store, policy.digest, approval.issued_at + day - TICK)
+    for other in (
+        (approval.store, policy.digest, approval.issued_at + day),
+        ("another", policy.digest, approval.issued_at),
+        (approval.store, "another", approval.issued_at),
+    ):
+        with pytest.raises(RefusedError, match="Nothing was purged"):
+            approvals.check(approval, *other)
+
+
+@pytest.mark.parametrize("change", [lambda t: t[:-1], lambda t: "x" + t, lambda t: t.split(".")[0], lambda _: ""])
+def test_mistyped_digest(store: Store, policy: Policy, change: Any) -> None:
+    """A digest that was cut or mistyped is a usage error."""
+    with pytest.raises(ConfigurationError, match="--approve"):
+        approvals.read(change(previewed(store, policy).token()))
+
+
+@pytest.mark.parametrize("missing", ["plan_changes", "consent_events"])
+def test_history(store: Store, policy: Policy, missing: str) -> None:
+    """No history at all, or less than at the last completed run, is refused; as much is not; there are two ways out."""
+    store.load(world(1, 9, consent=2, plans=2))
+    run(store, policy)
+    store.execute(f"DELETE FROM {missing} WHERE id = (SELECT max(id) FROM {missing})")
+    with is_refused(store, "history", f"{missing} has 1 rows; the last completed run saw 2", "--accept-history"):
+        run(store, policy)
+    job = store.job(policy, NOW, frozen(NOW))
+    assert sweep(job, accept_history=True).outcome == "completed"
+    assert run(store, policy).outcome == "completed"
+    store.execute(f"DELETE FROM {missing}")
+    with is_refused(store, "history", f"{missing} is empty", "[guards] history = false"):
+        run(store, policy)
+    assert run(store, policy, history=False).outcome == "completed"
+
+
+def test_history_without_conversations(store: Store, policy: Policy) -> None:
+    """Where there is nothing to purge, an empty history is nothing to worry about."""
+    assert run(store, policy).outcome == "completed"
+
+
+def test_preview_says_what_would_refuse(store: Store, policy: Policy) -> None:
+    """A preview lists the refusals of the run that would follow, and refuses nothing itself."""
+    store.load(world(5, 0, consent=0))
+    found = preview(store.job(policy, NOW, frozen(NOW), guards={"max_count": 1}))
+    assert [refusal.guard for refusal in found.refusals] == ["history", "volume"]
+    assert found.tally.due == 5
+    assert store.execute("SELECT count(*) FROM sweeper.runs") == [(0,)]
