@@ -150,7 +150,7 @@ def test_shipped_plans_and_purposes(policy: Policy) -> None:
     assert improvement.not_before == datetime(2025, 8, 28, tzinfo=UTC)
     assert improvement.undecided_after == datetime(2025, 10, 8, tzinfo=UTC)
     assert (partner.not_before, partner.undecided_after) == (None, None)
-    assert policy.purpose_of_plan == {plan: "model_improvement" for plan in CONSUMER} | {"api": "development_partner"}
+    assert policy.purpose_of_plan == dict.fromkeys(CONSUMER, "model_improvement") | {"api": "development_partner"}
 
 
 def test_shipped_floor_range_and_training(policy: Policy) -> None:

@@ -781,15 +781,15 @@ def test_sweep_yields_in_time_after_a_slow_statement(
         "ALTER TABLE messages DROP CONSTRAINT messages_conversation_id_fkey, "
         "ADD FOREIGN KEY (conversation_id) REFERENCES conversations ON DELETE RESTRICT"
     )
-    store.execute("CREATE TABLE store.pins (chat uuid)")
+    store.execute("CREATE TABLE store.pins (chat uuid REFERENCES conversations ON DELETE RESTRICT)")
+    store.execute("INSERT INTO store.pins SELECT id FROM conversations")
     store.execute(
         "CREATE FUNCTION store.slow() RETURNS trigger LANGUAGE plpgsql AS $$ "
         "DECLARE ends timestamptz := clock_timestamp() + interval '100 ms'; "
         "BEGIN WHILE clock_timestamp() < ends LOOP END LOOP; RETURN NULL; END $$"
     )
-    store.execute("CREATE TRIGGER slow BEFORE DELETE ON pins FOR EACH STATEMENT EXECUTE FUNCTION store.slow()")
-    store.execute("ALTER TABLE pins ADD FOREIGN KEY (chat) REFERENCES conversations ON DELETE RESTRICT")
-    _embrace(store, policy, monkeypatch, threads, ids, "messages WHERE conversation_id")
+    store.execute("CREATE TRIGGER slow BEFORE DELETE ON messages FOR EACH STATEMENT EXECUTE FUNCTION store.slow()")
+    _embrace(store, policy, monkeypatch, threads, ids, "pins WHERE chat")
 
 
 def _embrace(
