@@ -166,14 +166,11 @@ def test_shipped_floor_range_and_training(policy: Policy) -> None:
 def test_shipped_feedback(policy: Policy) -> None:
     """Feedback is kept five years, bug reports from before the terms thirty days; a survey carries no transcript."""
     every, early = policy.feedback
-    assert (every.kinds, str(every.period), every.submitted_before) == (
-        {"thumbs", "survey", "bug_report"},
-        "5 years",
-        None,
-    )
-    assert (early.kinds, str(early.period)) == ({"bug_report"}, "30 days")
+    assert every.kinds == frozenset({"thumbs", "survey", "bug_report"})
+    assert (str(every.period), every.submitted_before) == ("5 years", None)
+    assert (early.kinds, str(early.period)) == (frozenset({"bug_report"}), "30 days")
     assert early.submitted_before == datetime(2025, 10, 17, tzinfo=UTC)
-    assert policy.feedback_without_transcript == {"survey"}
+    assert policy.feedback_without_transcript == frozenset({"survey"})
 
 
 def test_entire_is_one_line_with_its_warning(policy: Policy) -> None:
@@ -531,7 +528,7 @@ def test_instants_past_the_calendar(old: str, new: str, key: str) -> None:
 def test_classes_stand_for_their_plans(written: str) -> None:
     """A class, alone or in a list, means its plans."""
     policy = parse(rule_with(f"{{ any_plan = {written} }}"))
-    assert policy.rules[0].when.any_plan == {"free", "pro"}
+    assert policy.rules[0].when.any_plan == frozenset({"free", "pro"})
 
 
 def test_periods_are_read() -> None:
