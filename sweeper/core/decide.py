@@ -88,6 +88,7 @@ class Case:
     known: History | None
     plans: frozenset[str | None] = frozenset()
     doubts: list[Doubt] = field(default_factory=list)
+    epochs: dict[str, Epoch | None] = field(default_factory=dict)
 
     @property
     def conversation(self) -> Conversation:
@@ -99,11 +100,16 @@ class Case:
         return stored if isinstance(stored, datetime) and self.policy.plausible.holds(stored) else None
 
     def epoch(self, purpose: str) -> Epoch | None:
-        """The retention epoch that holds the last activity, if any."""
+        """The retention epoch that holds the last activity, if any; several rules ask for the same."""
+        if purpose not in self.epochs:
+            self.epochs[purpose] = self._epoch(purpose)
+        return self.epochs[purpose]
+
+    def _epoch(self, purpose: str) -> Epoch | None:
         last = self.believed(self.conversation.last_activity_at)
-        return (
-            self.known.epoch_at(purpose, View.RETENTION, last) if self.known is not None and last is not None else None
-        )
+        if self.known is None or last is None:
+            return None
+        return self.known.epoch_at(purpose, View.RETENTION, last)
 
     def anchor(self, anchor: Anchor, rule: Rule) -> datetime | None:
         """The instant from which a period of the rule runs, if it is set and plausible."""
@@ -270,9 +276,10 @@ def _rulings(case: Case) -> Iterator[Ruling]:
 
 
 def _applies(rule: Rule, case: Case) -> bool:
-    return all(condition(case) for condition in conditions(rule)) and not any(
-        _applies(case.policy.by_name[other], case) for other in rule.when.unless
-    )
+    for condition in conditions(rule):  # a plain loop: it is the innermost one of every sweep
+        if not condition(case):
+            return False
+    return not rule.when.unless or not any(_applies(case.policy.by_name[other], case) for other in rule.when.unless)
 
 
 Condition = Callable[[Case], bool]

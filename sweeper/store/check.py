@@ -1,9 +1,13 @@
-"""Everything that could keep a sweep from doing its work, listed at once, each with what mends it.
+"""Whether this store can be swept: every fault and hazard at once, each with the statement or setting that mends it.
 
-The law of this file: a bad store is described, never raised; a check only reads. Checks are a table, running them a loop.
+The law of this file: it changes nothing, and a finding never hides another.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
@@ -11,220 +15,428 @@ from sqlalchemy.exc import DBAPIError
 from sweeper.clock import Clock
 from sweeper.core.instant import rfc3339
 from sweeper.core.policy import Policy
-from sweeper.store import hazards
-from sweeper.store.contract import ALIKE, missing
-from sweeper.store.database import Database, is_gone, reason
-from sweeper.store.finding import Finding, Level, fault, ok, warning
-from sweeper.store.indexes import indexes
-from sweeper.store.migrate import HEAD
-from sweeper.store.named import named
-from sweeper.store.privileges import further, privileges
-from sweeper.store.scene import Scene, look, quoted_if_odd
-from sweeper.store.statement import statement
+from sweeper.errors import ConfigurationError
+from sweeper.settings import Settings
+from sweeper.store import contract as contracts
+from sweeper.store import migrate
+from sweeper.store.contract import TABLES, Contract, Key
+from sweeper.store.database import Database, reason
+from sweeper.store.family import Branch, branches, ways_back
+from sweeper.store.statement import quoted, statement
 
-__all__ = ["Finding", "Level", "check"]
+OLDEST_SERVER = 130_000
 
-OLDEST = 140_000
-"""The oldest server version that the statements run on."""
-OWN_TRIGGERS = (
-    ("erasure_orders", "record"),
-    ("events", "insert_only"),
-    ("legal_holds", "fence"),
-    ("legal_holds", "record"),
-    ("tombstones", "insert_only"),
-)
-"""What guards holds and evidence."""
-JOINED = (
-    ("plan_changes", "account_id", "accounts"),
-    ("consent_events", "account_id", "accounts"),
-    ("conversations", "account_id", "accounts"),
-    ("feedback", "account_id", "accounts"),
-    ("messages", "conversation_id", "conversations"),
-    ("attachments", "conversation_id", "conversations"),
-    ("feedback", "conversation_id", "conversations"),
-)
-"""Columns that are joined to another relation's id."""
+
+class Level(StrEnum):
+    """How bad a finding is: a fault stops or endangers a sweep, a warning makes it slow or needs a look."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAULT = "fault"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found about one subject, and what mends it (empty where nothing needs to be)."""
+
+    level: Level
+    subject: str
+    text: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What the checks look at; `contract` is None where the store does not fulfil it."""
+
+    connection: Connection
+    settings: Settings
+    policy: Policy
+    clock: Clock
+    types: Mapping[str, Mapping[str, str]]
+    kinds: Mapping[str, str]
+    contract: Contract | None
+    revision: str | None
+
+    def rows(self, name: str, **parameters: Any) -> Sequence[Any]:
+        """The rows of one of the statements for checks."""
+        return self.connection.execute(statement(name), parameters).all()
+
+    @property
+    def family(self) -> tuple[Branch, ...]:
+        """The tables whose rows go with a conversation."""
+        return branches(self.contract.conversations) if self.contract else ()
+
+    @property
+    def oids(self) -> list[int]:
+        """All tables that a purge deletes from."""
+        if self.contract is None:
+            return []
+        feedback = [self.contract.feedback.oid] if self.contract.feedback else []
+        return [self.contract.conversations.oid, *feedback, *{branch.key.oid for branch in self.family}]
 
 
 def check(database: Database, policy: Policy, clock: Clock) -> list[Finding]:
-    """All findings about a store, in the order of the table of checks.
+    """All findings about the store of the settings.
 
     Raises:
         DBAPIError: the database cannot be reached.
     """
+    revision = database.within(lambda connection: _revision(connection))
     with database.transaction() as connection:
-        scene = look(connection, database.settings, policy, clock)
-    return [finding for subject, checked in CHECKS.items() for finding in _run(database, scene, subject, checked)]
+        types, kinds = contracts.relations(connection, database.settings.store.schema_name)
+        contract, faults = _contract(connection, database.settings, policy, types)
+        subject = Subject(connection, database.settings, policy, clock, types, kinds, contract, revision)
+        return [*(finding for look in CHECKS for finding in look(subject)), *faults]
 
 
-Check = Callable[[Scene, Connection], Iterable[Finding]]
+def _revision(connection: Connection) -> str | None:
+    if not connection.execute(statement("check_own_revision")).scalar_one():
+        return None
+    found: str | None = connection.execute(statement("check_revision")).scalar_one_or_none()
+    return found
 
 
-def _run(database: Database, scene: Scene, subject: str, checked: Check) -> list[Finding]:
-    """The findings of one check, in a transaction of its own: what fails hides nothing else."""
+def _contract(
+    connection: Connection, settings: Settings, policy: Policy, types: Mapping[str, Mapping[str, str]]
+) -> tuple[Contract | None, list[Finding]]:
+    faults = [
+        Finding(Level.FAULT, "contract", fault, "add it, for instance in a view of that name")
+        for fault in contracts.faults(types, settings.store.schema_name, policy)
+    ]
+    if faults:
+        return None, faults
     try:
-        with database.transaction() as connection:
-            return list(checked(scene, connection))
+        with connection.begin_nested():
+            return contracts.read(connection, settings, policy), []
     except DBAPIError as error:
-        if is_gone(error):
-            raise
-        text = f"this could not be looked at: {reason(error)}."
-        return [warning(subject, text, "mend the other findings, then run `sweeper check` again.")]
+        return None, [Finding(Level.FAULT, "purge", f"the tables cannot be looked at: {reason(error)}", "see [purge]")]
+    except ConfigurationError as error:
+        return None, [Finding(Level.FAULT, "purge", str(error), "see [purge] in the settings")]
 
 
-def server(scene: Scene, _: Connection) -> Iterator[Finding]:
-    """The server, its version, and whether it lets the session write."""
-    session = scene.session
-    if session.version_number < OLDEST:
-        text = f"the server is PostgreSQL {session.version}, which is too old."
-        yield fault("server", text, f"Use PostgreSQL {OLDEST // 10_000} or later.")
-    else:
-        yield ok("server", f"PostgreSQL {session.version}, database {session.database}, role {session.role}.")
-    if session.standby:
-        yield fault(
-            "server", "this is a standby: nothing can be purged in it.", "SWEEPER_DATABASE_URL: name the primary."
+def _server(subject: Subject) -> Iterator[Finding]:
+    found = subject.rows("check_session")[0]
+    yield Finding(Level.OK, "server", f"PostgreSQL {found.version}, database {found.database}, role {found.role}")
+    if found.version_number < OLDEST_SERVER:
+        yield Finding(Level.FAULT, "server", f"PostgreSQL {found.version} is older than 13", "upgrade the server")
+    if found.standby or found.read_only:
+        yield Finding(Level.FAULT, "server", "the server or the role is read-only", "connect to the primary")
+    if found.replication_role != "origin":
+        yield Finding(
+            Level.FAULT,
+            "server",
+            f"session_replication_role is {found.replication_role}: foreign keys do not fire, children would be orphaned",
+            f"ALTER ROLE {found.role} RESET session_replication_role",
         )
-    elif session.read_only:
-        yield fault(
-            "default_transaction_read_only",
-            "transactions are read-only: nothing can be purged.",
-            f"ALTER ROLE {scene.role} SET default_transaction_read_only = off;",
-        )
-    if session.replication_role != "origin":
-        yield fault(
-            "session_replication_role",
-            f"session_replication_role is {session.replication_role}: foreign keys and guards do not work.",
-            f"ALTER ROLE {scene.role} SET session_replication_role = origin;",
+    limit = subject.settings.database.lock_timeout_ms
+    if limit >= found.deadlock_timeout_ms:
+        yield Finding(
+            Level.FAULT,
+            "lock_timeout",
+            f"[database] lock_timeout_ms {limit} is not below deadlock_timeout {found.deadlock_timeout_ms} ms: an application "
+            "could be made the victim of a deadlock",
+            f"set [database] lock_timeout_ms below {found.deadlock_timeout_ms}",
         )
 
 
-def timeouts(scene: Scene, _: Connection) -> Iterator[Finding]:
-    """Whether the sweeper yields before PostgreSQL calls an application the victim of a deadlock."""
-    ours, theirs = scene.settings.database.lock_timeout_ms, scene.session.deadlock_timeout_ms
-    if theirs <= ours:
-        text = f"deadlock_timeout of the server ({theirs} ms) is not above lock_timeout_ms ({ours} ms)."
-        yield fault("lock_timeout_ms", text, f"[database] lock_timeout_ms = {max(theirs // 2, 1)}")
-
-
-def own_tables(scene: Scene, connection: Connection) -> Iterator[Finding]:
-    """The sweeper's own tables, their revision, and the triggers that guard them."""
-    if "schema_version" not in scene.own:
-        yield fault("sweeper tables", "the sweeper's own tables are missing.", "sweeper migrate")
-        return
-    if "schema_version" in scene.readable:
-        found = connection.execute(statement("check_revision")).scalar_one_or_none()
-        if found == HEAD:
-            yield ok("sweeper tables", f"revision {found}.")
-        else:
-            yield fault(
-                "sweeper tables", f"the sweeper's own tables are at revision {found}, not {HEAD}.", "sweeper migrate"
-            )
-    fires = {(row.table, row.trigger): row.fires for row in connection.execute(statement("check_own_triggers"))}
-    for table, trigger in OWN_TRIGGERS:
-        if table not in scene.own:
-            yield fault(
-                "sweeper tables", f"sweeper.{table} is missing.", "restore it from a backup of the schema sweeper."
-            )
-        elif not fires.get((table, trigger)):
-            is_off = (table, trigger) in fires
-            yield fault(
-                f"trigger {trigger}",
-                f"the trigger {trigger} of sweeper.{table} is {'switched off' if is_off else 'missing'}.",
-                f"ALTER TABLE sweeper.{table} ENABLE TRIGGER {trigger};"
-                if is_off
-                else "restore it from the first revision in sweeper/store/migrations.",
-            )
-
-
-def contract(scene: Scene, _: Connection) -> Iterator[Finding]:
-    """The seven relations with their columns and types, and the further columns that the policy reads."""
-    lacking = [(text, "offer it in the table, or through a view.") for text in missing(scene.types, scene.schema)]
-    for relation in ("accounts", "conversations"):
-        for column in further(scene.policy, relation):
-            if relation in scene.types and column not in scene.types[relation]:
-                text = f"column {scene.schema}.{relation}.{column} is missing (the policy reads it)"
-                lacking.append((text, f"offer it in {scene.schema}.{relation}, or mend the policy."))
-    for text, remedy in lacking:
-        yield fault("contract", f"{text}.", remedy)
-    if not lacking:
-        yield ok("contract", f"{scene.schema} offers all seven relations.")
-
-
-def places(scene: Scene, _: Connection) -> Iterator[Finding]:
-    """The physical tables that the settings name."""
-    yield from scene.astray
-    if scene.root:
-        yield ok("[purge] table", f"conversations are purged from {scene.root.table}.")
-
-
-def joins(scene: Scene, _: Connection) -> Iterator[Finding]:
-    """Columns that are joined and have different types."""
-    for relation, column, other in JOINED:
-        found, wanted = scene.types.get(relation, {}).get(column), scene.types.get(other, {}).get("id")
-        if found and wanted and not _alike(found, wanted):
-            name = scene.relations[relation].name
-            yield fault(
-                f"type {name}.{column}",
-                f"{name}.{column} is {found}, {scene.relations[other].name}.id is {wanted}.",
-                f"ALTER TABLE {name} ALTER COLUMN {column} TYPE {wanted} USING {column}::{wanted};"
-                if scene.relations[relation].is_table
-                else f"give {column} the type {wanted} in the view {name}.",
-            )
-    root, offered = scene.root, scene.types.get("conversations", {}).get("id")
-    if root and offered and not _alike(root.type, offered):
-        text = (
-            f"{root.table}.{quoted_if_odd(root.key)} is {root.type}, the relation conversations offers id as {offered}."
+def _clock(subject: Subject) -> Iterator[Finding]:
+    now, database_now = subject.clock.now(), subject.clock.database_now(subject.connection)
+    apart, limit = abs((now - database_now).total_seconds()), subject.settings.guards.clock_tolerance_seconds
+    if apart > limit:
+        yield Finding(
+            Level.FAULT,
+            "clock",
+            f"here it is {rfc3339(now)}, in the database {rfc3339(database_now)}: {apart:.0f} s apart, the limit is {limit} s",
+            "mend the wrong clock",
         )
-        yield fault("type [purge] key", text, f"offer id as {root.type} in {scene.schema}.conversations.")
 
 
-def _alike(one: str, other: str) -> bool:
-    return one == other or any({one, other} <= group for group in ALIKE.values())
+def _policy(subject: Subject) -> Iterator[Finding]:
+    yield Finding(Level.OK, "policy", f"{subject.policy.name!r}, digest {subject.policy.digest}")
 
 
-def clocks(scene: Scene, connection: Connection) -> Iterator[Finding]:
-    """This machine's clock against the database's."""
-    guards, here, there = scene.settings.guards, scene.clock.now(), scene.clock.database_now(connection)
-    apart = abs((here - there).total_seconds())
-    text = f"this machine's clock says {rfc3339(here)}, the database's {rfc3339(there)}, {apart:.0f} s apart."
-    if apart <= guards.clock_tolerance_seconds:
-        yield ok("clock", text)
-    else:
-        say = fault if guards.clock else warning
-        yield say("clock", text, "mend the wrong clock, or raise [guards] clock_tolerance_seconds.")
+def _own_tables(subject: Subject) -> Iterator[Finding]:
+    unread = subject.revision is None and any(row.table == "schema_version" for row in subject.rows("check_own"))
+    if subject.revision != migrate.HEAD and not unread:
+        state = "missing" if subject.revision is None else f"at revision {subject.revision}, not {migrate.HEAD}"
+        yield Finding(Level.FAULT, "schema sweeper", f"the sweeper's own tables are {state}", "sweeper migrate")
+    for row in subject.rows("check_own_triggers"):
+        if not row.fires:
+            yield Finding(
+                Level.FAULT,
+                f"sweeper.{row.table}",
+                f"its trigger {row.trigger} is switched off, and with it what it protects",
+                f"ALTER TABLE sweeper.{row.table} ENABLE TRIGGER {row.trigger}",
+            )
 
 
-def policy(scene: Scene, _: Connection) -> Iterator[Finding]:
-    """Which policy this is."""
-    yield ok("policy", f"{scene.policy.name}, digest {scene.policy.digest}.")
-
-
-def objects(scene: Scene, connection: Connection) -> Iterator[Finding]:
-    """Attachments while nothing says where objects may be removed."""
-    readable = "uri" in scene.types.get("attachments", {})
-    if not scene.settings.objects.prefixes and readable and connection.execute(statement("check_objects")).scalar_one():
-        text = "attachments exist and [objects] prefixes is empty, so that whatever object a URI names may be removed."
-        yield warning("[objects] prefixes", text, '[objects] prefixes = ["s3://bucket/"]')
-
-
-CHECKS: Mapping[str, Check] = {
-    "server": server,
-    "timeouts": timeouts,
-    "sweeper tables": own_tables,
-    "contract": contract,
-    "[purge]": places,
-    "privileges": privileges,
-    "join types": joins,
-    "indexes": indexes,
-    "triggers": hazards.triggers,
-    "rules": hazards.rules,
-    "keys": hazards.keys,
-    "disabled keys": hazards.disabled,
-    "row security": hazards.security,
-    "children": hazards.children,
-    "clock": clocks,
-    "policy": policy,
-    "[objects]": objects,
-    "holds and orders": named,
+OWN_NEEDS = {
+    "schema_version": ("SELECT",),
+    "runs": ("SELECT", "INSERT", "UPDATE"),
+    "lease": ("SELECT", "INSERT", "UPDATE"),
+    "object_purges": ("SELECT", "INSERT", "UPDATE"),
+    "tombstones": ("SELECT", "INSERT"),
+    "events": ("SELECT", "INSERT"),
+    "legal_holds": ("SELECT",),
+    "erasure_orders": ("SELECT",),
 }
-"""The checks in the order in which they are shown."""
+
+
+def _privileges(subject: Subject) -> Iterator[Finding]:
+    """What the role may not do and a run needs; the referential triggers of a cascade run as the tables' owners."""
+    role = subject.rows("check_session")[0].role
+    needs = list(dict.fromkeys(_needs(subject)))
+    asked = [
+        {"number": number, "oid": oid, "privilege": privilege, "columns": []}
+        for number, (oid, _, privilege) in enumerate(needs)
+    ]
+    schemas = {oid for oid, _, _ in needs}
+    for row in subject.rows("check_schemas", oids=sorted(schemas)):
+        yield Finding(
+            Level.FAULT,
+            f"schema {row.schema}",
+            f"role {role} may not use it",
+            f"GRANT USAGE ON SCHEMA {row.schema} TO {role}",
+        )
+    for row in subject.rows("check_privileges", needs=json.dumps(asked)):
+        _, table, privilege = needs[row.number]
+        yield Finding(
+            Level.FAULT, table, f"role {role} lacks {privilege} on {table}", f"GRANT {privilege} ON {table} TO {role}"
+        )
+
+
+def _needs(subject: Subject) -> Iterator[tuple[int, str, str]]:
+    own = {row.table: row.oid for row in subject.rows("check_own")}
+    for table, privileges in OWN_NEEDS.items():
+        if table in own:
+            yield from ((own[table], f"sweeper.{table}", privilege) for privilege in privileges)
+    for row in subject.rows(
+        "check_relations", schema=subject.settings.store.schema_name, relations=list(contracts.CONTRACT)
+    ):
+        yield row.oid, row.name, "SELECT"
+    if subject.contract is None:
+        return
+    for root in (subject.contract.conversations, subject.contract.feedback):
+        if root is not None:
+            yield from ((root.oid, root.table, p) for p in ("SELECT", "DELETE", f"UPDATE ({quoted(root.key)})"))
+    for branch in subject.family:
+        yield branch.key.oid, branch.table, "SELECT"
+        yield branch.key.oid, branch.table, f"UPDATE ({quoted(branch.key.columns[0])})"
+        if branch.key.action == "explicit":
+            yield branch.key.oid, branch.table, "DELETE"
+
+
+SEARCHED: tuple[tuple[str, tuple[str, ...], str], ...] = (
+    ("conversations", ("account_id", "last_activity_at"), ""),
+    ("conversations", ("account_id", "deleted_at"), "deleted_at IS NOT NULL"),
+    ("conversations", ("account_id", "last_activity_at"), "incognito"),
+    ("conversations", ("account_id", "last_activity_at"), "zero_retention"),
+    ("plan_changes", ("account_id",), ""),
+    ("consent_events", ("account_id",), ""),
+    ("messages", ("conversation_id",), ""),
+    ("attachments", ("conversation_id",), ""),
+    ("attachments", ("uri",), ""),
+    ("feedback", ("kind", "submitted_at"), ""),
+)
+"""The searches of the proposing and reading statements: relation, columns in order, predicate of a partial index."""
+
+
+def _indexes(subject: Subject) -> Iterator[Finding]:
+    yield from _key_indexes(subject)
+    schema = subject.settings.store.schema_name
+    relations = {
+        row.relation: row
+        for row in subject.rows("check_relations", schema=schema, relations=list(contracts.CONTRACT))
+        if row.kind in TABLES
+    }
+    indexes = subject.rows("check_indexes", oids=[row.oid for row in relations.values()])
+    for relation, columns, predicate in SEARCHED:
+        if relation in relations and not _is_indexed(indexes, relations[relation].oid, columns, predicate):
+            where = f" WHERE {predicate}" if predicate else ""
+            yield Finding(
+                Level.WARNING,
+                relations[relation].name,
+                f"is searched by ({', '.join(columns)}){where} without an index: the table would be read whole",
+                f"CREATE INDEX CONCURRENTLY ON {relations[relation].name} ({', '.join(columns)}){where}",
+            )
+
+
+def _key_indexes(subject: Subject) -> Iterator[Finding]:
+    indexes = subject.rows("check_indexes", oids=subject.oids)
+    for branch in subject.family:
+        if not _is_indexed(indexes, branch.key.oid, branch.key.columns, ""):
+            columns = ", ".join(quoted(column) for column in branch.key.columns)
+            yield Finding(
+                Level.WARNING,
+                branch.table,
+                f"{branch.key.name} ({columns}) has no index: every batch would read the whole table",
+                f"CREATE INDEX CONCURRENTLY ON {branch.table} ({columns})",
+            )
+
+
+def _is_indexed(indexes: Sequence[Any], oid: int, columns: Sequence[str], predicate: str) -> bool:
+    """Whether an index begins with the columns (in any order for equality) and has that predicate."""
+    wanted = predicate.replace(" ", "").lower()
+    return any(
+        index.oid == oid
+        and set(index.columns[: len(columns)]) == set(columns)
+        and index.predicate.strip("()").replace(" ", "").lower() == wanted
+        for index in indexes
+    )
+
+
+def _hazards(subject: Subject) -> Iterator[Finding]:
+    """What makes a delete do less, or more, than it says."""
+    for row in subject.rows("check_triggers", oids=subject.oids):
+        yield Finding(
+            Level.WARNING,
+            row.table,
+            f"trigger {row.trigger} runs before each DELETE and may keep rows back; conversations with such rows are kept "
+            "and counted as failed",
+            f"make sure that {row.trigger} returns OLD",
+        )
+    for row in subject.rows("check_rules", oids=subject.oids):
+        yield Finding(
+            Level.WARNING, row.table, f"rule {row.rule} rewrites DELETE", f"DROP RULE {row.rule} ON {row.table}"
+        )
+    for row in subject.rows("check_touched", oids=subject.oids):
+        if row.secured:
+            yield Finding(
+                Level.FAULT,
+                row.name,
+                "row-level security applies to this role: statements are refused rather than shown a part of the rows",
+                f"ALTER ROLE {subject.rows('check_session')[0].role} BYPASSRLS",
+            )
+    for row in subject.rows("check_disabled", oids=subject.oids):
+        yield Finding(
+            Level.FAULT,
+            row.table,
+            f"the trigger of foreign key {row.key} is switched off: children would be orphaned",
+            f"ALTER TABLE {row.table} ENABLE TRIGGER ALL",
+        )
+
+
+ACTIONS = {"n": "SET NULL", "d": "SET DEFAULT", "r": "RESTRICT", "a": "NO ACTION"}
+
+
+def _keys(subject: Subject) -> Iterator[Finding]:
+    for branch in subject.family:
+        yield from _key(branch.key)
+    for branch in ways_back(subject.contract.conversations) if subject.contract else ():
+        yield Finding(
+            Level.WARNING,
+            branch.table,
+            f"{branch.key.name} leads from one conversation to another with ON DELETE CASCADE: a conversation that others point "
+            "to is kept and counted as failed",
+            f"give {branch.key.name} ON DELETE SET NULL",
+        )
+
+
+def _key(key: Key) -> Iterator[Finding]:
+    action = ACTIONS.get(key.stored_action)
+    if action in ("SET NULL", "SET DEFAULT"):
+        yield Finding(
+            Level.WARNING,
+            key.table,
+            f"{key.name} is ON DELETE {action}: rows would stay behind, so the purge deletes them itself first",
+            f"give {key.name} ON DELETE CASCADE",
+        )
+    elif action:
+        yield Finding(
+            Level.WARNING,
+            key.table,
+            f"{key.name} is ON DELETE {action}: the purge deletes its rows itself first, which is slower",
+            f"give {key.name} ON DELETE CASCADE",
+        )
+
+
+def _keyless(subject: Subject) -> Iterator[Finding]:
+    """Tables that look like children of a conversation and would be left with orphans."""
+    if subject.contract is None:
+        return
+    names = {"conversationid"} | {
+        column.replace("_", "").lower()
+        for branch in subject.family
+        if branch.is_direct
+        for column in branch.key.columns
+    }
+    relations = subject.rows(
+        "check_relations", schema=subject.settings.store.schema_name, relations=list(contracts.CONTRACT)
+    )
+    feedback = [row.oid for row in relations if row.relation == "feedback"]
+    known = [*subject.oids, *feedback]
+    rows = subject.rows(
+        "check_unkeyed", schema=subject.settings.store.schema_name, oids=subject.oids, known=known, names=sorted(names)
+    )
+    for row in rows:
+        yield Finding(
+            Level.WARNING,
+            row.table,
+            f"column {row.column} looks like a conversation's key but has no foreign key: its rows would be orphaned",
+            f'[[purge.children]] table = "{row.setting}" key = "{row.column}"',
+        )
+
+
+def _feedback(subject: Subject) -> Iterator[Finding]:
+    if subject.contract is not None and subject.contract.feedback is None and subject.policy.feedback:
+        yield Finding(
+            Level.WARNING,
+            "feedback",
+            "the relation is a view and its table is not named: feedback that is due cannot be purged",
+            '[purge.feedback] table = "…"',
+        )
+
+
+def _objects(subject: Subject) -> Iterator[Finding]:
+    if subject.contract is None or subject.settings.objects.prefixes:
+        return
+    try:
+        with subject.connection.begin_nested():
+            named = subject.rows("check_objects")[0][0]
+    except DBAPIError:
+        return  # the missing privilege, or the row security, is a finding of its own
+    if named:
+        yield Finding(
+            Level.WARNING,
+            "objects",
+            "attachments name objects and [objects] prefixes is empty: whatever an attachment names may be removed",
+            '[objects] prefixes = ["s3://bucket/"]',
+        )
+
+
+JOINED = (
+    ("accounts", "id", "conversations", "account_id"),
+    ("accounts", "id", "plan_changes", "account_id"),
+    ("accounts", "id", "consent_events", "account_id"),
+    ("conversations", "id", "messages", "conversation_id"),
+    ("conversations", "id", "attachments", "conversation_id"),
+)
+
+
+def _types(subject: Subject) -> Iterator[Finding]:
+    for left, key, right, column in JOINED:
+        one, other = subject.types.get(left, {}).get(key), subject.types.get(right, {}).get(column)
+        if one and other and one != other:
+            yield Finding(
+                Level.FAULT,
+                f"{right}.{column}",
+                f"is {other}, but {left}.{key} is {one}: they cannot be joined by an index",
+                f"give both one type, for instance with a cast in a view and an index on it: {one}",
+            )
+
+
+CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
+    _server,
+    _clock,
+    _policy,
+    _own_tables,
+    _privileges,
+    _indexes,
+    _hazards,
+    _keys,
+    _keyless,
+    _feedback,
+    _objects,
+    _types,
+)

@@ -15,7 +15,7 @@ from sweeper.core.instant import Stored
 from sweeper.core.model import Account, ConsentEvent, Conversation, Facts, Feedback, Hold, Message, Order, PlanChange
 from sweeper.core.policy import Policy
 from sweeper.store.contract import Contract
-from sweeper.store.statement import statement
+from sweeper.store.statement import array, statement
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Reader:
 
     def conversations(self, connection: Connection, ids: Sequence[str]) -> dict[str, Facts]:
         """The facts of the conversations that are still there, by id."""
-        rows = connection.execute(self._statement("facts_conversations", "conversation"), {"ids": list(ids)}).all()
+        rows = connection.execute(self._statement("facts_conversations", "conversation"), {"ids": array(ids)}).all()
         accounts = self.accounts(connection, {row.account_id for row in rows if row.account_id is not None})
         names = [(row.account_id, row.id) for row in rows]
         holds = _Holds.read(connection, names)
@@ -46,7 +46,7 @@ class Reader:
 
     def accounts(self, connection: Connection, ids: Iterable[str]) -> dict[str, Account]:
         """The accounts with their whole histories, by id."""
-        asked = {"ids": sorted(ids)}
+        asked = {"ids": array(sorted(ids))}
         plans: dict[str, list[PlanChange]] = defaultdict(list)
         for row in connection.execute(self._statement("facts_plan_changes"), asked):
             plans[row.account_id].append(PlanChange(row.id, row.effective_at, row.plan))
@@ -64,7 +64,7 @@ class Reader:
 
     def feedback(self, connection: Connection, ids: Sequence[str]) -> dict[str, FeedbackFacts]:
         """The facts of the feedback rows that are still there, by id."""
-        rows = connection.execute(self._statement("facts_feedback"), {"ids": list(ids)}).all()
+        rows = connection.execute(self._statement("facts_feedback"), {"ids": array(ids)}).all()
         names = [(row.account_id, row.conversation_id) for row in rows]
         holds = _Holds.read(connection, names)
         orders = _orders(connection, names)
@@ -85,7 +85,7 @@ class Reader:
         return [Message(row.id, row.author, row.created_at) for row in rows]
 
     def _message_counts(self, connection: Connection, ids: Sequence[str]) -> Mapping[str, tuple[Stored, int]]:
-        rows = connection.execute(self._statement("facts_messages"), {"ids": list(ids)})
+        rows = connection.execute(self._statement("facts_messages"), {"ids": array(ids)})
         return {row.conversation_id: (row.latest_user_message_at, row.messages) for row in rows}
 
     def _statement(self, name: str, further: str | None = None) -> TextClause:

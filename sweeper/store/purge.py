@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 from sweeper.errors import SweeperError
 from sweeper.store.contract import Contract, Physical
 from sweeper.store.family import Branch, branches, ways_back
-from sweeper.store.statement import quoted, statement
+from sweeper.store.statement import array, quoted, statement
 
 
 class MismatchError(SweeperError):
@@ -33,6 +33,7 @@ class FenceBusyError(SweeperError):
     """A placement of a legal hold has not ended yet; nothing was purged while it lasts."""
 
 
+Asked = Mapping[str, str | list[str]]
 LEAST_SECONDS = 0.05
 """A DELETE is not begun with less patience than this."""
 
@@ -84,7 +85,7 @@ def lock(connection: Connection, table: Physical, ids: Sequence[str], *, waiting
     """The ids whose physical rows are now locked; others' locks are left out, or waited for up to lock_timeout."""
     name = "lock_waiting" if waiting else "lock"
     rows = connection.execute(
-        statement(name, table=table.table, key=quoted(table.key), type=table.type), {"ids": list(ids)}
+        statement(name, table=table.table, key=quoted(table.key), type=table.type), {"ids": array(ids)}
     )
     return [row.id for row in rows]
 
@@ -94,7 +95,7 @@ def still_there(connection: Connection, table: Physical, ids: Sequence[str]) -> 
     if not ids:
         return set()
     rows = connection.execute(
-        statement("still_there", table=table.table, key=quoted(table.key), type=table.type), {"ids": list(ids)}
+        statement("still_there", table=table.table, key=quoted(table.key), type=table.type), {"ids": array(ids)}
     )
     return {row.id for row in rows}
 
@@ -112,7 +113,7 @@ def delete(
         SlowError: the batch must be smaller.
         ChildrenLockedError: a single conversation has children that others hold locked.
     """
-    root, asked = contract.conversations, {"ids": list(ids)}
+    root, asked = contract.conversations, {"ids": array(ids)}
     family = branches(root)
     connection.execute(
         statement("remember_objects", conversation=contract.type("attachments", "conversation_id")),
@@ -146,7 +147,7 @@ def delete_strays(connection: Connection, contract: Contract, ids: Sequence[str]
     """Delete what was inserted meanwhile under purged conversations in tables that no foreign key guards; returns how many."""
     return sum(
         connection.execute(
-            statement("delete_children", table=branch.table, condition=branch.condition), {"ids": list(ids)}
+            statement("delete_children", table=branch.table, condition=branch.condition), {"ids": array(ids)}
         ).rowcount
         for branch in branches(contract.conversations)
         if branch.key.declared
@@ -161,7 +162,7 @@ def count_children(connection: Connection, root: Physical, ids: Sequence[str]) -
         if len(branch.path) == 1:
             tables.setdefault(branch.table, []).append(branch)
     for table, over in tables.items():
-        for row in connection.execute(_counting(root, table, over), {"ids": list(ids)}):
+        for row in connection.execute(_counting(root, table, over), {"ids": array(ids)}):
             found[row.id][table] = row.children
     return found
 
@@ -190,7 +191,7 @@ def _bound(connection: Connection, ids: Sequence[str], patience: Patience) -> No
     )
 
 
-def _lock_children(connection: Connection, family: Sequence[Branch], asked: Mapping[str, list[str]]) -> None:
+def _lock_children(connection: Connection, family: Sequence[Branch], asked: Asked) -> None:
     for branch in family:
         counts = connection.execute(
             statement("lock_children", table=branch.table, condition=branch.condition), asked
@@ -201,7 +202,7 @@ def _lock_children(connection: Connection, family: Sequence[Branch], asked: Mapp
 
 def _delete_exactly(connection: Connection, table: Physical, ids: Sequence[str]) -> None:
     rows = connection.execute(
-        statement("delete", table=table.table, key=quoted(table.key), type=table.type), {"ids": list(ids)}
+        statement("delete", table=table.table, key=quoted(table.key), type=table.type), {"ids": array(ids)}
     )
     deleted = sorted(row.id for row in rows)
     if deleted != sorted(ids):
@@ -211,7 +212,7 @@ def _delete_exactly(connection: Connection, table: Physical, ids: Sequence[str])
         )
 
 
-def _refuse_strangers(connection: Connection, root: Physical, asked: Mapping[str, list[str]]) -> None:
+def _refuse_strangers(connection: Connection, root: Physical, asked: Asked) -> None:
     """Other conversations (or their children) must not go because they point into the batch."""
     for branch in ways_back(root):
         names = {"table": branch.table, "condition": branch.condition, "own_condition": branch.own_condition}
@@ -225,7 +226,7 @@ def _refuse_strangers(connection: Connection, root: Physical, asked: Mapping[str
 Places = list[tuple[Branch, list[str], list[str]]]
 
 
-def _places(connection: Connection, family: Sequence[Branch], asked: Mapping[str, list[str]]) -> Places:
+def _places(connection: Connection, family: Sequence[Branch], asked: Asked) -> Places:
     """Where rows lie that cannot be looked for by the record's key once their parents are gone."""
     found: Places = []
     for branch in family:
@@ -236,9 +237,7 @@ def _places(connection: Connection, family: Sequence[Branch], asked: Mapping[str
     return found
 
 
-def _refuse_left_behind(
-    connection: Connection, family: Sequence[Branch], asked: Mapping[str, list[str]], places: Places
-) -> None:
+def _refuse_left_behind(connection: Connection, family: Sequence[Branch], asked: Asked, places: Places) -> None:
     left = [
         branch.table
         for branch in family

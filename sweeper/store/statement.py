@@ -3,6 +3,8 @@
 What cannot be a parameter (a table, a column, a type) is written `$name` in the file and filled in, quoted, here.
 """
 
+import re
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from string import Template
@@ -32,3 +34,17 @@ def statement(name: str, **names: str) -> TextClause:
 def quoted(identifier: str) -> str:
     """An identifier, or a dotted pair of them, quoted."""
     return ".".join('"' + part.replace('"', '""') + '"' for part in identifier.split("."))
+
+
+_PLAIN = re.compile(r"[0-9A-Za-z_,-]+")
+_NULL = re.compile(r"(^|,)(null)?(,|$)", re.IGNORECASE)
+"""An element that an array's text form would read as NULL, or none at all."""
+
+
+def array(ids: Iterable[str]) -> str | list[str]:
+    """Ids as a parameter to be cast to an array: as one text where that needs no quoting, which is far quicker to send."""
+    listed = list(ids)
+    joined = ",".join(listed)
+    if _PLAIN.fullmatch(joined) and joined.count(",") == len(listed) - 1 and not _NULL.search(joined):
+        return "{" + joined + "}"
+    return listed

@@ -126,16 +126,9 @@ def test_due_to_the_microsecond(rule: str, zone: str, policy: Policy) -> None:
     """Under each rule a record is kept until a microsecond before its due and expired at it and after it, in every zone."""
     known, due = RULES[rule]
     assert zone
-    if rule != "zero_retention":  # a microsecond before its own last activity nothing has happened yet
-        assert outcome(decide(known, policy, due - TICK)) == (rule, due, False)
+    assert outcome(decide(known, policy, due - TICK)) == (rule, due, False)
     assert outcome(decide(known, policy, due)) == (rule, due, True)
     assert outcome(decide(known, policy, due + TICK)) == (rule, due, True)
-
-
-def test_zero_retention_is_due_at_its_last_activity(policy: Policy) -> None:
-    """What is zero-retention and last active a microsecond from now is not expired yet."""
-    known, due = RULES["zero_retention"]
-    assert outcome(decide(known, policy, due - TICK)) == ("zero_retention", due, False)
 
 
 @pytest.mark.parametrize("days", range(-1, 2))
@@ -351,10 +344,9 @@ def test_any_other_text_is_no_period(text: str) -> None:
     """Text is a period that prints as one, or is refused."""
     try:
         period = Period.parse(text)
-    except ValueError as error:
-        assert "is no period" in str(error)
-    else:
-        assert Period.parse(str(period)) == period
+    except ValueError:
+        return
+    assert Period.parse(str(period)) == period
 
 
 @pytest.mark.parametrize("text", ["", "30", "30days", "30  days", " 30 days", "30 days ", "-1 day", "1.5 days", "1e3 days",
@@ -377,8 +369,8 @@ def test_periods_past_every_calendar_are_forever(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["2026-01-01T00:00:00", "2026-01-01", "2026-01-01T25:00:00Z", "2026-02-30T00:00:00Z", "yesterday", "", "10000-01-01T00:00:00Z",
-     "2026-01-01T00:00:00+25:00", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00"],
+    ["2026-01-01T00:00:00", "2026-01-01", "2026-01-01T25:00:00Z", "2026-02-30T00:00:00Z", "yesterday", "",
+     "10000-01-01T00:00:00Z", "2026-01-01T00:00:00+25:00", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00"],
 )  # fmt: skip
 def test_not_an_instant(text: str, zone: str) -> None:
     """Text without an offset, and text that is no instant of the calendar of UTC, is refused in every zone."""

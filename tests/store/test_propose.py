@@ -28,6 +28,7 @@ from tests.store.stores import ID_TYPES, ROOT, Store
 from tests.worlds import BASE_DAYS, MONTH_ENDS, worlds
 
 FILES = ("policy.toml", "examples/until_deletion.toml", "examples/eighteen_months.toml")
+AS_OF = datetime(2026, 6, 1, tzinfo=UTC)
 FAR = datetime(2200, 1, 1, tzinfo=UTC)
 Raw = dict[str, Any]
 
@@ -479,6 +480,104 @@ def test_period_too_long_for_any_calendar_disturbs_nobody(bench: Bench) -> None:
     bench.check(policy, instant("2026-06-01T00:00:00Z"))
 
 
+def change(at: str, plan: str, **more: Any) -> Raw:
+    """A plan change."""
+    return {"effective_at": at, "plan": plan, **more}
+
+
+def event(at: str, *, granted: bool = True, purpose: str = "model_improvement", **more: Any) -> Raw:
+    """A consent event."""
+    return {"recorded_at": at, "granted": granted, "purpose": purpose, **more}
+
+
+ALWAYS_PRO, ALWAYS_API = change("2020-01-01T00:00:00Z", "pro"), change("2020-01-01T00:00:00Z", "api")
+LAST, MICROSECOND_ON = "2025-12-02T00:00:00Z", "2025-12-02T00:00:00.000001Z"
+CONSENTED = event("2025-09-01T00:00:00Z")
+PARTNERED = event("2025-09-01T00:00:00Z", purpose="development_partner")
+EDGES: list[tuple[str, str, list[Raw], list[Raw], Raw]] = [
+    ("standard", "the epoch opens at the last activity", [ALWAYS_PRO], [event(LAST)], {}),
+    ("standard", "the epoch opens after it", [ALWAYS_PRO], [event(MICROSECOND_ON)], {}),
+    ("standard", "the epoch closed at it", [ALWAYS_PRO], [CONSENTED, event(LAST, granted=False)], {}),
+    ("consent_ended", "the epoch closed after it", [ALWAYS_PRO], [CONSENTED, event(MICROSECOND_ON, granted=False)], {}),
+    (
+        "standard",
+        "granted and withdrawn at once",
+        [ALWAYS_PRO],
+        [event("2025-09-01T00:00:00Z", id=1), event("2025-09-01T00:00:00Z", granted=False, id=2)],
+        {},
+    ),
+    (
+        "standard",
+        "withdrawn before the grant took effect",
+        [ALWAYS_PRO],
+        [
+            event("2025-09-01T00:00:00Z", effective_at="2025-11-01T00:00:00Z"),
+            event("2025-10-01T00:00:00Z", granted=False),
+        ],
+        {},
+    ),
+    (
+        "standard",
+        "left the plans of the purpose and came back",
+        [ALWAYS_PRO, change("2025-10-01T00:00:00Z", "team"), change("2025-11-01T00:00:00Z", "pro")],
+        [CONSENTED],
+        {},
+    ),
+    ("commercial", "joined a team at the last activity", [ALWAYS_PRO, change(LAST, "team")], [CONSENTED], {}),
+    (
+        "commercial",
+        "of two plans of one instant the later row counts",
+        [ALWAYS_PRO, change("2025-11-01T00:00:00Z", "pro", id=2), change("2025-11-01T00:00:00Z", "team", id=3)],
+        [CONSENTED],
+        {},
+    ),
+    ("commercial", "the first plan counts from creation", [change("2026-01-01T00:00:00Z", "team")], [], {}),
+    ("commercial", "the plan has been in force always", [change("-infinity", "team")], [], {}),
+    ("commercial", "a partner at the edge of the programme", [ALWAYS_API], [PARTNERED | {"recorded_at": LAST}], {}),
+    (
+        "commercial",
+        "a partner at the other edge",
+        [ALWAYS_API],
+        [PARTNERED, event(LAST, granted=False, purpose="development_partner")],
+        {},
+    ),
+    ("commercial", "a partner elsewhere than first-party", [ALWAYS_API], [PARTNERED], {"platform": "bedrock"}),
+    (
+        "commercial",
+        "a partner in whose conversation another plan was in force",
+        [change("2020-01-01T00:00:00Z", "team"), change("2025-08-01T00:00:00Z", "api")],
+        [PARTNERED],
+        {"created_at": "2025-07-31T23:59:59Z"},
+    ),
+    ("account_closed", "no plan at all, the account closed", [], [], {}),
+]
+
+
+def test_edge_is_proposed_when_due(bench: Bench, policy: Policy) -> None:
+    """At every edge of plans and epochs, what falls due under the rule is proposed at the very instant of its due."""
+    for named, edge, plans, consent, columns in EDGES:
+        world = world_of([chat("c1", **columns)], plans=plans)
+        world["accounts"][0]["consent"] = consent
+        if named == "account_closed":
+            world["accounts"][0]["closed_at"] = "2025-12-15T00:00:00Z"
+        bench.load(world)
+        (facts,) = bench.facts(policy).values()
+        verdict = decide(facts, policy, AS_OF)
+        assert (verdict.rule, verdict.expired) == (named, True), edge
+        assert verdict.due is not None
+        for at in (verdict.due, AS_OF):
+            assert [p.conversation_id for page in bench.selector(policy, at).pages() for p in page.free], edge
+
+
+def test_what_a_partner_keeps_is_not_proposed(bench: Bench, policy: Policy) -> None:
+    """What lies inside a partner programme, or inside an open consent, is left out until it is due."""
+    for plan, consent in ((ALWAYS_API, PARTNERED), (ALWAYS_PRO, CONSENTED)):
+        world = world_of([chat("c1")], plans=[plan])
+        world["accounts"][0]["consent"] = [consent]
+        bench.load(world)
+        assert list(bench.selector(policy, AS_OF).pages()) == []
+
+
 def chat(name: str, **columns: Any) -> Raw:
     """A conversation of account a1 in December 2025."""
     told = {"created_at": "2025-12-01T00:00:00Z", "last_activity_at": "2025-12-02T00:00:00Z", **columns}
@@ -494,7 +593,6 @@ def world_of(chats: list[Raw], *, plans: list[Raw] | None = None, orders: Sequen
 
 # --- through the indexes ----------------------------------------------------------------------------------------------
 
-AS_OF = datetime(2026, 6, 1, tzinfo=UTC)
 CROWD = """
 INSERT INTO accounts (id, created_at)
     SELECT md5('a' || n)::uuid, '2020-01-01Z' FROM generate_series(1, 400) n;

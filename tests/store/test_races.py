@@ -775,7 +775,7 @@ def test_sweep_yields_in_time_after_a_slow_statement(
     store: Store, policy: Policy, monkeypatch: pytest.MonkeyPatch, threads: ThreadPoolExecutor
 ) -> None:
     """The time that a batch may take is one for all its statements: where the first is slow, the next yields the sooner."""
-    configure(store, "deadlock_timeout", "200ms")
+    configure(store, "deadlock_timeout", "400ms")
     ids = fill(store, 2)
     store.execute(
         "ALTER TABLE messages DROP CONSTRAINT messages_conversation_id_fkey, "
@@ -785,7 +785,7 @@ def test_sweep_yields_in_time_after_a_slow_statement(
     store.execute("INSERT INTO store.pins SELECT id FROM conversations")
     store.execute(
         "CREATE FUNCTION store.slow() RETURNS trigger LANGUAGE plpgsql AS $$ "
-        "DECLARE ends timestamptz := clock_timestamp() + interval '100 ms'; "
+        "DECLARE ends timestamptz := clock_timestamp() + interval '240 ms'; "
         "BEGIN WHILE clock_timestamp() < ends LOOP END LOOP; RETURN NULL; END $$"
     )
     store.execute("CREATE TRIGGER slow BEFORE DELETE ON messages FOR EACH STATEMENT EXECUTE FUNCTION store.slow()")

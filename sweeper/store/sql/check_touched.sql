@@ -4,7 +4,7 @@ WITH RECURSIVE touched AS (
     UNION
     SELECT i.inhrelid FROM touched t JOIN pg_catalog.pg_inherits i ON i.inhparent = t.oid
 )
-SELECT c.oid::bigint AS oid, format('%I.%I', n.nspname, c.relname) AS name, c.relkind::text AS kind, row_security_active(c.oid) AS secured
+SELECT c.oid::bigint AS oid, format('%I.%I', n.nspname, c.relname) AS name, row_security_active(c.oid) AS secured
 FROM touched t
 JOIN pg_catalog.pg_class c ON c.oid = t.oid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
