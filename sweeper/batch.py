@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from sweeper import log
 from sweeper.core.decide import Verdict
-from sweeper.core.feedback import FeedbackVerdict, decide_feedback
+from sweeper.core.feedback import FeedbackVerdict
 from sweeper.core.model import Facts
 from sweeper.core.recheck import Outcome, Proposal, Spared, dispose
 from sweeper.job import Job, unreachable
@@ -196,13 +196,8 @@ class Purger:
             facts = job.reader.feedback(connection, locked)
             doomed: list[Tombstone] = []
             for id_, known in facts.items():
-                verdict = decide_feedback(known, job.policy, job.as_of)
-                protected = verdict.purge and not decide_feedback(known, job.policy, job.as_of, protect=True).purge
-                if protected:
-                    tally.spared[Spared.PROTECTED.value] += 1
-                    continue
-                tally.count_feedback(verdict, known, job.policy)
-                if verdict.purge:
+                verdict = tally.judge_feedback(known, job.policy, job.as_of)
+                if verdict is not None:
                     f = known.feedback
                     doomed.append(Tombstone(id_, f.conversation_id, f.account_id, str(verdict.rule), _set(verdict), {}))
             if doomed:

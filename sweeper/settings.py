@@ -75,7 +75,7 @@ class Guards(Section):
 
     max_share: Annotated[float, Field(gt=0, le=1)] = 0.20
     max_count: Annotated[int, Field(ge=0)] = 1_000
-    window_hours: Positive = 24
+    window_hours: Annotated[int, Field(ge=1, le=8_760)] = 24
     clock_tolerance_seconds: Positive = 300
     future_as_of: bool = True
     earlier_as_of: bool = True

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from sweeper.core.anomaly import Anomaly, anomalies
 from sweeper.core.decide import Verdict, decide, exists
-from sweeper.core.feedback import FeedbackFacts, decide_feedback
+from sweeper.core.feedback import FeedbackFacts
 from sweeper.core.model import Facts
 from sweeper.core.recheck import Proposal, dispose
 from sweeper.job import Job
@@ -44,7 +44,7 @@ def survey_feedback(job: Job) -> Tally:
     for page in job.selector.feedback():
         for ids in portions(page, job.settings.purge.batch):
             for known in _feedback_facts(job, ids).values():
-                tally.count_feedback(decide_feedback(known, job.policy, job.as_of), known, job.policy)
+                tally.judge_feedback(known, job.policy, job.as_of)
     return tally
 
 

@@ -138,6 +138,9 @@ def sweep(
     except DBAPIError as error:
         sweeping.close_if_possible("failed", {"error": type(error).__name__})
         raise unreachable(error) from None
+    except Exception:
+        sweeping.close_if_possible("failed", {"error": "unforeseen"})
+        raise
 
 
 def _open(job: Job, lease: Lease, approval: Approval | None) -> Run:

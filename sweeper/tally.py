@@ -6,10 +6,10 @@ from datetime import datetime
 from typing import Any
 
 from sweeper.core.anomaly import Anomaly, anomalies
-from sweeper.core.feedback import FeedbackFacts, FeedbackVerdict, has_stray_transcript
+from sweeper.core.feedback import FeedbackFacts, FeedbackVerdict, decide_feedback, has_stray_transcript
 from sweeper.core.model import Facts
 from sweeper.core.policy import Policy
-from sweeper.core.recheck import Disposal, Outcome
+from sweeper.core.recheck import Disposal, Outcome, Spared
 
 COUNTERS = ("by_rule", "feedback_by_rule", "spared", "unclassified", "anomalies")
 NUMBERS = ("held", "feedback_held", "not_due", "failed")
@@ -51,6 +51,15 @@ class Tally:
             case Outcome.NOT_DUE:
                 self.not_due += 1
         self.anomalies.update(anomaly.value for anomaly in anomalies(facts, policy, as_of))
+
+    def judge_feedback(self, facts: FeedbackFacts, policy: Policy, as_of: datetime) -> FeedbackVerdict | None:
+        """Decide one feedback row, count it, and return the verdict if it is to be purged."""
+        verdict = decide_feedback(facts, policy, as_of)
+        if verdict.purge and not decide_feedback(facts, policy, as_of, protect=True).purge:
+            self.spared[Spared.PROTECTED.value] += 1
+            return None
+        self.count_feedback(verdict, facts, policy)
+        return verdict if verdict.purge else None
 
     def count_feedback(self, verdict: FeedbackVerdict, facts: FeedbackFacts, policy: Policy) -> None:
         """Count one feedback row under what becomes of it."""

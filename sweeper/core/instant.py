@@ -34,7 +34,10 @@ def aware(instant: datetime) -> datetime:
     """
     if instant.tzinfo is None:
         raise ValueError(f"naive instant {instant.isoformat()}: give it a time zone, for instance UTC")
-    return instant.astimezone(UTC)
+    try:
+        return instant.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{instant.isoformat()} is before year 1 or after year 9999 in UTC") from None
 
 
 def at_or_before(stored: Stored, limit: datetime) -> bool:

@@ -12,7 +12,7 @@ UNITS = (*SECONDS, *MONTHS)
 LONGEST = 10_000 * 366 * 86_400
 """Seconds beyond which a period reaches past any year that can be stored."""
 
-_WRITTEN = re.compile(r"(\d{1,12}) (second|minute|hour|day|week|month|year)s?")
+_WRITTEN = re.compile(r"([0-9]{1,12}) (second|minute|hour|day|week|month|year)s?")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
 from typing import Annotated, Any, Literal, TypeAlias, cast
@@ -30,7 +30,7 @@ from pydantic import (
     model_validator,
 )
 
-from sweeper.core.instant import Odd, Stored
+from sweeper.core.instant import Odd, Stored, aware
 from sweeper.core.period import Period
 
 SLACK_DAYS = 4
@@ -131,7 +131,7 @@ def _listed(value: object) -> object:
 
 
 def _utc(instant: datetime) -> datetime:
-    return instant.astimezone(UTC)
+    return aware(instant)
 
 
 def _parsed(value: object) -> object:
@@ -295,6 +295,12 @@ class Plausible(Strict):
 
     since: Instant = Field(alias="from")
     before: Instant
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Plausible":
+        if self.since >= self.before:
+            raise ValueError("from must be earlier than before, or nothing would be believed")
+        return self
 
     def holds(self, stored: Stored) -> bool:
         """Whether the instant is set, finite and in the range."""

@@ -58,6 +58,7 @@ ALIKE = {
     "text": frozenset({"text", "character varying", "bpchar", "citext"}),
 }
 """Types that read the same; any other type must be the contract's own."""
+OUTLIVING = ("accounts", "plan_changes", "consent_events", "feedback")
 TABLES = frozenset({"r", "p"})
 """Kinds of relation whose rows can be locked: a table, partitioned or not."""
 
@@ -122,12 +123,14 @@ def read(connection: Connection, settings: Settings, policy: Policy | None = Non
         )
     conversations = settings.purge.table or f"{schema}.conversations"
     root = physical(connection, conversations, settings.purge.key, schema, "[purge] table")
-    children = (*keys(connection, root.oid), *_declared(connection, settings, root, schema))
+    feedback = _feedback(connection, settings, kinds)
+    spared = _outlive(connection, schema, kinds, feedback)
+    children = (*keys(connection, root.oid, spared=spared), *_declared(connection, settings, root, schema))
     return Contract(
         schema,
         types,
         Physical(root.table, root.key, root.type, root.oid, children),
-        _feedback(connection, settings, kinds),
+        feedback,
     )
 
 
@@ -201,10 +204,32 @@ def physical(connection: Connection, table: str, key: str, schema: str, setting:
     return Physical(row.name, key, row.type, row.oid)
 
 
-def keys(connection: Connection, oid: int, above: frozenset[int] = frozenset()) -> tuple[Key, ...]:
-    """The foreign keys that point to a table, with those that point to the pointing tables below them."""
+def _outlive(
+    connection: Connection, schema: str, kinds: Mapping[str, str], feedback: Physical | None
+) -> frozenset[int]:
+    """The tables whose rows never go with a conversation: accounts, their histories, and feedback with its own clock."""
+    named = [relation for relation in OUTLIVING if kinds[relation] in TABLES]
+    found = [physical(connection, f"{schema}.{relation}", "id", schema, relation).oid for relation in named]
+    return frozenset([*found, *([feedback.oid] if feedback else [])])
+
+
+def keys(
+    connection: Connection, oid: int, above: frozenset[int] = frozenset(), spared: frozenset[int] = frozenset()
+) -> tuple[Key, ...]:
+    """The foreign keys that point to a table, with those that point to the pointing tables below them.
+
+    Raises:
+        ConfigurationError: a key with ON DELETE CASCADE would take rows of a `spared` table along.
+    """
     found = []
     for row in connection.execute(statement("foreign_keys"), {"oid": oid}):
+        if row.oid in spared:
+            if row.action == "c":
+                raise ConfigurationError(
+                    f"foreign key {row.name} of {row.table_name} would delete its rows together with a conversation, and they "
+                    "must outlive it. Nothing was purged. Give the key ON DELETE SET NULL."
+                )
+            continue  # the database itself unsets it; a key that forbids the delete makes it fail, and is counted
         leads_back = row.oid == oid or row.oid in above
         found.append(
             Key(
@@ -218,7 +243,7 @@ def keys(connection: Connection, oid: int, above: frozenset[int] = frozenset()) 
                 row.indexed,
                 declared=False,
                 leads_back=leads_back,
-                children=() if leads_back else keys(connection, row.oid, above | {oid}),
+                children=() if leads_back else keys(connection, row.oid, above | {oid}, spared),
             )
         )
     return tuple(found)

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from sweeper.core.policy import Policy
-from sweeper.errors import RefusedError
+from sweeper.errors import ConfigurationError, RefusedError
 from sweeper.store import evidence, protections
 from sweeper.sweep import sweep
 from tests.facts import instant
@@ -458,3 +458,21 @@ def test_every_id_type_is_buried_as_written(store: Store, policy: Policy) -> Non
     swept(store, policy)
     assert store.execute("SELECT conversation_id, account_id FROM sweeper.tombstones") == [(conversation, account)]
     assert store.execute("SELECT count(*) FROM messages") == [(0,)]
+
+
+@pytest.mark.parametrize("table", ["accounts", "plan_changes", "consent_events", "feedback"])
+def test_accounts_histories_and_feedback_outlive_a_conversation(store: Store, policy: Policy, table: str) -> None:
+    """A key from a record that outlives its conversation is unset; one that would take it along is refused beforehand."""
+    ids = fill(store, 2)
+    store.execute("INSERT INTO feedback (id, kind, submitted_at) VALUES (gen_random_uuid(), 'thumbs', '2026-06-01Z')")
+    before = store.execute(f"SELECT count(*) FROM {table}")
+    store.execute(f"ALTER TABLE {table} ADD latest uuid REFERENCES conversations ON DELETE CASCADE")
+    store.execute(f"UPDATE {table} SET latest = %s", ids[0])
+    with pytest.raises(ConfigurationError, match="must outlive it"):
+        swept(store, policy)
+    store.execute(
+        f"ALTER TABLE {table} DROP CONSTRAINT {table}_latest_fkey, "
+        "ADD FOREIGN KEY (latest) REFERENCES conversations ON DELETE SET NULL"
+    )
+    assert swept(store, policy).as_json()["purged"] == 2
+    assert store.execute(f"SELECT count(*), count(latest) FROM {table}") == [(before[0][0], 0)]
