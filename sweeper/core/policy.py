@@ -135,10 +135,32 @@ def _utc(instant: datetime) -> datetime:
 
 
 def _parsed(value: object) -> object:
-    return Period.parse(value) if isinstance(value, str) else value
+    if isinstance(value, Period):
+        return value
+    if not isinstance(value, str):
+        raise ValueError('write a text such as "30 days"')
+    return Period.parse(value)
 
 
-Instant = Annotated[AwareDatetime, AfterValidator(_utc)]
+def _given(value: object) -> object:
+    if not isinstance(value, datetime):
+        raise ValueError("write an instant with its offset, without quotes, for instance 2025-10-08T00:00:00Z")
+    return value
+
+
+def _number(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("write 1")
+    return value
+
+
+def _free(name: str) -> str:
+    if name in RESERVED:
+        raise ValueError(f"{name!r} is a name the program uses itself")
+    return name
+
+
+Instant = Annotated[AwareDatetime, BeforeValidator(_given), AfterValidator(_utc)]
 Plans = Annotated[
     frozenset[str], Field(min_length=1), BeforeValidator(_listed), AfterValidator(_expanded), PlainSerializer(sorted)
 ]
@@ -238,20 +260,13 @@ _NEEDED = {
 class Rule(Strict):
     """When a conversation falls under it, and by when it must be gone: the earliest of its terms."""
 
-    name: Name
+    name: Annotated[Name, AfterValidator(_free)]
     because: str = Field(min_length=1)
     when: When = When()
     due: tuple[Term, ...] = Field(min_length=1)
     stands_unclassified: StrictBool = False
 
     __hash__ = object.__hash__  # conditions are cached by rule; its tables are not hashable
-
-    @field_validator("name")
-    @classmethod
-    def _not_reserved(cls, name: str) -> str:
-        if name in RESERVED:
-            raise ValueError(f"{name!r} is a name the program uses itself")
-        return name
 
     @model_validator(mode="after")
     def _coherent(self) -> "Rule":
@@ -276,7 +291,7 @@ class Rule(Strict):
 class Floor(Strict):
     """A due is at least this: anchor and period, where the anchor is set."""
 
-    name: Name
+    name: Annotated[Name, AfterValidator(_free)]
     because: str = Field(min_length=1)
     anchor: Literal[Anchor.FLAGGED]
     period: Fixed
@@ -318,7 +333,7 @@ class Training(Strict):
 class FeedbackRule(Strict):
     """By when feedback of these kinds must be gone, counted from its submission."""
 
-    name: Name
+    name: Annotated[Name, AfterValidator(_free)]
     because: str = Field(min_length=1)
     kinds: Words
     submitted_before: Instant | None = None
@@ -334,7 +349,7 @@ def _without_repeats(values: Iterator[str], what: str) -> None:
 class Policy(Strict):
     """The rules of one provider. Compared and cached by identity; its digest names the version."""
 
-    format: Literal[1]
+    format: Annotated[Literal[1], BeforeValidator(_number)]
     name: str = Field(min_length=1)
     plausible: Plausible
     plans: dict[Name, Words] = Field(default_factory=dict)

@@ -56,7 +56,7 @@ def read_patience(connection: Connection) -> float:
     milliseconds: int = connection.execute(
         text("SELECT setting::integer FROM pg_catalog.pg_settings WHERE name = 'deadlock_timeout'")
     ).scalar_one()
-    return milliseconds / 1000 * 0.8
+    return milliseconds / 1000 * 0.5
 
 
 def fence(connection: Connection) -> None:

@@ -477,12 +477,6 @@ def test_every_fault_at_once() -> None:
     assert set(keys(text)) == expected
 
 
-def test_faults_between_entries_are_listed_with_the_others() -> None:
-    """A name used twice, or a plan in two classes, is listed beside faults of other kinds, not only once those are mended."""
-    text = instead('["team"]', '["team", "free"]') + RULE.replace('because = "it is old"', "")
-    assert set(keys(text)) == {"plans", "rules", "rules[1].because"}
-
-
 NO_GUESSING = {
     "instant as a number": (instead("2015-01-01T00:00:00Z", "0"), "plausible.from"),
     "instant as digits": (instead("2015-01-01T00:00:00Z", '"12345"'), "plausible.from"),
