@@ -143,7 +143,7 @@ def _parsed(value: object) -> object:
 
 
 def _given(value: object) -> object:
-    if not isinstance(value, datetime):
+    if isinstance(value, str | int | float):
         raise ValueError("write an instant with its offset, without quotes, for instance 2025-10-08T00:00:00Z")
     return value
 
