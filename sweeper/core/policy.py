@@ -143,7 +143,7 @@ def _parsed(value: object) -> object:
 
 
 def _given(value: object) -> object:
-    if isinstance(value, str | int | float):
+    if isinstance(value, int | float) or (isinstance(value, str) and value.replace(".", "").isdigit()):
         raise ValueError("write an instant with its offset, without quotes, for instance 2025-10-08T00:00:00Z")
     return value
 
