@@ -5,6 +5,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+import structlog
 
 from sweeper import embedded
 from sweeper.core import policy as policies
@@ -12,6 +13,13 @@ from tests.store import stores
 
 ROOT = Path(__file__).parents[1]
 _numbers = count(1)
+
+
+@pytest.fixture(autouse=True)
+def fresh_log() -> Iterator[None]:
+    """A command that ran in this process logs to a stream that closes with its test: the next test starts without it."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
