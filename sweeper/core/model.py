@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from sweeper.core.instant import Odd, Stored, at_or_before
+from sweeper.core.instant import Stored, at_or_before
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +130,14 @@ class Facts:
     messages: int = 0
 
     def protected(self, as_of: datetime) -> "Facts":
-        """The same facts with holds and flags recorded after `as_of` taken as recorded at `as_of` (policy, Purge)."""
+        """The same facts with holds and flags recorded after `as_of` taken as recorded at `as_of` (policy, Purge).
+
+        Facts without any such hold or flag are returned as they are.
+        """
         flagged_at = self.conversation.flagged_at
-        late = flagged_at is not None and not isinstance(flagged_at, Odd) and flagged_at > as_of
+        late = isinstance(flagged_at, datetime) and flagged_at > as_of
+        if not late and not self.holds:
+            return self
         return replace(
             self,
             conversation=replace(self.conversation, flagged_at=as_of) if late else self.conversation,

@@ -63,7 +63,7 @@ def dispose(facts: Facts, proposal: Proposal, policy: Policy, as_of: datetime) -
     if verdict.held:
         return Disposal(Outcome.HELD, verdict)
     shielded = facts.protected(as_of)
-    if shielded != facts and not decide(shielded, policy, as_of).purge:
+    if shielded is not facts and not decide(shielded, policy, as_of).purge:
         return Disposal(Outcome.SPARED, verdict, Spared.PROTECTED)
     latest = facts.latest_user_message_at
     stale = is_later(latest, facts.conversation.last_activity_at)

@@ -27,13 +27,13 @@ class Run:
 
 @dataclass(frozen=True)
 class Tombstone:
-    """What is told of one purged record."""
+    """What is told of one purged record; the fields are named like the columns."""
 
     record_id: str
     conversation_id: str | None
     account_id: str | None
     rule: str
-    due: datetime
+    due_at: datetime
     children: Mapping[str, int]
 
 
@@ -112,12 +112,7 @@ def bury(
             "policy_digest": run.policy_digest,
             "approved": run.approved,
             "purged_at": purged_at,
-            "record_ids": [t.record_id for t in tombstones],
-            "conversation_ids": [t.conversation_id for t in tombstones],
-            "account_ids": [t.account_id for t in tombstones],
-            "rules": [t.rule for t in tombstones],
-            "dues": [t.due for t in tombstones],
-            "children": [json.dumps(t.children) for t in tombstones],
+            "tombstones": json.dumps([{**vars(t), "due_at": t.due_at.isoformat()} for t in tombstones]),
         },
     )
 

@@ -35,7 +35,7 @@ class Reader:
         messages = self._message_counts(connection, [row.id for row in rows])
         return {
             row.id: Facts(
-                _conversation(row),
+                Conversation(*row),
                 accounts.get(row.account_id),
                 holds.of(row.account_id, row.id),
                 orders(row.account_id, row.id),
@@ -48,16 +48,14 @@ class Reader:
         """The accounts with their whole histories, by id."""
         asked = {"ids": array(sorted(ids))}
         plans: dict[str, list[PlanChange]] = defaultdict(list)
-        for row in connection.execute(self._statement("facts_plan_changes"), asked):
-            plans[row.account_id].append(PlanChange(row.id, row.effective_at, row.plan))
+        for account_id, *change in connection.execute(self._statement("facts_plan_changes"), asked):
+            plans[account_id].append(PlanChange(*change))
         consent: dict[str, list[ConsentEvent]] = defaultdict(list)
-        for row in connection.execute(self._statement("facts_consent_events"), asked):
-            consent[row.account_id].append(
-                ConsentEvent(row.id, row.purpose, row.granted, row.recorded_at, row.effective_at)
-            )
+        for account_id, *consent_event in connection.execute(self._statement("facts_consent_events"), asked):
+            consent[account_id].append(ConsentEvent(*consent_event))
         return {
             row.id: Account(
-                row.id, row.created_at, row.closed_at, tuple(plans[row.id]), tuple(consent[row.id]), row.columns or {}
+                row.id, row.created_at, row.closed_at, tuple(plans[row.id]), tuple(consent[row.id]), row.columns
             )
             for row in connection.execute(self._statement("facts_accounts", "account"), asked)
         }
@@ -104,25 +102,8 @@ class Reader:
 def _as_json(alias: str, columns: Sequence[str]) -> str:
     """The further columns as one JSON object: numbers, truth values and text keep their kind, whatever the column's type."""
     if not columns:
-        return "NULL::jsonb"
+        return "CAST('{}' AS jsonb)"
     return "jsonb_build_object(" + ", ".join(f"'{name}', {alias}.\"{name}\"" for name in columns) + ")"
-
-
-def _conversation(row: Row[Any]) -> Conversation:
-    return Conversation(
-        row.id,
-        row.account_id,
-        row.kind,
-        row.platform,
-        row.incognito,
-        row.zero_retention,
-        row.created_at,
-        row.last_activity_at,
-        row.deleted_at,
-        row.restored_at,
-        row.flagged_at,
-        row.columns or {},
-    )
 
 
 Names = Sequence[tuple[str | None, str | None]]
@@ -181,8 +162,8 @@ def _orders(connection: Connection, names: Names) -> _Orders:
     return _Orders(connection.execute(statement("facts_orders"), _asked(names)))
 
 
-def _asked(names: Names) -> dict[str, list[str]]:
+def _asked(names: Names) -> dict[str, str | list[str]]:
     return {
-        "accounts": sorted({account for account, _ in names if account is not None}),
-        "conversations": sorted({conversation for _, conversation in names if conversation is not None}),
+        "accounts": array(sorted({account for account, _ in names if account is not None})),
+        "conversations": array(sorted({conversation for _, conversation in names if conversation is not None})),
     }
