@@ -26,6 +26,7 @@ from pydantic import (
     StrictBool,
     ValidationError,
     ValidationInfo,
+    field_serializer,
     field_validator,
     model_validator,
 )
@@ -206,7 +207,11 @@ class Term(Strict):
     """One anchor and the period that runs from it."""
 
     anchor: Anchor
-    period: Fixed | ColumnPeriod
+    period: Period | ColumnPeriod
+
+    @field_serializer("period")
+    def _said(self, period: Period | ColumnPeriod) -> object:
+        return period.model_dump(exclude_defaults=True) if isinstance(period, ColumnPeriod) else str(period)
 
     @field_validator("period", mode="before")
     @classmethod

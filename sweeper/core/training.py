@@ -3,15 +3,15 @@
 The law of this file: the table CHECKS is the order of the policy, and nothing else decides.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Set
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-from sweeper.core.decide import Verdict, covering, decide, is_deleted
+from sweeper.core.decide import Verdict, covering, decide, is_deleted, is_known
 from sweeper.core.history import Epoch, History, View, history
-from sweeper.core.instant import aware
-from sweeper.core.model import Facts, Message
+from sweeper.core.instant import Stored, aware
+from sweeper.core.model import Account, Facts, Message
 from sweeper.core.policy import Policy, Training
 
 
@@ -56,10 +56,13 @@ class Scope:
 
 
 def exclusions(
-    facts: Facts, messages: Iterable[Message], policy: Policy, as_of: datetime
+    facts: Facts, messages: Iterable[Message], policy: Policy, as_of: datetime, *, ahead: bool = False
 ) -> Iterator[tuple[Message, Exclusion | None]]:
-    """Each message that exists at `as_of` (UTC) with the reason why it may not be trained on; None where it may."""
-    scope = _scope(facts, policy, aware(as_of))
+    """Each message that exists at `as_of` (UTC) with the reason why it may not be trained on; None where it may.
+
+    With `ahead`, whatever excludes counts whatever its instant (policy, Training manifest: at the start of a training run).
+    """
+    scope = _scope(facts, policy, aware(as_of), ahead=ahead)
     for message in messages:
         created_at = message.created_at
         if policy.plausible.holds(created_at) and isinstance(created_at, datetime) and created_at > as_of:
@@ -72,13 +75,46 @@ def exclusion(scope: Scope, message: Message) -> Exclusion | None:
     return next((reason for reason, fails in CHECKS if fails(scope, message)), None)
 
 
-def _scope(facts: Facts, policy: Policy, as_of: datetime) -> Scope | None:
+def brought_forward(facts: Facts, policy: Policy, as_of: datetime) -> Facts:
+    """The same facts with every deletion, flag, closing, withdrawal and order after `as_of` taken as one at `as_of`.
+
+    What is implausible stays as it is: it is a doubt already. An order excludes whatever its instant.
+    """
+
+    def by(stored: Stored) -> Stored:
+        return min(stored, as_of) if isinstance(stored, datetime) and policy.plausible.holds(stored) else stored
+
+    account, conversation = facts.account, facts.conversation
+    if account is not None:
+        events = tuple(
+            e if e.granted else replace(e, recorded_at=by(e.recorded_at), effective_at=by(e.effective_at))
+            for e in account.consent_events
+        )
+        account = replace(account, closed_at=by(account.closed_at), consent_events=events)
+    conversation = replace(conversation, deleted_at=by(conversation.deleted_at), flagged_at=by(conversation.flagged_at))
+    orders = tuple(o if is_known(o, as_of) else replace(o, recorded_at=as_of) for o in facts.orders)
+    return replace(facts, account=account, conversation=conversation, orders=orders)
+
+
+def _leaves_later(account: Account, plans: Set[str], as_of: datetime) -> bool:
+    """Whether a plan change dated after `as_of` takes the account out of these plans."""
+    return any(
+        isinstance(c.effective_at, datetime) and c.effective_at > as_of and c.plan not in plans
+        for c in account.plan_changes
+    )
+
+
+def _scope(facts: Facts, policy: Policy, as_of: datetime, *, ahead: bool) -> Scope | None:
     """None where the policy trains on nothing at all."""
     if policy.training is None:
         return None
+    if ahead:
+        facts = brought_forward(facts, policy, as_of)
     known = history(facts.account, policy, as_of) if facts.account is not None else None
     plan = known.timeline.at(as_of) if known else None
     purpose = policy.purpose_of_plan.get(plan) if plan is not None else None
+    if ahead and purpose and facts.account and _leaves_later(facts.account, policy.purposes[purpose].plans, as_of):
+        purpose = None
     epoch = known.epoch_at(purpose, View.TRAINING, as_of) if known and purpose else None
     return Scope(facts, policy, policy.training, as_of, decide(facts, policy, as_of), known, purpose, epoch)
 

@@ -1,0 +1,15 @@
+-- The eligible messages in total order, without their text.
+SELECT r.id::text AS message_id,
+       r.conversation_id::text AS conversation_id,
+       r.account_id::text AS account_id,
+       r.created_at,
+       r.author,
+       r.kind,
+       s.plan,
+       r.platform,
+       r.event_id AS consent_event_id,
+       NULLIF(LEAST(r.due, r.capped_at), 'infinity') AS expires_at
+FROM ($reasoned) AS r
+LEFT JOIN pg_temp.sweeper_stays s ON s.account_id = r.account_id AND s.since <= r.created_at AND s.until > r.created_at
+WHERE r.reason IS NULL
+ORDER BY $by_conversation, r.created_at, $by_message

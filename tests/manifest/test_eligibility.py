@@ -1,0 +1,120 @@
+"""Eligibility for a whole store at once, in SQL, is what the core says of each message, under any policy and any world."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sweeper.core.decide import exists
+from sweeper.core.policy import Names, Policy
+from sweeper.core.training import exclusions
+from sweeper.job import read_contract
+from sweeper.store.contract import Contract
+from sweeper.store.eligibility import Eligibility
+from sweeper.store.facts import Reader
+from tests.facts import World, instant
+from tests.store.stores import ID_TYPES, Store
+from tests.store.test_propose import SYNTHETIC, example, furnished, policies
+
+Reasons = dict[str, str]
+
+
+def trained(policy: Policy, resumed: str = "from_opt_in", max_age: str = "5 years") -> Policy:
+    """The policy with a training scope."""
+    raw = policy.model_dump(mode="json", by_alias=True)
+    raw["training"] = {"platforms": ["first_party"], "max_age": max_age, "resumed": resumed}
+    return Policy.model_validate(raw, context=Names.of(raw))
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A store with its contract, so that each example reads only what changes."""
+
+    store: Store
+    contract: Contract
+
+    def load(self, world: World) -> None:
+        """The world, and nothing else."""
+        self.store.wipe()
+        self.store.load(world)
+        for chat in world["conversations"]:
+            self.store.execute(
+                "UPDATE conversations SET keep_days = %s WHERE id = %s",
+                chat["columns"]["keep_days"],
+                self.store.id(chat["id"]),
+            )
+
+    def by_core(self, policy: Policy, as_of: datetime, *, ahead: bool) -> Reasons:
+        """What the core says of every message."""
+        reader, found = Reader(self.contract, policy), {}
+        with self.store.database().transaction() as connection:
+            for facts in reader.conversations(connection, sorted(self.store.left())).values():
+                if exists(facts.conversation, policy, as_of):
+                    messages = reader.messages(connection, facts.conversation.id)
+                    for message, reason in exclusions(facts, messages, policy, as_of, ahead=ahead):
+                        found[message.id] = reason.value if reason else "eligible"
+        return found
+
+    def by_sql(self, policy: Policy, as_of: datetime, *, ahead: bool) -> tuple[Reasons, list[Any], list[Any], set[str]]:
+        """What the statements say of every message; the eligible rows; the counts; and which are lost."""
+        eligibility = Eligibility(self.contract, policy, as_of, ahead=ahead)
+        ids = [str(row[0]) for row in self.store.execute("SELECT id FROM messages")]
+        with self.store.database().transaction() as connection:
+            for sql in eligibility.prepare():
+                connection.exec_driver_sql(sql)
+            reasons = {
+                str(row.id): row.reason or "eligible" for row in connection.exec_driver_sql(eligibility.reasoned)
+            }
+            rows = list(connection.exec_driver_sql(eligibility.rows()))
+            counts = list(connection.exec_driver_sql(eligibility.counts()))
+            lost = {
+                row.message_id
+                for row in connection.exec_driver_sql(eligibility.lost([*ids, str(self.store.id("gone"))]))
+            }
+        return reasons, rows, counts, lost
+
+    def check(self, policy: Policy, as_of: datetime, *, ahead: bool = False) -> None:
+        """Both say the same; rows, counts and losses follow from it."""
+        wanted = self.by_core(policy, as_of, ahead=ahead)
+        found, rows, counts, lost = self.by_sql(policy, as_of, ahead=ahead)
+        assert found == wanted
+        eligible = {id_ for id_, reason in wanted.items() if reason == "eligible"}
+        assert {row.message_id for row in rows} == eligible
+        assert len(rows) == len(eligible)
+        assert sum(row.messages for row in counts) == len(wanted)
+        ids = {str(row[0]) for row in self.store.execute("SELECT id FROM messages")}
+        assert lost == (ids - eligible) | {self.store.id("gone")}
+
+
+@pytest.fixture
+def bench(store: Store, policy: Policy) -> Bench:
+    """A store whose conversations, too, have a further column."""
+    store.execute("ALTER TABLE conversations ADD keep_days integer")
+    return Bench(store, read_contract(store.database(), policy))
+
+
+@pytest.mark.parametrize("store", ID_TYPES, indirect=True)
+@given(world=furnished(), ahead=st.booleans())
+@example(40)
+def test_shipped_policy(bench: Bench, policy: Policy, world: World, ahead: bool) -> None:  # noqa: FBT001 — drawn
+    """Under the shipped policy, and under its wider scope, SQL and core agree on every message, kept or barred."""
+    bench.load(world)
+    for scope in ("from_opt_in", "entire"):
+        bench.check(trained(policy, scope), instant(world["as_of"]), ahead=ahead)
+
+
+@given(
+    world=furnished(),
+    several=st.lists(policies(), min_size=2, max_size=2),
+    scope=st.sampled_from(["from_opt_in", "entire"]),
+)
+@example(30)
+def test_any_policy(bench: Bench, world: World, several: Sequence[Policy], scope: str) -> None:
+    """Under random policies they agree too, whatever conditions, anchors and periods the rules have."""
+    bench.load(world)
+    for policy in (*several, *SYNTHETIC):
+        bench.check(trained(policy, scope, "18 months"), instant(world["as_of"]))
