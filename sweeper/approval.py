@@ -8,7 +8,7 @@ import binascii
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 
 from sweeper.core.instant import parse, rfc3339
@@ -27,6 +27,10 @@ class Approval:
     as_of: datetime
     issued_at: datetime
     due: Mapping[str, int]
+
+    def less(self, purged: Mapping[str, int]) -> "Approval":
+        """What is left of the approval where runs under it have purged so many by rule."""
+        return replace(self, due={rule: max(count - purged.get(rule, 0), 0) for rule, count in self.due.items()})
 
     def token(self) -> str:
         """The digest, as `run --dry-run` prints it and `run --approve` takes it."""
@@ -76,6 +80,11 @@ def check(approval: Approval, store: str, policy: str, now: datetime) -> None:
         raise RefusedError(
             "approval", f"the approval is for policy {approval.policy[:12]}, this run has {policy[:12]}. {WAY_OUT}"
         )
+    if approval.issued_at > now:
+        raise RefusedError(
+            "approval",
+            f"the approval was given at {rfc3339(approval.issued_at)}, which is later than now, {rfc3339(now)}. {WAY_OUT}",
+        )
     if now - approval.issued_at >= LAPSES_AFTER:
         raise RefusedError(
             "approval", f"the approval of {rfc3339(approval.issued_at)} lapsed after 24 hours. {WAY_OUT}"
@@ -89,7 +98,7 @@ def refuse_more(approval: Approval, due: Mapping[str, int]) -> None:
         RefusedError: naming each rule with both numbers.
     """
     more = [
-        f"{rule}: {count} due, {approval.due.get(rule, 0)} approved"
+        f"{rule}: {count} due, {approval.due.get(rule, 0)} approved and not yet purged"
         for rule, count in sorted(due.items())
         if count > approval.due.get(rule, 0)
     ]

@@ -12,26 +12,28 @@ from datetime import datetime
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from sweeper import log
+from sweeper import guards, log
 from sweeper.core.decide import Verdict
 from sweeper.core.feedback import FeedbackVerdict
-from sweeper.core.model import Facts
+from sweeper.core.model import Conversation, Facts
 from sweeper.core.recheck import Outcome, Proposal, Spared, dispose
 from sweeper.job import Job, unreachable
 from sweeper.store import database as databases
 from sweeper.store import evidence, purge
-from sweeper.store.contract import Physical
 from sweeper.store.evidence import Run, Tombstone
 from sweeper.store.lease import Lease
 from sweeper.store.purge import Patience
+from sweeper.store.tree import Physical
+from sweeper.survey import portions
 from sweeper.tally import Tally
 
 FENCE_WAIT_MS = 5_000
 """How long a batch waits for a placement of a legal hold to commit; it holds no row while it waits."""
-LOCKED = frozenset({"55P03", "57014"})
+LOCK_NOT_AVAILABLE = "55P03"
+SLOW = frozenset({LOCK_NOT_AVAILABLE, "57014"})
 """SQLSTATEs of lock and statement time-outs: a smaller batch helps where the same batch again would not."""
 
-Doomed = list[tuple[Proposal, Verdict]]
+Doomed = list[tuple[Conversation, Verdict]]
 
 
 @dataclass
@@ -41,25 +43,41 @@ class Report:
     tally: Tally = field(default_factory=Tally)
     unlocked: list[Proposal] = field(default_factory=list)
     later: list[Proposal] = field(default_factory=list)
-    over_ceiling: bool = False
 
     def add(self, other: "Report") -> "Report":
         """This report with another's counts and rows added."""
         self.tally.add(other.tally)
         self.unlocked += other.unlocked
-        self.over_ceiling |= other.over_ceiling
+        return self
+
+
+@dataclass
+class FeedbackReport:
+    """What came of some feedback rows: counts, and the rows that others held locked."""
+
+    tally: Tally
+    unlocked: list[str] = field(default_factory=list)
+
+    def add(self, other: "FeedbackReport") -> "FeedbackReport":
+        """This report with another's counts and rows added."""
+        self.tally.add(other.tally)
+        self.unlocked += other.unlocked
         return self
 
 
 @dataclass(frozen=True)
 class Purger:
-    """Purges batches of one run under its lease. `ceilings` bound what an approval allows, by rule."""
+    """Purges batches of one run under its lease.
+
+    `ceilings` bound what an approval allows, by rule; `limit` bounds what a run without one may purge in all.
+    """
 
     job: Job
     run: Run
     lease: Lease
     patience: float
     ceilings: Mapping[str, int] | None = None
+    limit: int | None = None
     done: Counter[str] = field(default_factory=Counter)
 
     def purge(self, proposals: Sequence[Proposal], *, waiting: bool = False) -> Report:
@@ -69,6 +87,17 @@ class Purger:
             LeaseLostError: another run has taken over; nothing of the running transaction was purged.
             DatabaseError: the database is gone; what was committed before stands.
         """
+        total, waits = Report(), [list(proposals)]
+        while waits:
+            portion = waits.pop()
+            report = self._portion(portion, waiting=waiting)
+            total.add(report)
+            if report.later:
+                size = max(len(portion) - len(report.later), 1)  # about as many as fitted this time
+                waits += [list(part) for part in portions(report.later, size)][::-1]
+        return total
+
+    def _portion(self, proposals: Sequence[Proposal], *, waiting: bool) -> Report:
         try:
             report = self.job.database.retried(
                 lambda: self._once(proposals, waiting=waiting), worth_it=lambda e: _worth_repeating(e, len(proposals))
@@ -76,30 +105,30 @@ class Purger:
         except (purge.SlowError, purge.MismatchError, purge.ChildrenLockedError, DBAPIError) as error:
             return self._smaller(proposals, error, waiting=waiting)
         self.done.update(report.tally.by_rule)
-        return report.add(self.purge(report.later, waiting=waiting)) if report.later else report
+        return report
 
-    def purge_feedback(self, feedback: Physical, ids: Sequence[str]) -> Tally:
-        """Purge what is due of the feedback rows, under the same rules."""
+    def purge_feedback(self, feedback: Physical, ids: Sequence[str], *, waiting: bool = False) -> FeedbackReport:
+        """Purge what is due of the feedback rows, under the same rules; with `waiting`, locked rows are waited for."""
         try:
             return self.job.database.retried(
-                lambda: self._feedback_once(feedback, ids), worth_it=lambda e: _worth_repeating(e, len(ids))
+                lambda: self._feedback_once(feedback, ids, waiting=waiting),
+                worth_it=lambda e: _worth_repeating(e, len(ids)),
             )
         except (purge.MismatchError, DBAPIError) as error:
-            _raise_if_gone(error)
+            _raise_if_hopeless(error)
             if len(ids) == 1:
-                return self._failed(f"feedback {ids[0]}", error)
+                return FeedbackReport(self._failed(f"feedback {ids[0]}", error))
             half = len(ids) // 2
-            tally = self.purge_feedback(feedback, ids[:half])
-            tally.add(self.purge_feedback(feedback, ids[half:]))
-            return tally
+            first = self.purge_feedback(feedback, ids[:half], waiting=waiting)
+            return first.add(self.purge_feedback(feedback, ids[half:], waiting=waiting))
 
     def _smaller(self, proposals: Sequence[Proposal], error: Exception, *, waiting: bool) -> Report:
         """The same work in halves; a single row that fails is counted, and the rest goes on."""
-        _raise_if_gone(error)
+        _raise_if_hopeless(error)
         if len(proposals) > 1:
             half = len(proposals) // 2
             return self.purge(proposals[:half], waiting=waiting).add(self.purge(proposals[half:], waiting=waiting))
-        if isinstance(error, purge.ChildrenLockedError) or _state(error) in LOCKED:
+        if isinstance(error, purge.ChildrenLockedError) or _state(error) == LOCK_NOT_AVAILABLE:
             return Report(unlocked=list(proposals))
         return Report(self._failed(f"conversation {proposals[0].conversation_id}", error))
 
@@ -119,14 +148,18 @@ class Purger:
             ids = [proposal.conversation_id for proposal in proposals]
             locked = set(purge.lock(connection, self.job.contract.conversations, ids, waiting=waiting))
             facts = self.job.reader.conversations(connection, sorted(locked))
-            there = purge.still_there(
-                connection, self.job.contract.conversations, [id_ for id_ in ids if id_ not in locked]
-            )
-            report, doomed = self._decide(proposals, there, facts)
+            report, doomed = self._decide(proposals, self._unlocked(connection, ids, locked), facts)
             if doomed:
                 self._carry_out(connection, doomed, patience)
         _say("batch", report.tally, report.tally.due, started, self.run.id)
         return report
+
+    def _unlocked(self, connection: Connection, ids: Sequence[str], locked: Set[str]) -> set[str]:
+        """Of the rows that were not locked, those that others hold; the rest must be gone from what is read, too."""
+        missing = [id_ for id_ in ids if id_ not in locked]
+        there = purge.still_there(connection, self.job.contract.conversations, missing)
+        purge.refuse_rowless(connection, self.job.contract, [id_ for id_ in missing if id_ not in there])
+        return there
 
     def _enter(self, connection: Connection) -> None:
         """Show that the lease is still ours, then wait out any placement of a hold; no row is locked before that."""
@@ -153,22 +186,28 @@ class Purger:
                     report.later = list(proposals[number:])
                     break
                 if self._is_over_ceiling(disposal.verdict, report):
-                    report.over_ceiling = True
                     report.tally.spared[Spared.NOT_APPROVED.value] += 1
                     continue
                 room -= known.messages
-                doomed.append((proposal, disposal.verdict))
+                doomed.append((known.conversation, disposal.verdict))
             report.tally.count(disposal, known, job.policy, job.as_of)
         return report, doomed
 
     def _is_over_ceiling(self, verdict: Verdict, report: Report) -> bool:
+        """Whether an approval allows no more of the rule; without one, no more than was weighed is purged at all.
+
+        Raises:
+            RefusedError: more is due than when the run began.
+        """
         if self.ceilings is None:
+            if self.limit is not None and self.done.total() + report.tally.by_rule.total() >= self.limit:
+                raise guards.more_than_weighed(self.limit, self.done.total())
             return False
         rule = str(verdict.rule)
         return self.done[rule] + report.tally.by_rule[rule] >= self.ceilings.get(rule, 0)
 
     def _carry_out(self, connection: Connection, doomed: Doomed, patience: Patience) -> None:
-        ids = [proposal.conversation_id for proposal, _ in doomed]
+        ids = [conversation.id for conversation, _ in doomed]
         children = purge.delete(connection, self.job.contract, ids, self.run.id, patience)
         evidence.bury(
             connection,
@@ -176,23 +215,24 @@ class Purger:
             "conversation",
             [
                 Tombstone(
-                    proposal.conversation_id,
-                    proposal.conversation_id,
-                    proposal.account_id,
+                    conversation.id,
+                    conversation.id,
+                    conversation.account_id,
                     str(verdict.rule),
                     _set(verdict),
-                    children[proposal.conversation_id],
+                    children[conversation.id],
                 )
-                for proposal, verdict in doomed
+                for conversation, verdict in doomed
             ],
             self.job.clock.now(),
         )
 
-    def _feedback_once(self, feedback: Physical, ids: Sequence[str]) -> Tally:
+    def _feedback_once(self, feedback: Physical, ids: Sequence[str], *, waiting: bool) -> FeedbackReport:
         job, started, tally = self.job, time.monotonic(), Tally()
         with job.database.transaction(lock_timeout_ms=FENCE_WAIT_MS) as connection:
             self._enter(connection)
-            locked = purge.lock(connection, feedback, ids)
+            locked = purge.lock(connection, feedback, ids, waiting=waiting)
+            others = purge.still_there(connection, feedback, [id_ for id_ in ids if id_ not in set(locked)])
             facts = job.reader.feedback(connection, locked)
             doomed: list[Tombstone] = []
             for id_, known in facts.items():
@@ -204,7 +244,7 @@ class Purger:
                 purge.delete_feedback(connection, feedback, [t.record_id for t in doomed])
                 evidence.bury(connection, self.run, "feedback", doomed, job.clock.now())
         _say("feedback batch", tally, tally.feedback_by_rule.total(), started, self.run.id)
-        return tally
+        return FeedbackReport(tally, sorted(others))
 
 
 def _set(verdict: Verdict | FeedbackVerdict) -> datetime:
@@ -216,15 +256,16 @@ def _set(verdict: Verdict | FeedbackVerdict) -> datetime:
 def _worth_repeating(error: BaseException, size: int) -> bool:
     if isinstance(error, purge.FenceBusyError):
         return True
-    return databases.passes(error) and not (size > 1 and _state(error) in LOCKED)
+    return databases.passes(error) and not (size > 1 and _state(error) in SLOW)
 
 
 def _state(error: BaseException) -> str | None:
     return databases.sqlstate(error) if isinstance(error, DBAPIError) else None
 
 
-def _raise_if_gone(error: Exception) -> None:
-    if isinstance(error, DBAPIError) and databases.is_gone(error):
+def _raise_if_hopeless(error: Exception) -> None:
+    """Where the connection is gone, or the role may not, or a table is missing, every other row would fare the same."""
+    if isinstance(error, DBAPIError) and (databases.is_gone(error) or (_state(error) or "").startswith("42")):
         raise unreachable(error) from None
 
 

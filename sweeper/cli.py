@@ -326,7 +326,7 @@ def _explain_one(job: Job, conversation_id: str, what_if: WhatIf | None, *, as_j
 
 def _buried(job: Job, id_: str) -> str:
     with job.database.transaction() as connection:
-        stone = evidence.tombstone_of(connection, id_)
+        stone = evidence.tombstone_of(connection, job.settings.store.schema_name, id_)
     if stone is None:
         return "No tombstone names it either: it was never here, or something else deleted it."
     return (

@@ -36,6 +36,7 @@ DOUBTS = {
     Doubt.PLATFORM: "its platform is not set",
     Doubt.INCOGNITO: "whether it is incognito is not set",
     Doubt.ZERO_RETENTION: "whether it is zero-retention is not set",
+    Doubt.REPEATED: "the store shows it, or its account, more than once, and the rows may differ",
     Doubt.PERIOD: "the column that holds its period cannot be used",
 }
 EXCLUSIONS = {
@@ -182,7 +183,7 @@ def suppose(facts: Facts, policy: Policy, as_of: datetime, what: str) -> Facts:
     account = facts.account
     if account is None:
         return facts
-    last = max((event.id for event in account.consent_events), default=0)
+    last = max((event.id or 0 for event in account.consent_events), default=0)
     withdrawals = [
         ConsentEvent(last + number, purpose, granted=False, recorded_at=as_of, effective_at=None)
         for number, purpose in enumerate(policy.purposes, 1)

@@ -49,8 +49,8 @@ def before(job: Job, *, dry_run: bool = False, accept_history: bool = False) -> 
         yield RefusedError(
             "earlier_as_of",
             f"as-of {rfc3339(job.as_of)} is earlier than that of the last completed run, {rfc3339(last.as_of)}: "
-            "a clock may have been set back. Nothing was purged. Mend the clock, give a later --as-of, "
-            "or set [guards] earlier_as_of = false.",
+            "a clock may have been set back. Nothing was purged. Mend the clock, give a later --as-of (under --approve: "
+            "preview again), or set [guards] earlier_as_of = false.",
         )
     apart = abs((now - database_now).total_seconds())
     if guards.clock and apart > guards.clock_tolerance_seconds:
@@ -60,6 +60,13 @@ def before(job: Job, *, dry_run: bool = False, accept_history: bool = False) -> 
             f"the limit is {guards.clock_tolerance_seconds} s. Nothing was purged. Mend the wrong clock, "
             "or raise [guards] clock_tolerance_seconds.",
         )
+    if guards.fence and not job.database.within(census.fence_stands):
+        yield RefusedError(
+            "fence",
+            "the trigger `fence` on sweeper.legal_holds is missing or switched off: a legal hold placed by SQL might be "
+            "overlooked. 0 such triggers fire, 1 must. Nothing was purged. "
+            "ALTER TABLE sweeper.legal_holds ENABLE ALWAYS TRIGGER fence; or set [guards] fence = false.",
+        )
     if guards.history and not accept_history:
         yield from _history(job, histories, last)
 
@@ -67,7 +74,7 @@ def before(job: Job, *, dry_run: bool = False, accept_history: bool = False) -> 
 def volume(job: Job, due: int, approval: Approval | None) -> Iterator[RefusedError]:
     """The refusal of a run in which too much is due, unless it was approved."""
     guards = job.settings.guards
-    if not guards.volume or approval is not None:
+    if not guards.volume or approval is not None or due == 0:
         return
     found = measure(job, due)
     if found.together <= guards.max_count:
@@ -85,11 +92,29 @@ def volume(job: Job, due: int, approval: Approval | None) -> Iterator[RefusedErr
         )
 
 
+def limit(job: Job, due: int) -> int | None:
+    """How many conversations a run may purge in which so many were due when it was weighed; None: as many as are due."""
+    guards = job.settings.guards
+    return max(guards.max_count - measure(job, 0).lately, due) if guards.volume else None
+
+
+def more_than_weighed(allowed: int, purged: int) -> RefusedError:
+    """The refusal to go on where more is due than when the run was weighed."""
+    return RefusedError(
+        "volume",
+        f"more than {allowed} conversations are due, which was the most when this run was weighed: facts changed meanwhile. "
+        f"{purged} were purged, with evidence; no more was. Find out what made more due (`sweeper run --dry-run`), "
+        "and run again.",
+    )
+
+
 def measure(job: Job, due: int) -> Volume:
     """What is due now together with what was purged within the window."""
     now = job.clock.now()
     since = now - timedelta(hours=job.settings.guards.window_hours)
-    return Volume(due, job.database.within(lambda c: evidence.purged_lately(c, since, now)))
+    return Volume(
+        due, job.database.within(lambda c: evidence.purged_lately(c, job.settings.store.schema_name, since, now))
+    )
 
 
 def _history(job: Job, now: Histories, last: evidence.LastCompleted) -> Iterator[RefusedError]:

@@ -82,6 +82,7 @@ class Guards(Section):
     clock: bool = True
     volume: bool = True
     history: bool = True
+    fence: bool = True
 
 
 class Lease(Section):

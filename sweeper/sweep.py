@@ -6,8 +6,9 @@ What is due is decided in `core/decide.py` alone; what is proposed comes from `s
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -124,7 +125,8 @@ def sweep(
         SweeperError: the database failed; what was committed before stands.
     """
     lease = leases.take(job.database)
-    sweeping = _Sweep(job, lease, _open(job, lease, approval), approval, accept_history, watch or Watch())
+    opened = _open(job, lease, approval)
+    sweeping = _Sweep(job, lease, opened, _left_of(job, approval), accept_history, watch or Watch())
     try:
         return sweeping.run()
     except LeaseLostError:
@@ -141,6 +143,13 @@ def sweep(
     except Exception:
         sweeping.close_if_possible("failed", {"error": "unforeseen"})
         raise
+
+
+def _left_of(job: Job, approval: Approval | None) -> Approval | None:
+    """What earlier runs under the same approval have left of it."""
+    if approval is None:
+        return None
+    return approval.less(job.database.within(lambda c: evidence.purged_under(c, approval.token())))
 
 
 def _open(job: Job, lease: Lease, approval: Approval | None) -> Run:
@@ -173,6 +182,7 @@ class _Sweep:
     watch: Watch
     tally: Tally = field(default_factory=Tally)
     histories: census.Histories | None = None
+    limit: int | None = None
     started: float = field(default_factory=time.monotonic)
 
     def run(self) -> Result:
@@ -223,28 +233,34 @@ class _Sweep:
         if more:
             count += sum(self._counted(page) for page in pages)
         self.watch.expect(count)
-        self._refuse_volume(count, kept, more=more)
+        weighed = self._refuse_volume(count, kept, more=more)
+        self.limit = guards.limit(self.job, weighed)
         return self.job.selector.pages() if more else kept
 
     def _counted(self, page: Page) -> int:
         self._renew()
         return len(page.free)
 
-    def _refuse_volume(self, proposed: int, kept: list[Page], *, more: bool) -> None:
-        """Weigh what is proposed, which is at least what is due; only where that is too much, decide every proposal."""
+    def _refuse_volume(self, proposed: int, kept: list[Page], *, more: bool) -> int:
+        """Weigh what is proposed, which is at least what is due; only where that is too much, decide every proposal.
+
+        Returns:
+            The number that was weighed and is not too much.
+        """
         if self.approval is None and not any(guards.volume(self.job, proposed, None)):
-            return
+            return proposed
         pages = self.job.selector.pages() if more else kept
         due = survey(self.job, pages, lambda _: self._renew())
         if self.approval is not None:
             approvals.refuse_more(self.approval, due.by_rule)
         for refusal in guards.volume(self.job, due.due, self.approval):
             raise refusal
+        return due.due
 
     def _purger(self) -> Purger:
         patience = self.job.database.within(purge.read_patience)
         ceilings = self.approval.due if self.approval else None
-        return Purger(self.job, self.opened, self.lease, patience, ceilings)
+        return Purger(self.job, self.opened, self.lease, patience, ceilings, self.limit)
 
     def _purge(self, purger: Purger, pages: Iterable[Page]) -> list[Proposal]:
         """Purge the free proposals and count the held ones; returns those whose rows others hold locked."""
@@ -284,20 +300,32 @@ class _Sweep:
             self.tally.spared[Spared.LOCKED.value] += count
 
     def _purge_feedback(self, purger: Purger) -> None:
+        feedback = self.job.contract.feedback
+        if feedback is None:
+            self._refuse_feedback()
+            return
+        locked: list[str] = []
         for page in self.job.selector.feedback():
             for ids in portions(page, self.job.settings.purge.batch):
                 if self.watch.stopping():
                     return
-                self.tally.add(self._purge_feedback_rows(purger, ids))
+                report = purger.purge_feedback(feedback, ids)
+                self.tally.add(report.tally)
+                locked = [*locked, *report.unlocked][:LOCKED_AT_MOST]
+        if locked:
+            again = purger.purge_feedback(feedback, locked, waiting=True)
+            self.tally.add(again.tally)
+            self._spare_locked(len(again.unlocked))
 
-    def _purge_feedback_rows(self, purger: Purger, ids: Sequence[str]) -> Tally:
-        if self.job.contract.feedback is not None:
-            return purger.purge_feedback(self.job.contract.feedback, ids)
-        log.get().error(
-            "feedback may be due but was not purged: the relation is a view. Name its table in [purge.feedback]",
-            rows=len(ids),
-        )
-        return Tally(failed=len(ids))
+    def _refuse_feedback(self) -> None:
+        """Feedback behind a view cannot be purged: what is due of it has failed."""
+        found = survey_feedback(self.job)
+        if found.due_feedback:
+            log.get().error(
+                "feedback is due but was not purged: the relation is a view. Name its table in [purge.feedback]",
+                rows=found.due_feedback,
+            )
+        self.tally.add(replace(found, feedback_by_rule=Counter(), failed=found.due_feedback))
 
     def _sweep_strays(self) -> int:
         """Children without a key may have been inserted while their conversation was deleted: delete them now."""
@@ -313,7 +341,7 @@ class _Sweep:
     def _delete_strays(self, ids: list[str]) -> int:
         def delete(connection: Connection) -> int:
             self.lease.renew(connection)
-            return purge.delete_strays(connection, self.job.contract, ids)
+            return purge.delete_strays(connection, self.job.contract, ids, self.opened.id)
 
         return self.job.database.within(delete)
 

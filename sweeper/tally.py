@@ -79,6 +79,11 @@ class Tally:
         """How many conversations are due and not held."""
         return self.by_rule.total()
 
+    @property
+    def due_feedback(self) -> int:
+        """How many feedback rows are due and not held."""
+        return self.feedback_by_rule.total()
+
     def as_json(self) -> dict[str, Any]:
         """The counts for machines; sums beside their reasons."""
         return {

@@ -40,6 +40,7 @@ class Doubt(StrEnum):
     INCOGNITO = "incognito"
     ZERO_RETENTION = "zero_retention"
     PERIOD = "period"
+    REPEATED = "repeated_row"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,7 @@ def decide(facts: Facts, policy: Policy, as_of: datetime) -> Verdict:
     case = open_case(facts, policy, aware(as_of))
     rulings = tuple(_rulings(case))
     ruling = min(rulings, key=_by_due, default=Ruling(UNCLASSIFIED, None) if case.doubts else None)
-    moves = tuple(_moves(case, ruling))
+    moves = () if Doubt.REPEATED in case.doubts else tuple(_moves(case, ruling))
     last = moves[-1] if moves else ruling
     holds = tuple(hold for hold in facts.holds if is_active(hold, facts, policy, case.as_of))
     return Verdict(
@@ -217,6 +218,8 @@ def _by_due(ruling: Ruling) -> tuple[bool, datetime | None]:
 
 def _doubts(case: Case) -> Iterator[Doubt]:
     c = case.conversation
+    if case.facts.repeated:
+        yield Doubt.REPEATED
     if case.known is None:
         yield Doubt.ACCOUNT
     else:
@@ -264,7 +267,7 @@ def _plan_doubts(case: Case, known: History, created: datetime) -> Iterator[Doub
 def _rulings(case: Case) -> Iterator[Ruling]:
     """Every applying rule with its due; of an unclassified conversation only those that need no plan."""
     if case.doubts:
-        if Doubt.FLAGGED in case.doubts:
+        if Doubt.FLAGGED in case.doubts or Doubt.REPEATED in case.doubts:
             return
         rules: tuple[Rule, ...] = tuple(rule for rule in case.policy.rules if rule.stands_unclassified)
     else:

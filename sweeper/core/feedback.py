@@ -15,6 +15,7 @@ class FeedbackDoubt(StrEnum):
 
     KIND = "feedback_kind"
     SUBMITTED = "feedback_submitted_at"
+    REPEATED = "feedback_repeated_row"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,8 @@ class FeedbackFacts:
     feedback: Feedback
     holds: tuple[Hold, ...] = ()
     orders: tuple[Order, ...] = ()
+    repeated: bool = False
+    """Whether the store shows the row more than once, so that none of it can be believed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,7 @@ def decide_feedback(facts: FeedbackFacts, policy: Policy, as_of: datetime, *, pr
     feedback = facts.feedback
     names = [h for h in facts.holds if h.names(feedback.account_id, feedback.conversation_id)]
     held = any(in_force(h, policy, as_of) or (protect and in_force(_placed_always(h), policy, as_of)) for h in names)
-    doubt = _doubt(feedback, policy)
+    doubt = FeedbackDoubt.REPEATED if facts.repeated else _doubt(feedback, policy)
     if doubt is not None or not isinstance(feedback.submitted_at, datetime):
         return FeedbackVerdict(as_of, UNCLASSIFIED, None, held, doubt)
     dues = [

@@ -121,13 +121,20 @@ def _faults(account: Account, policy: Policy) -> Iterator[str]:
 
 
 def _is_unreadable(change: PlanChange, policy: Policy) -> bool:
-    return change.effective_at is not Odd.ALWAYS and not policy.plausible.holds(change.effective_at)
+    return change.id is None or (
+        change.effective_at is not Odd.ALWAYS and not policy.plausible.holds(change.effective_at)
+    )
 
 
 def _is_doubtful(event: ConsentEvent, policy: Policy) -> bool:
     if event.purpose is not None and event.purpose not in policy.purposes:
         return False  # somebody else's purpose
-    if event.purpose is None or event.granted is None or not policy.plausible.holds(event.recorded_at):
+    if (
+        event.id is None
+        or event.purpose is None
+        or event.granted is None
+        or not policy.plausible.holds(event.recorded_at)
+    ):
         return True
     return event.effective_at is not None and not policy.plausible.holds(event.effective_at)
 
@@ -135,7 +142,7 @@ def _is_doubtful(event: ConsentEvent, policy: Policy) -> bool:
 def _timeline(account: Account, policy: Policy, as_of: datetime) -> Timeline:
     """Plans in force at and before `as_of`; of changes at the same instant only the highest id ever was."""
     in_force: dict[datetime, PlanChange] = {}
-    for change in sorted(account.plan_changes, key=lambda change: change.id):
+    for change in sorted(account.plan_changes, key=lambda change: change.id or 0):
         start = BEGINNING if change.effective_at is Odd.ALWAYS else change.effective_at
         if isinstance(start, datetime) and start <= as_of:
             in_force[start] = change
@@ -166,7 +173,7 @@ def _entries(known: History, purpose: Purpose, name: str, view: View) -> Iterato
             effect = max(effective, recorded, purpose.not_before or recorded)
         else:
             effect = min(effective, recorded) if view is View.TRAINING else recorded
-        yield _Entry((recorded, event.id), effect, bool(event.granted))
+        yield _Entry((recorded, event.id or 0), effect, bool(event.granted))
 
 
 def _epochs(known: History, purpose: Purpose, name: str, view: View) -> Iterator[Epoch]:

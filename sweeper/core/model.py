@@ -11,7 +11,7 @@ from sweeper.core.instant import Stored, at_or_before
 class PlanChange:
     """From `effective_at` on the account is on `plan`, until the next change."""
 
-    id: int
+    id: int | None
     effective_at: Stored
     plan: str | None
 
@@ -20,7 +20,7 @@ class PlanChange:
 class ConsentEvent:
     """One grant or withdrawal of one purpose."""
 
-    id: int
+    id: int | None
     purpose: str | None
     granted: bool | None
     recorded_at: Stored
@@ -128,6 +128,8 @@ class Facts:
     orders: tuple[Order, ...] = ()
     latest_user_message_at: Stored = None
     messages: int = 0
+    repeated: bool = False
+    """Whether the store shows the conversation or its account more than once, so that no row of it can be believed."""
 
     def protected(self, as_of: datetime) -> "Facts":
         """The same facts with holds and flags recorded after `as_of` taken as recorded at `as_of` (policy, Purge).

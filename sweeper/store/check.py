@@ -19,12 +19,13 @@ from sweeper.errors import ConfigurationError
 from sweeper.settings import Settings
 from sweeper.store import contract as contracts
 from sweeper.store import migrate
-from sweeper.store.contract import TABLES, Contract, Key
+from sweeper.store.contract import Contract
 from sweeper.store.database import Database, reason
-from sweeper.store.family import Branch, branches, ways_back
+from sweeper.store.family import Branch, branches, everything_below, ways_back
 from sweeper.store.statement import quoted, statement
+from sweeper.store.tree import TABLES, Key
 
-OLDEST_SERVER = 130_000
+OLDEST_SERVER = 140_000
 
 
 class Level(StrEnum):
@@ -119,7 +120,7 @@ def _server(subject: Subject) -> Iterator[Finding]:
     found = subject.rows("check_session")[0]
     yield Finding(Level.OK, "server", f"PostgreSQL {found.version}, database {found.database}, role {found.role}")
     if found.version_number < OLDEST_SERVER:
-        yield Finding(Level.FAULT, "server", f"PostgreSQL {found.version} is older than 13", "upgrade the server")
+        yield Finding(Level.FAULT, "server", f"PostgreSQL {found.version} is older than 14", "upgrade the server")
     if found.standby or found.read_only:
         yield Finding(Level.FAULT, "server", "the server or the role is read-only", "connect to the primary")
     if found.replication_role != "origin":
@@ -161,17 +162,40 @@ def _own_tables(subject: Subject) -> Iterator[Finding]:
     if subject.revision != migrate.HEAD and not unread:
         state = "missing" if subject.revision is None else f"at revision {subject.revision}, not {migrate.HEAD}"
         yield Finding(Level.FAULT, "schema sweeper", f"the sweeper's own tables are {state}", "sweeper migrate")
-    for row in subject.rows("check_own_triggers"):
-        if not row.fires:
+    if subject.revision == migrate.HEAD:
+        yield from _own_parts(subject)
+
+
+def _own_parts(subject: Subject) -> Iterator[Finding]:
+    """Tables and triggers that the newest revision made and somebody has dropped or switched off since."""
+    tables = {row.table for row in subject.rows("check_own")}
+    firing = {(row.table, row.trigger): row.fires for row in subject.rows("check_own_triggers")}
+    for table in sorted(OWN_NEEDS.keys() - tables):
+        yield Finding(Level.FAULT, f"sweeper.{table}", "the table is missing", "restore it from a backup")
+    for table, trigger in OWN_TRIGGERS:
+        fires = firing.get((table, trigger))
+        if table in tables and not fires:
             yield Finding(
                 Level.FAULT,
-                f"sweeper.{row.table}",
-                f"its trigger {row.trigger} is switched off, and with it what it protects",
-                f"ALTER TABLE sweeper.{row.table} ENABLE TRIGGER {row.trigger}",
+                f"sweeper.{table}",
+                f"its trigger {trigger} is {'missing' if fires is None else 'switched off'}, and with it what it protects",
+                f"ALTER TABLE sweeper.{table} ENABLE ALWAYS TRIGGER {trigger}"
+                if fires is False
+                else "restore the trigger",
             )
 
 
+OWN_TRIGGERS = (
+    ("legal_holds", "fence"),
+    ("legal_holds", "record"),
+    ("legal_holds", "record_truncation"),
+    ("erasure_orders", "record"),
+    ("erasure_orders", "record_truncation"),
+    ("tombstones", "insert_only"),
+    ("events", "insert_only"),
+)
 OWN_NEEDS = {
+    "identity": ("SELECT",),
     "schema_version": ("SELECT",),
     "runs": ("SELECT", "INSERT", "UPDATE"),
     "lease": ("SELECT", "INSERT", "UPDATE"),
@@ -321,8 +345,17 @@ ACTIONS = {"n": "SET NULL", "d": "SET DEFAULT", "r": "RESTRICT", "a": "NO ACTION
 
 
 def _keys(subject: Subject) -> Iterator[Finding]:
-    for branch in subject.family:
-        yield from _key(branch.key)
+    for branch in everything_below(subject.contract.conversations) if subject.contract else ():
+        if branch.key.leads_back and branch.key.stored_action in ("a", "r"):
+            yield Finding(
+                Level.WARNING,
+                branch.table,
+                f"{branch.key.name} leads from one conversation to another with ON DELETE {ACTIONS[branch.key.stored_action]}: "
+                "a conversation that others point to is kept and counted as failed until those are gone",
+                f"give {branch.key.name} ON DELETE SET NULL",
+            )
+        elif not branch.key.leads_back:
+            yield from _key(branch.key)
     for branch in ways_back(subject.contract.conversations) if subject.contract else ():
         yield Finding(
             Level.WARNING,
@@ -335,11 +368,18 @@ def _keys(subject: Subject) -> Iterator[Finding]:
 
 def _key(key: Key) -> Iterator[Finding]:
     action = ACTIONS.get(key.stored_action)
-    if action in ("SET NULL", "SET DEFAULT"):
+    if key.action == "unset":
         yield Finding(
             Level.WARNING,
             key.table,
-            f"{key.name} is ON DELETE {action}: rows would stay behind, so the purge deletes them itself first",
+            f"{key.name} is ON DELETE {action}: its rows stay when their conversation goes, with whatever they hold of it",
+            f"if they should go, give {key.name} ON DELETE CASCADE or name the table in [[purge.children]]",
+        )
+    elif action in ("SET NULL", "SET DEFAULT"):
+        yield Finding(
+            Level.WARNING,
+            key.table,
+            f"{key.name} is ON DELETE {action}, but the rows are content: the purge deletes them itself first",
             f"give {key.name} ON DELETE CASCADE",
         )
     elif action:

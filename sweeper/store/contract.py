@@ -3,6 +3,7 @@
 The law of this file: what is not found is an error that names it; nothing is guessed about a table that will be deleted from.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -12,25 +13,27 @@ from sqlalchemy import Connection
 from sweeper.core.policy import Policy
 from sweeper.errors import ConfigurationError
 from sweeper.settings import Child, Settings
-from sweeper.store.statement import quoted, statement
+from sweeper.store.statement import statement
+from sweeper.store.tree import CONTENT, TABLES, Physical, Tree, physical
 
 INSTANT = "timestamp with time zone"
 ANY = ""
+ID = "an id"
 
 CONTRACT: Mapping[str, Mapping[str, str]] = {
-    "accounts": {"id": ANY, "created_at": INSTANT, "closed_at": INSTANT},
-    "plan_changes": {"id": "bigint", "account_id": ANY, "effective_at": INSTANT, "plan": "text"},
+    "accounts": {"id": ID, "created_at": INSTANT, "closed_at": INSTANT},
+    "plan_changes": {"id": "bigint", "account_id": ID, "effective_at": INSTANT, "plan": "text"},
     "consent_events": {
         "id": "bigint",
-        "account_id": ANY,
+        "account_id": ID,
         "purpose": "text",
         "granted": "boolean",
         "recorded_at": INSTANT,
         "effective_at": INSTANT,
     },
     "conversations": {
-        "id": ANY,
-        "account_id": ANY,
+        "id": ID,
+        "account_id": ID,
         "kind": "text",
         "platform": "text",
         "incognito": "boolean",
@@ -41,12 +44,12 @@ CONTRACT: Mapping[str, Mapping[str, str]] = {
         "restored_at": INSTANT,
         "flagged_at": INSTANT,
     },
-    "messages": {"id": ANY, "conversation_id": ANY, "author": "text", "created_at": INSTANT, "body": ANY},
-    "attachments": {"id": ANY, "conversation_id": ANY, "uri": "text"},
+    "messages": {"id": ID, "conversation_id": ID, "author": "text", "created_at": INSTANT, "body": ANY},
+    "attachments": {"id": ANY, "conversation_id": ID, "uri": "text"},
     "feedback": {
-        "id": ANY,
-        "account_id": ANY,
-        "conversation_id": ANY,
+        "id": ID,
+        "account_id": ID,
+        "conversation_id": ID,
         "kind": "text",
         "submitted_at": INSTANT,
         "rating": ANY,
@@ -56,40 +59,10 @@ CONTRACT: Mapping[str, Mapping[str, str]] = {
 ALIKE = {
     "bigint": frozenset({"bigint", "integer", "smallint"}),
     "text": frozenset({"text", "character varying", "bpchar", "citext"}),
+    ID: frozenset({"uuid", "text", "character varying", "bpchar", "bigint", "integer", "smallint"}),
 }
-"""Types that read the same; any other type must be the contract's own."""
-OUTLIVING = ("accounts", "plan_changes", "consent_events", "feedback")
-TABLES = frozenset({"r", "p"})
-"""Kinds of relation whose rows can be locked: a table, partitioned or not."""
-
-
-@dataclass(frozen=True)
-class Key:
-    """A foreign key or a declared child: whose rows go with the parent's, and how."""
-
-    name: str
-    table: str
-    oid: int
-    columns: tuple[str, ...]
-    parent_columns: tuple[str, ...]
-    action: Literal["cascade", "explicit"]
-    stored_action: str
-    indexed: bool
-    declared: bool
-    leads_back: bool = False
-    """Whether the table it points from is already above it: a record that points to another one."""
-    children: tuple["Key", ...] = ()
-
-
-@dataclass(frozen=True)
-class Physical:
-    """A physical table: quoted name, key column and its type."""
-
-    table: str
-    key: str
-    type: str
-    oid: int
-    children: tuple[Key, ...] = ()
+"""Types that read the same; any other type must be the contract's own. Ids are compared as text here, and by the type there:
+a type that takes two spellings for one, such as citext or numeric, would not be the same."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +74,10 @@ class Contract:
     conversations: Physical
     feedback: Physical | None
     """None: the relation is a view and [purge.feedback] names no table, so that no feedback can be purged."""
+    views: frozenset[str] = frozenset()
+    """Of accounts and conversations, those that are views: no key keeps them from showing a row more than once."""
+    unproven: frozenset[str] = frozenset()
+    """Relations of which the purged tables do not prove that nothing is left: they are looked at after each delete."""
 
     def type(self, relation: str, column: str = "id") -> str:
         """The type of a contract column, to cast parameters to."""
@@ -124,13 +101,21 @@ def read(connection: Connection, settings: Settings, policy: Policy | None = Non
     conversations = settings.purge.table or f"{schema}.conversations"
     root = physical(connection, conversations, settings.purge.key, schema, "[purge] table")
     feedback = _feedback(connection, settings, kinds)
-    spared = _outlive(connection, schema, kinds, feedback)
-    children = (*keys(connection, root.oid, spared=spared), *_declared(connection, settings, root, schema))
+    tree = Tree(
+        connection,
+        root,
+        named=tuple(_named(connection, settings, schema)),
+        bases=_bases(connection, schema),
+        tables=frozenset(relation for relation in kinds if kinds[relation] in TABLES),
+        feedback=feedback,
+    )
     return Contract(
         schema,
         types,
-        Physical(root.table, root.key, root.type, root.oid, children),
+        Physical(root.table, root.key, root.type, root.oid, tree.children()),
         feedback,
+        frozenset(relation for relation in ("accounts", "conversations") if kinds[relation] not in TABLES),
+        frozenset(relation for relation in (*CONTENT, "conversations") if not tree.covers(relation)),
     )
 
 
@@ -168,9 +153,13 @@ def missing(types: Mapping[str, Mapping[str, str]], schema: str) -> Iterator[str
         for column, wanted in columns.items():
             found = types[relation].get(column)
             if found is None:
-                yield f"column {schema}.{relation}.{column} is missing{f' ({wanted})' if wanted else ''}"
+                yield f"column {schema}.{relation}.{column} is missing{f' ({_said(wanted)})' if wanted else ''}"
             elif wanted and found not in ALIKE.get(wanted, {wanted}):
-                yield f"column {schema}.{relation}.{column} is {found}, must be {wanted}"
+                yield f"column {schema}.{relation}.{column} is {found}, must be {_said(wanted)}"
+
+
+def _said(wanted: str) -> str:
+    return f"one of {', '.join(sorted(ALIKE[ID]))}" if wanted == ID else wanted
 
 
 def _further(types: Mapping[str, Mapping[str, str]], policy: Policy) -> Iterator[str]:
@@ -184,88 +173,14 @@ def _further(types: Mapping[str, Mapping[str, str]], policy: Policy) -> Iterator
                 yield f"column {relation}.{column} is missing (the policy reads it)"
 
 
-def physical(connection: Connection, table: str, key: str, schema: str, setting: str) -> Physical:
-    """The physical table of that name.
-
-    Raises:
-        ConfigurationError: there is none, it is no table, or it has no such key column.
-    """
-    name = table if "." in table else f"{schema}.{table}"
-    row = connection.execute(statement("physical"), {"table": quoted(name), "key": key}).one_or_none()
-    if row is None:
-        raise ConfigurationError(f"{setting}: there is no table {name}. Nothing was purged. Name the physical table.")
-    if row.kind not in TABLES:
-        raise ConfigurationError(
-            f"{setting}: {name} is not a table but a view or the like, whose rows cannot be locked. Nothing was purged. "
-            "Name the physical table behind it."
-        )
-    if row.type is None:
-        raise ConfigurationError(f"{setting}: {name} has no column {key}. Nothing was purged. Name its key column.")
-    return Physical(row.name, key, row.type, row.oid)
+def _bases(connection: Connection, schema: str) -> dict[str, frozenset[int]]:
+    """The tables from which each contract relation comes; none where a view reads no table."""
+    found: dict[str, set[int]] = defaultdict(set)
+    for row in connection.execute(statement("bases"), {"schema": schema, "relations": list(CONTRACT)}):
+        found[row.relation].add(row.oid)
+    return {relation: frozenset(oids) for relation, oids in found.items()}
 
 
-def _outlive(
-    connection: Connection, schema: str, kinds: Mapping[str, str], feedback: Physical | None
-) -> frozenset[int]:
-    """The tables whose rows never go with a conversation: accounts, their histories, and feedback with its own clock."""
-    named = [relation for relation in OUTLIVING if kinds[relation] in TABLES]
-    found = [physical(connection, f"{schema}.{relation}", "id", schema, relation).oid for relation in named]
-    return frozenset([*found, *([feedback.oid] if feedback else [])])
-
-
-def keys(
-    connection: Connection, oid: int, above: frozenset[int] = frozenset(), spared: frozenset[int] = frozenset()
-) -> tuple[Key, ...]:
-    """The foreign keys that point to a table, with those that point to the pointing tables below them.
-
-    Raises:
-        ConfigurationError: a key with ON DELETE CASCADE would take rows of a `spared` table along.
-    """
-    found = []
-    for row in connection.execute(statement("foreign_keys"), {"oid": oid}):
-        if row.oid in spared:
-            if row.action == "c":
-                raise ConfigurationError(
-                    f"foreign key {row.name} of {row.table_name} would delete its rows together with a conversation, and they "
-                    "must outlive it. Nothing was purged. Give the key ON DELETE SET NULL."
-                )
-            continue  # the database itself unsets it; a key that forbids the delete makes it fail, and is counted
-        leads_back = row.oid == oid or row.oid in above
-        found.append(
-            Key(
-                row.name,
-                row.table_name,
-                row.oid,
-                tuple(row.columns),
-                tuple(row.parent_columns),
-                "cascade" if row.action == "c" else "explicit",
-                row.action,
-                row.indexed,
-                declared=False,
-                leads_back=leads_back,
-                children=() if leads_back else keys(connection, row.oid, above | {oid}, spared),
-            )
-        )
-    return tuple(found)
-
-
-def _declared(connection: Connection, settings: Settings, root: Physical, schema: str) -> Iterator[Key]:
+def _named(connection: Connection, settings: Settings, schema: str) -> Iterator[tuple[Child, Physical]]:
     for child in settings.purge.children:
-        yield declared(connection, child, root, schema)
-
-
-def declared(connection: Connection, child: Child, root: Physical, schema: str) -> Key:
-    """A child that no foreign key declares; its rows are deleted before their conversation, and once more at the end."""
-    table = physical(connection, child.table, child.key, schema, "[[purge.children]] table")
-    return Key(
-        f"declared {child.table}",
-        table.table,
-        table.oid,
-        (child.key,),
-        (root.key,),
-        "explicit",
-        "declared",
-        indexed=True,
-        declared=True,
-        children=keys(connection, table.oid, frozenset({root.oid})),
-    )
+        yield child, physical(connection, child.table, child.key, schema, "[[purge.children]] table")

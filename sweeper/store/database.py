@@ -25,8 +25,8 @@ from sweeper.store.statement import statement
 
 T = TypeVar("T")
 
-PASSING = frozenset({"40001", "40P01", "55P03", "57014", "57P01", "57P02", "57P03", "53300"})
-"""SQLSTATEs that pass: serialization, deadlock, lock and statement time-outs, shutdown, too many connections."""
+PASSING = frozenset({"25P03", "40001", "40P01", "55P03", "57014", "57P01", "57P02", "57P03", "53300"})
+"""SQLSTATEs that pass: idle too long, serialization, deadlock, lock and statement time-outs, shutdown, too many connections."""
 
 
 class DatabaseError(SweeperError):
@@ -116,7 +116,13 @@ def connect(settings: Settings) -> Database:
         pool_size=2,
         max_overflow=1,
         pool_pre_ping=True,
-        connect_args={"prepare_threshold": None, "connect_timeout": 10},
+        connect_args={
+            "prepare_threshold": None,
+            "connect_timeout": 10,
+            "client_encoding": "utf8",
+            "keepalives_idle": 30,
+            "tcp_user_timeout": 30_000,  # milliseconds: a network that has gone is noticed while the lease lasts
+        },
         hide_parameters=True,  # parameters may hold ids; they never belong in a log
     )
     event.listen(engine, "connect", _adapt)

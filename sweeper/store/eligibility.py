@@ -92,6 +92,7 @@ class Eligibility:
         common = {
             "as_of": _instant(self.as_of),
             "ahead": "true" if self.ahead else "false",
+            "store": _literal(self.contract.schema),
             "plausible_from": _instant(self.policy.plausible.since),
             "plausible_before": _instant(self.policy.plausible.before),
             "purposes": self._purposes,
@@ -148,6 +149,8 @@ class Eligibility:
             "columns": _further("c", self.policy.columns("conversation")),
             "epoch_columns": "".join(f",\n           {column}" for column in columns),
             "epoch_joins": "".join(f"\n    {join}" for join in joins),
+            "copies": "count(*) OVER (PARTITION BY c.id)" if self.contract.views else "1",
+            "distinct": " DISTINCT ON (d.id)" if self.contract.views else "",
             "doubt": " OR ".join(self._doubts()),
             "due": self._due(),
             "whole": "true" if self.training.resumed == "entire" else "false",
@@ -183,7 +186,7 @@ class Eligibility:
 
     def _doubts(self) -> Iterator[str]:
         """Why a conversation is unclassified, as conditions on `base`."""
-        yield from ("b.known_account IS NULL", "b.doubtful")
+        yield from ("b.known_account IS NULL", "b.doubtful", "b.copies > 1")
         yield from (f"b.{column} IS NULL" for column in ("platform", "incognito", "zero_retention"))
         for column in ("deleted_at", "restored_at", "flagged_at"):
             yield f"NOT COALESCE({self._believed(f'b.{column}')}, b.{column} IS NULL)"

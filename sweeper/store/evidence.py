@@ -125,15 +125,22 @@ def purged_by_rule(connection: Connection, run_id: int) -> dict[str, dict[str, i
     return found
 
 
-def tombstone_of(connection: Connection, conversation_id: str) -> Mapping[str, Any] | None:
+def purged_under(connection: Connection, approval: str) -> dict[str, int]:
+    """How many conversations the runs under an approval have purged, by rule."""
+    return {row.rule: row.purged for row in connection.execute(statement("purged_under"), {"approval": approval})}
+
+
+def tombstone_of(connection: Connection, store: str, conversation_id: str) -> Mapping[str, Any] | None:
     """What the newest tombstone of a conversation says, if there is one."""
-    row = connection.execute(statement("tombstone_of"), {"id": conversation_id}).one_or_none()
+    row = connection.execute(statement("tombstone_of"), {"store": store, "id": conversation_id}).one_or_none()
     return dict(row._mapping) if row is not None else None
 
 
-def purged_lately(connection: Connection, since: datetime, until: datetime) -> int:
-    """How many conversations were purged in a time without an approval."""
-    found: int = connection.execute(statement("purged_lately"), {"since": since, "until": until}).scalar_one()
+def purged_lately(connection: Connection, store: str, since: datetime, until: datetime) -> int:
+    """How many conversations of the store were purged in a time without an approval."""
+    found: int = connection.execute(
+        statement("purged_lately"), {"store": store, "since": since, "until": until}
+    ).scalar_one()
     return found
 
 

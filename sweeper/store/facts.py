@@ -3,7 +3,7 @@
 The law of this file: what cannot be read is not left out. A look-up that fails fails the batch; nothing reads as "none".
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,8 @@ from sweeper.core.policy import Policy
 from sweeper.store.contract import Contract
 from sweeper.store.statement import array, statement
 
+Names = Sequence[tuple[str | None, str | None]]
+
 
 @dataclass(frozen=True)
 class Reader:
@@ -29,23 +31,25 @@ class Reader:
         """The facts of the conversations that are still there, by id."""
         rows = connection.execute(self._statement("facts_conversations", "conversation"), {"ids": array(ids)}).all()
         accounts = self.accounts(connection, {row.account_id for row in rows if row.account_id is not None})
+        times = Counter(row.id for row in rows)
         names = [(row.account_id, row.id) for row in rows]
-        holds = _Holds.read(connection, names)
-        orders = _orders(connection, names)
+        holds = _Holds.read(connection, self._asked(names))
+        orders = _Orders(connection.execute(statement("facts_orders"), self._asked(names)))
         messages = self._message_counts(connection, [row.id for row in rows])
         return {
             row.id: Facts(
                 Conversation(*row),
-                accounts.get(row.account_id),
+                next(iter(found := accounts.get(row.account_id, ())), None),
                 holds.of(row.account_id, row.id),
                 orders(row.account_id, row.id),
                 *messages.get(row.id, (None, 0)),
+                repeated=times[row.id] > 1 or len(found) > 1,
             )
             for row in rows
         }
 
-    def accounts(self, connection: Connection, ids: Iterable[str]) -> dict[str, Account]:
-        """The accounts with their whole histories, by id."""
+    def accounts(self, connection: Connection, ids: Iterable[str]) -> dict[str, list[Account]]:
+        """The accounts with their whole histories, by id; several where a view shows one more than once."""
         asked = {"ids": array(sorted(ids))}
         plans: dict[str, list[PlanChange]] = defaultdict(list)
         for account_id, *change in connection.execute(self._statement("facts_plan_changes"), asked):
@@ -53,19 +57,20 @@ class Reader:
         consent: dict[str, list[ConsentEvent]] = defaultdict(list)
         for account_id, *consent_event in connection.execute(self._statement("facts_consent_events"), asked):
             consent[account_id].append(ConsentEvent(*consent_event))
-        return {
-            row.id: Account(
-                row.id, row.created_at, row.closed_at, tuple(plans[row.id]), tuple(consent[row.id]), row.columns
-            )
-            for row in connection.execute(self._statement("facts_accounts", "account"), asked)
-        }
+        found: dict[str, list[Account]] = defaultdict(list)
+        for id_, created_at, closed_at, columns in connection.execute(
+            self._statement("facts_accounts", "account"), asked
+        ):
+            found[id_].append(Account(id_, created_at, closed_at, tuple(plans[id_]), tuple(consent[id_]), columns))
+        return found
 
     def feedback(self, connection: Connection, ids: Sequence[str]) -> dict[str, FeedbackFacts]:
         """The facts of the feedback rows that are still there, by id."""
         rows = connection.execute(self._statement("facts_feedback"), {"ids": array(ids)}).all()
         names = [(row.account_id, row.conversation_id) for row in rows]
-        holds = _Holds.read(connection, names)
-        orders = _orders(connection, names)
+        times = Counter(row.id for row in rows)
+        holds = _Holds.read(connection, self._asked(names))
+        orders = _Orders(connection.execute(statement("facts_orders"), self._asked(names)))
         return {
             row.id: FeedbackFacts(
                 Feedback(
@@ -73,6 +78,7 @@ class Reader:
                 ),
                 holds.of(row.account_id, row.conversation_id),
                 orders(row.account_id, row.conversation_id),
+                repeated=times[row.id] > 1,
             )
             for row in rows
         }
@@ -85,6 +91,13 @@ class Reader:
     def _message_counts(self, connection: Connection, ids: Sequence[str]) -> Mapping[str, tuple[Stored, int]]:
         rows = connection.execute(self._statement("facts_messages"), {"ids": array(ids)})
         return {row.conversation_id: (row.latest_user_message_at, row.messages) for row in rows}
+
+    def _asked(self, names: Names) -> dict[str, str | list[str]]:
+        return {
+            "accounts": array(sorted({account for account, _ in names if account is not None})),
+            "conversations": array(sorted({conversation for _, conversation in names if conversation is not None})),
+            "store": self.contract.schema,
+        }
 
     def _statement(self, name: str, further: str | None = None) -> TextClause:
         names = {
@@ -106,9 +119,6 @@ def _as_json(alias: str, columns: Sequence[str]) -> str:
     return "jsonb_build_object(" + ", ".join(f"'{name}', {alias}.\"{name}\"" for name in columns) + ")"
 
 
-Names = Sequence[tuple[str | None, str | None]]
-
-
 @dataclass(frozen=True)
 class _Holds:
     """Holds by the record they reach; how their ids were spelt was settled by the statement."""
@@ -118,11 +128,11 @@ class _Holds:
     by_conversation: Mapping[str, list[Hold]]
 
     @classmethod
-    def read(cls, connection: Connection, names: Names) -> "_Holds":
+    def read(cls, connection: Connection, asked: Mapping[str, str | list[str]]) -> "_Holds":
         everything: list[Hold] = []
         by_account: dict[str, list[Hold]] = defaultdict(list)
         by_conversation: dict[str, list[Hold]] = defaultdict(list)
-        for row in connection.execute(statement("facts_holds"), _asked(names)):
+        for row in connection.execute(statement("facts_holds"), asked):
             hold = Hold(row.matter, row.account_id, row.conversation_id, row.placed_at, row.released_at)
             if hold.account_id is not None:
                 by_account[hold.account_id].append(hold)
@@ -156,14 +166,3 @@ class _Orders:
         of_account = self._by_account.get(account_id, []) if account_id is not None else []
         of_conversation = self._by_conversation.get(conversation_id, []) if conversation_id is not None else []
         return (*of_account, *(order for order in of_conversation if order.names(account_id, conversation_id)))
-
-
-def _orders(connection: Connection, names: Names) -> _Orders:
-    return _Orders(connection.execute(statement("facts_orders"), _asked(names)))
-
-
-def _asked(names: Names) -> dict[str, str | list[str]]:
-    return {
-        "accounts": array(sorted({account for account, _ in names if account is not None})),
-        "conversations": array(sorted({conversation for _, conversation in names if conversation is not None})),
-    }

@@ -6,8 +6,8 @@ The law of this file: a condition selects what belongs to the records of the bat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sweeper.store.contract import Key, Physical
 from sweeper.store.statement import quoted
+from sweeper.store.tree import Key, Physical
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,12 @@ class Branch:
                 return _belongs(self.root, self.path[: depth + 1], "t")
         return _is_record(self.root, "t")
 
+    @property
+    def elsewhere(self) -> str:
+        """That a row `t` of the table belongs, by this key, to a record that is not in the batch."""
+        known = " AND ".join(f"t.{quoted(column)} IS NOT NULL" for column in self.key.columns)
+        return f"({known} AND ({self.condition}) IS NOT TRUE)"
+
     def joined(self) -> str:
         """That a row `t` of the table belongs to the record `p` of the root."""
         pairs = zip(self.key.columns, self.key.parent_columns, strict=True)
@@ -53,12 +59,34 @@ class Branch:
 
 def branches(root: Physical) -> tuple[Branch, ...]:
     """All branches, deepest first: the order in which rows may be deleted."""
-    return tuple(b for b in _below(root, root.children, ()) if not b.key.leads_back)
+    return tuple(b for b in _below(root, root.children, ()) if not b.key.leads_back and b.key.action != "unset")
+
+
+def everything_below(root: Physical) -> tuple[Branch, ...]:
+    """Every key below a record, those included whose rows stay."""
+    return tuple(_below(root, root.children, ()))
 
 
 def ways_back(root: Physical) -> tuple[Branch, ...]:
     """The keys with ON DELETE CASCADE that lead from a table of the tree back into it: over them other records could go."""
     return tuple(b for b in _below(root, root.children, ()) if b.key.leads_back and b.key.stored_action == "c")
+
+
+def rivals(root: Physical) -> Iterator[tuple[Branch, tuple[Branch, ...]]]:
+    """The branches over which a row could go that another key gives to another record, each with those other keys.
+
+    Of content and of declared tables the owning key decides; elsewhere a key that cascades is taken at its word.
+    """
+    family = branches(root)
+    for branch in family:
+        others = tuple(b for b in family if b.key.oid == branch.key.oid and b is not branch)
+        owners = tuple(b for b in others if b.key.owns)
+        if branch.key.owns or not others:
+            continue
+        if owners:
+            yield branch, owners
+        elif branch.key.action == "explicit":
+            yield branch, others
 
 
 def _below(root: Physical, keys: Sequence[Key], above: tuple[Key, ...]) -> Iterator[Branch]:

@@ -36,7 +36,10 @@ def remove_pending(database: Database, run_id: int, now: datetime, renew: Callab
     left = database.settings.objects.per_run
     while left > 0:
         renew()
-        page = database.fetched(statement("objects_pending"), {"run_id": run_id, "limit": min(PAGE, left)})
+        page = database.fetched(
+            statement("objects_pending"),
+            {"run_id": run_id, "store": database.settings.store.schema_name, "limit": min(PAGE, left)},
+        )
         if not page:
             break
         shared = {row.uri for row in database.fetched(statement("objects_shared"), {"uris": [row.uri for row in page]})}
@@ -48,7 +51,7 @@ def remove_pending(database: Database, run_id: int, now: datetime, renew: Callab
 
 def count_pending(database: Database) -> int:
     """How many objects are still to be removed."""
-    found: int = database.fetched(statement("objects_count"), {})[0].pending
+    found: int = database.fetched(statement("objects_count"), {"store": database.settings.store.schema_name})[0].pending
     return found
 
 

@@ -53,7 +53,8 @@ def release_holds(
     """Release the holds of a matter, or one by its id; returns those released."""
     with database.transaction(lock_timeout_ms=FENCE_WAIT_MS) as connection:
         rows = connection.execute(
-            statement("hold_release"), {"matter": matter, "id": hold_id, "released_at": released_at}
+            statement("hold_release"),
+            {"matter": matter, "id": hold_id, "released_at": released_at},
         ).all()
     return [dict(row._mapping) for row in rows]
 
@@ -81,6 +82,7 @@ def add_order(
                 "conversation_id": conversation_id,
                 "recorded_at": recorded_at,
                 "due_at": due_at,
+                "store": database.settings.store.schema_name,
             },
         ).one()
     return dict(row._mapping)
@@ -88,7 +90,7 @@ def add_order(
 
 def list_orders(database: Database) -> list[dict[str, Any]]:
     """The erasure orders, newest first."""
-    return _rows(database, "order_list", {})
+    return _rows(database, "order_list", {"store": database.settings.store.schema_name})
 
 
 def _rows(database: Database, name: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:

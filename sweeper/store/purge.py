@@ -12,9 +12,10 @@ from sqlalchemy import Connection, TextClause, text
 from sqlalchemy.exc import OperationalError
 
 from sweeper.errors import SweeperError
-from sweeper.store.contract import Contract, Physical
-from sweeper.store.family import Branch, branches, ways_back
+from sweeper.store.contract import Contract
+from sweeper.store.family import Branch, branches, rivals, ways_back
 from sweeper.store.statement import array, quoted, statement
+from sweeper.store.tree import Physical
 
 
 class MismatchError(SweeperError):
@@ -100,6 +101,26 @@ def still_there(connection: Connection, table: Physical, ids: Sequence[str]) -> 
     return {row.id for row in rows}
 
 
+def refuse_rowless(connection: Connection, contract: Contract, ids: Sequence[str]) -> None:
+    """Conversations that are read but have no physical row by their key cannot be purged.
+
+    Raises:
+        MismatchError: there are such; nothing was purged.
+    """
+    if ids and "conversations" in contract.unproven and _is_shown(connection, contract, "conversations", ids):
+        raise MismatchError(
+            f"conversations shows rows that {contract.conversations.table} does not have by its key column "
+            f"{contract.conversations.key}. Nothing of them was purged. Name the right column in [purge] key."
+        )
+
+
+def _is_shown(connection: Connection, contract: Contract, relation: str, ids: Sequence[str]) -> bool:
+    column = "id" if relation == "conversations" else "conversation_id"
+    names = {"relation": relation, "column": column, "type": contract.type(relation, column)}
+    found: bool = connection.execute(statement("left_in_relation", **names), {"ids": array(ids)}).scalar_one()
+    return found
+
+
 def delete(
     connection: Connection, contract: Contract, ids: Sequence[str], run_id: int, patience: Patience
 ) -> dict[str, dict[str, int]]:
@@ -115,10 +136,7 @@ def delete(
     """
     root, asked = contract.conversations, {"ids": array(ids)}
     family = branches(root)
-    connection.execute(
-        statement("remember_objects", conversation=contract.type("attachments", "conversation_id")),
-        {**asked, "run_id": run_id},
-    )
+    remember_objects(connection, contract, ids, run_id)
     _refuse_strangers(connection, root, asked)
     children = count_children(connection, root, ids)
     places = _places(connection, family, asked)
@@ -131,7 +149,14 @@ def delete(
     _bound(connection, ids, patience)
     _delete_exactly(connection, root, ids)
     _refuse_left_behind(connection, family, asked, places)
+    _refuse_unproven(connection, contract, ids)
     return children
+
+
+def remember_objects(connection: Connection, contract: Contract, ids: Sequence[str], run_id: int) -> None:
+    """Write down the objects behind the attachments of some conversations, before those go."""
+    conversation = contract.type("attachments", "conversation_id")
+    connection.execute(statement("remember_objects", conversation=conversation), {"ids": array(ids), "run_id": run_id})
 
 
 def delete_feedback(connection: Connection, feedback: Physical, ids: Sequence[str]) -> None:
@@ -143,8 +168,9 @@ def delete_feedback(connection: Connection, feedback: Physical, ids: Sequence[st
     _delete_exactly(connection, feedback, ids)
 
 
-def delete_strays(connection: Connection, contract: Contract, ids: Sequence[str]) -> int:
+def delete_strays(connection: Connection, contract: Contract, ids: Sequence[str], run_id: int) -> int:
     """Delete what was inserted meanwhile under purged conversations in tables that no foreign key guards; returns how many."""
+    remember_objects(connection, contract, ids, run_id)
     return sum(
         connection.execute(
             statement("delete_children", table=branch.table, condition=branch.condition), {"ids": array(ids)}
@@ -221,6 +247,14 @@ def _refuse_strangers(connection: Connection, root: Physical, asked: Asked) -> N
                 f"{branch.table}: rows of other conversations point to the batch by {branch.key.name} with ON DELETE CASCADE "
                 "and would go with it. The batch was rolled back. Give that key ON DELETE SET NULL."
             )
+    for branch, others in rivals(root):
+        elsewhere = " OR ".join(other.elsewhere for other in others)
+        names = {"table": branch.table, "condition": branch.condition, "elsewhere": elsewhere}
+        if connection.execute(statement("strangers_by_key", **names), asked).scalar_one():
+            raise MismatchError(
+                f"{branch.table}: rows of other conversations point to the batch by {branch.key.name} and would go with it. "
+                "The batch was rolled back. Give that key ON DELETE SET NULL, or name it in [[purge.children]] if they should."
+            )
 
 
 Places = list[tuple[Branch, list[str], list[str]]]
@@ -235,6 +269,16 @@ def _places(connection: Connection, family: Sequence[Branch], asked: Asked) -> P
             if rows:
                 found.append((branch, [row.place for row in rows], [row.mark for row in rows]))
     return found
+
+
+def _refuse_unproven(connection: Connection, contract: Contract, ids: Sequence[str]) -> None:
+    """What is read as the conversations must be gone too, where other tables than those read were deleted from."""
+    for relation in sorted(contract.unproven):
+        if _is_shown(connection, contract, relation, ids):
+            raise MismatchError(
+                f"{relation}: rows of the batch are still there after the delete. The batch was rolled back. "
+                "Name the physical table and key behind it in [purge] or [[purge.children]]."
+            )
 
 
 def _refuse_left_behind(connection: Connection, family: Sequence[Branch], asked: Asked, places: Places) -> None:

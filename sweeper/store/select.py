@@ -154,7 +154,13 @@ class Selector:
         names = self._order_names("f.conversation_id", "f.account_id")
         rows = self.database.fetched(
             statement("propose_feedback", probes=sql, after=where, **names),
-            {**parameters, "after": after, "as_of": self.as_of, "limit": self.proposals_per_page},
+            {
+                **parameters,
+                "after": after,
+                "as_of": self.as_of,
+                "store": self.contract.schema,
+                "limit": self.proposals_per_page,
+            },
         )
         return [row.id for row in rows]
 
@@ -176,16 +182,15 @@ class Selector:
         found = list(self._probes(range_, sql))
         beyond = ""
         if after is not None and range_.orphaned:
-            beyond = f"WHERE p.id > {sql.bound(after[1], conversation)}"
+            beyond = f"AND p.id > {sql.bound(after[1], conversation)}"
         elif after is not None:
-            beyond = (
-                f"WHERE (p.account_id, p.id) > ({sql.bound(after[0], account)}, {sql.bound(after[1], conversation)})"
-            )
+            beyond = f"AND (p.account_id, p.id) > ({sql.bound(after[0], account)}, {sql.bound(after[1], conversation)})"
         histories = "" if range_.orphaned or not self._needs_histories else self._histories(range_)
         built = filled("propose", histories=histories, probes="\nUNION\n".join(found), after=beyond)
         parameters = {
             **sql.parameters,
             "as_of": self.as_of,
+            "store": self.contract.schema,
             "limit": self.proposals_per_page,
             "low": range_.low,
             "high": range_.high,

@@ -32,8 +32,13 @@ def statement(name: str, **names: str) -> TextClause:
 
 
 def quoted(identifier: str) -> str:
-    """An identifier, or a dotted pair of them, quoted."""
-    return ".".join('"' + part.replace('"', '""') + '"' for part in identifier.split("."))
+    """One identifier, quoted."""
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+def quoted_path(name: str) -> str:
+    """A table name with or without its schema, each part quoted."""
+    return ".".join(map(quoted, name.split(".")))
 
 
 _PLAIN = re.compile(r"[0-9A-Za-z_,-]+")

@@ -73,7 +73,7 @@ BROKEN = {
         "CREATE TABLE store.notes (chat uuid REFERENCES store.conversations ON DELETE SET NULL);"
         "CREATE INDEX ON store.notes (chat)",
         "store.notes",
-        "is ON DELETE SET NULL: rows would stay behind",
+        "is ON DELETE SET NULL: its rows stay when their conversation goes",
         "DROP TABLE store.notes",
     ),
     "restrict": (

@@ -1,2 +1,2 @@
--- Which database this is.
-SELECT current_database() AS name, d.oid::bigint AS oid FROM pg_catalog.pg_database d WHERE d.datname = current_database()
+-- Which store this is: the database's name and what was drawn when the sweeper's tables were made.
+SELECT current_database() AS name, i.id::text AS id FROM sweeper.identity i

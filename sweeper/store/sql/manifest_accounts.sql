@@ -4,13 +4,13 @@ CREATE TEMPORARY TABLE sweeper_accounts ON COMMIT DROP AS
 WITH plan_doubts AS (
     SELECT DISTINCT p.account_id
     FROM plan_changes p
-    WHERE p.effective_at IS NULL
+    WHERE p.id IS NULL OR p.effective_at IS NULL
        OR p.effective_at <> '-infinity' AND NOT (p.effective_at >= $plausible_from AND p.effective_at < $plausible_before)
 ), consent_doubts AS (
     SELECT DISTINCT e.account_id
     FROM consent_events e
     WHERE (e.purpose IS NULL OR e.purpose = ANY($purpose_names))
-      AND (e.purpose IS NULL OR e.granted IS NULL OR e.recorded_at IS NULL
+      AND (e.id IS NULL OR e.purpose IS NULL OR e.granted IS NULL OR e.recorded_at IS NULL
            OR NOT (e.recorded_at >= $plausible_from AND e.recorded_at < $plausible_before)
            OR NOT (e.effective_at >= $plausible_from AND e.effective_at < $plausible_before))
 ), present AS (

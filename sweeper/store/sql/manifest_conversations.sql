@@ -6,12 +6,12 @@ WITH ordered AS (
         SELECT c.id, c.created_at, o.recorded_at
         FROM sweeper.erasure_orders o
         JOIN conversations c ON c.id::text = o.conversation_id
-        WHERE o.account_id IS NULL OR o.account_id = c.account_id::text
+        WHERE (o.account_id IS NULL OR o.account_id = c.account_id::text) AND (o.store IS NULL OR o.store = $store)
         UNION ALL
         SELECT c.id, c.created_at, o.recorded_at
         FROM sweeper.erasure_orders o
         JOIN conversations c ON c.account_id::text = o.account_id
-        WHERE o.conversation_id IS NULL
+        WHERE o.conversation_id IS NULL AND (o.store IS NULL OR o.store = $store)
     ) AS o
     WHERE o.recorded_at IS NULL OR ($ahead OR o.recorded_at <= $as_of) AND $created_believed AND o.created_at <= o.recorded_at
     GROUP BY o.id
@@ -29,7 +29,7 @@ WITH ordered AS (
            COALESCE(g.plans, '{}') AS plans, g.covered, g.unknown,
            a.account_id AS known_account, a.doubtful, a.closed, a.closed_at, a.purpose, a.opened, a.columns AS account_columns,
            $columns AS conversation_columns,
-           o.id IS NOT NULL AS ordered, o.recorded_at AS ordered_at$epoch_columns
+           o.id IS NOT NULL AS ordered, o.recorded_at AS ordered_at, $copies AS copies$epoch_columns
     FROM conversations c
     LEFT JOIN governing g ON g.id = c.id
     LEFT JOIN pg_temp.sweeper_accounts a ON a.account_id = c.account_id
@@ -38,7 +38,7 @@ WITH ordered AS (
     SELECT b.*, ($doubt) IS NOT FALSE AS unclassified, $due AS due
     FROM base b
 )
-SELECT d.id, d.account_id, d.kind, d.platform, d.due,
+SELECT$distinct d.id, d.account_id, d.kind, d.platform, d.due,
        NOT COALESCE(d.created_at > $as_of AND $created_plausible, false) AS present,
        COALESCE($whole AND d.opened < d.last_activity_at, false) AS whole,
        COALESCE($whole AND d.opened < d.last_activity_at AND d.plans <@ $purpose_plans, false) AS whole_plan,

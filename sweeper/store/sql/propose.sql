@@ -18,6 +18,6 @@ SELECT p.account_id::text AS account_id,
        OR COALESCE(sweeper.spelling(p.id::text) IN (SELECT h.conversation FROM holding h WHERE h.conversation IS NOT NULL), false)
        AS held
 FROM probed p
-$after
+WHERE p.id IS NOT NULL $after
 ORDER BY p.account_id, p.id
 LIMIT :limit

@@ -1,5 +1,12 @@
 -- Current state: runs, lease, legal_holds, erasure_orders, object_purges. History, insert-only: tombstones, events.
 
+CREATE TABLE sweeper.identity (
+    id uuid NOT NULL DEFAULT gen_random_uuid(),
+    one boolean PRIMARY KEY DEFAULT true CHECK (one)
+);
+COMMENT ON TABLE sweeper.identity IS 'Which store this is, so that an approval for one is none for another.';
+INSERT INTO sweeper.identity DEFAULT VALUES;
+
 CREATE TABLE sweeper.runs (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     store text NOT NULL,
@@ -19,6 +26,7 @@ CREATE TABLE sweeper.runs (
 COMMENT ON TABLE sweeper.runs IS 'One row a run. outcome NULL: running, or interrupted and not yet found to be.';
 CREATE UNIQUE INDEX ON sweeper.runs (store, token);
 CREATE INDEX ON sweeper.runs (store, outcome, as_of);
+CREATE INDEX ON sweeper.runs (approval) WHERE approval IS NOT NULL;
 
 CREATE TABLE sweeper.lease (
     store text PRIMARY KEY,
@@ -28,9 +36,10 @@ CREATE TABLE sweeper.lease (
 );
 COMMENT ON TABLE sweeper.lease IS 'Who may purge. The token grows with every holder; a batch commits only under its own.';
 
--- How an id that a person wrote is compared: a hold in capitals or with a stray line end must still hold.
+-- How an id that a person wrote is compared: a hold in capitals, in braces, with blanks or without hyphens must still hold.
+-- It may hold too much, never too little.
 CREATE FUNCTION sweeper.spelling(id text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN lower(btrim(id, E' \t\n\r\f\v'));
+    RETURN ltrim(regexp_replace(lower(id), '[-{}\s\u00a0\u1680\u2000-\u200f\u2028\u2029\u202f\u205f\u3000\ufeff]', '', 'g'), '+0');
 
 CREATE TABLE sweeper.legal_holds (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -51,8 +60,10 @@ CREATE TABLE sweeper.erasure_orders (
     account_id text,
     conversation_id text,
     recorded_at timestamptz DEFAULT clock_timestamp(),
-    due_at timestamptz
+    due_at timestamptz,
+    store text
 );
+COMMENT ON COLUMN sweeper.erasure_orders.store IS 'The schema it is about; NULL: every store of this database.';
 CREATE INDEX ON sweeper.erasure_orders (account_id);
 CREATE INDEX ON sweeper.erasure_orders (conversation_id);
 
@@ -111,6 +122,7 @@ BEGIN
 END $$;
 CREATE TRIGGER fence BEFORE INSERT OR UPDATE ON sweeper.legal_holds
     FOR EACH STATEMENT EXECUTE FUNCTION sweeper.fence_legal_holds();
+ALTER TABLE sweeper.legal_holds ENABLE ALWAYS TRIGGER fence;  -- replication and restores place holds too
 
 -- Whoever places, changes or drops a hold or an order, by the command or by hand, leaves an event.
 CREATE FUNCTION sweeper.record_change() RETURNS trigger LANGUAGE plpgsql
@@ -127,6 +139,17 @@ CREATE TRIGGER record AFTER INSERT OR UPDATE OR DELETE ON sweeper.legal_holds
     FOR EACH ROW EXECUTE FUNCTION sweeper.record_change('hold');
 CREATE TRIGGER record AFTER INSERT OR UPDATE OR DELETE ON sweeper.erasure_orders
     FOR EACH ROW EXECUTE FUNCTION sweeper.record_change('order');
+
+CREATE FUNCTION sweeper.record_truncation() RETURNS trigger LANGUAGE plpgsql
+    SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO sweeper.events (kind) VALUES (TG_ARGV[0] || '_truncated');
+    RETURN NULL;
+END $$;
+CREATE TRIGGER record_truncation BEFORE TRUNCATE ON sweeper.legal_holds
+    FOR EACH STATEMENT EXECUTE FUNCTION sweeper.record_truncation('hold');
+CREATE TRIGGER record_truncation BEFORE TRUNCATE ON sweeper.erasure_orders
+    FOR EACH STATEMENT EXECUTE FUNCTION sweeper.record_truncation('order');
 
 CREATE FUNCTION sweeper.refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
