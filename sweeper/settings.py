@@ -6,19 +6,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
 
 from sweeper.core import policy as policies
+from sweeper.core.fault import Fault, found, shaped
 from sweeper.errors import ConfigurationError
 
 DEFAULT_FILE = Path("config/sweeper.toml")
-Identifier = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_$]{0,62}$")]
-Table = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_$]{0,62}(\.[A-Za-z_][A-Za-z0-9_$]{0,62})?$")]
-Positive = Annotated[int, Field(ge=1)]
+_IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_$]{0,62}"
+Identifier = Annotated[
+    str, shaped(_IDENTIFIER, "must be a name: letters, digits, _ and $, beginning with no digit, at most 63")
+]
+Table = Annotated[str, shaped(rf"{_IDENTIFIER}(\.{_IDENTIFIER})?", "must be a table, written table or schema.table")]
+Whole = Annotated[int, Field(strict=True)]
+Positive = Annotated[Whole, Field(ge=1)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Prefix = Annotated[str, Field(min_length=1)]
 
 
 class Section(BaseModel):
-    """A table of the file: unknown keys are refused, values are never changed afterwards."""
+    """A table of the file: no unknown key, no guessing between types, never changed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -27,9 +34,9 @@ class Database(Section):
     """Where PostgreSQL is, and how long a statement may wait. Times in milliseconds."""
 
     url: str = ""
-    lock_timeout_ms: Positive = 200
-    statement_timeout_ms: Positive = 60_000
-    attempts: Positive = 5
+    lock_timeout_ms: Annotated[Positive, Field(le=60_000)] = 200
+    statement_timeout_ms: Annotated[Positive, Field(le=3_600_000)] = 15_000
+    attempts: Annotated[Positive, Field(le=100)] = 5
 
 
 class Store(Section):
@@ -65,37 +72,37 @@ class Purge(Section):
     key: Identifier = "id"
     children: tuple[Child, ...] = ()
     feedback: Physical | None = None
-    batch: Annotated[int, Field(ge=1, le=10_000)] = 500
-    batch_children: Positive = 20_000
-    locked_wait_seconds: Annotated[float, Field(ge=0)] = 10.0
+    batch: Annotated[Positive, Field(le=10_000)] = 500
+    batch_children: Annotated[Positive, Field(le=1_000_000)] = 20_000
+    locked_wait_seconds: Annotated[Number, Field(ge=0, le=3_600)] = 10.0
 
 
 class Guards(Section):
     """Limits beyond which nothing is purged without a way out being taken."""
 
-    max_share: Annotated[float, Field(gt=0, le=1)] = 0.20
-    max_count: Annotated[int, Field(ge=0)] = 1_000
-    window_hours: Annotated[int, Field(ge=1, le=8_760)] = 24
-    clock_tolerance_seconds: Positive = 300
-    future_as_of: bool = True
-    earlier_as_of: bool = True
-    clock: bool = True
-    volume: bool = True
-    history: bool = True
-    fence: bool = True
+    max_share: Annotated[Number, Field(gt=0, le=1)] = 0.20
+    max_count: Annotated[Whole, Field(ge=0, le=1_000_000_000)] = 1_000
+    window_hours: Annotated[Positive, Field(le=8_760)] = 24
+    clock_tolerance_seconds: Annotated[Positive, Field(le=86_400)] = 300
+    future_as_of: StrictBool = True
+    earlier_as_of: StrictBool = True
+    clock: StrictBool = True
+    volume: StrictBool = True
+    history: StrictBool = True
+    fence: StrictBool = True
 
 
 class Lease(Section):
-    """How long a run that died keeps others out."""
+    """How long a run that died keeps others out. By default longer than a statement: a run at work renews in time."""
 
-    seconds: Annotated[float, Field(ge=1, le=3_600)] = 20.0
+    seconds: Annotated[Number, Field(ge=1, le=3_600)] = 20.0
 
 
 class Objects(Section):
     """Objects behind attachment URIs: which may be removed (empty: any), and how many a run tries."""
 
-    prefixes: tuple[str, ...] = ()
-    per_run: Positive = 10_000
+    prefixes: tuple[Prefix, ...] = ()
+    per_run: Annotated[Positive, Field(le=1_000_000)] = 10_000
 
 
 class Settings(Section):
@@ -136,7 +143,7 @@ def load(file: Path | None, environment: Mapping[str, str] = os.environ) -> Sett
     try:
         return Settings.model_validate(raw)
     except ValidationError as error:
-        faults = "\n".join(f"  {'.'.join(map(str, f['loc']))}: {f['msg']}" for f in error.errors(include_url=False))
+        faults = "\n".join(f"  {fault.said(raw)}{_origin(fault, environment)}" for fault in found(error))
         raise ConfigurationError(
             f"settings {path or 'of the environment'}: nothing was done. Mend:\n{faults}"
         ) from None
@@ -148,7 +155,7 @@ def load_policy(settings: Settings) -> policies.Policy:
     Raises:
         ConfigurationError: the file is missing, unreadable or faulty; every fault is listed with its key.
     """
-    path = settings.policy.file
+    path = settings.policy.file.absolute()
     try:
         return policies.parse(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -159,6 +166,12 @@ def load_policy(settings: Settings) -> policies.Policy:
     except policies.PolicyError as error:
         faults = "\n".join(f"  {line}" for line in str(error).splitlines())
         raise ConfigurationError(f"policy {path}: nothing was decided or purged. Mend:\n{faults}") from None
+
+
+def _origin(fault: Fault, environment: Mapping[str, str]) -> str:
+    """Where a value comes from that the file does not hold."""
+    variables = [name for name, key in ENVIRONMENT.items() if key == fault.loc and environment.get(name)]
+    return f" (from {variables[0]})" if variables else ""
 
 
 def _resolve_policy(raw: dict[str, Any], folder: Path) -> None:
@@ -172,7 +185,8 @@ def _read(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(
-            f"settings {path}: cannot be read ({_reason(error)}). Nothing was done. Give --config FILE or SWEEPER_CONFIG."
+            f"settings {path.absolute()}: cannot be read ({_reason(error)}). Nothing was done. "
+            "Give --config FILE or SWEEPER_CONFIG."
         ) from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"settings {path}: not TOML ({error}). Nothing was done. Mend the file.") from None

@@ -7,8 +7,7 @@ import hashlib
 import json
 import re
 import tomllib
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -23,14 +22,17 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    PlainValidator,
     StrictBool,
     ValidationError,
     ValidationInfo,
     field_serializer,
     field_validator,
-    model_validator,
 )
 
+from sweeper.core import coherence
+from sweeper.core.coherence import classes, entries, table, texts
+from sweeper.core.fault import INSTANT, found, shaped
 from sweeper.core.instant import Odd, Stored, aware
 from sweeper.core.period import Period
 
@@ -38,7 +40,12 @@ SLACK_DAYS = 4
 """How far a proposal over-reaches: 31 January plus one month is 28 February, three days further than counted back."""
 
 Scalar: TypeAlias = str | int | bool
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+Name = Annotated[
+    str,
+    shaped(
+        r"[a-z][a-z0-9_]{0,62}", "must be a name of small letters, digits and _, beginning with a letter, at most 63"
+    ),
+]
 RESERVED = frozenset({"unclassified", "erasure_order", "legal_hold"})
 
 
@@ -77,53 +84,43 @@ class Names:
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> "Names":
         """The names in raw TOML, however malformed the rest is."""
-        plans = raw.get("plans")
-        classes = {
-            str(name): frozenset(str(plan) for plan in members)
-            for name, members in (plans.items() if isinstance(plans, dict) else ())
-            if isinstance(members, list)
-        }
-        purposes = raw.get("purposes")
-        rules = raw.get("rules")
-        return cls(
-            classes,
-            frozenset(purposes) if isinstance(purposes, dict) else frozenset(),
-            frozenset(str(r.get("name")) for r in rules if isinstance(r, dict))
-            if isinstance(rules, list)
-            else frozenset(),
-        )
+        named = (texts(rule.get("name")) for _, rule in entries(raw, "rules"))
+        return cls(classes(raw), frozenset(table(raw, "purposes")), frozenset().union(*named))
 
     def expand(self, names: frozenset[str]) -> frozenset[str]:
-        """Plan names, with each class replaced by its plans.
+        """Plan names, with each class replaced by its plans."""
+        return frozenset().union(*(self.classes.get(name, {name}) for name in names))
 
-        Raises:
-            ValueError: a name is neither a class nor a plan of one.
-        """
-        known = frozenset().union(*self.classes.values())
-        unknown = sorted(names - known - set(self.classes))
-        if unknown:
-            raise ValueError(f"no plan or class of [plans]: {', '.join(unknown)}")
-        return (names & known).union(*(self.classes[name] for name in names if name in self.classes))
+    @cached_property
+    def plans(self) -> frozenset[str]:
+        """Every plan of every class."""
+        return frozenset().union(*self.classes.values())
+
+
+def _names(info: ValidationInfo) -> Names:
+    return cast(Names, info.context)
 
 
 def _expanded(plans: frozenset[str], info: ValidationInfo) -> frozenset[str]:
-    names = cast(Names, info.context)
-    return names.expand(plans)
+    return _names(info).expand(plans)
+
+
+def _known_plan(plan: str, info: ValidationInfo) -> str:
+    if plan not in _names(info).plans and plan not in _names(info).classes:
+        raise ValueError(f"{plan!r} is no plan or class of [plans]")
+    return plan
 
 
 def _known_purpose(purpose: str, info: ValidationInfo) -> str:
-    names = cast(Names, info.context)
-    if purpose not in names.purposes:
+    if purpose not in _names(info).purposes:
         raise ValueError(f"{purpose!r} is no purpose of [purposes]")
     return purpose
 
 
-def _known_rules(rules: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-    names = cast(Names, info.context)
-    unknown = [rule for rule in rules if rule not in names.rules]
-    if unknown:
-        raise ValueError(f"no rule of [[rules]]: {', '.join(unknown)}")
-    return rules
+def _known_rule(rule: str, info: ValidationInfo) -> str:
+    if rule not in _names(info).rules:
+        raise ValueError(f"{rule!r} is no rule of [[rules]]")
+    return rule
 
 
 def _listed(value: object) -> object:
@@ -144,15 +141,29 @@ def _parsed(value: object) -> object:
 
 
 def _given(value: object) -> object:
-    if isinstance(value, int | float) or (isinstance(value, str) and value.replace(".", "").isdigit()):
-        raise ValueError("write an instant with its offset, without quotes, for instance 2025-10-08T00:00:00Z")
-    return value
+    """An instant, or a text that can only be one: a date alone, a time alone and a number are not guessed at."""
+    if isinstance(value, datetime) or (isinstance(value, str) and re.match(r"\d{4}-\d\d-\d\d[Tt ]", value)):
+        return value
+    raise ValueError(INSTANT)
 
 
 def _number(value: object) -> object:
-    if isinstance(value, bool):
-        raise ValueError("write 1")
+    if type(value) is not int:
+        raise ValueError("must be 1")
     return value
+
+
+def _scalar(value: object) -> object:
+    if not isinstance(value, str | int):
+        raise ValueError("must be a text, a whole number, true or false")
+    return value
+
+
+def _of_one_type(values: object) -> object:
+    """A column has one type; in a set, 1 would swallow true."""
+    if isinstance(values, list) and len({type(value) for value in values}) > 1:
+        raise ValueError("must be values of one type, that of the column")
+    return values
 
 
 def _free(name: str) -> str:
@@ -163,16 +174,22 @@ def _free(name: str) -> str:
 
 Instant = Annotated[AwareDatetime, BeforeValidator(_given), AfterValidator(_utc)]
 Plans = Annotated[
-    frozenset[str], Field(min_length=1), BeforeValidator(_listed), AfterValidator(_expanded), PlainSerializer(sorted)
+    frozenset[Annotated[str, AfterValidator(_known_plan)]],
+    Field(min_length=1),
+    BeforeValidator(_listed),
+    AfterValidator(_expanded),
+    PlainSerializer(sorted),
 ]
 Words = Annotated[frozenset[str], Field(min_length=1), BeforeValidator(_listed), PlainSerializer(sorted)]
 Values = Annotated[
-    frozenset[Scalar],
+    frozenset[Annotated[Scalar, PlainValidator(_scalar)]],
     Field(min_length=1),
+    BeforeValidator(_of_one_type),
     BeforeValidator(_listed),
     PlainSerializer(lambda values: sorted(values, key=repr)),
 ]
-Column = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
+_COLUMN = r"[A-Za-z_][A-Za-z0-9_]{0,62}"
+Column = Annotated[str, shaped(_COLUMN, "must be a column: letters, digits and _, beginning with no digit, at most 63")]
 Fixed = Annotated[Period, BeforeValidator(_parsed), PlainSerializer(str)]
 
 
@@ -185,7 +202,9 @@ class Strict(BaseModel):
 class ColumnPeriod(Strict):
     """A period read from a further column of the store, for instance an enterprise's own setting."""
 
-    column: Annotated[str, Field(pattern=r"^(account|conversation)\.[A-Za-z_][A-Za-z0-9_]{0,62}$")]
+    column: Annotated[
+        str, shaped(rf"(account|conversation)\.{_COLUMN}", "must be account.COLUMN or conversation.COLUMN")
+    ]
     unit: Literal["second", "minute", "hour", "day", "week", "month", "year"]
     otherwise: Fixed | None = None
 
@@ -246,20 +265,7 @@ class When(Strict):
     consent: Consent | None = None
     conversation: dict[Column, Values] = Field(default_factory=dict)
     account: dict[Column, Values] = Field(default_factory=dict)
-    unless: Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(_known_rules)] = ()
-
-    @property
-    def needs_history(self) -> bool:
-        """Whether the conditions ask for plans or consent."""
-        return self.any_plan is not None or self.all_plans is not None or self.consent is not None or bool(self.unless)
-
-
-_NEEDED = {
-    Anchor.DELETED: "deleted = true",
-    Anchor.CLOSED: "closed = true",
-    Anchor.FLAGGED: "flagged = true",
-    Anchor.CONSENT_ENDED: 'consent = { purpose = …, epoch = "closed" }',
-}
+    unless: Annotated[tuple[Annotated[str, AfterValidator(_known_rule)], ...], BeforeValidator(_listed)] = ()
 
 
 class Rule(Strict):
@@ -273,32 +279,13 @@ class Rule(Strict):
 
     __hash__ = object.__hash__  # conditions are cached by rule; its tables are not hashable
 
-    @model_validator(mode="after")
-    def _coherent(self) -> "Rule":
-        """An anchor must exist wherever the rule applies; doubt about plans must not purge."""
-        when = self.when
-        met = {
-            Anchor.DELETED: when.deleted is True,
-            Anchor.CLOSED: when.closed is True,
-            Anchor.FLAGGED: when.flagged is True,
-            Anchor.CONSENT_ENDED: when.consent is not None and when.consent.epoch is Epoch.CLOSED,
-        }
-        for term in self.due:
-            if not met.get(term.anchor, True):
-                raise ValueError(f"anchor {term.anchor.value!r} needs the condition {_NEEDED[term.anchor]}")
-        if self.stands_unclassified and when.needs_history:
-            raise ValueError(
-                "stands_unclassified is only for rules without conditions on plans, consent or other rules"
-            )
-        return self
-
 
 class Floor(Strict):
     """A due is at least this: anchor and period, where the anchor is set."""
 
     name: Annotated[Name, AfterValidator(_free)]
     because: str = Field(min_length=1)
-    anchor: Literal[Anchor.FLAGGED]
+    anchor: Literal["flagged"]
     period: Fixed
 
 
@@ -316,11 +303,12 @@ class Plausible(Strict):
     since: Instant = Field(alias="from")
     before: Instant
 
-    @model_validator(mode="after")
-    def _in_order(self) -> "Plausible":
-        if self.since >= self.before:
-            raise ValueError("from must be earlier than before, or nothing would be believed")
-        return self
+    @field_validator("before")
+    @classmethod
+    def _in_order(cls, before: datetime, info: ValidationInfo) -> datetime:
+        if "since" in info.data and info.data["since"] >= before:
+            raise ValueError("must be later than from, or nothing would be believed")
+        return before
 
     def holds(self, stored: Stored) -> bool:
         """Whether the instant is set, finite and in the range."""
@@ -345,12 +333,6 @@ class FeedbackRule(Strict):
     period: Fixed
 
 
-def _without_repeats(values: Iterator[str], what: str) -> None:
-    repeated = sorted(name for name, count in Counter(values).items() if count > 1)
-    if repeated:
-        raise ValueError(f"{what}: {', '.join(repeated)}")
-
-
 class Policy(Strict):
     """The rules of one provider. Compared and cached by identity; its digest names the version."""
 
@@ -369,35 +351,6 @@ class Policy(Strict):
 
     def __eq__(self, other: object) -> bool:
         return self is other
-
-    @field_validator("plans", mode="after")
-    @classmethod
-    def _plan_in_one_class(cls, plans: dict[str, frozenset[str]]) -> dict[str, frozenset[str]]:
-        _without_repeats((plan for members in plans.values() for plan in members), "plan in two classes")
-        _without_repeats(iter([*plans, *(p for members in plans.values() for p in members)]), "plan named like a class")
-        return plans
-
-    @field_validator("purposes", mode="after")
-    @classmethod
-    def _plan_with_one_purpose(cls, purposes: dict[str, Purpose]) -> dict[str, Purpose]:
-        _without_repeats((p for purpose in purposes.values() for p in purpose.plans), "plan belongs to two purposes")
-        return purposes
-
-    @field_validator("rules", "floors", "feedback", mode="after")
-    @classmethod
-    def _names_once(cls, rules: tuple[Rule | Floor | FeedbackRule, ...]) -> tuple[Rule | Floor | FeedbackRule, ...]:
-        _without_repeats((rule.name for rule in rules), "name used twice")
-        return rules
-
-    @field_validator("rules", mode="after")
-    @classmethod
-    def _unless_is_flat(cls, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
-        """`unless` names rules that themselves have none, so that no order of reading matters."""
-        nested = {rule.name for rule in rules if rule.when.unless}
-        wrong = sorted(f"{rule.name} → {name}" for rule in rules for name in rule.when.unless if name in nested)
-        if wrong:
-            raise ValueError(f"unless names a rule that has an unless itself: {', '.join(wrong)}")
-        return rules
 
     @cached_property
     def digest(self) -> str:
@@ -446,20 +399,6 @@ class PolicyError(Exception):
     """The policy cannot be used; nothing was decided. Every fault is listed with its key."""
 
 
-def _faults(errors: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """One line a fault; a list that is called empty only because its items were refused is left out."""
-    places = [error["loc"] for error in errors]
-    for error in errors:
-        loc = error["loc"]
-        if error["type"] != "too_short" or not any(len(p) > len(loc) and p[: len(loc)] == loc for p in places):
-            yield _fault(error)
-
-
-def _fault(error: Mapping[str, Any]) -> str:
-    path = re.sub(r"\.(\d+)", r"[\1]", ".".join(str(part) for part in error["loc"])) or "(top level)"
-    return f"{path}: {error['msg'].removeprefix('Value error, ')}"
-
-
 def parse(text: str) -> Policy:
     """The policy that a TOML text expresses.
 
@@ -467,10 +406,22 @@ def parse(text: str) -> Policy:
         PolicyError: with every fault of the text and its key.
     """
     try:
-        raw = tomllib.loads(text)
+        return checked(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         raise PolicyError(f"not TOML: {error}") from None
+
+
+def checked(raw: Mapping[str, Any]) -> Policy:
+    """The policy that raw tables express.
+
+    Raises:
+        PolicyError: with every fault of the tables and its key.
+    """
+    faults = list(coherence.faults(raw))
     try:
-        return Policy.model_validate(raw, context=Names.of(raw))
+        policy = Policy.model_validate(raw, context=Names.of(raw))
     except ValidationError as error:
-        raise PolicyError("\n".join(_faults(error.errors(include_url=False)))) from None
+        faults = [*found(error), *faults]
+    if faults:
+        raise PolicyError("\n".join(fault.said(raw) for fault in faults))
+    return policy

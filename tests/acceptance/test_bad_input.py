@@ -24,12 +24,16 @@ def sweeper(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 
 SETTINGS = {
     "not TOML": ("[store", "not TOML"),
-    "unknown key": ("[store]\nscheme = 'x'", "store.scheme"),
-    "wrong type": ("[purge]\nbatch = 'many'", "purge.batch"),
-    "out of range": ("[guards]\nmax_share = 2", "guards.max_share"),
+    "unknown key": ("[store]\nscheme = 'x'", "store.scheme: unknown key"),
+    "wrong type": ("[purge]\nbatch = 'many'", "purge.batch: must be a whole number"),
+    "out of range": ("[guards]\nmax_share = 2", "guards.max_share: must be at most 1"),
+    "truth for a number": ("[guards]\nmax_share = true", "guards.max_share: must be a number"),
+    "text for a number": ("[purge]\nbatch = '300'", "purge.batch: must be a whole number"),
+    "wait without end": ("[purge]\nlocked_wait_seconds = inf", "purge.locked_wait_seconds: must be a finite number"),
     "not a name": ("[store]\nschema = 'a;b'", "store.schema"),
-    "section is no table": ("store = 1", "store"),
+    "section is no table": ("store = 1", "store: must be a table"),
     "no such policy": ("[policy]\nfile = 'nowhere.toml'", "nowhere.toml"),
+    "no such child's key": ("[[purge.children]]\ntable = 'store.x'", "purge.children[0].key: is missing"),
     "no such table": ("[purge]\ntable = 'store.nothing'", "[purge] table"),
     "no such key": ("[purge]\nkey = 'nothing'", "no column nothing"),
     "no such child": ("[[purge.children]]\ntable = 'store.nothing'\nkey = 'id'", "[[purge.children]] table"),
@@ -57,14 +61,17 @@ def test_every_fault_of_a_policy_at_once(sweeper: Command, tmp_path: Path) -> No
         ('["api"]', '["apis"]'),
     ):
         text = text.replace(right, wrong)
+    text += '[[floors]]\nname = "partner"\nbecause = ""\nanchor = "flagged"\nperiod = "1 day"\n'
     (tmp_path / "p.toml").write_text(text)
     done = sweeper("run", SWEEPER_POLICY_FILE=str(tmp_path / "p.toml"))
     assert done.code == 2
     for key in (
-        "rules[1].due[0].period",
-        "rules[0].stands",
-        "purposes.development_partner.plans",
-        "rules[5].when.all_plans",
+        "rules[1] (deleted).due[0].period",
+        "rules[0] (zero_retention).stands",
+        "purposes.development_partner.plans[0]",
+        "rules[5] (partner).when.all_plans[0]",
+        "floors[1] (partner).name",
+        "floors[1] (partner).because",
     ):
         assert key in done.err
     assert "nothing was decided or purged" in done.err
