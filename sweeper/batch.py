@@ -116,6 +116,8 @@ class Purger:
             )
         except (purge.MismatchError, DBAPIError) as error:
             _raise_if_hopeless(error)
+            if len(ids) == 1 and _state(error) == LOCK_NOT_AVAILABLE:
+                return FeedbackReport(Tally(), list(ids))
             if len(ids) == 1:
                 return FeedbackReport(self._failed(f"feedback {ids[0]}", error))
             half = len(ids) // 2

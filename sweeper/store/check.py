@@ -23,7 +23,7 @@ from sweeper.store.contract import Contract
 from sweeper.store.database import Database, reason
 from sweeper.store.family import Branch, branches, everything_below, ways_back
 from sweeper.store.statement import quoted, statement
-from sweeper.store.tree import TABLES, Key
+from sweeper.store.tree import OUTLIVING, TABLES, Key
 
 OLDEST_SERVER = 140_000
 
@@ -404,8 +404,8 @@ def _keyless(subject: Subject) -> Iterator[Finding]:
     relations = subject.rows(
         "check_relations", schema=subject.settings.store.schema_name, relations=list(contracts.CONTRACT)
     )
-    feedback = [row.oid for row in relations if row.relation == "feedback"]
-    known = [*subject.oids, *feedback]
+    outliving = [row.oid for row in relations if row.relation in OUTLIVING]
+    known = [*subject.oids, *outliving]
     rows = subject.rows(
         "check_unkeyed", schema=subject.settings.store.schema_name, oids=subject.oids, known=known, names=sorted(names)
     )

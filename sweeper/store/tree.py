@@ -95,6 +95,7 @@ class Tree:
             ConfigurationError: rows that must outlive a conversation would go, or it is in doubt whose rows are.
         """
         if not self._found:
+            self._refuse_settings()
             self._found.extend(self._below(self.root.oid, frozenset()))
             self._found.extend(self._declared(child.key, table) for child, table in self.named)
             self._found.extend(self._keyless())
@@ -109,18 +110,54 @@ class Tree:
             key.oid in self.bases[relation] and OWNER in key.columns for key in self.children()
         )
 
+    def _refuse_settings(self) -> None:
+        """Settings that name a table which cannot be meant."""
+        for setting, table, why in self._misnamed():
+            raise ConfigurationError(
+                f"{setting}: {table} cannot be meant, because {why}. Nothing was purged. Mend the setting."
+            )
+
+    def _misnamed(self) -> Iterator[tuple[str, str, str]]:
+        """Each setting that names the wrong table or column, with why."""
+        conversations, feedback = self.bases.get("conversations"), self.bases.get("feedback")
+        if conversations and self.root.oid not in conversations:
+            yield "[purge] table", self.root.table, "the relation conversations does not come from it"
+        if feedback and self.feedback is not None and self.feedback.oid not in feedback:
+            yield "[purge.feedback] table", self.feedback.table, "the relation feedback does not come from it"
+        for child, table in self.named:
+            why = self._why_no_child(child.key, table)
+            if why:
+                yield f"[[purge.children]] key = {child.key!r}", table.table, why
+
+    def _why_no_child(self, column: str, table: Physical) -> str | None:
+        if table.oid == self.root.oid:
+            return "it holds the conversations themselves"
+        if table.oid in self._outliving - self._content_bases:
+            return "its rows must outlive a conversation"
+        if table.type != self.root.type:
+            return f"that column is {table.type}, and a conversation's key is {self.root.type}"
+        rows = self.connection.execute(statement("foreign_keys"), {"oid": self.root.oid})
+        tied = [column in row.columns for row in rows if row.oid == table.oid]
+        return "a foreign key ties it to conversations by another column" if tied and not any(tied) else None
+
+    @property
+    def _content_bases(self) -> frozenset[int]:
+        return frozenset().union(*(self.bases.get(relation, frozenset()) for relation in CONTENT))
+
+    @property
+    def _outliving(self) -> frozenset[int]:
+        return frozenset().union(*(self.bases.get(relation, frozenset()) for relation in OUTLIVING))
+
     @property
     def content(self) -> frozenset[int]:
         """The tables of messages and attachments."""
-        found = frozenset().union(*(self.bases.get(relation, frozenset()) for relation in CONTENT))
-        return found - self.spared - {self.root.oid}
+        return self._content_bases - self.spared - {self.root.oid}
 
     @property
     def spared(self) -> frozenset[int]:
         """The tables whose rows never go with a conversation: accounts, their histories, and feedback with its own clock."""
-        outliving = frozenset().union(*(self.bases.get(relation, frozenset()) for relation in OUTLIVING))
         declared = {table.oid for _, table in self.named}
-        return (outliving | ({self.feedback.oid} if self.feedback else set())) - declared - {self.root.oid}
+        return (self._outliving | ({self.feedback.oid} if self.feedback else set())) - declared - {self.root.oid}
 
     def _below(self, oid: int, above: frozenset[int]) -> Iterator[Key]:
         for row in self.connection.execute(statement("foreign_keys"), {"oid": oid}):

@@ -8,7 +8,7 @@ import pytest
 
 from sweeper.core.policy import Policy
 from sweeper.errors import ConfigurationError, RefusedError
-from sweeper.store import evidence, protections
+from sweeper.store import evidence, protections, purge
 from sweeper.sweep import sweep
 from tests.facts import instant
 from tests.store.stores import Store
@@ -234,6 +234,68 @@ def test_killed_before_its_end_is_counted_by_its_own_tombstones(
     result = swept(store, policy, lease={"seconds": 1}).as_json()
     assert (result["purged"], result["by_rule"]) == (0, {})
     assert buried(store) == ids
+
+
+def test_emptied_holds_and_orders_leave_an_event(store: Store) -> None:
+    """Emptying the holds or the orders leaves an event, as dropping each would."""
+    store.execute("TRUNCATE sweeper.legal_holds; TRUNCATE sweeper.erasure_orders")
+    assert events(store) == ["hold_truncated", "order_truncated"]
+
+
+def test_lost_lease_row(store: Store, policy: Policy) -> None:
+    """A lease that somebody deleted is made again with a higher token: a new run is a run of its own."""
+    fill(store, 1)
+    first = swept(store, policy).run_id
+    store.execute("DELETE FROM sweeper.lease")
+    again = swept(store, policy)
+    assert (again.run_id > first, again.as_json()["purged"]) == (True, 0)
+
+
+def test_portions_of_one_row(store: Store, policy: Policy) -> None:
+    """However little one transaction may take, all is purged, without calls inside calls."""
+    ids = fill(store, 1_200)
+    result = swept(store, policy, purge={"batch": 1_200, "batch_children": 1}).as_json()
+    assert (result["purged"], store.left()) == (len(ids), set())
+
+
+def test_tombstone_names_the_account_of_the_locked_row(
+    store: Store, policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A conversation that changed hands after it was proposed is buried under its present account."""
+    (id_,) = fill(store, 1)
+    other = "acc0ffee-0000-4000-8000-000000000002"
+    store.execute("INSERT INTO accounts (id, created_at) VALUES (%s, '2019-01-01Z')", other)
+    store.execute("INSERT INTO plan_changes (account_id, effective_at, plan) VALUES (%s, '-infinity', 'free')", other)
+    once_before(monkeypatch, purge, "fence", lambda _: store.execute("UPDATE conversations SET account_id = %s", other))
+    swept(store, policy)
+    assert store.execute("SELECT record_id, account_id FROM sweeper.tombstones") == [(id_, other)]
+
+
+def test_locked_feedback_is_tried_again(store: Store, policy: Policy) -> None:
+    """Feedback that others hold locked is waited for at the end, and counted as spared where the wait is too long."""
+    store.execute(
+        "INSERT INTO feedback (id, kind, submitted_at) SELECT gen_random_uuid(), 'thumbs', '2016-06-01Z' "
+        "FROM generate_series(1, 2)"
+    )
+    with store.connect() as holder:
+        holder.execute("BEGIN")
+        holder.execute("SELECT 1 FROM feedback LIMIT 1 FOR UPDATE")
+        result = swept(store, policy).as_json()
+    assert (result["feedback_purged"], result["spared_by_reason"]) == (1, {"locked": 1})
+    assert swept(store, policy).as_json()["feedback_purged"] == 1
+
+
+def test_order_for_another_store_of_the_database(store: Store, policy: Policy) -> None:
+    """An erasure order that names another store of the same database erases nothing here; one that names none does."""
+    ids = fill(store, 2)
+    store.execute("UPDATE conversations SET last_activity_at = '2026-06-20Z'")
+    store.execute(
+        "INSERT INTO sweeper.erasure_orders (reference, conversation_id, recorded_at, due_at, store) VALUES "
+        "('theirs', %s, NULL, '2026-06-25Z', 'other'), ('ours', %s, NULL, '2026-06-25Z', NULL)",
+        *ids,
+    )
+    assert swept(store, policy).as_json()["by_rule"] == {"erasure_order": 1}
+    assert store.left() == {ids[0]}
 
 
 # Trees of foreign keys

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from sweeper import approval as approvals
+from sweeper import sweep as sweeps
 from sweeper.approval import Approval
 from sweeper.clock import Clock
 from sweeper.core.instant import rfc3339
@@ -192,6 +193,61 @@ def test_approval_is_a_ceiling(store: Store, policy: Policy) -> None:
         store, policy, Approval(three.store, three.policy, three.as_of, three.issued_at, {"standard": 3})
     )
     assert exceeded.as_json()["purged"] == 3
+
+
+def test_approval_is_used_up(store: Store, policy: Policy) -> None:
+    """What a run under an approval has purged is taken off it: given again, the same digest allows only what is left."""
+    store.load(world(due=5, kept=5))
+    approval = previewed(store, policy)
+    store.execute("UPDATE conversations SET zero_retention = NULL WHERE id = %s", store.id("c0"))
+    assert approved(store, policy, approval).as_json()["purged"] == 4
+    store.execute("UPDATE conversations SET zero_retention = false, last_activity_at = created_at")
+    store.execute("UPDATE conversations SET created_at = '2026-01-01Z', last_activity_at = '2026-01-01Z'")
+    with is_refused(store, "approval", "standard: 6 due, 1 approved and not yet purged"):
+        approved(store, policy, approval)
+    store.execute("UPDATE conversations SET last_activity_at = %s WHERE id <> %s", NOW, store.id("c0"))
+    assert approved(store, policy, approval).as_json()["purged"] == 1
+
+
+def test_approval_from_the_future(store: Store, policy: Policy) -> None:
+    """An approval that says it was given later than now is refused."""
+    store.load(world(due=1, kept=1))
+    approval = previewed(store, policy)
+    with pytest.raises(RefusedError, match="later than now"):
+        approvals.check(approval, approval.store, policy.digest, approval.issued_at - TICK)
+
+
+def test_no_more_than_was_weighed(store: Store, policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What falls due after a run was weighed is purged up to the limit and no further: the run stops, refused."""
+    store.load(world(due=3, kept=9))
+    monkeypatch.setattr(sweeps, "KEPT_PAGES", 1)  # as where there is much: proposed once to weigh, and again to purge
+
+    def lose_consent(_: int) -> None:
+        store.execute("UPDATE conversations SET created_at = '2026-01-01Z', last_activity_at = '2026-01-01Z'")
+
+    job = store.job(policy, NOW, frozen(NOW), guards={"max_count": 4}, purge={"batch": 2})
+    with pytest.raises(RefusedError, match=r"more than 4 conversations are due.*4 were purged") as refusal:
+        sweep(job, watch=Watch(expect=lose_consent))
+    assert refusal.value.guard == "volume"
+    assert len(store.left()) == 8
+    assert store.execute("SELECT outcome FROM sweeper.runs") == [("refused",)]
+
+
+def test_nothing_due_is_never_too_much(store: Store, policy: Policy) -> None:
+    """A run with nothing due goes on whatever was purged before it, so that feedback and objects do not wait."""
+    store.load(world(due=5, kept=5))
+    run(store, policy, volume=False)
+    assert run(store, policy, max_count=0).as_json()["purged"] == 0
+
+
+@pytest.mark.parametrize("change", ["DISABLE TRIGGER fence", "ENABLE REPLICA TRIGGER fence"])
+def test_fence(store: Store, policy: Policy, change: str) -> None:
+    """Without the trigger that makes a placement wait, no run begins unless the setting says so."""
+    store.load(world(due=1, kept=1))
+    store.execute(f"ALTER TABLE sweeper.legal_holds {change}")
+    with is_refused(store, "fence", "missing or switched off", "ENABLE ALWAYS TRIGGER fence"):
+        run(store, policy)
+    assert run(store, policy, fence=False).as_json()["purged"] == 1
 
 
 def test_approval_binds(store: Store, policy: Policy) -> None:

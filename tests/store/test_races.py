@@ -242,6 +242,9 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
     "padded": lambda id_: f"  {id_} ",
     "upper case, padded": lambda id_: f" {id_.upper()}  ",
     "tab and line end": lambda id_: f"\t{id_}\r\n",
+    "in braces": lambda id_: f"{{{id_}}}",
+    "without hyphens": lambda id_: id_.replace("-", ""),
+    "no-break space": lambda id_: f"{id_}\u00a0",
 }
 
 
