@@ -105,6 +105,12 @@ class Objects(Section):
     per_run: Annotated[Positive, Field(le=1_000_000)] = 10_000
 
 
+class Manifest(Section):
+    """How training manifests are made. Time in milliseconds."""
+
+    statement_timeout_ms: Annotated[Positive, Field(le=86_400_000)] = 3_600_000
+
+
 class Settings(Section):
     """All settings of the job."""
 
@@ -115,6 +121,7 @@ class Settings(Section):
     guards: Guards = Guards()
     lease: Lease = Lease()
     objects: Objects = Objects()
+    manifest: Manifest = Manifest()
 
 
 ENVIRONMENT = {

@@ -45,16 +45,18 @@ class Database:
         self, *, lock_timeout_ms: int | None = None, statement_timeout_ms: int | None = None
     ) -> Iterator[Connection]:
         """One READ COMMITTED transaction in UTC with the store's schema as search path; commits unless it raises."""
-        database = self.settings.database
         with self.engine.begin() as connection:
-            connection.execute(
-                statement("begin"),
-                {
-                    "search_path": f'"{self.settings.store.schema_name}", pg_temp',
-                    "lock_timeout": str(database.lock_timeout_ms if lock_timeout_ms is None else lock_timeout_ms),
-                    "statement_timeout": str(statement_timeout_ms or database.statement_timeout_ms),
-                },
-            )
+            connection.execute(statement("begin"), self._begin(lock_timeout_ms, statement_timeout_ms))
+            yield connection
+
+    def _begin(self, lock_timeout_ms: int | None = None, statement_timeout_ms: int | None = None) -> dict[str, str]:
+        return begin_values(self.settings, lock_timeout_ms, statement_timeout_ms)
+
+    @contextmanager
+    def snapshot(self, *, statement_timeout_ms: int) -> Iterator[Connection]:
+        """One REPEATABLE READ transaction: every statement in it sees the store as it was at the first."""
+        with self.engine.execution_options(isolation_level="REPEATABLE READ").begin() as connection:
+            connection.execute(statement("begin"), self._begin(statement_timeout_ms=statement_timeout_ms))
             yield connection
 
     def within(self, work: Callable[[Connection], T]) -> T:
@@ -88,6 +90,18 @@ class Database:
             reraise=True,
         )
         return retrying(work)
+
+
+def begin_values(
+    settings: Settings, lock_timeout_ms: int | None = None, statement_timeout_ms: int | None = None
+) -> dict[str, str]:
+    """The parameters of the statement `begin`; times in milliseconds, those of the settings unless given."""
+    database = settings.database
+    return {
+        "search_path": f'"{settings.store.schema_name}", pg_temp',
+        "lock_timeout": str(database.lock_timeout_ms if lock_timeout_ms is None else lock_timeout_ms),
+        "statement_timeout": str(statement_timeout_ms or database.statement_timeout_ms),
+    }
 
 
 def connect(settings: Settings) -> Database:

@@ -16,7 +16,7 @@ from sweeper.core.period import LONGEST, MONTHS, SECONDS, Period
 from sweeper.core.policy import Anchor, ColumnPeriod, Consent, Epoch, Policy, Rule, Term, Training, When
 from sweeper.errors import ConfigurationError
 from sweeper.store.contract import Contract
-from sweeper.store.statement import array, filled
+from sweeper.store.statement import filled
 
 NEVER = "CAST('infinity' AS timestamptz)"
 _LONGEST_MONTHS = 120_000
@@ -58,28 +58,37 @@ class Eligibility:
     @cached_property
     def reasoned(self) -> str:
         """Every message that exists, with the first reason that bars it; once `prepare` was run in the same transaction."""
-        return filled("manifest_reasoned", **self._names["messages"])
+        return filled("manifest_reasoned", body="NULL", **self._names["messages"])
 
     def counts(self) -> str:
         """How many messages there are by reason; NULL: eligible."""
         return filled("manifest_counts", reasoned=self.reasoned)
 
-    def rows(self) -> str:
-        """The eligible messages in total order."""
+    def rows(self, *, with_text: bool = False) -> str:
+        """The eligible messages in total order; the text of a message leaves the store only where it is asked for."""
+        names = {**self._names["messages"], "body": "m.body::text" if with_text else "NULL"}
         return filled(
             "manifest_rows",
-            reasoned=self.reasoned,
+            reasoned=filled("manifest_reasoned", **names),
+            text=",\n       r.body AS text" if with_text else "",
             by_conversation=self._ordered("r.conversation_id", "messages", "conversation_id"),
             by_message=self._ordered("r.id", "messages", "id"),
         )
 
-    def lost(self, message_ids: Sequence[str]) -> str:
-        """Of some messages, those that are not eligible, with reason and since when; a message that is gone has no reason."""
+    def load(self) -> str:
+        """Make the table into which the rows of a manifest are read, to be checked by `lost`."""
+        return filled("manifest_load", type=self.contract.type("messages"))
+
+    def lost(self, manifest_id: str, *, only_new: bool) -> str:
+        """Of the rows that were read, those that may not be trained on, with reason and since when; or only new ones."""
+        names = self._names["messages"]
         return filled(
             "manifest_lost",
             reasoned=self.reasoned,
-            ids=f"CAST({_literal(array(message_ids))} AS text[])",
-            keys=f"CAST({_literal(array(message_ids))} AS {self.contract.type('messages')}[])",
+            as_of=names["as_of"],
+            store=names["store"],
+            only_new="true" if only_new else "false",
+            manifest_id=_literal(manifest_id),
         )
 
     def _ordered(self, expression: str, relation: str, column: str) -> str:

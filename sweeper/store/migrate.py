@@ -6,7 +6,7 @@ from sqlalchemy import text
 
 from sweeper.store.database import Database
 
-HEAD = "0001"
+HEAD = "0002"
 FOLDER = Path(__file__).parent / "migrations"
 
 

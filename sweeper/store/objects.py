@@ -62,7 +62,7 @@ def remove(uri: str, prefixes: Sequence[str]) -> str:
         OutsideError: the URI names no place (`…://`), is outside `prefixes`, or tries to climb out with `..`.
         Exception: whatever the file system of the URI raises.
     """
-    if "://" not in uri or ".." in uri.split("/") or (prefixes and not uri.startswith(tuple(prefixes))):
+    if "://" not in uri or ".." in uri.split("/") or (prefixes and not _is_below(uri, prefixes)):
         raise OutsideError(uri)
     filesystem, path = fsspec.core.url_to_fs(uri)
     try:
@@ -70,6 +70,11 @@ def remove(uri: str, prefixes: Sequence[str]) -> str:
     except FileNotFoundError:
         return "absent"
     return "removed"
+
+
+def _is_below(uri: str, prefixes: Sequence[str]) -> bool:
+    """Whether a URI lies below one of some places: `s3://a` is not above `s3://a-2/x`."""
+    return any(uri.startswith(prefix if prefix.endswith("/") else f"{prefix}/") for prefix in prefixes)
 
 
 def _settle(database: Database, row: Row[Any], run_id: int, now: datetime, *, shared: bool) -> None:

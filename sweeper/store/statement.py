@@ -4,11 +4,12 @@ What cannot be a parameter (a table, a column, a type) is written `$name` in the
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from string import Template
 
+from psycopg.sql import Literal
 from sqlalchemy import TextClause, text
 
 FOLDER = Path(__file__).parent / "sql"
@@ -41,6 +42,12 @@ def quoted_path(name: str) -> str:
     return ".".join(map(quoted, name.split(".")))
 
 
+def inlined(name: str, values: Mapping[str, str]) -> str:
+    """The text of the statement with its parameters written into it as text literals, for a client that has no parameters."""
+    return _PARAMETER.sub(lambda found: Literal(values[found[1]]).as_string(None), source(name))
+
+
+_PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)")
 _PLAIN = re.compile(r"[0-9A-Za-z_,-]+")
 _NULL = re.compile(r"(^|,)(null)?(,|$)", re.IGNORECASE)
 """An element that an array's text form would read as NULL, or none at all."""

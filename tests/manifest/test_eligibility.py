@@ -71,10 +71,10 @@ class Bench:
             }
             rows = list(connection.exec_driver_sql(eligibility.rows()))
             counts = list(connection.exec_driver_sql(eligibility.counts()))
-            lost = {
-                row.message_id
-                for row in connection.exec_driver_sql(eligibility.lost([*ids, str(self.store.id("gone"))]))
-            }
+            connection.exec_driver_sql(eligibility.load())
+            for id_ in (*ids, str(self.store.id("gone"))):
+                connection.exec_driver_sql("INSERT INTO pg_temp.sweeper_manifest VALUES (%s, 'c', NULL)", (id_,))
+            lost = {row.message_id for row in connection.exec_driver_sql(eligibility.lost("m", only_new=False))}
         return reasons, rows, counts, lost
 
     def check(self, policy: Policy, as_of: datetime, *, ahead: bool = False) -> None:

@@ -1,6 +1,6 @@
 -- Each message with the first reason that bars it from training, or none: what the conversation says first, then the message.
 SELECT m.id, m.conversation_id, m.author::text AS author, m.created_at, c.account_id, c.kind, c.platform, c.due, c.since,
-       a.event_id, a.opened, a.left_at, a.ended_at, $capped AS capped_at,
+       a.event_id, a.opened, a.left_at, a.ended_at, $capped AS capped_at, $body AS body,
        CASE
            WHEN c.id IS NULL OR c.reason = 'unclassified' OR NOT ($believed) THEN 'unclassified'
            WHEN c.reason IS NOT NULL THEN c.reason

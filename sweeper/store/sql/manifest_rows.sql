@@ -1,4 +1,4 @@
--- The eligible messages in total order, without their text.
+-- The eligible messages in total order; their text only where it was asked for.
 SELECT r.id::text AS message_id,
        r.conversation_id::text AS conversation_id,
        r.account_id::text AS account_id,
@@ -8,7 +8,7 @@ SELECT r.id::text AS message_id,
        s.plan,
        r.platform,
        r.event_id AS consent_event_id,
-       NULLIF(LEAST(r.due, r.capped_at), 'infinity') AS expires_at
+       NULLIF(LEAST(r.due, r.capped_at), 'infinity') AS expires_at$text
 FROM ($reasoned) AS r
 LEFT JOIN pg_temp.sweeper_stays s ON s.account_id = r.account_id AND s.since <= r.created_at AND s.until > r.created_at
 WHERE r.reason IS NULL

@@ -1,0 +1,219 @@
+"""Builds a manifest: one snapshot streams into Parquet beside the place where it will stand, then it is frozen.
+
+The law of this file: a directory appears whole or not at all; the same store, as-of, policy and key give the same bytes.
+"""
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweeper.core.instant import rfc3339
+from sweeper.core.training import Exclusion
+from sweeper.errors import ConfigurationError, SweeperError
+from sweeper.job import Job
+from sweeper.manifest import croissant, snapshot
+from sweeper.manifest.description import Description, Field, File, FilterSaid, PolicySaid, Subject, described
+from sweeper.manifest.pseudonym import Pseudonym
+
+if TYPE_CHECKING:
+    from sweeper.manifest.filter import Filter
+
+ALGORITHM = "HMAC-SHA-256"
+ORDER = ("conversation_id", "created_at", "message_id")
+
+
+@dataclass
+class Filtering:
+    """What a filter has met so far."""
+
+    filter: "Filter"
+    found: Counter[str] = field(default_factory=Counter)
+    not_passed: int = 0
+
+    def said(self) -> FilterSaid:
+        """As the manifest says it."""
+        return FilterSaid(
+            name=self.filter.name,
+            version=self.filter.version,
+            found=dict(sorted(self.found.items())),
+            not_passed=self.not_passed,
+        )
+
+
+@dataclass(frozen=True)
+class Built:
+    """A manifest in its temporary place."""
+
+    folder: Path
+    description: Description
+    last_tombstone: int
+
+
+def build(job: Job, folder: Path, pseudonym: Pseudonym, text_filter: "Filter | None" = None) -> Built:
+    """Write all files of a manifest into an empty directory.
+
+    Raises:
+        ConfigurationError: the policy trains on nothing, or packages are missing.
+        DatabaseError: the database failed.
+        SweeperError: the disk failed.
+    """
+    filtering = Filtering(text_filter) if text_filter is not None else None
+    with snapshot.taken(job) as taken, _disk_errors(folder):
+        counts = taken.counts()
+        last_tombstone = taken.last_tombstone()
+        files = _write(folder, taken.rows(with_text=filtering is not None), pseudonym, filtering)
+    eligible = counts.pop(snapshot.ELIGIBLE, 0)
+    if sum(file.rows for file in files) != eligible:
+        raise SweeperError(
+            f"manifest: {eligible} messages were counted as eligible, {sum(file.rows for file in files)} were written. "
+            "No manifest was made. This is a fault of the program: report it."
+        )
+    description = _described(job, eligible, counts, files, pseudonym, filtering)
+    with _disk_errors(folder):
+        description.write(folder)
+        croissant.write(folder, description)
+    return Built(folder, description, last_tombstone)
+
+
+def _write(folder: Path, batches: Iterable[Any], pseudonym: Pseudonym, filtering: Filtering | None) -> list[File]:
+    from sweeper.manifest import table  # slow to import
+
+    columns = table.columns(with_text=filtering is not None)
+    rows = _pseudonymous(batches, pseudonym)
+    if filtering is not None:
+        rows = _filtered(rows, filtering)
+    named = (batch.select([column.name for column in columns]) for batch in rows)
+    return [File(**part._asdict()) for part in table.write(folder, "part", table.schema(columns), named)]
+
+
+def _pseudonymous(batches: Iterable[Any], pseudonym: Pseudonym) -> Iterator[Any]:
+    """The batches with the account replaced by its pseudonym."""
+    import pyarrow as pa
+
+    for batch in batches:
+        accounts = batch.column("account_id").dictionary_encode()
+        subjects = pa.array([pseudonym.of(account) for account in accounts.dictionary.to_pylist()], pa.string())
+        yield batch.append_column("subject", subjects.take(accounts.indices))
+
+
+def _filtered(batches: Iterable[Any], filtering: Filtering) -> Iterator[Any]:
+    """The batches with their text filtered; what does not pass is not written."""
+    import pyarrow as pa
+
+    for batch in batches:
+        texts: list[str | None] = []
+        given = batch.column("text").to_pylist()
+        for before, after in zip(given, filtering.filter.apply_all(given), strict=True):
+            filtering.found.update({kind.value: count for kind, count in after.found.items()})
+            filtering.not_passed += before is not None and after.text is None
+            texts.append(after.text)
+        column = batch.schema.get_field_index("text")
+        yield batch.set_column(column, "text", pa.array(texts, pa.string()))
+
+
+def _described(
+    job: Job,
+    eligible: int,
+    counts: Mapping[str, int],
+    files: list[File],
+    pseudonym: Pseudonym,
+    filtering: Filtering | None,
+) -> Description:
+    from sweeper.manifest import table
+
+    training = job.policy.training
+    return described(
+        as_of=rfc3339(job.as_of),
+        policy=PolicySaid(
+            name=job.policy.name, digest=job.policy.digest, resumed=training.resumed if training else "from_opt_in"
+        ),
+        eligible=eligible,
+        excluded={reason.value: counts.get(reason.value, 0) for reason in Exclusion},
+        order=ORDER,
+        schema_=[
+            Field(name=c.name, type=str(c.type), nullable=c.nullable, description=c.meaning)
+            for c in table.columns(with_text=filtering is not None)
+        ],
+        files=files,
+        subject=Subject(algorithm=ALGORITHM, mark=pseudonym.mark),
+        filter=filtering.said() if filtering else None,
+        tool={"name": "sweeper", "version": version("sweeper")},
+    )
+
+
+@contextmanager
+def beside(target: Path) -> Iterator[Path]:
+    """An empty directory beside the target, gone afterwards unless it was renamed; what killed builds left goes first.
+
+    Raises:
+        ConfigurationError: the target exists and is not an empty directory, or nothing can be made beside it.
+    """
+    target = target.absolute()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ConfigurationError(
+            f"{target} exists and is not an empty directory: no manifest was built. Name a new directory."
+        )
+    prefix = f".{target.name}.building-"
+    try:
+        _sweep_stale(target.parent, prefix)
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+    except OSError as error:
+        raise ConfigurationError(
+            f"{target}: nothing can be written beside it ({error.strerror}). No manifest was built. Name another directory."
+        ) from None
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def put_in_place(folder: Path, target: Path) -> None:
+    """Make a directory appear at its target, whole and on disk."""
+    with _disk_errors(target):
+        folder.chmod(0o755)
+        for path in (*folder.iterdir(), folder):
+            _sync(path)
+        folder.rename(target)
+        _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sweep_stale(parent: Path, prefix: str) -> None:
+    """Remove what killed builds of the same target left: directories that no process has locked."""
+    for folder in parent.glob(f"{prefix}*"):
+        with suppress(OSError):
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(lock)
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SweeperError(
+            f"{path}: could not be written ({error.strerror or error}). No manifest was made, nothing is left of it. "
+            "Make room, or name another directory, and build again."
+        ) from None

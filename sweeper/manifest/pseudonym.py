@@ -1,0 +1,57 @@
+"""A keyed pseudonym for an account: the same under the same key, and nothing that leads back without it.
+
+The law of this file: no account id, no e-mail and no name ever stands in a manifest, and the key stands nowhere.
+"""
+
+import hmac
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+from sweeper.errors import ConfigurationError
+
+SHORTEST = 32
+"""Bytes: a shorter key could be found by trying."""
+FILE, INLINE = "SWEEPER_PSEUDONYM_KEY_FILE", "SWEEPER_PSEUDONYM_KEY"
+REMEDY = (
+    f"Nothing was built. Write at least {SHORTEST} random bytes to a file, for instance by "
+    f"`head -c 48 /dev/urandom | base64`, and name it in {FILE}."
+)
+
+
+@dataclass(frozen=True)
+class Pseudonym:
+    """Makes pseudonyms under one key."""
+
+    key: bytes = field(repr=False)
+
+    def of(self, account_id: str) -> str:
+        """The pseudonym of an account: HMAC-SHA-256 in hex."""
+        return hmac.new(self.key, b"subject\0" + account_id.encode(), sha256).hexdigest()
+
+    @property
+    def mark(self) -> str:
+        """What tells one key from another without telling anything of either."""
+        return hmac.new(self.key, b"mark\0", sha256).hexdigest()[:16]
+
+
+def read(environment: Mapping[str, str] = os.environ) -> Pseudonym:
+    """The pseudonym under the key that the environment names or holds.
+
+    Raises:
+        ConfigurationError: there is none, it cannot be read, or it is too short.
+    """
+    named, inline = environment.get(FILE), environment.get(INLINE)
+    if not named and not inline:
+        raise ConfigurationError(f"no key for pseudonyms: neither {FILE} nor {INLINE} is set. {REMEDY}")
+    try:
+        key = Path(named).read_bytes().strip() if named else (inline or "").encode().strip()
+    except OSError as error:
+        raise ConfigurationError(f"{FILE} {named}: cannot be read ({error.strerror}). {REMEDY}") from None
+    if len(key) < SHORTEST:
+        raise ConfigurationError(
+            f"the key for pseudonyms has {len(key)} bytes, at least {SHORTEST} are needed. {REMEDY}"
+        )
+    return Pseudonym(key)

@@ -1,0 +1,79 @@
+"""Which rows of a manifest may not be trained on any more, and why: all at once, against the store as it is now.
+
+The law of this file: whatever excludes counts whatever its instant, and a row that cannot be found is lost.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection
+
+from sweeper.job import Job
+from sweeper.manifest import table
+from sweeper.manifest.description import Description
+from sweeper.store import manifests
+from sweeper.store.eligibility import Eligibility
+from sweeper.store.manifests import Lost
+
+PAGE = 20_000
+PURGED = "purged"
+"""A reason beside those of the policy, as are `gone` (deleted by somebody else) and `expired` by the row's own date."""
+NAMES = ["message_id", "conversation_id", "expires_at"]
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look at the store, in which manifests are checked."""
+
+    connection: Connection
+    now: datetime
+    eligibility: Eligibility
+    last_tombstone: int
+
+    def lost(self, folder: Path, description: Description, *, only_new: bool = False) -> Iterator[list[Lost]]:
+        """The rows of a manifest that may not be trained on, page by page; with `only_new`, those not recorded yet."""
+        self._load(folder, description)
+        sql = self.eligibility.lost(description.id, only_new=only_new)
+        streamed = self.connection.execution_options(stream_results=True, yield_per=PAGE).exec_driver_sql(sql)
+        for page in streamed.partitions():
+            yield [Lost(*row) for row in page]
+
+    def _load(self, folder: Path, description: Description) -> None:
+        self.connection.exec_driver_sql("DROP TABLE IF EXISTS pg_temp.sweeper_manifest")
+        self.connection.exec_driver_sql(self.eligibility.load())
+        driver: Any = self.connection.connection.driver_connection
+        with driver.cursor() as cursor, cursor.copy("COPY pg_temp.sweeper_manifest FROM STDIN") as copy:
+            for rows in _pages(folder, description):
+                for row in rows:
+                    copy.write_row(row)
+        self.connection.exec_driver_sql("ANALYZE pg_temp.sweeper_manifest")
+
+
+@contextmanager
+def look(job: Job) -> Iterator[Look]:
+    """A look at the store as it is now, under the policy of the job."""
+    now = job.clock.now()
+    eligibility = Eligibility(job.contract, job.policy, now, ahead=True)
+    with job.database.snapshot(statement_timeout_ms=job.settings.manifest.statement_timeout_ms) as connection:
+        last = manifests.last_tombstone(connection)
+        for sql in eligibility.prepare():
+            connection.exec_driver_sql(sql)
+        yield Look(connection, now, eligibility, last)
+
+
+def of_purged(folder: Path, description: Description, purged: dict[str, datetime]) -> Iterator[Lost]:
+    """The rows of a manifest that belong to some purged conversations."""
+    for rows in _pages(folder, description) if purged else ():
+        for message_id, conversation_id, _ in rows:
+            if conversation_id in purged:
+                yield Lost(message_id, conversation_id, PURGED, purged[conversation_id])
+
+
+def _pages(folder: Path, description: Description) -> Iterator[Iterator[tuple[str, str, datetime | None]]]:
+    """The rows of a manifest, page by page."""
+    for page in table.pages((folder / file.name for file in description.files), NAMES, PAGE):
+        yield zip(*(page.column(name).to_pylist() for name in NAMES), strict=True)

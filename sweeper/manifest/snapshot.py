@@ -1,0 +1,91 @@
+"""One look at the store: a REPEATABLE READ transaction whose rows stream into Arrow, batch by batch.
+
+The law of this file: nothing grows with the store; statements carry their values as literals, because a bound parameter makes
+the driver fetch everything at once.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.engine import make_url
+
+from sweeper.errors import ConfigurationError
+from sweeper.job import Job
+from sweeper.settings import Settings
+from sweeper.store.database import DatabaseError, begin_values
+from sweeper.store.eligibility import Eligibility
+from sweeper.store.statement import inlined, source
+
+BATCH_BYTES = 2 << 20
+ELIGIBLE = "eligible"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The store as one transaction sees it, with the policy's view of it laid out."""
+
+    connection: Any
+    eligibility: Eligibility
+
+    def counts(self) -> dict[str, int]:
+        """How many messages exist, by the reason that bars them; `eligible` for none."""
+        return {reason or ELIGIBLE: count for reason, count in self._fetched(self.eligibility.counts())}
+
+    def last_tombstone(self) -> int:
+        """The newest tombstone to be seen: what was purged later has a higher number."""
+        found: int = self._fetched(source("tombstones_last"))[0][0]
+        return found
+
+    def rows(self, *, with_text: bool) -> Iterator[Any]:
+        """The eligible messages in total order, as record batches."""
+        with self.connection.cursor() as cursor:
+            cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(BATCH_BYTES)})
+            cursor.execute(self.eligibility.rows(with_text=with_text))
+            yield from cursor.fetch_record_batch()
+
+    def _fetched(self, sql: str) -> list[tuple[Any, ...]]:
+        with self.connection.cursor() as cursor:
+            cursor.execute(sql)
+            rows: list[tuple[Any, ...]] = cursor.fetchall()
+            return rows
+
+
+@contextmanager
+def taken(job: Job) -> Iterator[Snapshot]:
+    """A snapshot of the job's store at its as-of.
+
+    Raises:
+        ConfigurationError: the policy trains on nothing, or the packages for manifests are not installed.
+        DatabaseError: the database failed.
+    """
+    driver = _driver()
+    settings = job.settings
+    eligibility = Eligibility(job.contract, job.policy, job.as_of)
+    begin = inlined("begin", begin_values(settings, statement_timeout_ms=settings.manifest.statement_timeout_ms))
+    try:
+        with driver.connect(_uri(settings)) as connection:
+            with connection.cursor() as cursor:
+                for sql in ("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", begin, *eligibility.prepare()):
+                    cursor.execute(sql)
+            yield Snapshot(connection, eligibility)
+    except driver.Error as error:
+        said = str(error).splitlines()[0]
+        raise DatabaseError(
+            f"database: {said}. No manifest was made. Check `sweeper check`, and build again."
+        ) from None
+
+
+def _driver() -> Any:
+    try:
+        from adbc_driver_postgresql import dbapi  # slow to import, and an extra
+    except ImportError:
+        raise ConfigurationError(
+            "the packages for manifests are not installed: nothing was built. pip install 'sweeper[manifest]'"
+        ) from None
+    return dbapi
+
+
+def _uri(settings: Settings) -> str:
+    return make_url(settings.database.url).set(drivername="postgresql").render_as_string(hide_password=False)

@@ -1,0 +1,138 @@
+"""The rows of a manifest and of its revocations as Parquet: schemas, a writer that cuts parts and row groups, a reader.
+
+The law of this file: what is written follows from the rows alone, whatever batches they came in.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sweeper.store.manifests import Lost
+
+ROWS_PER_GROUP = 65_536
+ROWS_PER_PART = 16 * ROWS_PER_GROUP
+INSTANT = pa.timestamp("us", tz="UTC")
+
+
+class Column(NamedTuple):
+    """One column of a manifest."""
+
+    name: str
+    type: Any
+    meaning: str
+    nullable: bool = False
+
+
+COLUMNS = (
+    Column("message_id", pa.string(), "The message's id in the store."),
+    Column("conversation_id", pa.string(), "The id of its conversation."),
+    Column("subject", pa.string(), "Keyed pseudonym of the account (HMAC-SHA-256)."),
+    Column("created_at", INSTANT, "When the message was written (UTC)."),
+    Column("author", pa.string(), "Who wrote it: user or assistant.", nullable=True),
+    Column("kind", pa.string(), "Chat or coding session.", nullable=True),
+    Column("plan", pa.string(), "The plan in force when it was written.", nullable=True),
+    Column("platform", pa.string(), "Where the conversation took place.", nullable=True),
+    Column("consent_event_id", pa.int64(), "The grant that opened the time of consent."),
+    Column("expires_at", INSTANT, "By when whoever holds the row must drop it (UTC); null: never.", nullable=True),
+)
+TEXT = Column(
+    "text",
+    pa.string(),
+    "The message's text, filtered; null where it did not pass the filter or has none.",
+    nullable=True,
+)
+REVOKED = (
+    Column("message_id", pa.string(), "A message that may not be trained on any more."),
+    Column("conversation_id", pa.string(), "The id of its conversation."),
+    Column("reason", pa.string(), "Why."),
+    Column("since", INSTANT, "Since when (UTC), as far as the store says; else when it was found."),
+)
+
+
+class Part(NamedTuple):
+    """One file of a manifest."""
+
+    name: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+def schema(columns: Iterable[Column]) -> Any:
+    """The Arrow schema of some columns."""
+    return pa.schema([pa.field(c.name, c.type, c.nullable, {"description": c.meaning}) for c in columns])
+
+
+def columns(*, with_text: bool) -> tuple[Column, ...]:
+    """The columns of a manifest."""
+    return (*COLUMNS, TEXT) if with_text else COLUMNS
+
+
+def write(folder: Path, prefix: str, wanted: Any, batches: Iterable[Any]) -> Iterator[Part]:
+    """Write record batches as `prefix-00000.parquet`, …; yields each file once it is whole. No rows: one empty file."""
+    number, groups = 0, _regrouped(batches, wanted)
+    group: Any = next(groups, None)
+    while group is not None or number == 0:
+        path = folder / f"{prefix}-{number:05}.parquet"
+        rows = 0
+        with pq.ParquetWriter(path, wanted, compression="zstd", write_page_checksum=True) as writer:
+            while group is not None and rows < ROWS_PER_PART:
+                writer.write_table(group, row_group_size=ROWS_PER_GROUP)
+                rows += group.num_rows
+                group = next(groups, None)
+        yield part_of(path, rows)
+        number += 1
+
+
+def lost(pages: Iterable[Sequence[Lost]]) -> Iterator[Any]:
+    """Rows that left a manifest, as record batches."""
+    for page in pages:
+        if page:
+            yield pa.RecordBatch.from_pylist([vars(row) for row in page], schema(REVOKED))
+
+
+def read_lost(paths: Iterable[Path], rows: int) -> Iterator[list[Lost]]:
+    """What was written of rows that left a manifest, page by page."""
+    for page in pages(paths, [column.name for column in REVOKED], rows):
+        yield [Lost(**row) for row in page.to_pylist()]
+
+
+def part_of(path: Path, rows: int) -> Part:
+    """A file as it is on disk."""
+    return Part(path.name, rows, path.stat().st_size, digest(path))
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    found = sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            found.update(chunk)
+    return found.hexdigest()
+
+
+def pages(paths: Iterable[Path], names: list[str], rows: int) -> Iterator[Any]:
+    """The named columns of some files, as tables of at most so many rows."""
+    for path in paths:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=rows, columns=names):
+                yield pa.Table.from_batches([batch])
+
+
+def _regrouped(batches: Iterable[Any], wanted: Any) -> Iterator[Any]:
+    """Tables of exactly one row group, the last one smaller."""
+    kept: list[Any] = []
+    count = 0
+    for batch in batches:
+        kept.append(pa.Table.from_batches([batch]).cast(wanted))
+        count += batch.num_rows
+        while count >= ROWS_PER_GROUP:
+            joined = pa.concat_tables(kept)
+            yield joined.slice(0, ROWS_PER_GROUP).combine_chunks()
+            kept, count = [joined.slice(ROWS_PER_GROUP)], count - ROWS_PER_GROUP
+    if count:
+        yield pa.concat_tables(kept).combine_chunks()

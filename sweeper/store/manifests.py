@@ -1,0 +1,81 @@
+"""Manifests and what left them, as recorded: every change in one transaction with its event."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from sqlalchemy import Connection
+
+from sweeper.store import evidence
+from sweeper.store.statement import statement
+
+State = Literal["frozen", "started", "completed"]
+Found = Literal["freeze", "start", "recall"]
+FENCE_WAIT_MS = 30_000
+"""How long a transition waits for the batch at work: a batch takes well under a second."""
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A row of a manifest that may not be trained on any more, why, and since when (UTC)."""
+
+    message_id: str
+    conversation_id: str
+    reason: str
+    since: datetime
+
+
+def fence(connection: Connection) -> None:
+    """Wait for the batch at work, and keep others from beginning until the transaction ends."""
+    connection.execute(statement("fence_alone"))
+
+
+def add(connection: Connection, values: Mapping[str, Any]) -> bool:
+    """Record a manifest as frozen; False where it is recorded already, built before with the same content."""
+    added = connection.execute(statement("manifest_add"), values).scalar_one_or_none() is not None
+    kind = "manifest_frozen" if added else "manifest_copied"
+    evidence.record(connection, kind, None, {"manifest": values["id"], "directory": values["directory"]})
+    return added
+
+
+def get(connection: Connection, store: str, manifest_id: str | None = None) -> list[dict[str, Any]]:
+    """The manifests of a store, oldest first, or the one of that id."""
+    rows = connection.execute(statement("manifest_get"), {"store": store, "id": manifest_id})
+    return [dict(row._mapping) for row in rows]
+
+
+def move(connection: Connection, store: str, manifest_id: str, before: State, after: State, now: datetime) -> bool:
+    """Move a manifest on; False where it is not in the state before."""
+    asked = {"id": manifest_id, "store": store, "from": before, "state": after, "now": now}
+    moved = connection.execute(statement("manifest_move"), asked).scalar_one_or_none() is not None
+    if moved:
+        evidence.record(connection, f"manifest_{after}", None, {"manifest": manifest_id})
+    return moved
+
+
+def revoke(connection: Connection, manifest_id: str, lost: Sequence[Lost], now: datetime, found_by: Found) -> None:
+    """Record what left a manifest."""
+    rows = [{**vars(row), "since": row.since.isoformat()} for row in lost]
+    connection.execute(
+        statement("manifest_revoke"),
+        {"manifest_id": manifest_id, "rows": json.dumps(rows), "now": now, "found_by": found_by},
+    )
+
+
+def recalled(connection: Connection, manifest_id: str, now: datetime) -> None:
+    """Note that a manifest was looked through."""
+    connection.execute(statement("manifest_recalled"), {"id": manifest_id, "now": now})
+
+
+def last_tombstone(connection: Connection) -> int:
+    """The newest tombstone to be seen."""
+    found: int = connection.execute(statement("tombstones_last")).scalar_one()
+    return found
+
+
+def purged_since(connection: Connection, store: str, last: int) -> dict[str, datetime]:
+    """The conversations of a store purged after a tombstone, with when."""
+    rows = connection.execute(statement("purged_since"), {"store": store, "last": last})
+    return {row.record_id: row.purged_at for row in rows}
