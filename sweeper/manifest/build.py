@@ -111,9 +111,9 @@ def _filtered(batches: Iterable[Any], filtering: Filtering) -> Iterator[Any]:
     for batch in batches:
         texts: list[str | None] = []
         given = batch.column("text").to_pylist()
-        for before, after in zip(given, filtering.filter.apply_all(given), strict=True):
+        for after in filtering.filter.apply_all(given):
             filtering.found.update({kind.value: count for kind, count in after.found.items()})
-            filtering.not_passed += before is not None and after.text is None
+            filtering.not_passed += not after.passed
             texts.append(after.text)
         column = batch.schema.get_field_index("text")
         yield batch.set_column(column, "text", pa.array(texts, pa.string()))
