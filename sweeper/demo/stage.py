@@ -18,6 +18,7 @@ from sqlalchemy import text
 
 import sweeper
 from sweeper import embedded
+from sweeper.cli import output
 from sweeper.clock import Clock
 from sweeper.core.policy import Policy
 from sweeper.demo import world as worlds
@@ -173,7 +174,8 @@ def _ended_by_sigterm() -> Iterator[None]:
     """SIGTERM ends the demo as an error would, so that its server stops and its data go."""
 
     def end(_: int, __: FrameType | None) -> NoReturn:
-        raise SweeperError("the demo was asked to stop; its server is stopped.")
+        output.warn("the demo was asked to stop; its server is stopped.")
+        raise SystemExit(SweeperError.exit_code)
 
     before = signal.signal(signal.SIGTERM, end)
     try:

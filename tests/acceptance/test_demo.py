@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 
 from sweeper import embedded
 from sweeper.demo import tour
-from sweeper.demo.stage import OBJECTS
+from sweeper.demo.stage import OBJECTS, PACKAGE, shipped_policy
 from sweeper.embedded import _HOMES, _PREFIX
 from tests.acceptance.commands import process
 from tests.store.stores import ROOT, frozen
@@ -44,6 +45,14 @@ def test_anywhere_for_machines(folder: Path) -> None:
     assert (second["purged"], second["outcome"]) == (0, "completed")
     assert set(found["examples"]["purged"]) == set(first["by_rule"])
     assert set(found["examples"]["kept"]) == {rule for rule, c in found["rules"].items() if c["kept"]}
+
+
+def test_the_wheel_carries_the_policy() -> None:
+    """The policy is in the repository once; the wheel gets it where the installed demo looks for it."""
+    built = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    installed = PACKAGE.relative_to(ROOT) / "config" / "policy.toml"
+    assert built["force-include"] == {"config/policy.toml": str(installed)}
+    assert shipped_policy() == ROOT / "config" / "policy.toml"
 
 
 def test_another_policy_and_schema(folder: Path) -> None:
