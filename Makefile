@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test test-system lint bench lock clean
 
 demo: $(VENV)/.installed
-	$(BIN)/sweeper demo $(if $(KEEP),--keep $(KEEP))
+	$(BIN)/sweeper demo $(if $(KEEP),--keep '$(subst ','\'',$(KEEP))')
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 -m "not system"

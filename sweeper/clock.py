@@ -3,15 +3,19 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, text
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 
 def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _database_now(connection: Connection) -> datetime:
+def _database_now(connection: "Connection") -> datetime:
+    from sqlalchemy import text  # slow to import, and `sweeper --help` has a clock too
+
     instant: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
     return instant
 
@@ -21,4 +25,4 @@ class Clock:
     """This machine's clock and the database's, so that a test can set both."""
 
     now: Callable[[], datetime] = _now
-    database_now: Callable[[Connection], datetime] = _database_now
+    database_now: Callable[["Connection"], datetime] = _database_now

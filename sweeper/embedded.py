@@ -71,13 +71,18 @@ class EmbeddedError(SweeperError):
 
 @dataclass
 class Server:
-    """A private PostgreSQL server; `data` is the directory of PostgreSQL's own files, `sockets` that of its socket."""
+    """A private PostgreSQL server.
 
+    `data` is the directory of PostgreSQL's own files, `sockets` that of its socket; `home` is a directory for whatever else
+    should go when the server goes, killed or not.
+    """
+
+    home: Path
     data: Path
     sockets: Path
     _command: list[str] = field(repr=False)
     _log: Path = field(repr=False)
-    _lock: int = field(repr=False)
+    _locks: tuple[int, ...] = field(repr=False)
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -131,7 +136,7 @@ class Server:
             stderr=log,
             cwd="/",  # the caller's may be closed to the server's account
             env=_environment(),
-            pass_fds=(self._lock,),  # so that the lock is held until the server is gone too, see _sweep_stale_homes
+            pass_fds=self._locks,  # so that they are held until the server is gone too, see _sweep_stale_homes and _claimed
             start_new_session=True,  # Ctrl-C reaches Python only, which then stops the server in order
         )
 
@@ -164,7 +169,7 @@ def server(data: Path | None = None, *, settings: Mapping[str, str] | None = Non
         settings: PostgreSQL settings by name, which win over those chosen here.
 
     The server dies with the thread that entered the body (Linux). As root it runs as `nobody`.
-    Raises `EmbeddedError` if the wheel is missing, `data` cannot be used, or the server does not start.
+    Raises `EmbeddedError` if the wheel is missing, `data` cannot be used or is in use, or the server does not start.
     """
     account = _account()
     package = _installed()
@@ -181,12 +186,13 @@ def server(data: Path | None = None, *, settings: Mapping[str, str] | None = Non
         chosen = {**_SETTINGS, **own, **(settings or {})}
         options = [word for name, value in chosen.items() for word in ("-c", f"{name}={value}")]
         command = _as_account(account, str(bin_ / "postgres"), "-D", str(pgdata), *options)
-        running = Server(pgdata, sockets, command, root / "postgres.log", lock)
-        try:
-            running.start()
-            yield running
-        finally:
-            running.stop()
+        with _claimed(pgdata) as claim:
+            running = Server(home, pgdata, sockets, command, root / "postgres.log", (lock, claim))
+            try:
+                running.start()
+                yield running
+            finally:
+                running.stop()
 
 
 class _Account(NamedTuple):
@@ -318,6 +324,18 @@ def _initialised(root: Path, bin_: Path, account: _Account, *, keep: bool) -> Pa
             raise
     except OSError as error:
         raise EmbeddedError(f"no database was made in {root}: {error}; name a directory of your own") from error
+
+
+@contextmanager
+def _claimed(pgdata: Path) -> Iterator[int]:
+    """The descriptor of a lock on the databases: two servers on them would spoil them, and PostgreSQL says so in its log only."""
+    claim = _lock(pgdata)
+    if claim is None:
+        raise EmbeddedError(f"another command is using {pgdata.parent}: nothing was done. Try again when it has ended")
+    try:
+        yield claim
+    finally:
+        os.close(claim)
 
 
 def _initdb(new: Path, bin_: Path, account: _Account, *, keep: bool) -> None:

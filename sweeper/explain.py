@@ -4,17 +4,28 @@ The law of this file: it computes nothing; every number it prints comes from the
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from sweeper.core.anomaly import Anomaly, anomalies
-from sweeper.core.decide import ERASURE_ORDER, UNCLASSIFIED, Doubt, Ruling, Verdict, decide, due_orders, is_deleted
+from sweeper.core.decide import (
+    ERASURE_ORDER,
+    UNCLASSIFIED,
+    Doubt,
+    Ruling,
+    Verdict,
+    decide,
+    due_orders,
+    is_deleted,
+    open_case,
+)
 from sweeper.core.history import Epoch, History, View, history
 from sweeper.core.instant import Odd, Stored, rfc3339
 from sweeper.core.model import ConsentEvent, Facts, Message
-from sweeper.core.policy import Anchor, Policy
+from sweeper.core.policy import Anchor, ColumnPeriod, Policy
+from sweeper.core.recheck import Proposal, Spared, dispose
 from sweeper.core.training import Exclusion, exclusions
 
 WHAT_IFS = ("opt-out", "delete")
@@ -23,7 +34,7 @@ MESSAGES_SHOWN = 12
 DOUBTS = {
     Doubt.ACCOUNT: "its account does not exist",
     Doubt.NO_PLAN: "no plan was in force during a part of its life",
-    Doubt.UNKNOWN_PLAN: "a plan that the policy does not know was in force since it began",
+    Doubt.UNKNOWN_PLAN: "a plan that the policy does not know was in force since it began: {plans}",
     Doubt.PLAN_CHANGE: "the account has a plan change whose instant cannot be trusted",
     Doubt.CONSENT_EVENT: "the account has a consent event that cannot be trusted",
     Doubt.CREATED: "its creation is unset or implausible",
@@ -37,7 +48,7 @@ DOUBTS = {
     Doubt.INCOGNITO: "whether it is incognito is not set",
     Doubt.ZERO_RETENTION: "whether it is zero-retention is not set",
     Doubt.REPEATED: "the store shows it, or its account, more than once, and the rows may differ",
-    Doubt.PERIOD: "the column that holds its period cannot be used",
+    Doubt.PERIOD: "the column that holds its period cannot be used: {periods}",
 }
 EXCLUSIONS = {
     Exclusion.UNCLASSIFIED: "there is doubt about the conversation's or the message's own data",
@@ -59,6 +70,10 @@ ANOMALIES = {
     Anomaly.ZERO_RETENTION_STORED: "a zero-retention conversation is stored: an incident",
     Anomaly.UNDECIDED: "the user wrote after the deadline for choosing without ever having chosen",
     Anomaly.LAST_ACTIVITY_AHEAD: "its last activity lies after as-of",
+}
+SPARED = {
+    Spared.PROTECTED: "a hold or a flag recorded after as-of protects it",
+    Spared.STALE: "a user message is newer than last_activity_at says, and counts as the last activity",
 }
 ANCHORS = {
     Anchor.LAST_ACTIVITY: "last activity",
@@ -85,6 +100,11 @@ class Explanation:
         """The verdict that is explained."""
         return decide(self.facts, self.policy, self.as_of)
 
+    @property
+    def spared(self) -> Spared | None:
+        """Why a run would spare it although it is due on the row as stored."""
+        return would_spare(self.facts, self.policy, self.as_of)
+
     def trained_on(self) -> dict[str, Exclusion | None]:
         """Each message that exists with the reason why it may not be trained on; None where it may."""
         found = exclusions(self.facts, self.messages, self.policy, self.as_of)
@@ -102,6 +122,7 @@ class Explanation:
             "as_of": rfc3339(self.as_of),
             "policy": self.policy.digest,
             "supposing": self.supposing,
+            "spared": self.spared.value if self.spared else None,
             "doubts": [doubt.value for doubt in verdict.doubts],
             "rules": [_ruling_json(ruling) for ruling in verdict.rulings],
             "moved_by": [_ruling_json(ruling) for ruling in verdict.moves],
@@ -109,6 +130,7 @@ class Explanation:
             "plans": sorted(plan or "" for plan in verdict.plans),
             "anomalies": [anomaly.value for anomaly in anomalies(self.facts, self.policy, self.as_of)],
             "messages": {id_: reason.value if reason else "eligible" for id_, reason in self.trained_on().items()},
+            "purged": None,
         }
 
     def as_text(self) -> str:
@@ -116,7 +138,7 @@ class Explanation:
         verdict = self.verdict
         parts = [
             [f"Conversation {self.facts.conversation.id}, at {rfc3339(self.as_of)}", *self._supposition()],
-            [_outcome(verdict)],
+            [_outcome(verdict, self.spared)],
             ["Why", *_indented(_why(self.facts, self.policy, verdict))],
             ["Facts", *_indented(_facts(self.facts, self.policy, self.as_of, verdict))],
             ["What would change it", *_indented(self._changes(verdict))],
@@ -130,17 +152,22 @@ class Explanation:
     def _changes(self, verdict: Verdict) -> Iterator[str]:
         """What the two things that a user can do would make of it now."""
         for name in WHAT_IFS:
-            supposed = suppose(self.facts, self.policy, self.as_of, name)
-            changed = decide(supposed, self.policy, self.as_of)
-            said = [] if (changed.rule, changed.due) == (verdict.rule, verdict.due) else [_due(changed)]
-            fewer = replace(self, facts=supposed).eligible()
-            if fewer != self.eligible():
-                said.append(f"{fewer} of its messages could be trained on instead of {self.eligible()}")
-            yield f"{CHANGES[name]}: {'; '.join(said) or 'no change'}."
+            if name == "delete" or self.policy.purposes:
+                yield f"{CHANGES[name]}: {self._change(verdict, name)}."
         if verdict.holds:
             yield f"Releasing {_holds(verdict)}: " + (
                 "it would be purged." if verdict.expired else "no change until its due."
             )
+
+    def _change(self, verdict: Verdict, name: str) -> str:
+        supposed = suppose(self.facts, self.policy, self.as_of, name)
+        changed = decide(supposed, self.policy, self.as_of)
+        same = (changed.rule, changed.due) == (verdict.rule, verdict.due)
+        said = [] if same else [_would(changed, would_spare(supposed, self.policy, self.as_of))]
+        fewer = replace(self, facts=supposed).eligible()
+        if fewer != self.eligible():
+            said.append(f"{fewer} of its messages could be trained on instead of {self.eligible()}")
+        return "; ".join(said) or "no change"
 
     def _training(self) -> Iterator[str]:
         found = self.trained_on()
@@ -174,6 +201,32 @@ def line(facts: Facts, verdict: Verdict) -> dict[str, Any]:
     }
 
 
+def would_spare(facts: Facts, policy: Policy, as_of: datetime) -> Spared | None:
+    """Why a run that was proposed this row would spare it, if it would."""
+    c = facts.conversation
+    return dispose(facts, Proposal(c.account_id, c.id, c.last_activity_at, c.deleted_at), policy, as_of).spared
+
+
+def purged_json(id_: str, stone: Mapping[str, Any]) -> dict[str, Any]:
+    """What the tombstone of a conversation says, with the fields of one that is there."""
+    return {
+        "conversation_id": id_,
+        "rule": stone["rule"],
+        "due_at": rfc3339(stone["due_at"]),
+        "held": False,
+        "purge": False,
+        "purged": {"at": rfc3339(stone["purged_at"]), "run": stone["run_id"], "as_of": rfc3339(stone["as_of"])},
+    }
+
+
+def purged_text(id_: str, stone: Mapping[str, Any]) -> str:
+    """What the tombstone of a conversation says, in a sentence."""
+    return (
+        f"Conversation {id_} was PURGED on {rfc3339(stone['purged_at'])} by run {stone['run_id']}: "
+        f"rule {stone['rule']}, due {rfc3339(stone['due_at'])}, as-of {rfc3339(stone['as_of'])}."
+    )
+
+
 def suppose(facts: Facts, policy: Policy, as_of: datetime, what: str) -> Facts:
     """The facts as they would be if the user did `what` (opt-out, delete) at as-of."""
     if what == "delete":
@@ -202,7 +255,9 @@ def _indented(lines: Iterable[str]) -> Iterator[str]:
     return (f"  {text}" for text in lines)
 
 
-def _outcome(verdict: Verdict) -> str:
+def _outcome(verdict: Verdict, spared: Spared | None) -> str:
+    if spared is not None:
+        return f"DUE, BUT KEPT: {_due(verdict)}. A run would spare it: {SPARED.get(spared, spared.value)}."
     if verdict.purge:
         return f"TO BE PURGED: {_due(verdict)}."
     if verdict.expired:
@@ -222,13 +277,24 @@ def _due(verdict: Verdict) -> str:
     return f"it {tense} due at {rfc3339(verdict.due)} ({verdict.rule})"
 
 
+def _would(verdict: Verdict, spared: Spared | None) -> str:
+    """What would become of it under a supposition."""
+    if not verdict.expired:
+        return _due(verdict)
+    if verdict.held:
+        return f"it would be due at once ({verdict.rule}) and stay as long as it is held"
+    if spared is not None:
+        return f"it would be due at once ({verdict.rule}), and a run would spare it: {SPARED.get(spared, spared.value)}"
+    return f"it would be purged by the next run ({verdict.rule})"
+
+
 def _holds(verdict: Verdict) -> str:
     return ", ".join(f"matter {hold.matter!r}" for hold in verdict.holds)
 
 
 def _why(facts: Facts, policy: Policy, verdict: Verdict) -> Iterator[str]:
     for doubt in verdict.doubts:
-        yield f"Doubt ({doubt.value}): {DOUBTS[doubt]}."
+        yield f"Doubt ({doubt.value}): {_doubt(doubt, facts, policy, verdict.as_of)}."
     if verdict.doubts:
         yield "Where there is doubt, only rules that need no plan and erasure orders count."
     first = True
@@ -250,6 +316,43 @@ def _why(facts: Facts, policy: Policy, verdict: Verdict) -> Iterator[str]:
         yield "An erasure order covers it, but its date is not earlier."
 
 
+def _doubt(doubt: Doubt, facts: Facts, policy: Policy, as_of: datetime) -> str:
+    """The doubt in words; where a value is at fault, which, and where to mend it."""
+    if doubt is Doubt.UNKNOWN_PLAN:
+        return DOUBTS[doubt].format(plans="; ".join(_unknown_plans(facts, policy, as_of)))
+    if doubt is Doubt.PERIOD:
+        return DOUBTS[doubt].format(periods="; ".join(_unusable_periods(facts, policy)))
+    return DOUBTS[doubt]
+
+
+def _unknown_plans(facts: Facts, policy: Policy, as_of: datetime) -> Iterator[str]:
+    case = open_case(facts, policy, as_of)
+    created = case.believed(facts.conversation.created_at)
+    if case.known is None or created is None:
+        return
+    found = case.known.timeline.between(created, max(created, as_of)) - policy.known_plans
+    for plan in sorted(found, key=lambda plan: plan or ""):
+        if plan is None:
+            yield "a plan without a name; mend plan_changes"
+        else:
+            yield f"plan {plan!r} is in no class of [plans]; add it there or mend plan_changes"
+
+
+def _unusable_periods(facts: Facts, policy: Policy) -> Iterator[str]:
+    sources = {t.period.column: t.period for r in policy.rules for t in r.due if isinstance(t.period, ColumnPeriod)}
+    for column, source in sources.items():
+        value = _further(facts, source.relation).get(source.name)
+        if value is not None and (type(value) is not int or value < 0):
+            yield f"{column} is {value!r}; a whole number of {source.unit}s is needed, or none"
+
+
+def _further(facts: Facts, relation: str) -> Mapping[str, object]:
+    """The further columns of the conversation or of its account."""
+    if relation == "conversation":
+        return facts.conversation.columns
+    return facts.account.columns if facts.account else {}
+
+
 def _sum(ruling: Ruling) -> str:
     if ruling.anchor is None or ruling.since is None:
         return shown(ruling.due)
@@ -260,7 +363,11 @@ def _sum(ruling: Ruling) -> str:
 def _facts(facts: Facts, policy: Policy, as_of: datetime, verdict: Verdict) -> Iterator[str]:
     c = facts.conversation
     yield f"created {shown(c.created_at)}, last activity {shown(c.last_activity_at)}"
-    yield f"kind {c.kind}, platform {c.platform}, incognito {_yes(c.incognito)}, zero-retention {_yes(c.zero_retention)}"
+    yield (
+        f"kind {c.kind or 'not set'}, platform {c.platform or 'not set'}, incognito {_yes(c.incognito)}, "
+        f"zero-retention {_yes(c.zero_retention)}"
+    )
+    yield from _further_facts(facts, policy)
     for what, instant in (("deleted", c.deleted_at), ("restored", c.restored_at), ("flagged", c.flagged_at)):
         if instant is not None:
             yield f"{what} {shown(instant)}"
@@ -275,6 +382,18 @@ def _facts(facts: Facts, policy: Policy, as_of: datetime, verdict: Verdict) -> I
         yield f"erasure order {order.reference!r}, recorded {shown(order.recorded_at)}, due {shown(order.due_at)}"
     for anomaly in anomalies(facts, policy, as_of):
         yield f"note ({anomaly.value}): {ANOMALIES[anomaly]}"
+
+
+def _further_facts(facts: Facts, policy: Policy) -> Iterator[str]:
+    """The further columns that the policy reads."""
+    for name in policy.columns("conversation"):
+        yield f"conversation.{name}: {_value(facts.conversation.columns.get(name))}"
+    for name in policy.columns("account") if facts.account else ():
+        yield f"account.{name}: {_value(_further(facts, 'account').get(name))}"
+
+
+def _value(value: object) -> str:
+    return _yes(value) if value is None or isinstance(value, bool) else str(value)
 
 
 def _histories(known: History, policy: Policy, verdict: Verdict) -> Iterator[str]:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from sweeper.log import unfailing
 from sweeper.sweep import Watch
 
 
@@ -18,14 +19,20 @@ class _Rate(ProgressColumn):
         return Text(f"{task.speed:,.0f}/s" if task.speed else "-/s")
 
 
+def is_watched() -> bool:
+    """Whether somebody sees a progress bar."""
+    return unfailing().isatty()
+
+
 @contextmanager
 def watched(stopping: Callable[[], bool]) -> Iterator[Watch]:
-    """A watch that draws on stderr if that is a terminal."""
-    if not sys.stderr.isatty():
+    """A watch that draws on stderr if that is a terminal; log lines go above what it draws."""
+    if not is_watched():
         yield Watch(stopping=stopping)
         return
     columns = (TextColumn("conversations"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(file=unfailing(sys.stderr))
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as progress:
         task = progress.add_task("sweep", total=None)
         yield Watch(
             expect=lambda count: progress.update(task, total=count),

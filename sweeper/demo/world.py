@@ -306,7 +306,7 @@ def build(seed: int, now: datetime, objects: Path) -> World:
     """The world of that seed as of now; its attachments name files in the directory `objects`, which `load` writes.
 
     Meant for a now from mid-June 2026 on: earlier, the oldest conversations precede the choice that began on
-    2025-08-28, and most of them are due.
+    2025-08-28, and so many of them are due that a sweep must be approved.
     """
     if now.tzinfo is None:
         raise ValueError("now is naive: the demo's world was not built; pass an aware datetime")
@@ -326,12 +326,17 @@ def build(seed: int, now: datetime, objects: Path) -> World:
     )
 
 
-def load(connection: psycopg.Connection[Any], world: World, schema: str = "store") -> None:
-    """Create the reference store in a new schema, fill it with the world in one transaction, and write the objects."""
+def create(connection: psycopg.Connection[Any], schema: str = "store") -> None:
+    """Create the reference store, empty, in a new schema."""
     template = Path(__file__).with_name("reference.sql").read_text(encoding="utf-8")
     ddl = template.replace("{id}", "uuid").replace("{schema}", sql.Identifier(schema).as_string(connection))
+    connection.execute(ddl.encode())
+
+
+def load(connection: psycopg.Connection[Any], world: World, schema: str = "store") -> None:
+    """Create the reference store in a new schema, fill it with the world in one transaction, and write the objects."""
     with connection.transaction():
-        connection.execute(ddl.encode())
+        create(connection, schema)
         for relation, columns in COLUMNS.items():
             _copy(connection, sql.Identifier(schema, relation), columns, getattr(world, relation))
     _write_objects(world)

@@ -79,6 +79,8 @@ def test_every_fault_of_a_policy_at_once(sweeper: Command, tmp_path: Path) -> No
 
 DATABASES = {
     "": ("no database", 2),
+    "embedded:": ("no demo's database", 2),
+    "embedded:/nowhere": ("sweeper demo --keep DIR", 2),
     "not a url": ("is not a URL", 2),
     "mysql://u@h/d": ("Only PostgreSQL", 2),
     "postgresql://u@127.0.0.1:1/d": ("SWEEPER_DATABASE_URL", 1),
@@ -122,6 +124,8 @@ def test_not_migrated(sweeper: Command, store: Store) -> None:
 WORDS = {
     "run --as-of yesterday": "--as-of 'yesterday'",
     "run --as-of 2026-01-01T00:00:00": "naive instant",
+    "run --as-of 2026-01-01T00:00:00+99:00": "is no instant",
+    "run --as-of 9999-12-31T23:00:00-05:00": "after year 9999",
     "run --approve nonsense": "--approve",
     "explain": "either one ID or --all",
     "explain x --all": "either one ID or --all",

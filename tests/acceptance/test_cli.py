@@ -153,7 +153,12 @@ def test_holds_and_orders(sweeper: Command, store: Store) -> None:
     assert json.loads(sweeper("hold", "list", "--json").out) == []
     assert json.loads(sweeper("run", "--json").out)["by_rule"] == {"erasure_order": 1}
     told = sweeper("explain", id_)
-    assert (told.code, "It was purged at" in told.err) == (1, True)
+    assert (told.code, told.err) == (0, "")
+    assert re.match(
+        f"Conversation {id_} was PURGED on .* by run 2: rule erasure_order, due 2026-01-20T00:00:00Z, as-of", told.out
+    )
+    machine = json.loads(sweeper("explain", id_, "--json").out)
+    assert (machine["rule"], machine["purge"], machine["purged"]["run"]) == ("erasure_order", False, 2)
     kinds = store.execute("SELECT kind FROM sweeper.events WHERE kind ~ '^(hold|order)' ORDER BY id")
     assert kinds == [("order_added",), ("hold_added",), ("hold_changed",)]
     assert json.loads(sweeper("order", "list", "--json").out)[0]["reference"] == "DSR-1"
@@ -209,6 +214,15 @@ def test_help(command: str, sweeper: Command) -> None:
     assert example[1].startswith(command)
     for option in re.findall(r"--[a-z-]+", example[1].split(" Options:")[0].split(" Arguments:")[0]):
         assert option in told.out
+
+
+def test_version_and_exit_codes(sweeper: Command) -> None:
+    """The version can be asked for, and the help lists the exit codes."""
+    told = sweeper("--version")
+    assert (told.code, told.err) == (0, "")
+    assert re.fullmatch(r"sweeper \d+\.\d+\.\d+\n", told.out)
+    listed = sweeper("--help").out
+    assert re.findall(r"^ +(\d)  \w", listed, re.MULTILINE) == ["0", "1", "2", "3", "4"]
 
 
 def test_no_content_anywhere(store: Store) -> None:

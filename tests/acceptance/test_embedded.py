@@ -193,6 +193,16 @@ def test_kept_data_is_there_again(open_dir: Path) -> None:
         assert ask(running, "SELECT answer FROM kept") == 42
 
 
+def test_data_in_use_are_said_to_be(open_dir: Path) -> None:
+    """A second server on the same data is refused in a sentence, the first goes on, and afterwards the data can be used."""
+    with server(open_dir / "new") as running:
+        with pytest.raises(EmbeddedError, match=f"another command is using {open_dir / 'new'}: nothing was done"):
+            server(open_dir / "new").__enter__()
+        assert ask(running, "SELECT 1") == 1
+    with server(open_dir / "new") as running:
+        assert ask(running, "SELECT 1") == 1
+
+
 def test_only_temporary_data_goes_without_fsync() -> None:
     """Data that is removed anyway is not synced."""
     with server() as running:

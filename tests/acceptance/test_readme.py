@@ -78,7 +78,7 @@ OTHER = [command for command in commands() if not command.startswith("sweeper ")
 def test_readme_shows_commands() -> None:
     """The README shows the commands of the daily work; none of them is overlooked below."""
     assert len(SWEEPER) >= 10
-    assert [command.split()[0] for command in OTHER] == ["make", "make", "uv", "uv", "uv", "export"]
+    assert [command.split()[0] for command in OTHER] == ["make", ".", "make", "uv", "uv", "uv", "export"]
 
 
 @pytest.mark.parametrize("command", SWEEPER)
@@ -107,6 +107,26 @@ def test_make_demo(tmp_path: Path) -> None:
     assert sum(counts.values()) == 7168
     assert all(counts.values())
     assert f"{258145:,} messages" in done.stdout
+
+
+def test_kept_where_the_name_says() -> None:
+    """`make demo KEEP=DIR` hands over the directory as it is written, spaces and quotes included."""
+    made = f"make -n -o {shlex.quote(sys.prefix)}/.installed demo VENV={shlex.quote(sys.prefix)}"
+    planned = run(f'{made} KEEP="a b\'c"', {})
+    assert shlex.split(planned.stdout)[1:] == ["demo", "--keep", "a b'c"]
+
+
+def test_activated(tmp_path: Path) -> None:
+    """What the README says after `make demo` puts `sweeper` on the path."""
+    command = next(command for command in OTHER if command.startswith(". "))
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    done = subprocess.run(
+        ["bash", "-c", f"{command} && command -v sweeper"],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin"},
+        capture_output=True,
+    )
+    assert done.returncode == 0
 
 
 def test_make_test_is_what_ci_runs() -> None:

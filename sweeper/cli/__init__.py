@@ -1,0 +1,85 @@
+"""The command line: reads the clock once, prepares a job, prints what came of it. Data to stdout, logs to stderr.
+
+Exit codes are documented API: 0 done, 1 failed, 2 usage or configuration, 3 refused by a guard, 4 another run holds the lease.
+
+The law of this package: `sweeper --help` is instant, so what a command works with is imported where the command runs.
+"""
+
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from sweeper.cli import output
+from sweeper.cli.explaining import explain
+from sweeper.cli.protecting import hold_app, order_app
+from sweeper.cli.sweeping import run
+from sweeper.cli.upkeep import check, demo, migrate
+from sweeper.errors import SweeperError
+
+EXIT_CODES = """Exit codes:
+
+\b
+  0  done
+  1  failed, in part or whole: what was committed before stands
+  2  usage or configuration: nothing was done
+  3  refused by a guard: nothing was purged
+  4  another run holds the lease
+"""
+
+app = typer.Typer(
+    help="Data-retention sweeper: purges stored AI-assistant conversations when they are due, and says why.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (migrate, run, explain, check, demo):
+    app.command()(command)
+app.add_typer(hold_app, name="hold")
+app.add_typer(order_app, name="order")
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001 — typer hands over the option's value
+    if not wanted:
+        return
+    from importlib import metadata
+
+    output.say(f"sweeper {metadata.version('sweeper')}")
+    raise typer.Exit
+
+
+@app.callback()
+def _everywhere(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """What comes before every command."""
+    from sweeper import log
+
+    log.configure(once=True)
+
+
+def main() -> NoReturn:
+    """Run the command line; every expected failure is one message on stderr and its exit code."""
+    output.secure()
+    code = 0
+    try:
+        app()
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except SweeperError as error:
+        code = _told(error)
+    except OSError as error:
+        if not output.is_broken(error):
+            raise
+        code = _told(output.lost(error))
+    sys.exit(output.finish(code))
+
+
+def _told(error: SweeperError) -> int:
+    if str(error):
+        output.warn(str(error))
+    return error.exit_code

@@ -1,0 +1,5 @@
+"""`python -m sweeper.cli` is `sweeper`."""
+
+from sweeper.cli import main
+
+main()

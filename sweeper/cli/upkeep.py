@@ -1,0 +1,70 @@
+"""`migrate`, `check` and `demo`: what surrounds the sweeps."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sweeper.cli import door, output
+from sweeper.cli.door import AsJson, Config
+
+
+def migrate(config: Config = None, as_json: AsJson = False) -> None:
+    """Create or change the sweeper's own tables (schema sweeper); touches nothing else.
+
+    Example: sweeper migrate
+    """
+    from sweeper.store import migrate as migrations
+
+    with door.connected(config) as database:
+        before, after = migrations.migrate(database)
+    with output.afterwards():
+        if as_json:
+            output.print_json({"before": before, "after": after})
+        elif before == after:
+            output.say(f"already at revision {after}")
+        else:
+            output.say(f"sweeper's tables: revision {before or 'none'} → {after}")
+
+
+def check(config: Config = None, as_json: AsJson = False) -> None:
+    """Check connection, privileges, contract, indexes, delete hazards, clock and policy; each fault with its remedy.
+
+    Example: sweeper check
+    """
+    from sweeper.settings import load_policy
+    from sweeper.store import check as checks
+
+    with door.connected(config) as database:
+        findings = checks.check(database, load_policy(database.settings), door.CLOCK)
+    if as_json:
+        output.print_json(
+            [{"level": f.level.value, "subject": f.subject, "text": f.text, "remedy": f.remedy} for f in findings]
+        )
+    else:
+        for finding in findings:
+            output.say(f"{finding.level.value.upper():<8} {finding.subject}: {finding.text}")
+            if finding.remedy:
+                output.say(f"         → {finding.remedy}")
+    if any(finding.level is checks.Level.FAULT for finding in findings):
+        raise typer.Exit(1)
+
+
+def demo(
+    config: Config = None,
+    as_json: AsJson = False,
+    keep: Annotated[
+        Path | None, typer.Option("--keep", metavar="DIR", help="Keep the data here, to try commands on.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Which plans and consent histories are made up.")] = 1,
+) -> None:
+    """Show everything on 7,168 real conversations in a PostgreSQL of its own; nothing of yours is touched.
+
+    Example: sweeper demo --keep /tmp/sweeper-demo
+    """
+    from sweeper.demo import tour
+
+    if as_json:
+        output.print_json(tour.summary(config, door.CLOCK, seed, keep))
+    else:
+        tour.show(config, door.CLOCK, seed, keep)
