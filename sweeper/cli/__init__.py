@@ -12,6 +12,7 @@ import typer
 
 from sweeper.cli import output
 from sweeper.cli.explaining import explain
+from sweeper.cli.manifesting import manifest_app
 from sweeper.cli.protecting import hold_app, order_app
 from sweeper.cli.sweeping import run
 from sweeper.cli.upkeep import check, demo, migrate
@@ -39,6 +40,7 @@ for command in (migrate, run, explain, check, demo):
     app.command()(command)
 app.add_typer(hold_app, name="hold")
 app.add_typer(order_app, name="order")
+app.add_typer(manifest_app, name="manifest")
 
 
 def _version(wanted: bool) -> None:  # noqa: FBT001 — typer hands over the option's value

@@ -321,6 +321,7 @@ class Training(Strict):
     platforms: Words
     max_age: Fixed
     resumed: Literal["from_opt_in", "entire"] = "from_opt_in"
+    text: Literal["filtered", "as_written"] = "filtered"
 
 
 class FeedbackRule(Strict):

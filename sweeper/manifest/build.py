@@ -57,7 +57,7 @@ class Built:
     last_tombstone: int
 
 
-def build(job: Job, folder: Path, pseudonym: Pseudonym, text_filter: "Filter | None" = None) -> Built:
+def build(job: Job, folder: Path, pseudonym: Pseudonym, *, with_text: bool = False) -> Built:
     """Write all files of a manifest into an empty directory.
 
     Raises:
@@ -65,28 +65,37 @@ def build(job: Job, folder: Path, pseudonym: Pseudonym, text_filter: "Filter | N
         DatabaseError: the database failed.
         SweeperError: the disk failed.
     """
-    filtering = Filtering(text_filter) if text_filter is not None else None
+    filtering = _filtering(job) if with_text else None
     with snapshot.taken(job) as taken, _disk_errors(folder):
         counts = taken.counts()
         last_tombstone = taken.last_tombstone()
-        files = _write(folder, taken.rows(with_text=filtering is not None), pseudonym, filtering)
+        files = _write(folder, taken.rows(with_text=with_text), pseudonym, filtering, with_text=with_text)
     eligible = counts.pop(snapshot.ELIGIBLE, 0)
     if sum(file.rows for file in files) != eligible:
         raise SweeperError(
             f"manifest: {eligible} messages were counted as eligible, {sum(file.rows for file in files)} were written. "
             "No manifest was made. This is a fault of the program: report it."
         )
-    description = _described(job, eligible, counts, files, pseudonym, filtering)
+    description = _described(job, eligible, counts, files, pseudonym, filtering, with_text=with_text)
     with _disk_errors(folder):
         description.write(folder)
         croissant.write(folder, description)
     return Built(folder, description, last_tombstone)
 
 
-def _write(folder: Path, batches: Iterable[Any], pseudonym: Pseudonym, filtering: Filtering | None) -> list[File]:
+def _filtering(job: Job) -> Filtering | None:
+    """The filter that the policy asks for; None where it lets text leave as it was written."""
+    from sweeper.manifest.filter import Filter  # needed for text only
+
+    return Filtering(Filter()) if job.policy.training is None or job.policy.training.text == "filtered" else None
+
+
+def _write(
+    folder: Path, batches: Iterable[Any], pseudonym: Pseudonym, filtering: Filtering | None, *, with_text: bool
+) -> list[File]:
     from sweeper.manifest import table  # slow to import
 
-    columns = table.columns(with_text=filtering is not None)
+    columns = table.columns(with_text=with_text)
     rows = _pseudonymous(batches, pseudonym)
     if filtering is not None:
         rows = _filtered(rows, filtering)
@@ -126,6 +135,8 @@ def _described(
     files: list[File],
     pseudonym: Pseudonym,
     filtering: Filtering | None,
+    *,
+    with_text: bool,
 ) -> Description:
     from sweeper.manifest import table
 
@@ -140,7 +151,7 @@ def _described(
         order=ORDER,
         schema_=[
             Field(name=c.name, type=str(c.type), nullable=c.nullable, description=c.meaning)
-            for c in table.columns(with_text=filtering is not None)
+            for c in table.columns(with_text=with_text)
         ],
         files=files,
         subject=Subject(algorithm=ALGORITHM, mark=pseudonym.mark),

@@ -105,8 +105,10 @@ def said(description: Description) -> dict[str, Any]:
 
 
 def _personal(description: Description) -> str:
-    if description.filter is None:
+    if description.filter is None and all(column.name != "text" for column in description.schema_):
         return "Accounts are keyed pseudonyms. The rows hold no text."
+    if description.filter is None:
+        return "Accounts are keyed pseudonyms. The text is UNFILTERED, as the policy lets it be."
     return (
         f"Accounts are keyed pseudonyms. Text was filtered by {description.filter.name} {description.filter.version}: "
         f"{sum(description.filter.found.values())} findings replaced, {description.filter.not_passed} texts withheld."

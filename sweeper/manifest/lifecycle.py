@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -27,9 +27,6 @@ from sweeper.manifest.pseudonym import Pseudonym
 from sweeper.manifest.recheck import Look
 from sweeper.store import manifests
 from sweeper.store.manifests import Found, Lost, State
-
-if TYPE_CHECKING:
-    from sweeper.manifest.filter import Filter
 
 RECORDED_AT_ONCE = 5_000
 
@@ -75,7 +72,7 @@ class Verified:
     """How many of those that left are named in the directory's own revocations."""
 
 
-def freeze(job: Job, target: Path, pseudonym: Pseudonym, text_filter: "Filter | None" = None) -> Frozen:
+def freeze(job: Job, target: Path, pseudonym: Pseudonym, *, with_text: bool = False) -> Frozen:
     """Build a manifest at the job's as-of into a new directory, and freeze it.
 
     Raises:
@@ -83,7 +80,7 @@ def freeze(job: Job, target: Path, pseudonym: Pseudonym, text_filter: "Filter | 
         SweeperError: database or disk failed; nothing appears at the target.
     """
     with building.beside(target) as folder:
-        built = building.build(job, folder, pseudonym, text_filter)
+        built = building.build(job, folder, pseudonym, with_text=with_text)
         with recheck.look(job) as look:
             revoked = _write_lost(folder, "revoked-freeze", look.lost(folder, built.description))
         last = min(look.last_tombstone, built.last_tombstone)

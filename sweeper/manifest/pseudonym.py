@@ -37,6 +37,11 @@ class Pseudonym:
         return hmac.new(self.key, b"mark\0", sha256).hexdigest()[:16]
 
 
+def is_given(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether the environment names or holds a key."""
+    return bool(environment.get(FILE) or environment.get(INLINE))
+
+
 def read(environment: Mapping[str, str] = os.environ) -> Pseudonym:
     """The pseudonym under the key that the environment names or holds.
 
