@@ -38,7 +38,7 @@ class Look:
         """The rows of a manifest that may not be trained on, page by page; with `only_new`, those not recorded yet."""
         self._load(folder, description)
         sql = self.eligibility.lost(description.id, only_new=only_new)
-        streamed = self.connection.execution_options(stream_results=True, yield_per=PAGE).exec_driver_sql(sql)
+        streamed = self.connection.exec_driver_sql(sql, execution_options={"stream_results": True, "yield_per": PAGE})
         for page in streamed.partitions():
             yield [Lost(*row) for row in page]
 
