@@ -25,6 +25,7 @@ from sweeper.manifest.pseudonym import Pseudonym
 
 if TYPE_CHECKING:
     from sweeper.manifest.filter import Filter
+    from sweeper.manifest.table import Column
 
 ALGORITHM = "HMAC-SHA-256"
 ORDER = ("conversation_id", "created_at", "message_id")
@@ -79,7 +80,7 @@ def build(job: Job, folder: Path, pseudonym: Pseudonym, *, with_text: bool = Fal
     description = _described(job, eligible, counts, files, pseudonym, filtering, with_text=with_text)
     with _disk_errors(folder):
         description.write(folder)
-        croissant.write(folder, description)
+        croissant.write(folder, description, _revoked_fields())
     return Built(folder, description, last_tombstone)
 
 
@@ -149,15 +150,22 @@ def _described(
         eligible=eligible,
         excluded={reason.value: counts.get(reason.value, 0) for reason in Exclusion},
         order=ORDER,
-        schema_=[
-            Field(name=c.name, type=str(c.type), nullable=c.nullable, description=c.meaning)
-            for c in table.columns(with_text=with_text)
-        ],
+        schema_=_fields(table.columns(with_text=with_text)),
         files=files,
         subject=Subject(algorithm=ALGORITHM, mark=pseudonym.mark),
         filter=filtering.said() if filtering else None,
         tool={"name": "sweeper", "version": version("sweeper")},
     )
+
+
+def _fields(columns: "Iterable[Column]") -> list[Field]:
+    return [Field(name=c.name, type=str(c.type), nullable=c.nullable, description=c.meaning) for c in columns]
+
+
+def _revoked_fields() -> list[Field]:
+    from sweeper.manifest import table
+
+    return _fields(table.REVOKED)
 
 
 @contextmanager

@@ -1,29 +1,31 @@
-"""`croissant.json`: the manifest in the words of MLCommons Croissant, its responsible-AI fields included, for data loaders."""
+"""`croissant.json`: the manifest in the words of MLCommons Croissant, its responsible-AI fields included, for data loaders.
+
+The law of this file: it says what the manifest said when it was built; of what is revoked later it names only the place.
+"""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sweeper.manifest.description import Description, Field
+from sweeper.manifest.description import Description, Field, File
 
 NAME = "croissant.json"
+PARQUET = "application/x-parquet"
 TYPES = {
     "string": "sc:Text",
-    "int64": "cr:Int64",
+    "int64": "sc:Integer",
     "timestamp[us, tz=UTC]": "sc:DateTime",
 }
+CONFORMS_TO = ("http://mlcommons.org/croissant/1.0", "http://mlcommons.org/croissant/RAI/1.0")
 CONTEXT = {
     "@language": "en",
     "@vocab": "https://schema.org/",
-    "arrayShape": "cr:arrayShape",
     "citeAs": "cr:citeAs",
     "column": "cr:column",
     "conformsTo": "dct:conformsTo",
-    "containedIn": "cr:containedIn",
     "cr": "http://mlcommons.org/croissant/",
     "data": {"@id": "cr:data", "@type": "@json"},
-    "dataBiases": "cr:dataBiases",
-    "dataCollection": "cr:dataCollection",
     "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
     "dct": "http://purl.org/dc/terms/",
     "equivalentProperty": "cr:equivalentProperty",
@@ -35,14 +37,12 @@ CONTEXT = {
     "fileSet": "cr:fileSet",
     "format": "cr:format",
     "includes": "cr:includes",
-    "isArray": "cr:isArray",
     "isLiveDataset": "cr:isLiveDataset",
     "jsonPath": "cr:jsonPath",
     "key": "cr:key",
     "md5": "cr:md5",
     "parentField": "cr:parentField",
     "path": "cr:path",
-    "personalSensitiveInformation": "cr:personalSensitiveInformation",
     "rai": "http://mlcommons.org/croissant/RAI/",
     "recordSet": "cr:recordSet",
     "references": "cr:references",
@@ -58,81 +58,142 @@ CONTEXT = {
 }
 
 
-def write(folder: Path, description: Description) -> None:
-    """Write the file."""
-    text = json.dumps(said(description), indent=2, ensure_ascii=False)
+def write(folder: Path, description: Description, revoked: Sequence[Field]) -> None:
+    """Write the file; `revoked` are the columns of the files that name what may not be trained on any more."""
+    text = json.dumps(said(description, revoked), indent=2, ensure_ascii=False)
     (folder / NAME).write_text(text + "\n", encoding="utf-8")
 
 
-def said(description: Description) -> dict[str, Any]:
+def said(description: Description, revoked: Sequence[Field]) -> dict[str, Any]:
     """The description in Croissant's words."""
-    excluded = ", ".join(f"{count} {reason}" for reason, count in description.excluded.items() if count) or "none"
     return {
         "@context": CONTEXT,
         "@type": "sc:Dataset",
+        "conformsTo": list(CONFORMS_TO),
         "name": f"training-manifest-{description.id}",
-        "description": (
-            f"The {description.eligible} messages that may be trained on at {description.as_of} under policy "
-            f"{description.policy.name!r} ({description.policy.digest}). Messages left out, by reason: {excluded}."
-        ),
-        "conformsTo": ["http://mlcommons.org/croissant/1.0", "http://mlcommons.org/croissant/RAI/1.0"],
+        "description": _summary(description),
         "version": "1.0.0",
         "datePublished": description.as_of,
-        "license": "https://example.invalid/internal-use-only",
         "url": f"urn:sweeper:manifest:{description.id}",
         "citeAs": f"training manifest {description.id}",
-        "rai:dataCollection": "Messages stored by the AI assistant, selected by plan, consent and retention; nothing else.",
-        "rai:personalSensitiveInformation": _personal(description),
-        "rai:dataUseCases": "Model training by the holder of the consent, until each row's expires_at or its revocation.",
-        "rai:dataLimitations": "Only accounts whose consent was in force; messages written under it. Not a sample of all users.",
-        "rai:dataReleaseMaintenancePlan": (
-            "Rows that lose eligibility are listed by `sweeper manifest recall`; a training run takes an anti-join."
-        ),
+        "creator": {"@type": "sc:Organization", "name": "The operator of the store"},
+        "license": {
+            "@type": "sc:CreativeWork",
+            "name": "Internal use only",
+            "description": "Model training by the operator, within the consent of the account; no other use, no publication.",
+        },
+        **_responsible(description),
         "distribution": [
-            {
-                "@type": "cr:FileObject",
-                "@id": file.name,
-                "name": file.name,
-                "contentUrl": file.name,
-                "contentSize": f"{file.bytes} B",
-                "encodingFormat": "application/x-parquet",
-                "sha256": file.sha256,
-            }
-            for file in description.files
+            *map(_file, description.files),
+            _file_set("message-files", "part-*.parquet", "The rows of the manifest; they never change."),
+            _file_set("revocation-files", "revoked-*.parquet", "Rows to leave out; files are added as they are found."),
         ],
-        "recordSet": [_record_set(description, number) for number in range(len(description.files))],
+        "recordSet": [
+            {
+                **_record_set(
+                    "messages",
+                    "Messages that may be trained on, unless they are in `revocations`.",
+                    "message-files",
+                    description.schema_,
+                ),
+                "key": {"@id": "messages/message_id"},
+            },
+            _record_set(
+                "revocations",
+                "Messages that may not be trained on any more, some named twice: take an anti-join on message_id.",
+                "revocation-files",
+                revoked,
+            ),
+        ],
     }
 
 
+def _summary(description: Description) -> str:
+    excluded = ", ".join(f"{count} {reason}" for reason, count in description.excluded.items() if count) or "none"
+    return (
+        f"The {description.eligible} messages that may be trained on at {description.as_of} under policy "
+        f"{description.policy.name!r} ({description.policy.digest}). Messages left out, by reason: {excluded}."
+    )
+
+
+def _responsible(description: Description) -> dict[str, str]:
+    """The fields of responsible AI."""
+    return {
+        "rai:dataCollection": "Messages stored by the AI assistant, selected by plan, consent and retention; nothing else.",
+        "rai:dataPreprocessingProtocol": _preprocessing(description),
+        "rai:personalSensitiveInformation": _personal(description),
+        "rai:dataBiases": "Only people who agreed to training, on the plans that ask for it, are in it.",
+        "rai:dataLimitations": f"{_scope(description)} Not a sample of all users.",
+        "rai:dataUseCases": "Model training by the operator, until each row's expires_at or its revocation.",
+        "rai:dataReleaseMaintenancePlan": (
+            "Rows that lose eligibility are listed by `sweeper manifest recall`; a training run takes an anti-join."
+        ),
+    }
+
+
+def _scope(description: Description) -> str:
+    if description.policy.resumed == "entire":
+        return "Only accounts whose consent was in force; of a chat resumed under it also what was written before."
+    return "Only accounts whose consent was in force; only messages written under it."
+
+
+def _preprocessing(description: Description) -> str:
+    accounts = f"Account ids were replaced by {description.subject.algorithm} pseudonyms."
+    if description.filter is None:
+        return accounts
+    return f"{accounts} Text was filtered by {description.filter.name} {description.filter.version}."
+
+
 def _personal(description: Description) -> str:
-    if description.filter is None and all(column.name != "text" for column in description.schema_):
+    if all(column.name != "text" for column in description.schema_):
         return "Accounts are keyed pseudonyms. The rows hold no text."
     if description.filter is None:
         return "Accounts are keyed pseudonyms. The text is UNFILTERED, as the policy lets it be."
     return (
-        f"Accounts are keyed pseudonyms. Text was filtered by {description.filter.name} {description.filter.version}: "
+        "Accounts are keyed pseudonyms. Text was filtered: "
         f"{sum(description.filter.found.values())} findings replaced, {description.filter.not_passed} texts withheld."
     )
 
 
-def _record_set(description: Description, number: int) -> dict[str, Any]:
-    """One file's rows: Croissant reads the columns of one Parquet file at a time."""
-    name = f"messages-{number:05}"
+def _file(file: File) -> dict[str, Any]:
+    return {
+        "@type": "cr:FileObject",
+        "@id": file.name,
+        "name": file.name,
+        "contentUrl": file.name,
+        "contentSize": f"{file.bytes} B",
+        "encodingFormat": PARQUET,
+        "sha256": file.sha256,
+    }
+
+
+def _file_set(name: str, includes: str, meaning: str) -> dict[str, Any]:
+    return {
+        "@type": "cr:FileSet",
+        "@id": name,
+        "name": name,
+        "description": meaning,
+        "encodingFormat": PARQUET,
+        "includes": includes,
+    }
+
+
+def _record_set(name: str, meaning: str, files: str, columns: Sequence[Field]) -> dict[str, Any]:
     return {
         "@type": "cr:RecordSet",
         "@id": name,
         "name": name,
-        "key": {"@id": f"{name}/message_id"},
-        "field": [_field(name, description.files[number].name, column) for column in description.schema_],
+        "description": meaning,
+        "field": [_field(name, files, column) for column in columns],
     }
 
 
-def _field(record_set: str, file: str, column: Field) -> dict[str, Any]:
+def _field(record_set: str, files: str, column: Field) -> dict[str, Any]:
     return {
         "@type": "cr:Field",
         "@id": f"{record_set}/{column.name}",
         "name": column.name,
         "description": column.description,
         "dataType": TYPES[column.type],
-        "source": {"fileObject": {"@id": file}, "extract": {"column": column.name}},
+        "source": {"fileSet": {"@id": files}, "extract": {"column": column.name}},
     }
