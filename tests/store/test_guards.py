@@ -76,7 +76,7 @@ def is_refused(store: Store, guard: str, *texts: str) -> Any:
 
 
 def test_future_as_of(store: Store, policy: Policy) -> None:
-    """An as-of after now is refused, now itself is not; a preview may look ahead and tells it; the setting switches the guard off."""
+    """An as-of after now is refused, now itself is not; a preview looks ahead and tells it; the setting switches it off."""
     store.load(world(1, 1))
     later = instant(NOW) + TICK
     with is_refused(store, "future_as_of", at(later), "--dry-run"):
