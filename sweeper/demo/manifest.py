@@ -14,7 +14,6 @@ from sweeper.demo.stage import Stage
 from sweeper.manifest import pseudonym
 from sweeper.store import database as databases
 
-
 FEW = 3
 
 
