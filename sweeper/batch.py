@@ -17,6 +17,7 @@ from sweeper.core.decide import Verdict
 from sweeper.core.feedback import FeedbackVerdict
 from sweeper.core.model import Conversation, Facts
 from sweeper.core.recheck import Outcome, Proposal, Spared, dispose
+from sweeper.errors import SweeperError
 from sweeper.job import Job, unreachable
 from sweeper.store import database as databases
 from sweeper.store import evidence, purge
@@ -32,6 +33,13 @@ FENCE_WAIT_MS = 5_000
 LOCK_NOT_AVAILABLE = "55P03"
 SLOW = frozenset({LOCK_NOT_AVAILABLE, "57014"})
 """SQLSTATEs of lock and statement time-outs: a smaller batch helps where the same batch again would not."""
+
+HOPELESS_AFTER = 100
+
+
+class HopelessError(SweeperError):
+    """Record after record failed and none was purged; nothing more was tried."""
+
 
 Doomed = list[tuple[Conversation, Verdict]]
 
@@ -79,6 +87,7 @@ class Purger:
     ceilings: Mapping[str, int] | None = None
     limit: int | None = None
     done: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
 
     def purge(self, proposals: Sequence[Proposal], *, waiting: bool = False) -> Report:
         """Purge what is due of the proposals, in one transaction or, where that fails, in several smaller ones.
@@ -135,10 +144,21 @@ class Purger:
         return Report(self._failed(f"conversation {proposals[0].conversation_id}", error))
 
     def _failed(self, what: str, error: Exception) -> Tally:
+        """Count and record one record that could not be purged.
+
+        Raises:
+            HopelessError: so many failed and none could be purged that the rest would fare the same.
+        """
         reason = databases.reason(error) if isinstance(error, DBAPIError) else str(error)
         log.get().error("not purged", record=what, reason=reason, run=self.run.id)
         details = {"record": what, "sqlstate": _state(error)}
         self.job.database.within(lambda c: evidence.record(c, "purge_failed", self.run.id, details))
+        self.failures[_state(error) or "mismatch"] += 1
+        if self.failures.total() >= HOPELESS_AFTER and not self.done:
+            raise HopelessError(
+                f"{self.failures.total()} records could not be purged and not one could: the run stops. The last said: {reason} "
+                "The others are in the log and in sweeper.events. Run `sweeper check`, mend what it names, and run again."
+            )
         return Tally(failed=1)
 
     def _once(self, proposals: Sequence[Proposal], *, waiting: bool) -> Report:

@@ -33,13 +33,13 @@ class Volume:
         return self.due + self.lately
 
 
-def before(job: Job, *, dry_run: bool = False, accept_history: bool = False) -> Iterator[RefusedError]:
-    """The refusals that are known before anything is proposed. A dry run may look at a later as-of."""
+def before(job: Job, *, accept_history: bool = False) -> Iterator[RefusedError]:
+    """The refusals that are known before anything is proposed; a preview only tells them."""
     guards, now = job.settings.guards, job.clock.now()
     database_now = job.database.within(job.clock.database_now)
     last = job.database.within(lambda c: evidence.last_completed(c, job.settings.store.schema_name))
     histories = job.database.within(census.histories)
-    if guards.future_as_of and not dry_run and job.as_of > now:
+    if guards.future_as_of and job.as_of > now:
         yield RefusedError(
             "future_as_of",
             f"as-of {rfc3339(job.as_of)} is later than now, {rfc3339(now)}: what is not due yet would be purged. "

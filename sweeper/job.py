@@ -8,7 +8,7 @@ from sqlalchemy.exc import DBAPIError
 from sweeper.clock import Clock
 from sweeper.core.instant import aware
 from sweeper.core.policy import Policy
-from sweeper.errors import ConfigurationError, SweeperError
+from sweeper.errors import SweeperError
 from sweeper.settings import Settings, load_policy
 from sweeper.store import contract as contracts
 from sweeper.store import database as databases
@@ -64,12 +64,7 @@ def prepare(settings: Settings, clock: Clock, as_of: datetime | None = None) -> 
 def read_contract(database: Database, policy: Policy) -> Contract:
     """The store's contract, once the sweeper's own tables are known to be there."""
     try:
-        found = migrate.revision(database)
-        if found != migrate.HEAD:
-            raise ConfigurationError(
-                f"the sweeper's own tables are {'missing' if found is None else f'at revision {found}'}; "
-                f"nothing was done. Run `sweeper migrate` first."
-            )
+        migrate.refuse_other(migrate.revision(database))
         with database.transaction() as connection:
             return contracts.read(connection, database.settings, policy)
     except DBAPIError as error:

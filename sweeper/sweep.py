@@ -107,7 +107,7 @@ def preview(job: Job, watch: Watch | None = None) -> Preview:
     watch, started = watch or Watch(), time.monotonic()
     tally = survey(job, job.selector.pages(), watch.advance)
     tally.add(survey_feedback(job))
-    refusals = [*guards.before(job, dry_run=True), *guards.volume(job, tally.due, None)]
+    refusals = [*guards.before(job), *guards.volume(job, tally.due, None)]
     store = job.database.within(lambda c: census.identity(c, job.settings.store.schema_name))
     approval = Approval(store, job.policy.digest, job.as_of, job.clock.now(), dict(tally.by_rule))
     return Preview(job, tally, approval, refusals, time.monotonic() - started)

@@ -109,12 +109,7 @@ def migrated(config: Path | None) -> Iterator["Database"]:
     from sweeper.store import migrate
 
     with connected(config) as database:
-        found = migrate.revision(database)
-        if found != migrate.HEAD:
-            raise ConfigurationError(
-                f"the sweeper's own tables are {'missing' if found is None else f'at revision {found}'}; "
-                "nothing was done. Run `sweeper migrate` first."
-            )
+        migrate.refuse_other(migrate.revision(database))
         yield database
 
 

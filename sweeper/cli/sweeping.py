@@ -77,18 +77,14 @@ def _swept(job: "Job", approval: "Approval | None", *, accept_history: bool) -> 
 
 
 def _previewed(job: "Job") -> "Preview":
-    """The preview, with what keeps a run from looking ahead among its refusals; counted first where somebody watches."""
-    from sweeper import guards, progress
+    """The preview; what it will look at is counted first where somebody watches."""
+    from sweeper import progress
     from sweeper import sweep as sweeps
 
     with progress.watched(lambda: False) as watch:
         if progress.is_watched():
             watch.expect(sum(len(page.free) + len(page.held) for page in job.selector.pages()))
-        preview = sweeps.preview(job, watch)
-    named = {refusal.guard for refusal in preview.refusals}
-    if job.as_of > job.clock.now() and "future_as_of" not in named:
-        preview.refusals += [refusal for refusal in guards.before(job) if refusal.guard == "future_as_of"]
-    return preview
+        return sweeps.preview(job, watch)
 
 
 def print_preview(preview: "Preview", *, as_json: bool) -> None:

@@ -42,6 +42,8 @@ class Stage:
     settings: Settings
     policy: Policy
     world: worlds.World
+    folder: Path
+    """Where the demo may write: the directory that is kept, or one that goes with the server."""
 
 
 @contextmanager
@@ -59,7 +61,7 @@ def set_up(config: Path | None, clock: Clock, seed: int, keep: Path | None) -> I
         settings = _on(settings, server.url())
         world = _load(settings, clock, seed, keep or server.home)
         with _environment(config, settings):
-            yield Stage(settings, policy, world)
+            yield Stage(settings, policy, world, keep or server.home)
 
 
 def shipped_policy() -> Path:

@@ -1,25 +1,22 @@
 """The demo: real conversations in a PostgreSQL of its own, and the program's own commands tried on them, one by one."""
 
-import contextlib
 import shlex
 import shutil
 import sys
-import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from sweeper import guards, log
 from sweeper import sweep as sweeps
 from sweeper.approval import Approval
-from sweeper.cli import app, output
+from sweeper.cli import output
 from sweeper.clock import Clock
 from sweeper.core.decide import ERASURE_ORDER, UNCLASSIFIED
 from sweeper.core.policy import Policy
+from sweeper.demo import page
+from sweeper.demo.manifest import show_manifest
 from sweeper.demo.stage import Stage, set_up
-from sweeper.errors import SweeperError
 from sweeper.explain import would_spare
 from sweeper.job import Job, prepare
 from sweeper.settings import Settings
@@ -60,10 +57,11 @@ def show(config: Path | None, clock: Clock, seed: int, keep: Path | None) -> Non
         ConfigurationError: settings, policy or directory cannot be used; nothing was loaded.
     """
     log.configure(quiet=True)
-    _heading("A store with real conversations")
+    page.heading("A store with real conversations")
     with set_up(config, clock, seed, keep) as stage:
         _show_loaded(stage, seed)
         _show_sweep(stage, clock)
+        show_manifest(stage, clock)
     _say_goodbye(keep)
 
 
@@ -127,7 +125,7 @@ def _rules(policy: Policy) -> list[str]:
 def _show_loaded(stage: Stage, seed: int) -> None:
     world = stage.world
     released = sum(hold.released_at is not None for hold in world.holds)
-    _explain(
+    page.explain(
         f"Loaded {len(world.conversations):,} real conversations of {len(world.accounts):,} people with "
         f"{len(world.messages):,} messages, as one block shifted to end shortly before now. Plans, consent, deletions and "
         f"flags are made up from seed {seed}, so that every rule of the policy has somebody to purge or keep. There are "
@@ -138,29 +136,29 @@ def _show_loaded(stage: Stage, seed: int) -> None:
 def _show_sweep(stage: Stage, clock: Clock) -> None:
     examples, approval = _look(stage.settings, clock)
     usual = examples.usual()
-    _heading("1. Preview: what would go, and why")
-    _explain("A dry run writes nothing. It counts what is due by rule and prints a digest that could be approved.")
-    _command("run", "--dry-run")
+    page.heading("1. Preview: what would go, and why")
+    page.explain("A dry run writes nothing. It counts what is due by rule and prints a digest that could be approved.")
+    page.command("run", "--dry-run")
     if usual is not None:
-        _heading("2. One that is to go, explained")
-        _command("explain", examples.purged[usual])
-    _heading("3. Sweep: purge with evidence")
-    _explain("Batches are locked, decided again on the locked rows, deleted, and recorded in the same transaction.")
+        page.heading("2. One that is to go, explained")
+        page.command("explain", examples.purged[usual])
+    page.heading("3. Sweep: purge with evidence")
+    page.explain("Batches are locked, decided again on the locked rows, deleted, and recorded in the same transaction.")
     if approval is not None:
-        _explain("So much is due that a run by itself would refuse. The digest of a preview approves it.")
-        _command("run", "--approve", approval.token())
+        page.explain("So much is due that a run by itself would refuse. The digest of a preview approves it.")
+        page.command("run", "--approve", approval.token())
     else:
-        _command("run")
-    _heading("4. Sweep again: nothing is left to do")
-    _command("run")
-    _heading("5. Every rule, and one conversation that it keeps, explained")
+        page.command("run")
+    page.heading("4. Sweep again: nothing is left to do")
+    page.command("run")
+    page.heading("5. Every rule, and one conversation that it keeps, explained")
     _show_counts(examples)
     for rule in examples.counts:
         if rule in examples.kept:
-            _command("explain", examples.kept[rule])
+            page.command("explain", examples.kept[rule])
     if usual is not None:
-        _heading("6. And what became of the one that was to go")
-        _command("explain", examples.purged[usual])
+        page.heading("6. And what became of the one that was to go")
+        page.command("explain", examples.purged[usual])
 
 
 def _show_counts(examples: Examples) -> None:
@@ -169,25 +167,14 @@ def _show_counts(examples: Examples) -> None:
         output.say(f"{rule:<18}{gone:>8,}{stays:>8,}")
 
 
-def _command(*arguments: str) -> None:
-    """Show a command and run it, as if typed."""
-    output.say(f"\n$ sweeper {' '.join(arguments)}")
-    sys.stdout.flush()
-    try:
-        with contextlib.suppress(typer.Exit):
-            app(list(arguments), standalone_mode=False)
-    except output.OutputError:
-        raise
-    except SweeperError as error:
-        output.say(f"sweeper: {error}")
-
-
 def _say_goodbye(keep: Path | None) -> None:
-    _heading("Done")
+    page.heading("Done")
     if keep is None:
-        _explain("The server is stopped and its data are gone. To keep them and try commands: sweeper demo --keep DIR")
+        page.explain(
+            "The server is stopped and its data are gone. To keep them and try commands: sweeper demo --keep DIR"
+        )
         return
-    _explain(f"The server is stopped; the data stay in {keep}. A command starts the server for as long as it runs:")
+    page.explain(f"The server is stopped; the data stay in {keep}. A command starts the server for as long as it runs:")
     if shutil.which("sweeper") is None:
         output.say(f"  {_made_known()}")
     output.say(f"  export SWEEPER_DATABASE_URL={shlex.quote(f'embedded:{keep.resolve()}')}")
@@ -200,11 +187,3 @@ def _made_known() -> str:
     return (
         f". {shlex.quote(str(activate))}" if activate.is_file() else f"alias sweeper='{sys.executable} -m sweeper.cli'"
     )
-
-
-def _heading(title: str) -> None:
-    output.say(f"\n{title}\n{'=' * len(title)}")
-
-
-def _explain(words: str) -> None:
-    output.say(textwrap.fill(words, width=100))

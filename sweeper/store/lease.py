@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row
 
+from sweeper import log
 from sweeper.errors import LeaseHeldError, LeaseLostError
 from sweeper.store.database import Database
 from sweeper.store.statement import statement
@@ -71,6 +72,8 @@ def take(database: Database) -> Lease:
                 "a run that died is replaced by the next one after "
                 f"{seconds:g} s ([lease] seconds)."
             )
+        if seen is None:
+            log.get().info("waiting for the lease of a run that may have died", store=store, at_most_seconds=seconds)
         seen = found.expires_at
         time.sleep(LOOK_EVERY_SECONDS)
 

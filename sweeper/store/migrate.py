@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
+from sweeper.errors import ConfigurationError
 from sweeper.store.database import Database
 
 HEAD = "0002"
@@ -15,7 +16,12 @@ def migrate(database: Database) -> tuple[str | None, str]:
 
     Returns:
         The revision before (None: there was none) and after.
+
+    Raises:
+        ConfigurationError: the tables are of a newer program, or of none that this one knows.
     """
+    if revision(database) == HEAD:
+        return HEAD, HEAD  # a role that may only sweep is not asked for more
     from alembic import command  # slow to import, and needed here only
     from alembic.config import Config
 
@@ -26,9 +32,27 @@ def migrate(database: Database) -> tuple[str | None, str]:
         connection.execute(text("SELECT pg_catalog.pg_advisory_xact_lock(5857584, 2)"))
         connection.execute(text("CREATE SCHEMA IF NOT EXISTS sweeper"))
         before = revision(database)
+        _refuse_foreign(connection, before)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
     return before, HEAD
+
+
+def refuse_other(found: str | None) -> None:
+    """Refuse to work on tables of another revision than this program's.
+
+    Raises:
+        ConfigurationError: they are missing, older or newer; nothing was done.
+    """
+    if found == HEAD:
+        return
+    if found is not None and found > HEAD:
+        raise ConfigurationError(
+            f"the sweeper's own tables were made by a newer program (revision {found}, this one knows {HEAD}); "
+            "nothing was done. Upgrade the program."
+        )
+    state = "missing" if found is None else f"at revision {found}"
+    raise ConfigurationError(f"the sweeper's own tables are {state}; nothing was done. Run `sweeper migrate` first.")
 
 
 def revision(database: Database) -> str | None:
@@ -40,3 +64,16 @@ def revision(database: Database) -> str | None:
             text("SELECT version_num FROM sweeper.schema_version")
         ).scalar_one_or_none()
         return found
+
+
+def _refuse_foreign(connection: Connection, found: str | None) -> None:
+    """Never build upon tables whose revision is not known."""
+    if found is not None:
+        if found > HEAD:
+            refuse_other(found)
+        return
+    if connection.execute(text("SELECT to_regclass('sweeper.runs') IS NOT NULL")).scalar_one():
+        raise ConfigurationError(
+            "schema sweeper holds tables whose revision is not known (sweeper.schema_version is missing or empty); nothing was "
+            "changed. Restore that table from a backup, or move the schema out of the way."
+        )

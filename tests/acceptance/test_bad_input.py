@@ -121,6 +121,37 @@ def test_not_migrated(sweeper: Command, store: Store) -> None:
     assert [sweeper("migrate").code, sweeper("migrate").code, sweeper("run").code] == [0, 0, 0]
 
 
+STATES = {
+    "DELETE FROM sweeper.schema_version": "revision is not known",
+    "DROP TABLE sweeper.schema_version": "revision is not known",
+    "UPDATE sweeper.schema_version SET version_num = '9999'": "made by a newer program",
+}
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_tables_of_another_program(sweeper: Command, store: Store, state: str) -> None:
+    """Tables of an unknown or a newer revision are left as they are, and the message says what to do."""
+    store.execute(state)
+    done = sweeper("migrate")
+    assert (done.code, STATES[state] in done.err, "Traceback" in done.err) == (2, True, False)
+    if "newer" in STATES[state]:
+        assert "Upgrade the program" in sweeper("run").err
+
+
+def test_migrated_already(sweeper: Command, store: Store) -> None:
+    """A role that may only read the revision is told that nothing is to be migrated."""
+    store.execute(
+        "CREATE ROLE reader; GRANT USAGE ON SCHEMA sweeper TO reader; GRANT SELECT ON sweeper.schema_version TO reader"
+    )
+    try:
+        name = store.execute("SELECT current_database()")[0][0]
+        store.execute(f"ALTER ROLE reader IN DATABASE {name} SET statement_timeout = 0; ALTER ROLE reader LOGIN")
+        done = sweeper("migrate", SWEEPER_DATABASE_URL=store.url.replace("postgres@", "reader@"))
+        assert (done.code, "already at revision" in done.out) == (0, True)
+    finally:
+        store.execute("DROP OWNED BY reader; DROP ROLE reader")
+
+
 WORDS = {
     "run --as-of yesterday": "--as-of 'yesterday'",
     "run --as-of 2026-01-01T00:00:00": "naive instant",

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from sweeper.core.policy import Policy
-from sweeper.errors import ConfigurationError, RefusedError
+from sweeper.errors import ConfigurationError, RefusedError, SweeperError
 from sweeper.store import evidence, protections, purge
 from sweeper.sweep import sweep
 from tests.facts import instant
@@ -158,6 +158,20 @@ def test_tombstone_and_purge_stand_or_fall_together(
     assert (result["purged"], result["failed"], result["outcome"]) == (2, 1, "failed")
     assert store.execute("SELECT count(*) FROM messages") == [(2,)]
     assert buried(store) == [ids[0], ids[2]]
+
+
+def test_run_that_can_purge_nothing_stops(store: Store, policy: Policy) -> None:
+    """Where record after record fails and none is purged, the run stops, says so and is recorded as failed."""
+    fill(store, 150)
+    store.execute(
+        "CREATE FUNCTION store.keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$; "
+        "CREATE TRIGGER keep BEFORE DELETE ON messages FOR EACH ROW EXECUTE FUNCTION store.keep()"
+    )
+    with pytest.raises(SweeperError, match="100 records could not be purged and not one could"):
+        swept(store, policy)
+    assert len(store.left()) == 150
+    assert store.execute("SELECT outcome FROM sweeper.runs") == [("failed",)]
+    assert events(store).count("purge_failed") == 100
 
 
 # Runs

@@ -76,12 +76,13 @@ def is_refused(store: Store, guard: str, *texts: str) -> Any:
 
 
 def test_future_as_of(store: Store, policy: Policy) -> None:
-    """An as-of after now is refused, now itself is not; a preview may look ahead; the setting switches the guard off."""
+    """An as-of after now is refused, now itself is not; a preview looks ahead and tells it; the setting switches it off."""
     store.load(world(1, 1))
     later = instant(NOW) + TICK
     with is_refused(store, "future_as_of", at(later), "--dry-run"):
         run(store, policy, as_of=later)
-    assert preview(store.job(policy, at(later), frozen(NOW))).refusals == []
+    ahead = preview(store.job(policy, at(later), frozen(NOW)))
+    assert (ahead.tally.due, [refusal.guard for refusal in ahead.refusals]) == (1, ["future_as_of"])
     assert run(store, policy).outcome == "completed"
     assert run(store, policy, as_of=later, future_as_of=False).outcome == "completed"
 

@@ -1,0 +1,72 @@
+"""The demo's last part: a training manifest of the real conversations, and what one person's change of mind takes back."""
+
+import os
+import secrets
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import text
+
+from sweeper.clock import Clock
+from sweeper.demo import page
+from sweeper.demo.stage import Stage
+from sweeper.manifest import pseudonym
+from sweeper.store import database as databases
+
+FEW = 3
+
+
+def show_manifest(stage: Stage, clock: Clock) -> None:
+    """Build a manifest, withdraw one account's consent, and show that verify and recall name its rows and no others."""
+    page.heading("7. A training manifest: what may be trained on, and taking it back")
+    if stage.policy.training is None:
+        page.explain("The policy has no [training]: nothing may be trained on under it.")
+        return
+    if not pseudonym.is_given():
+        os.environ[pseudonym.INLINE] = secrets.token_hex(pseudonym.SHORTEST)
+    folder = stage.folder / "manifest"
+    page.explain(
+        "Every message that may be trained on, one row each, without text and with a pseudonym for the account."
+    )
+    page.command("manifest", "build", str(folder))
+    account, rows = _least(stage, folder)
+    page.explain(
+        f"Now account {account} withdraws its consent, as its application would record it. The manifest names {rows} of its "
+        "messages. It is not changed, but it can no longer be called good, and whoever holds a copy must drop those rows."
+    )
+    _withdraw(stage, account, clock)
+    page.command("manifest", "verify", str(folder))
+    page.command("manifest", "recall")
+
+
+def _least(stage: Stage, folder: Path) -> tuple[str, int]:
+    """The account that has the fewest rows in the manifest, but a few, and how many."""
+    import pyarrow.parquet as pq  # an extra, and slow to import
+
+    rows = pq.read_table(sorted(folder.glob("part-*.parquet")), columns=["subject", "conversation_id"]).to_pylist()
+    counted = Counter(row["subject"] for row in rows)
+    fewest = min(count for count in counted.values() if count >= FEW)
+    chat = min(row["conversation_id"] for row in rows if counted[row["subject"]] == fewest)
+    (account,) = _answered(stage, "SELECT account_id::text FROM conversations WHERE id::text = :chat", chat=chat)
+    return account, fewest
+
+
+def _withdraw(stage: Stage, account: str, clock: Clock) -> None:
+    _answered(
+        stage,
+        "INSERT INTO consent_events (account_id, purpose, granted, recorded_at) "
+        "SELECT id, 'model_improvement', false, :now FROM accounts WHERE id::text = :account RETURNING id",
+        account=account,
+        now=clock.now(),
+    )
+
+
+def _answered(stage: Stage, sql: str, **parameters: object) -> tuple[Any, ...]:
+    """The one row that a statement on the demo's store gives."""
+    database = databases.connect(stage.settings)
+    try:
+        with database.transaction() as connection:
+            return tuple(connection.execute(text(sql), parameters).one())
+    finally:
+        database.engine.dispose()

@@ -1,0 +1,560 @@
+"""The life of a manifest: what a transition needs, what it records, and that no purge is overlooked by it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from sweeper.core.instant import rfc3339
+from sweeper.core.policy import Policy
+from sweeper.errors import ConfigurationError, SweeperError
+from sweeper.job import Job
+from sweeper.manifest import build as building
+from sweeper.manifest import lifecycle
+from sweeper.manifest.description import DamagedError
+from sweeper.manifest.lifecycle import Frozen, StateError
+from sweeper.manifest.pseudonym import Pseudonym
+from sweeper.store import manifests
+from sweeper.sweep import sweep
+from tests.facts import instant
+from tests.store.stores import POLICY, Store, frozen
+
+NOW = "2026-06-01T00:00:00Z"
+LATER = "2026-06-02T00:00:00Z"
+KEY = Pseudonym(b"a key for tests that is long enough")
+CHATS = 6
+
+
+def world(store: Store) -> None:
+    """Accounts a1 and a2 who agreed, with three chats of two messages each; all may be trained on."""
+    chats = [
+        {
+            "id": f"c{number}",
+            "account": f"a{1 + number % 2}",
+            "created_at": "2026-05-01T00:00:00Z",
+            "last_activity_at": "2026-05-02T00:00:00Z",
+            "messages": [
+                {"id": f"m{number}{n}", "author": author, "created_at": f"2026-05-0{n}T00:00:00Z"}
+                for n, author in ((1, "user"), (2, "assistant"))
+            ],
+        }
+        for number in range(CHATS)
+    ]
+    accounts = [
+        {
+            "id": name,
+            "plans": [{"effective_at": "2024-01-01T00:00:00Z", "plan": "pro"}],
+            "consent": [{"recorded_at": "2026-01-01T00:00:00Z", "granted": True}],
+        }
+        for name in ("a1", "a2")
+    ]
+    store.load({"accounts": accounts, "conversations": chats, "holds": [], "orders": []})
+
+
+def job(store: Store, policy: Policy, now: str = NOW) -> Job:
+    """A job at a frozen now."""
+    return store.job(policy, now, frozen(now), guards={"volume": False, "history": False, "earlier_as_of": False})
+
+
+@pytest.fixture
+def made(store: Store, policy: Policy, tmp_path: Path) -> Frozen:
+    """A frozen manifest of the world's twelve messages."""
+    world(store)
+    found = lifecycle.freeze(job(store, policy), tmp_path / "m", KEY)
+    assert (found.description.eligible, found.revoked, found.added) == (2 * CHATS, Counter(), True)
+    return found
+
+
+def rows(folder: Path, pattern: str) -> list[dict[str, Any]]:
+    """The rows of some files of a manifest."""
+    return [row for path in sorted(folder.glob(pattern)) for row in pq.read_table(path).to_pylist()]
+
+
+def withdraw(store: Store, account: str, recorded_at: str) -> None:
+    """The account withdraws its consent."""
+    store.execute(
+        "INSERT INTO consent_events (account_id, purpose, granted, recorded_at) VALUES (%s, 'model_improvement', false, %s)",
+        store.id(account),
+        recorded_at,
+    )
+
+
+def messages(store: Store, *chats: str) -> set[str | None]:
+    """The ids of the messages of some chats."""
+    return {store.id(f"m{chat[1:]}{n}") for chat in chats for n in (1, 2)}
+
+
+def events(store: Store) -> list[str]:
+    """The kinds of all events that tell of manifests, in order."""
+    return [r[0] for r in store.execute("SELECT kind FROM sweeper.events WHERE kind LIKE 'manifest%%' ORDER BY id")]
+
+
+# Frozen, started, completed
+
+
+def test_life(store: Store, policy: Policy, made: Frozen) -> None:
+    """A manifest is frozen, started and completed, each once and in this order, each with its event and instant."""
+    id_, at = made.description.id, job(store, policy, LATER)
+    with pytest.raises(StateError, match="is frozen, not started"):
+        lifecycle.complete(at, id_)
+    lifecycle.start(at, id_)
+    with pytest.raises(StateError, match="is started, not frozen"):
+        lifecycle.start(at, id_)
+    lifecycle.complete(at, id_)
+    for step in (lifecycle.start, lifecycle.complete):
+        with pytest.raises(StateError, match="is completed"):
+            step(at, id_)
+    (known,) = lifecycle.listed(at)
+    assert (known["state"], known["frozen_at"], known["started_at"]) == ("completed", instant(NOW), instant(LATER))
+    assert events(store) == ["manifest_frozen", "manifest_started", "manifest_completed"]
+
+
+def test_unknown_manifest(store: Store, policy: Policy) -> None:
+    """An id that no manifest has is said to have none, and nothing changes."""
+    for step in (lifecycle.start, lifecycle.complete):
+        with pytest.raises(StateError, match="there is no manifest nowhere"):
+            step(job(store, policy), "nowhere")
+    assert events(store) == []
+
+
+@pytest.mark.parametrize("statement", ["DELETE FROM sweeper.manifests", "TRUNCATE sweeper.manifests CASCADE"])
+def test_manifests_are_never_dropped(store: Store, made: Frozen, statement: str) -> None:
+    """Neither a manifest nor what left it can be deleted from the record."""
+    with pytest.raises(Exception, match=r"is not dropped|insert-only"):
+        store.execute(statement)
+    with pytest.raises(Exception, match="insert-only"):
+        store.execute("DELETE FROM sweeper.revocations")
+    assert store.execute("SELECT id FROM sweeper.manifests") == [(made.description.id,)]
+
+
+def test_built_again(store: Store, policy: Policy, made: Frozen, tmp_path: Path) -> None:
+    """The same content built again has the same id and bytes, and is recorded as a copy."""
+    again = lifecycle.freeze(job(store, policy), tmp_path / "again", KEY)
+    assert (again.added, again.description.id) == (False, made.description.id)
+    for name in ("part-00000.parquet", "manifest.json", "croissant.json"):
+        assert (again.folder / name).read_bytes() == (made.folder / name).read_bytes()
+    assert events(store) == ["manifest_frozen", "manifest_copied"]
+
+
+def test_what_left_since_the_as_of_is_revoked(store: Store, policy: Policy, tmp_path: Path) -> None:
+    """A manifest of an earlier as-of is frozen together with what has left it since."""
+    world(store)
+    withdraw(store, "a1", "2026-05-31T12:00:00Z")
+    past = store.job(policy, "2026-05-31T00:00:00Z", frozen(NOW))
+    found = lifecycle.freeze(past, tmp_path / "m", KEY)
+    assert (found.description.eligible, found.revoked) == (2 * CHATS, Counter(no_consent=6))
+    left = rows(found.folder, "revoked-*.parquet")
+    assert {row["message_id"] for row in left} == messages(store, "c0", "c2", "c4")
+    assert {row["since"] for row in left} == {instant("2026-05-31T12:00:00Z")}
+    assert store.execute("SELECT count(*), min(found_by) FROM sweeper.revocations") == [(6, "freeze")]
+
+
+# Started: checked again
+
+CHANGES = {
+    "opt-out": ("", "no_consent", 6),
+    "opt-out of tomorrow": ("", "no_consent", 6),
+    "deletion": ("UPDATE conversations SET deleted_at = '2026-06-01T12:00:00Z' WHERE id = %s", "deleted", 2),
+    "deletion of tomorrow": (
+        "UPDATE conversations SET deleted_at = '2026-06-09T00:00:00Z' WHERE id = %s",
+        "deleted",
+        2,
+    ),
+    "flag of tomorrow": ("UPDATE conversations SET flagged_at = '2026-06-09T00:00:00Z' WHERE id = %s", "flagged", 2),
+    "incognito": ("UPDATE conversations SET incognito = true WHERE id = %s", "incognito", 2),
+    "closing of tomorrow": (
+        "UPDATE accounts SET closed_at = '2026-06-09T00:00:00Z' WHERE id = %s",
+        "account_closed",
+        6,
+    ),
+    "plan of tomorrow": (
+        "INSERT INTO plan_changes (account_id, effective_at, plan) VALUES (%s, '2026-06-09T00:00:00Z', 'team')",
+        "plan",
+        6,
+    ),
+    "order of tomorrow": (
+        "INSERT INTO sweeper.erasure_orders (reference, conversation_id, recorded_at) "
+        "VALUES ('o', %s::text, '2026-06-09T00:00:00Z')",
+        "erasure_order",
+        2,
+    ),
+    "message gone": ("DELETE FROM messages WHERE conversation_id = %s", "gone", 2),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_start_checks_again(store: Store, policy: Policy, made: Frozen, change: str) -> None:
+    """What left between freezing and starting, also by a clock that ran ahead, is written beside the untouched original."""
+    sql, reason, count = CHANGES[change]
+    before = {path.name: path.read_bytes() for path in made.folder.iterdir()}
+    if sql:
+        store.execute(sql, store.id("a1" if "accounts" in sql or "plan_changes" in sql else "c0"))
+    else:
+        withdraw(store, "a1", "2026-06-09T00:00:00Z" if "tomorrow" in change else "2026-06-01T12:00:00Z")
+    _, revoked = lifecycle.start(job(store, policy, LATER), made.description.id)
+    assert revoked == {reason: count}
+    left = rows(made.folder, "revoked-start-*.parquet")
+    wanted = messages(store, "c0") if count == 2 else messages(store, "c0", "c2", "c4")
+    assert {row["message_id"] for row in left} == wanted
+    assert all(row["since"] <= instant(LATER) for row in left)
+    assert {name: (made.folder / name).read_bytes() for name in before} == before
+
+
+def test_start_refuses_changed_files(store: Store, policy: Policy, made: Frozen) -> None:
+    """A manifest whose files were changed, lost or joined by others is not started."""
+    part = made.folder / "part-00000.parquet"
+    whole = part.read_bytes()
+    part.write_bytes(whole[:-1] + b"x")
+    with pytest.raises(DamagedError, match=r"part-00000.parquet was changed.*Nothing was done"):
+        lifecycle.start(job(store, policy), made.description.id)
+    part.write_bytes(whole)
+    (made.folder / "part-00001.parquet").write_bytes(whole)
+    with pytest.raises(DamagedError, match=r"part-00001\.parquet is not of the manifest"):
+        lifecycle.start(job(store, policy), made.description.id)
+    (made.folder / "part-00001.parquet").unlink()
+    part.unlink()
+    with pytest.raises(DamagedError, match=r"part-00000\.parquet is missing"):
+        lifecycle.start(job(store, policy), made.description.id)
+    assert lifecycle.listed(job(store, policy))[0]["state"] == "frozen"
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"id": "x"}', "\x00"])
+def test_description_that_is_none(store: Store, policy: Policy, made: Frozen, text: str) -> None:
+    """A manifest.json that is not one is said to be none."""
+    (made.folder / "manifest.json").write_text(text)
+    with pytest.raises(DamagedError, match="is not what this program writes"):
+        lifecycle.verify(job(store, policy), made.folder, None)
+
+
+def test_changed_description(store: Store, policy: Policy, made: Frozen) -> None:
+    """A manifest.json in which a number was changed does not fit its id."""
+    path = made.folder / "manifest.json"
+    path.write_text(path.read_text().replace('"eligible": 12', '"eligible": 11'))
+    with pytest.raises(DamagedError, match="it was changed"):
+        lifecycle.verify(job(store, policy), made.folder, None)
+
+
+# Verified and recalled
+
+
+def test_verify(store: Store, policy: Policy, made: Frozen) -> None:
+    """A verification names faults of files first, then the rows that may not be trained on any more, by reason."""
+    at = job(store, policy, LATER)
+    assert (lifecycle.verify(at, made.folder, KEY).left, lifecycle.verify(at, made.folder, KEY).faults) == ({}, ())
+    withdraw(store, "a1", NOW)
+    store.execute("UPDATE conversations SET deleted_at = %s WHERE id = %s", NOW, store.id("c1"))
+    found = lifecycle.verify(at, made.folder, None)
+    assert (found.left, found.revoked) == ({"no_consent": 6, "deleted": 2}, 0)
+    lifecycle.start(at, made.description.id)
+    assert lifecycle.verify(at, made.folder, None).revoked == 8
+    (made.folder / "part-00000.parquet").write_bytes(b"")
+    assert lifecycle.verify(at, made.folder, None).faults == ("part-00000.parquet was changed",)
+
+
+def test_verify_under_another_key(store: Store, policy: Policy, made: Frozen) -> None:
+    """A key other than the manifest's is refused, and neither key is told."""
+    other = Pseudonym(b"another key for tests, long enough too")
+    with pytest.raises(ConfigurationError, match="another key") as refused:
+        lifecycle.verify(job(store, policy), made.folder, other)
+    assert "key for tests" not in str(refused.value)
+
+
+def test_recall_tells_each_row_once(store: Store, policy: Policy, made: Frozen, tmp_path: Path) -> None:
+    """A recall names what left since the last one, whatever state the manifest is in; a second recall names nothing."""
+    id_, out = made.description.id, tmp_path / "out"
+    withdraw(store, "a1", NOW)
+    at = job(store, policy, LATER)
+    (first,) = lifecycle.recall(at, out)
+    assert (first.reasons, first.missing) == ({"no_consent": 6}, None)
+    assert {row["message_id"] for row in rows(out, "recall-*.parquet")} == messages(store, "c0", "c2", "c4")
+    (second,) = lifecycle.recall(at, out)
+    assert (second.reasons, second.files) == ({}, ())
+    lifecycle.start(at, id_)
+    lifecycle.complete(at, id_)
+    store.execute("UPDATE conversations SET deleted_at = %s WHERE id = %s", LATER, store.id("c1"))
+    (third,) = lifecycle.recall(job(store, policy, "2026-06-03T00:00:00Z"), None)
+    assert third.reasons == {"deleted": 2}
+    assert store.execute("SELECT count(*) FROM sweeper.revocations") == [(8,)]
+
+
+def test_recall_names_what_was_purged_and_what_expired(store: Store, policy: Policy, made: Frozen) -> None:
+    """Rows of purged conversations are recalled by their tombstones; rows past their own date as expired."""
+    store.execute("UPDATE conversations SET deleted_at = '2026-06-01T12:00:00Z' WHERE id = %s", store.id("c0"))
+    at = "2026-07-02T00:00:00Z"
+    assert sweep(job(store, policy, at)).as_json()["purged"] == 1
+    (found,) = lifecycle.recall(job(store, policy, at), None)
+    assert found.reasons == {"purged": 2}
+    assert store.execute("SELECT DISTINCT since FROM sweeper.revocations") == [(instant(at),)]
+    (found,) = lifecycle.recall(job(store, policy, "2031-05-02T00:00:00Z"), None)
+    assert found.reasons == {"expired": 10}
+
+
+def test_recall_goes_on_where_a_directory_is_gone(store: Store, policy: Policy, made: Frozen, tmp_path: Path) -> None:
+    """A manifest whose directory has gone is named; the others are recalled all the same."""
+    other = lifecycle.freeze(job(store, policy, LATER), tmp_path / "other", KEY)
+    withdraw(store, "a1", LATER)
+    made.folder.rename(tmp_path / "moved")
+    found = {one.manifest_id: one for one in lifecycle.recall(job(store, policy, LATER), None)}
+    assert "cannot be read" in str(found[made.description.id].missing)
+    assert found[other.description.id].reasons == {"no_consent": 6}
+
+
+def test_recall_that_cannot_be_written_records_nothing(
+    store: Store, policy: Policy, made: Frozen, tmp_path: Path
+) -> None:
+    """Where the rows cannot be handed over they stay to be recalled."""
+    withdraw(store, "a1", NOW)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SweeperError, match="Nothing was recorded as recalled"):
+        list(lifecycle.recall(job(store, policy, LATER), tmp_path / "file"))
+    (found,) = lifecycle.recall(job(store, policy, LATER), tmp_path / "out")
+    assert found.reasons == {"no_consent": 6}
+
+
+# Order with the purge
+
+
+def test_purged_while_it_was_built(
+    store: Store, policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A conversation purged between snapshot and freezing is among the revocations of the frozen manifest."""
+    world(store)
+    original = building.build
+
+    def built(*args: Any, **named: Any) -> Any:
+        done = original(*args, **named)
+        purge_c0(store, policy)
+        return done
+
+    monkeypatch.setattr(building, "build", built)
+    found = lifecycle.freeze(job(store, policy), tmp_path / "m", KEY)
+    assert (found.description.eligible, found.revoked) == (2 * CHATS, {"purged": 2})
+    assert {row["message_id"] for row in rows(found.folder, "revoked-*.parquet")} == messages(store, "c0")
+
+
+@pytest.mark.parametrize("step", ["freeze", "start"])
+def test_purged_between_check_and_fence(
+    store: Store, policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """A conversation purged after the rows were checked and before the fence was taken is revoked as well."""
+    world(store)
+    found = lifecycle.freeze(job(store, policy), tmp_path / "m", KEY) if step == "start" else None
+    original, left = manifests.fence, [True]
+
+    def fence(connection: Any) -> None:
+        if left:
+            left.pop()
+            purge_c0(store, policy)
+        original(connection)
+
+    monkeypatch.setattr(manifests, "fence", fence)
+    if found is None:
+        found = lifecycle.freeze(job(store, policy), tmp_path / "m", KEY)
+        assert found.revoked == {"purged": 2}
+    else:
+        assert lifecycle.start(job(store, policy, LATER), found.description.id)[1] == {"purged": 2}
+    assert {row["message_id"] for row in rows(found.folder, "revoked-*.parquet")} == messages(store, "c0")
+    assert store.execute("SELECT DISTINCT reason FROM sweeper.revocations") == [("purged",)]
+
+
+def purge_c0(store: Store, policy: Policy) -> None:
+    """Conversation c0 falls due at once and is purged."""
+    store.execute(
+        "INSERT INTO sweeper.erasure_orders (reference, conversation_id, recorded_at, due_at) "
+        "VALUES ('o', %s::text, %s, %s)",
+        store.id("c0"),
+        NOW,
+        NOW,
+    )
+    assert sweep(job(store, policy)).as_json()["purged"] == 1
+
+
+def test_freezing_waits_for_the_batch_at_work(store: Store, policy: Policy, tmp_path: Path) -> None:
+    """A manifest is not frozen while a batch holds the fence, and is once that has ended."""
+    world(store)
+    waits = (
+        "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' "
+        "AND wait_event = 'advisory'"
+    )
+    with store.connect() as batch, ThreadPoolExecutor(1) as threads:
+        batch.execute("BEGIN")
+        batch.execute("SELECT pg_advisory_xact_lock_shared(5857584, 1)")
+        freezing = threads.submit(lifecycle.freeze, job(store, policy), tmp_path / "m", KEY)
+        deadline = time.monotonic() + 20
+        while not store.execute(waits):
+            assert not freezing.done(), freezing.result()
+            assert time.monotonic() < deadline
+        assert not (tmp_path / "m").exists()
+        batch.execute("COMMIT")
+        assert freezing.result(20).added
+    assert (tmp_path / "m" / "manifest.json").is_file()
+
+
+def test_builds_beside_sweeps(store: Store, policy: Policy, tmp_path: Path) -> None:
+    """However builds and sweeps interleave, no frozen manifest names a purged conversation outside its revocations."""
+    world(store)
+    count = 4
+    for number in range(count):
+        store.execute(
+            "INSERT INTO sweeper.erasure_orders (reference, conversation_id, recorded_at, due_at) VALUES ('o', %s::text, %s, %s)",
+            store.id(f"c{number}"),
+            NOW,
+            rfc3339(instant(NOW) + timedelta(hours=number)),
+        )
+    jobs = [job(store, policy, rfc3339(instant(NOW) + timedelta(hours=number))) for number in range(count)]
+    past = store.job(policy, "2026-05-31T00:00:00Z", frozen(LATER), lease={"seconds": 21.0})
+
+    def sweeps() -> int:
+        return sum(sweep(one).as_json()["purged"] for one in jobs)
+
+    with ThreadPoolExecutor(2) as threads:
+        sweeping = threads.submit(sweeps)
+        made = [lifecycle.freeze(past, tmp_path / f"m{number}", KEY) for number in range(count)]
+        assert sweeping.result(60) == count
+    for found in made:
+        named = {row["message_id"]: row["conversation_id"] for row in rows(found.folder, "part-*.parquet")}
+        revoked = {row["message_id"] for row in rows(found.folder, "revoked-*.parquet")}
+        gone = purged_before(store, found)
+        assert {id_ for id_, chat in named.items() if chat in gone} <= revoked
+
+
+def purged_before(store: Store, found: Frozen) -> set[str]:
+    """The conversations purged by runs that had closed when the manifest was frozen."""
+    return {
+        row[0]
+        for row in store.execute(
+            "SELECT t.record_id FROM sweeper.tombstones t "
+            "JOIN sweeper.events r ON r.kind = 'run_closed' AND r.run_id = t.run_id "
+            "JOIN sweeper.events m ON m.kind LIKE 'manifest_%%' AND m.details ->> 'directory' = %s AND m.at > r.at",
+            str(found.folder),
+        )
+    }
+
+
+# Whole or not at all
+
+
+def command(*words: str) -> list[str]:
+    """A command of the program as a process."""
+    return [sys.executable, "-m", "sweeper.cli", *words]
+
+
+def environment(store: Store, tmp_path: Path) -> dict[str, str]:
+    """What a process needs to know."""
+    config = tmp_path / "sweeper.toml"
+    config.write_text(f'[policy]\nfile = "{POLICY}"\n')
+    return {
+        **os.environ,
+        "SWEEPER_DATABASE_URL": store.url,
+        "SWEEPER_CONFIG": str(config),
+        "SWEEPER_PSEUDONYM_KEY": "a key for tests that is long enough",
+    }
+
+
+@pytest.fixture
+def held(store: Store) -> Iterator[Any]:
+    """A connection that keeps whoever reads erasure orders waiting."""
+    with store.connect() as holder:
+        holder.execute("BEGIN")
+        holder.execute("SELECT pg_advisory_xact_lock_shared(5857584, 1)")
+        yield holder
+        holder.execute("ROLLBACK")
+
+
+def test_killed_build_leaves_no_manifest(store: Store, tmp_path: Path, held: Any) -> None:
+    """A build that is killed when all is written and nothing frozen leaves no directory; the next one clears up after it."""
+    world(store)
+    folder = tmp_path / "out" / "m"
+    folder.parent.mkdir()
+    process = subprocess.Popen(
+        command("manifest", "build", str(folder)),
+        env=environment(store, tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    waits = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'"
+    deadline = time.monotonic() + 30
+    while not store.execute(waits):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    left = list(folder.parent.iterdir())
+    assert [path.name.startswith(".m.building-") for path in left] == [True]
+    assert (left[0] / "part-00000.parquet").is_file()
+    held.execute("ROLLBACK")
+    assert store.execute("SELECT count(*) FROM sweeper.manifests") == [(0,)]
+    done = subprocess.run(
+        command("manifest", "build", str(folder), "--json"),
+        env=environment(store, tmp_path),
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in folder.parent.iterdir()] == ["m"]
+
+
+def test_full_disk(store: Store, tmp_path: Path) -> None:
+    """A build that cannot write all it should says so, exits 1, and leaves nothing."""
+    world(store)
+    limited = f"ulimit -f 1; exec {sys.executable} -m sweeper.cli manifest build {tmp_path / 'out' / 'm'}"
+    (tmp_path / "out").mkdir()
+    done = subprocess.run(
+        ["/bin/bash", "-c", limited], env=environment(store, tmp_path), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
+    assert "could not be written" in done.stderr
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+BAD: dict[str, tuple[dict[str, str], list[str], int, str]] = {
+    "no key": ({"SWEEPER_PSEUDONYM_KEY": ""}, [], 2, "no key for pseudonyms"),
+    "a short key": ({"SWEEPER_PSEUDONYM_KEY": "short"}, [], 2, "has 5 bytes, at least 32"),
+    "a key file that is none": ({"SWEEPER_PSEUDONYM_KEY_FILE": "/nowhere/key"}, [], 2, "cannot be read"),
+    "a future as-of": ({}, ["--as-of", "2999-01-01T00:00:00Z"], 3, "is later than now"),
+    "no instant": ({}, ["--as-of", "yesterday"], 2, "is no instant"),
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_bad_input(store: Store, tmp_path: Path, bad: str) -> None:
+    """Bad input is one clear message and its exit code, and no directory appears."""
+    changed, words, code, text = BAD[bad]
+    done = subprocess.run(
+        command("manifest", "build", str(tmp_path / "m"), *words),
+        env={**environment(store, tmp_path), **changed},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, text in done.stderr, "Traceback" in done.stderr) == (code, True, False), done.stderr
+    assert not (tmp_path / "m").exists()
+
+
+def test_target_that_is_taken(store: Store, policy: Policy, made: Frozen, tmp_path: Path) -> None:
+    """A directory that holds anything, or a file, is never built into; an empty one is."""
+    for target in (made.folder, made.folder / "manifest.json"):
+        with pytest.raises(ConfigurationError, match="is not an empty directory"):
+            lifecycle.freeze(job(store, policy), target, KEY)
+    with pytest.raises(ConfigurationError, match="nothing can be written beside it"):
+        lifecycle.freeze(job(store, policy), tmp_path / "no" / "such" / "place", KEY)
+    (tmp_path / "empty").mkdir()
+    assert lifecycle.freeze(job(store, policy, LATER), tmp_path / "empty", KEY).folder == tmp_path / "empty"
+
+
+def test_empty_manifest(store: Store, policy: Policy, tmp_path: Path) -> None:
+    """Where nothing may be trained on, a manifest of no rows is a valid one."""
+    found = lifecycle.freeze(job(store, policy), tmp_path / "m", KEY)
+    assert (found.description.eligible, rows(found.folder, "part-*.parquet")) == (0, [])
+    assert lifecycle.verify(job(store, policy), found.folder, KEY).faults == ()
+    lifecycle.start(job(store, policy), found.description.id)
