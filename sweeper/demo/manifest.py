@@ -56,7 +56,8 @@ def _withdraw(stage: Stage, account: str, clock: Clock) -> None:
     _answered(
         stage,
         "INSERT INTO consent_events (account_id, purpose, granted, recorded_at) "
-        "SELECT id, 'model_improvement', false, :now FROM accounts WHERE id::text = :account RETURNING id",
+        "SELECT account_id, purpose, false, :now FROM consent_events WHERE account_id::text = :account AND granted "
+        "ORDER BY recorded_at DESC LIMIT 1 RETURNING id",
         account=account,
         now=clock.now(),
     )

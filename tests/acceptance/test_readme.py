@@ -1,16 +1,22 @@
 """Every command, statement and setting that the README shows is run here."""
 
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from sweeper import embedded
+from sweeper.core import policy as policies
+from tests.manifest import made
 from tests.store import stores
 from tests.store.stores import Store
 
@@ -19,24 +25,32 @@ README = (ROOT / "README.md").read_text()
 BIN = Path(sys.executable).parent
 
 
-def blocks(language: str) -> list[str]:
+def blocks(language: str, text: str = README) -> list[str]:
     """The README's code blocks in a language."""
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-def commands() -> list[str]:
+def commands(text: str = README) -> list[str]:
     """The commands that the README tells to type."""
     return [
-        line.removeprefix("$ ") for block in blocks("console") for line in block.splitlines() if line.startswith("$ ")
+        line.removeprefix("$ ")
+        for block in blocks("console", text)
+        for line in block.splitlines()
+        if line.startswith("$ ")
     ]
 
 
-def run(command: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def section(title: str) -> str:
+    """One section of the README."""
+    return README.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def run(command: str, environment: dict[str, str], cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """A command as a reader would type it, with the sweeper of this environment on the path."""
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(
         ["bash", "-c", command],
-        cwd=ROOT,
+        cwd=cwd,
         env={**os.environ, "PATH": path, **environment},
         capture_output=True,
         text=True,
@@ -71,8 +85,9 @@ def shown(
     stores.drop(server, "readme")
 
 
-SWEEPER = [command for command in commands() if command.startswith("sweeper ")]
-OTHER = [command for command in commands() if not command.startswith("sweeper ")]
+MANIFESTS = section("Training manifests")
+SWEEPER = [c for c in commands() if c.startswith("sweeper ") and c not in commands(MANIFESTS)]
+OTHER = [c for c in commands() if not c.startswith("sweeper ") and c not in commands(MANIFESTS)]
 
 
 def test_readme_shows_commands() -> None:
@@ -107,6 +122,10 @@ def test_make_demo(tmp_path: Path) -> None:
     assert sum(counts.values()) == 7168
     assert all(counts.values())
     assert f"{258145:,} messages" in done.stdout
+    withdrawn = re.search(r"names (\d+) of its messages", " ".join(done.stdout.split()))
+    assert withdrawn is not None
+    assert f" rows. {withdrawn[1]} may not be trained on any more; 0 of those" in done.stdout
+    assert f": {withdrawn[1]} rows to drop since the last recall." in done.stdout
 
 
 def test_kept_where_the_name_says() -> None:
@@ -179,6 +198,116 @@ def test_foreign_tables(server: embedded.Server, tmp_path: Path) -> None:
             assert store.execute(f"SELECT thread FROM chat.{child}") == [("kept",)]
     finally:
         stores.drop(server, name)
+
+
+@dataclass(frozen=True)
+class Life:
+    """What became of the README's commands for manifests, in a directory of their own."""
+
+    folder: Path
+    environment: dict[str, str]
+    left: set[str]
+    done: dict[str, subprocess.CompletedProcess[str]] = field(default_factory=dict)
+
+    def run(self, command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """A command in the directory, with the id of the manifest that was built here in place of the one shown."""
+        path = self.folder / "manifest-2026-11" / "manifest.json"
+        if path.exists():
+            command = re.sub(r"\b[0-9a-f]{32}\b", json.loads(path.read_text())["id"], command)
+        return run(command, {**self.environment, **variables}, self.folder)
+
+
+@pytest.fixture(scope="module")
+def life(
+    tmp_path_factory: pytest.TempPathFactory, server: embedded.Server, templates: dict[str, str]
+) -> Iterator[Life]:
+    """The commands in turn, on a store of its own in which one account withdraws once the manifest is built."""
+    store = stores.copy(server, templates["uuid"], "readme_manifests", "uuid")
+    world = made.world()
+    store.load(world)
+    store.execute("UPDATE conversations SET created_at = now() - interval '2 days', last_activity_at = now()")
+    store.execute("UPDATE messages SET created_at = now() - interval '1 day'")
+    environment = {"SWEEPER_DATABASE_URL": store.url, "SWEEPER_POLICY_FILE": stores.POLICY}
+    left = made.of(store, world) - made.of(store, world, "a2c1", "a2c2")
+    found = Life(tmp_path_factory.mktemp("life"), environment, left)
+    for command in commands(MANIFESTS):
+        if command.startswith("export "):
+            name, _, value = command.removeprefix("export ").partition("=")
+            environment[name] = value
+            continue
+        found.done[command.split()[2]] = found.run(command)
+        if command.startswith("sweeper manifest build"):
+            found.done["verify when built"] = found.run(command.replace("build", "verify"))
+            made.withdraw(store, "a2", datetime.now(UTC).isoformat())
+    yield found
+    store.close()
+    stores.drop(server, "readme_manifests")
+
+
+def test_manifest_commands(life: Life) -> None:
+    """The manifest's commands do what is said of them, with the exit codes that are said."""
+    codes = {command: done.returncode for command, done in life.done.items()}
+    assert codes.pop(next(iter(codes))) == 0  # the key
+    wanted = {"build": 0, "verify when built": 0, "start": 0, "complete": 0, "list": 0, "verify": 1, "recall": 0}
+    assert codes == wanted, {command: done.stderr for command, done in life.done.items()}
+    shape = re.compile(r"\w*\d\w*")
+    assert shape.sub("N", life.done["start"].stdout).split() == shape.sub("N", STARTED).split()
+    (life.folder / "other.key").write_text("x" * 48)
+    verify = next(command for command in commands(MANIFESTS) if " verify " in command)
+    assert life.run(verify, SWEEPER_PSEUDONYM_KEY_FILE="other.key").returncode == 2
+
+
+@pytest.mark.parametrize("number", range(3), ids=["pyarrow", "duckdb", "datasets"])
+def test_snippets(life: Life, number: int) -> None:
+    """Each snippet reads what may be used, run where the manifest is, without a net."""
+    snippets = blocks("python", MANIFESTS)
+    assert len(snippets) == len(IDS)
+    done = subprocess.run(
+        [sys.executable, "-c", f"{snippets[number]}\nimport json\nprint(json.dumps({IDS[number]}))"],
+        cwd=life.folder,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(life.folder / "hf")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    ids = json.loads(done.stdout)
+    assert (set(ids), len(ids)) == (life.left, 16)
+
+
+def test_recall_without_the_directory(life: Life) -> None:
+    """Recall exits with 1 where a manifest's directory is gone."""
+    (life.folder / "manifest-2026-11").rename(life.folder / "elsewhere")
+    try:
+        assert life.run("sweeper manifest recall").returncode == 1
+    finally:
+        (life.folder / "elsewhere").rename(life.folder / "manifest-2026-11")
+
+
+(STARTED,) = blocks("text", MANIFESTS)
+IDS = (
+    'usable["message_id"].to_pylist()',
+    '[row[0] for row in usable.select("message_id").fetchall()]',
+    '[row["message_id"] for row in usable]',
+)
+"""How the ids are had from what each snippet calls usable."""
+
+
+def test_what_is_said_of_manifests(store: Store, tmp_path: Path) -> None:
+    """The extras exist, the line for the policy is one that it takes, and text leaves as it is said to."""
+    (extras,) = re.findall(r"sweeper\[([\w,]+)\]", MANIFESTS)
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(extras.split(",")) <= set(known)
+    (line,) = re.findall(r"`(resumed = .*?)`", MANIFESTS)
+    shipped = Path(stores.POLICY).read_text()
+    assert shipped.count('resumed = "from_opt_in"') == 1
+    policy = policies.parse(shipped.replace('resumed = "from_opt_in"', line))
+    assert policy.training is not None
+    assert policy.training.resumed == "entire"
+    store.load(made.world(accounts=1, conversations=1, messages=1))
+    store.execute("UPDATE messages SET body = 'jane@example.com'")
+    (placeholder,) = re.findall(r"\(`(\[\w+\])`\)", MANIFESTS)
+    made.built(store, policy, tmp_path / "m", with_text=True)
+    assert [row["text"] for row in made.rows(tmp_path / "m")] == [placeholder]
 
 
 FOREIGN = """
