@@ -1,4 +1,4 @@
-"""The worked cases: every expectation of `cases.jsonl` holds."""
+"""The worked cases: every expectation of `cases.jsonl` holds, and of those that a second reader of the rules wrote."""
 
 import json
 from pathlib import Path
@@ -7,12 +7,19 @@ from typing import Any
 import pytest
 
 from sweeper.core.decide import decide
+from sweeper.core.feedback import decide_feedback
 from sweeper.core.instant import rfc3339
 from sweeper.core.policy import Policy
 from sweeper.core.training import exclusions
-from tests.facts import facts_of, instant, messages_of
+from tests.facts import facts_of, feedback_of, instant, messages_of
 
-CASES = [json.loads(line) for line in (Path(__file__).parents[1] / "cases.jsonl").read_text().splitlines()]
+FOLDER = Path(__file__).parents[1]
+CASES = [
+    json.loads(line)
+    for name in ("cases.jsonl", "more_cases.jsonl")
+    for line in (FOLDER / name).read_text().splitlines()
+]
+FED = [case for case in CASES if "feedback" in case["expect"]]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
@@ -34,3 +41,14 @@ def test_messages(case: dict[str, Any], policy: Policy) -> None:
         for message, reason in exclusions(facts, messages, policy, instant(case["as_of"])):
             found[message.id] = reason.value if reason else "eligible"
     assert found == case["expect"]["messages"]
+
+
+@pytest.mark.parametrize("case", FED, ids=lambda case: case["name"])
+def test_feedback(case: dict[str, Any], policy: Policy) -> None:
+    """Each feedback row has the due and the outcome that the case expects."""
+    found = {}
+    for facts in feedback_of(case):
+        verdict = decide_feedback(facts, policy, instant(case["as_of"]))
+        due = rfc3339(verdict.due) if verdict.due else None
+        found[facts.feedback.id] = {"due_at": due, "purge": verdict.purge}
+    assert found == case["expect"]["feedback"]
