@@ -19,6 +19,8 @@ from sweeper.store.contract import Contract
 from sweeper.store.statement import filled
 
 NEVER = "CAST('infinity' AS timestamptz)"
+CALENDAR_END = "CAST('10000-01-01T00:00:00Z' AS timestamptz)"
+"""From here on an instant is never: no reader of a manifest could hold it."""
 _LONGEST_MONTHS = 120_000
 
 
@@ -171,9 +173,10 @@ class Eligibility:
 
     def _message_names(self) -> dict[str, str]:
         believed = self._believed("m.created_at")
+        cap = _after("m.created_at", self.training.max_age)
         return {
             "believed": f"COALESCE({believed}, false)",
-            "capped": f"CASE WHEN {believed} THEN {_after('m.created_at', self.training.max_age)} END",
+            "capped": f"CASE WHEN {believed} AND {cap} < {CALENDAR_END} THEN {cap} END",
             "purpose_plans": self._plans_of("a.purpose"),
         }
 

@@ -55,7 +55,7 @@ def world(accounts: int = 3, conversations: int = 2, messages: int = 4) -> World
     }
 
 
-def forever(policy: Policy) -> Policy:
+def forever(policy: Policy, max_age: str = "forever") -> Policy:
     """The policy under which chats never expire, and coding sessions after a year."""
     raw = policy.model_dump(mode="json", by_alias=True)
     allowed = next(rule for rule in raw["rules"] if rule["name"] == "training_allowed")
@@ -63,7 +63,7 @@ def forever(policy: Policy) -> Policy:
     year = [{"anchor": "last_activity", "period": "1 year"}]
     coding = {"name": "coding", "because": "it is a coding session", "when": {"kind": ["coding"]}, "due": year}
     raw["rules"].append(coding)
-    raw["training"]["max_age"] = "forever"
+    raw["training"]["max_age"] = max_age
     return Policy.model_validate(raw, context=Names.of(raw))
 
 
