@@ -212,7 +212,7 @@ class Purger:
                     continue
                 room -= known.messages
                 doomed.append((known.conversation, disposal.verdict))
-            report.tally.count(disposal, known, job.policy, job.as_of)
+            report.tally.count(disposal, known, job.policy, job.as_of, present=job.is_present)
         return report, doomed
 
     def _is_over_ceiling(self, verdict: Verdict, report: Report) -> bool:

@@ -1,7 +1,7 @@
 """A job: one store, one policy, one as-of, made ready once and handed down."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy.exc import DBAPIError
 
@@ -33,6 +33,11 @@ class Job:
     def settings(self) -> Settings:
         """How the job runs."""
         return self.database.settings
+
+    @property
+    def is_present(self) -> bool:
+        """Whether as-of is now, as far as clocks agree: what lies after it was then written by a wrong one."""
+        return self.clock.now() - self.as_of <= timedelta(seconds=self.settings.guards.clock_tolerance_seconds)
 
     @property
     def reader(self) -> Reader:

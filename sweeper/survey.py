@@ -54,7 +54,9 @@ def _decided(job: Job, portion: Sequence[Proposal]) -> Tally:
     for proposal in portion:
         known = facts.get(proposal.conversation_id)
         if known is not None:
-            tally.count(dispose(known, proposal, job.policy, job.as_of), known, job.policy, job.as_of)
+            tally.count(
+                dispose(known, proposal, job.policy, job.as_of), known, job.policy, job.as_of, present=job.is_present
+            )
     return tally
 
 
@@ -80,7 +82,7 @@ def everything(job: Job, ahead: Callable[[int], None] = lambda _: None) -> Itera
 
     Args:
         job: what to look at.
-        ahead: told of each conversation that does not exist yet at as-of.
+        ahead: told of each conversation that does not exist yet, though as-of is the present.
     """
     after: str | None = None
     size = job.settings.purge.batch
@@ -94,10 +96,10 @@ def everything(job: Job, ahead: Callable[[int], None] = lambda _: None) -> Itera
             if known is None:
                 continue
             if not exists(known.conversation, job.policy, job.as_of):
-                ahead(1)
+                ahead(int(job.is_present))
                 continue
             verdict = decide(known, job.policy, job.as_of)
-            yield Explained(known, verdict, tuple(anomalies(known, job.policy, job.as_of)))
+            yield Explained(known, verdict, tuple(anomalies(known, job.policy, job.as_of, present=job.is_present)))
         if len(rows) < size:
             return
         after = rows[-1].id

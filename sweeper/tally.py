@@ -36,7 +36,7 @@ class Tally:
         for name in NUMBERS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
-    def count(self, disposal: Disposal, facts: Facts, policy: Policy, as_of: datetime) -> None:
+    def count(self, disposal: Disposal, facts: Facts, policy: Policy, as_of: datetime, *, present: bool = True) -> None:
         """Count one conversation under what becomes of it; an unclassified one under its first doubt."""
         verdict = disposal.verdict
         match disposal.outcome:
@@ -50,7 +50,7 @@ class Tally:
                 self.spared[str(disposal.spared)] += 1
             case Outcome.NOT_DUE:
                 self.not_due += 1
-        self.anomalies.update(anomaly.value for anomaly in anomalies(facts, policy, as_of))
+        self.anomalies.update(anomaly.value for anomaly in anomalies(facts, policy, as_of, present=present))
 
     def judge_feedback(self, facts: FeedbackFacts, policy: Policy, as_of: datetime) -> FeedbackVerdict | None:
         """Decide one feedback row, count it, and return the verdict if it is to be purged."""

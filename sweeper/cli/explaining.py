@@ -130,7 +130,7 @@ class Totals:
 
     def count_ahead(self, count: int) -> None:
         """Count conversations that do not exist yet at as-of."""
-        self.anomalies["created_after_as_of"] += count
+        self.anomalies.update({Anomaly.CREATED_AHEAD.value: count} if count else {})
 
     def as_json(self) -> dict[str, Any]:
         """The totals for the log."""

@@ -22,30 +22,39 @@ class Anomaly(StrEnum):
     STRAY_TRANSCRIPT = "survey_with_transcript"
 
 
-def anomalies(facts: Facts, policy: Policy, as_of: datetime) -> Iterator[Anomaly]:
-    """The anomalies of one conversation that exists at `as_of` (UTC)."""
+def anomalies(facts: Facts, policy: Policy, as_of: datetime, *, present: bool = True) -> Iterator[Anomaly]:
+    """The anomalies of one conversation that exists at `as_of` (UTC).
+
+    What lies after as-of was written by a wrong clock only where as-of is the `present`.
+    """
     conversation = facts.conversation
     if is_later(facts.latest_user_message_at, conversation.last_activity_at):
         yield Anomaly.STALE_LAST_ACTIVITY
     if conversation.zero_retention:
         yield Anomaly.ZERO_RETENTION_STORED
     last = conversation.last_activity_at
-    if isinstance(last, datetime) and policy.plausible.holds(last) and last > as_of:
+    if present and isinstance(last, datetime) and policy.plausible.holds(last) and last > as_of:
         yield Anomaly.LAST_ACTIVITY_AHEAD
     if _is_undecided(facts, policy, aware(as_of)):
         yield Anomaly.UNDECIDED
 
 
 def _is_undecided(facts: Facts, policy: Policy, as_of: datetime) -> bool:
-    """Whether the user wrote after a purpose's deadline, on its plans, and has never chosen (policy, Consent 5)."""
-    wrote = facts.latest_user_message_at
-    if facts.account is None or not isinstance(wrote, datetime):
+    """Whether the user wrote after a purpose's deadline, on its plans, and has never chosen (policy, Consent 5).
+
+    Looked at are the first message after the deadline and the newest: whoever changed plans between them wrote on both.
+    """
+    if facts.account is None:
         return False
     known = history(facts.account, policy, as_of)
+    wrote = [
+        instant
+        for instant in (facts.late_user_message_at, facts.latest_user_message_at)
+        if isinstance(instant, datetime) and policy.plausible.holds(instant) and instant <= as_of
+    ]
     return any(
         purpose.undecided_after is not None
-        and wrote >= purpose.undecided_after
-        and known.timeline.at(wrote) in purpose.plans
         and not known.has_chosen(name)
+        and any(at >= purpose.undecided_after and known.timeline.at(at) in purpose.plans for at in wrote)
         for name, purpose in policy.purposes.items()
     )

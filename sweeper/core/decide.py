@@ -320,13 +320,13 @@ def _column_in(column: str, values: Set[object]) -> Condition:
 
 
 def _further_in(relation: Literal["account", "conversation"], column: str, values: Set[object]) -> Condition:
-    """A condition on a further column; NULL is in no list. `1` is not `true`."""
+    """A condition on a further column; NULL is in no list, nor is a list or an object. `1` is not `true`."""
     exact = {(type(value), value) for value in values}
 
     def holds(case: Case) -> bool:
         holder = case.facts.account if relation == "account" else case.conversation
         value = holder.columns.get(column) if holder is not None else None
-        return (type(value), value) in exact
+        return isinstance(value, str | int) and (type(value), value) in exact
 
     return holds
 

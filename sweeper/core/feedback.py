@@ -69,8 +69,8 @@ def decide_feedback(facts: FeedbackFacts, policy: Policy, as_of: datetime, *, pr
         if _applies(rule, feedback.kind, feedback.submitted_at)
     ]
     dues += [Ruling(ERASURE_ORDER, due) for due in _ordered(facts, policy, as_of)]
-    ruling = min(dues, key=lambda r: (r.due is None, r.due))
-    return FeedbackVerdict(as_of, ruling.rule, ruling.due, held)
+    ruling = min(dues, key=lambda r: (r.due is None, r.due), default=None)
+    return FeedbackVerdict(as_of, ruling.rule if ruling else None, ruling.due if ruling else None, held)
 
 
 def has_stray_transcript(feedback: Feedback, policy: Policy) -> bool:

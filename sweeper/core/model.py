@@ -128,6 +128,8 @@ class Facts:
     orders: tuple[Order, ...] = ()
     latest_user_message_at: Stored = None
     messages: int = 0
+    late_user_message_at: Stored = None
+    """The instant of its first user message at or after the earliest deadline for choosing, if the policy has one."""
     repeated: bool = False
     """Whether the store shows the conversation or its account more than once, so that no row of it can be believed."""
 

@@ -380,6 +380,11 @@ class Policy(Strict):
         return any(rule.when.consent is not None for rule in self.rules)
 
     @cached_property
+    def deadline(self) -> datetime | None:
+        """The earliest instant after which a user must have chosen."""
+        return min((p.undecided_after for p in self.purposes.values() if p.undecided_after is not None), default=None)
+
+    @cached_property
     def purpose_of_plan(self) -> Mapping[str, str]:
         """The purpose that each plan belongs to, if any."""
         return {plan: name for name, purpose in self.purposes.items() for plan in purpose.plans}

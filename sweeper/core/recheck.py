@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-from sweeper.core.decide import UNCLASSIFIED, Verdict, decide, exists
+from sweeper.core.decide import Verdict, decide, exists
 from sweeper.core.instant import Odd, Stored
 from sweeper.core.model import Facts
 from sweeper.core.policy import Policy
@@ -84,7 +84,7 @@ def _kept(verdict: Verdict, facts: Facts, proposal: Proposal, policy: Policy, as
     before = replace(facts.conversation, last_activity_at=proposal.last_activity_at, deleted_at=proposal.deleted_at)
     if before != facts.conversation and decide(replace(facts, conversation=before), policy, as_of).expired:
         return Disposal(Outcome.SPARED, verdict, Spared.CHANGED)
-    return Disposal(Outcome.UNCLASSIFIED if verdict.rule == UNCLASSIFIED else Outcome.NOT_DUE, verdict)
+    return Disposal(Outcome.UNCLASSIFIED if verdict.doubts else Outcome.NOT_DUE, verdict)
 
 
 def _order(stored: Stored) -> tuple[int, datetime | None]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-from sweeper.core.decide import Verdict, covering, decide, is_deleted, is_known
+from sweeper.core.decide import Verdict, covering, decide, exists, is_deleted, is_known
 from sweeper.core.history import Epoch, History, View, history
 from sweeper.core.instant import Stored, aware
 from sweeper.core.model import Account, Facts, Message
@@ -62,6 +62,8 @@ def exclusions(
 
     With `ahead`, whatever excludes counts whatever its instant (policy, Training manifest: at the start of a training run).
     """
+    if not exists(facts.conversation, policy, aware(as_of)):
+        return
     scope = _scope(facts, policy, aware(as_of), ahead=ahead)
     for message in messages:
         created_at = message.created_at

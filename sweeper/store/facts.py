@@ -42,7 +42,7 @@ class Reader:
                 next(iter(found := accounts.get(row.account_id, ())), None),
                 holds.of(row.account_id, row.id),
                 orders(row.account_id, row.id),
-                *messages.get(row.id, (None, 0)),
+                *messages.get(row.id, (None, 0, None)),
                 repeated=times[row.id] > 1 or len(found) > 1,
             )
             for row in rows
@@ -88,9 +88,10 @@ class Reader:
         rows = connection.execute(self._statement("messages"), {"id": conversation_id})
         return [Message(row.id, row.author, row.created_at) for row in rows]
 
-    def _message_counts(self, connection: Connection, ids: Sequence[str]) -> Mapping[str, tuple[Stored, int]]:
-        rows = connection.execute(self._statement("facts_messages"), {"ids": array(ids)})
-        return {row.conversation_id: (row.latest_user_message_at, row.messages) for row in rows}
+    def _message_counts(self, connection: Connection, ids: Sequence[str]) -> Mapping[str, tuple[Stored, int, Stored]]:
+        asked = {"ids": array(ids), "deadline": self.policy.deadline}
+        rows = connection.execute(self._statement("facts_messages"), asked)
+        return {id_: (latest, count, late) for id_, count, latest, late in rows}
 
     def _asked(self, names: Names) -> dict[str, str | list[str]]:
         return {
