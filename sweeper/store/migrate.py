@@ -31,7 +31,7 @@ def migrate(database: Database) -> tuple[str | None, str]:
     with database.transaction(lock_timeout_ms=30_000) as connection:
         connection.execute(text("SELECT pg_catalog.pg_advisory_xact_lock(5857584, 2)"))
         connection.execute(text("CREATE SCHEMA IF NOT EXISTS sweeper"))
-        before = revision(database)
+        before = _revision(connection)  # in a second transaction it could wait for a pooler's last server connection
         _refuse_foreign(connection, before)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
@@ -58,12 +58,14 @@ def refuse_other(found: str | None) -> None:
 def revision(database: Database) -> str | None:
     """The revision that the sweeper's tables have, or None where there are none."""
     with database.transaction() as connection:
-        if connection.execute(text("SELECT to_regclass('sweeper.schema_version')")).scalar_one() is None:
-            return None
-        found: str | None = connection.execute(
-            text("SELECT version_num FROM sweeper.schema_version")
-        ).scalar_one_or_none()
-        return found
+        return _revision(connection)
+
+
+def _revision(connection: Connection) -> str | None:
+    if connection.execute(text("SELECT to_regclass('sweeper.schema_version')")).scalar_one() is None:
+        return None
+    found: str | None = connection.execute(text("SELECT version_num FROM sweeper.schema_version")).scalar_one_or_none()
+    return found
 
 
 def _refuse_foreign(connection: Connection, found: str | None) -> None:
