@@ -130,7 +130,10 @@ class Totals:
 
     def count_ahead(self, count: int) -> None:
         """Count conversations that do not exist yet at as-of."""
-        self.anomalies.update({Anomaly.CREATED_AHEAD.value: count} if count else {})
+        from sweeper.core.anomaly import Anomaly
+
+        if count:
+            self.anomalies[Anomaly.CREATED_AHEAD.value] += count
 
     def as_json(self) -> dict[str, Any]:
         """The totals for the log."""

@@ -70,6 +70,7 @@ def taken(job: Job) -> Iterator[Snapshot]:
                 for sql in ("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", begin, *eligibility.prepare()):
                     cursor.execute(sql)
             yield Snapshot(connection, eligibility)
+            connection.rollback()  # nothing was written but tables of its own: a pooler may keep the server connection
     except driver.Error as error:
         said = str(error).splitlines()[0]
         raise DatabaseError(

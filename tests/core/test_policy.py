@@ -10,6 +10,10 @@ from typing import Any
 
 import pytest
 
+from sweeper.core.decide import decide
+from sweeper.core.feedback import FeedbackFacts, decide_feedback
+from sweeper.core.instant import Odd
+from sweeper.core.model import Account, Conversation, Facts, Feedback, PlanChange
 from sweeper.core.period import Period
 from sweeper.core.policy import Anchor, ColumnPeriod, Consent, Epoch, Policy, PolicyError, checked, parse
 
@@ -775,3 +779,39 @@ def test_periods_are_read() -> None:
         ("5 years", Period(months=60)),
     ):
         assert parse(instead('"30 days"', f'"{written}"')).rules[0].due[0].period == period
+
+
+# What a policy leaves open
+
+
+def test_feedback_that_no_rule_covers_is_kept() -> None:
+    """Feedback of a known kind to which no rule applies has no due, and stops nothing."""
+    gap = parse(SHIPPED[: SHIPPED.index("[[feedback]]")] + SHIPPED[SHIPPED.rindex("[[feedback]]") :])
+    late = Feedback("f", "a", None, "bug_report", datetime(2025, 12, 1, tzinfo=UTC))
+    verdict = decide_feedback(FeedbackFacts(late), gap, datetime(2035, 1, 1, tzinfo=UTC))
+    assert (verdict.rule, verdict.due, verdict.purge) == (None, None, False)
+
+
+@pytest.mark.parametrize("value", [[1], {"a": 1}, 1.5, None])
+def test_column_value_that_no_list_can_hold(value: object) -> None:
+    """A further column that holds a list, an object or a fraction is in no list of the policy, and stops nothing."""
+    tiered = parse(
+        SHIPPED.replace("when = { incognito = true }", "when = { incognito = true, account = { tier = [1] } }")
+    )
+    account = Account("a", None, None, (PlanChange(1, Odd.ALWAYS, "pro"),), (), {"tier": value})
+    at = datetime(2025, 12, 1, tzinfo=UTC)
+    chat = Conversation(
+        "c",
+        "a",
+        "chat",
+        "first_party",
+        incognito=True,
+        zero_retention=False,
+        created_at=at,
+        last_activity_at=at,
+        deleted_at=None,
+        restored_at=None,
+        flagged_at=None,
+    )
+    verdict = decide(Facts(chat, account), tiered, datetime(2026, 1, 15, tzinfo=UTC))
+    assert verdict.rule == "standard"
