@@ -5,11 +5,10 @@ SELECT r.id::text AS message_id,
        r.created_at,
        r.author,
        r.kind,
-       s.plan,
+       r.plan,
        r.platform,
        r.event_id AS consent_event_id,
        NULLIF(LEAST(r.due, r.capped_at), 'infinity') AS expires_at$text
 FROM ($reasoned) AS r
-LEFT JOIN pg_temp.sweeper_stays s ON s.account_id = r.account_id AND s.since <= r.created_at AND s.until > r.created_at
 WHERE r.reason IS NULL
 ORDER BY $by_conversation, r.created_at, $by_message
