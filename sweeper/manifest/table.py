@@ -123,6 +123,17 @@ def pages(paths: Iterable[Path], names: list[str], rows: int) -> Iterator[Any]:
                 yield pa.Table.from_batches([batch])
 
 
+def csv(paths: Iterable[Path], names: list[str], rows: int) -> Iterator[Any]:
+    """The named columns of some files as CSV that COPY reads, page by page: what is not quoted is NULL."""
+    from pyarrow.csv import WriteOptions, write_csv
+
+    options = WriteOptions(include_header=False, quoting_style="all_valid")
+    for page in pages(paths, names, rows):
+        sink = pa.BufferOutputStream()
+        write_csv(page, sink, options)
+        yield sink.getvalue()
+
+
 def _regrouped(batches: Iterable[Any], wanted: Any) -> Iterator[Any]:
     """Tables of exactly one row group, the last one smaller."""
     kept: list[Any] = []
