@@ -93,8 +93,11 @@ def _filtering(job: Job) -> Filtering | None:
 def _write(
     folder: Path, batches: Iterable[Any], pseudonym: Pseudonym, filtering: Filtering | None, *, with_text: bool
 ) -> list[File]:
-    from sweeper.manifest import table  # slow to import
+    import pyarrow as pa  # slow to import, as the next
 
+    from sweeper.manifest import table
+
+    pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own keeps 40 MB more of what was freed
     columns = table.columns(with_text=with_text)
     rows = _pseudonymous(batches, pseudonym)
     if filtering is not None:
