@@ -214,7 +214,7 @@ def by_cascade(store: Store) -> Spent:
 
 def purge_alone(store: Store) -> Spent:
     """Lock, facts, decide, delete, tombstones, commit: every batch of a sweep, on proposals made beforehand."""
-    with _job(store) as job:
+    with opened(store) as job:
         pages = [page.free for page in job.selector.pages()]
         purger = _purger(job)
         started = time.perf_counter()
@@ -226,7 +226,7 @@ def purge_alone(store: Store) -> Spent:
 
 def whole_sweep(store: Store) -> Spent:
     """`sweep(job)` from call to return: lease, guards, proposals, purge, feedback, objects, run record."""
-    with _job(store) as job:
+    with opened(store) as job:
         database = Timed(job.database.engine, job.database.settings)
         timed = replace(job, database=database)
         started = time.perf_counter()
@@ -285,7 +285,7 @@ WAYS: dict[str, Callable[[Store], Spent]] = {
 
 
 @contextmanager
-def _job(store: Store) -> Iterator[Job]:
+def opened(store: Store) -> Iterator[Job]:
     """A job with its engine connected and its contract read."""
     settings = Settings.model_validate(
         {"database": {"url": store.url}, "policy": {"file": ROOT / "config" / "policy.toml"}}
@@ -379,14 +379,9 @@ def measure(server: embedded.Server, shape: Shape) -> dict[str, list[Spent]]:
 
 def report(server: embedded.Server, shape: Shape, spent: dict[str, list[Spent]], due: int) -> Iterator[str]:
     """The table, ready for the README."""
-    with _maintenance(server) as connection:
-        version = (connection.execute("SHOW server_version").fetchone() or ("?",))[0]
-    ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    settings = ", ".join(f"{name} {value}" for name, value in SERVER.items())
     yield (
         f"{shape.conversations:,} conversations of {shape.messages} messages in {shape.accounts:,} accounts, {due:,} due; "
-        f"medians of {shape.rounds} rounds in turn, each on a fresh copy in memory. {len(os.sched_getaffinity(0))} cores, "
-        f"{ram:.0f} GB, PostgreSQL {version} ({settings}), Python {platform.python_version()}. "
+        f"medians of {shape.rounds} rounds in turn, each on a fresh copy in memory. {machine(server)}. "
         "The sweep is timed from call to return; starting Python is not."
     )
     yield ""
@@ -402,6 +397,18 @@ def report(server: embedded.Server, shape: Shape, spent: dict[str, list[Spent]],
     yield (
         f"The sweep proposed {sweeps[0].proposed:,} conversations and purged {due:,}. Its longest writing transaction took "
         f"{writes:.3f} s (median; {max(s.longest_write for s in sweeps):.3f} s at most), its longest reading one {reads:.3f} s."
+    )
+
+
+def machine(server: embedded.Server) -> str:
+    """What was measured on."""
+    with _maintenance(server) as connection:
+        version = (connection.execute("SHOW server_version").fetchone() or ("?",))[0]
+    ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    settings = ", ".join(f"{name} {value}" for name, value in SERVER.items())
+    return (
+        f"{len(os.sched_getaffinity(0))} cores, {ram:.0f} GB, PostgreSQL {version} ({settings}), "
+        f"Python {platform.python_version()}"
     )
 
 

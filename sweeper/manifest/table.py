@@ -13,9 +13,12 @@ import pyarrow.parquet as pq
 
 from sweeper.store.manifests import Lost
 
-ROWS_PER_GROUP = 65_536
-ROWS_PER_PART = 16 * ROWS_PER_GROUP
+ROWS_PER_GROUP = 32_768
+ROWS_PER_GROUP_WITH_TEXT = 4_096
+GROUPS_PER_PART = 32
 INSTANT = pa.timestamp("us", tz="UTC")
+VARIED = ("message_id", "created_at", "text")
+"""Columns whose values hardly repeat: a dictionary of them costs time and memory, and makes files larger."""
 
 
 class Column(NamedTuple):
@@ -74,14 +77,18 @@ def columns(*, with_text: bool) -> tuple[Column, ...]:
 
 def write(folder: Path, prefix: str, wanted: Any, batches: Iterable[Any]) -> Iterator[Part]:
     """Write record batches as `prefix-00000.parquet`, …; yields each file once it is whole. No rows: one empty file."""
-    number, groups = 0, _regrouped(batches, wanted)
+    size = ROWS_PER_GROUP_WITH_TEXT if TEXT.name in wanted.names else ROWS_PER_GROUP
+    number, groups = 0, _regrouped(batches, wanted, size)
+    repeated = [name for name in wanted.names if name not in VARIED]
     group: Any = next(groups, None)
     while group is not None or number == 0:
         path = folder / f"{prefix}-{number:05}.parquet"
         rows = 0
-        with pq.ParquetWriter(path, wanted, compression="zstd", write_page_checksum=True) as writer:
-            while group is not None and rows < ROWS_PER_PART:
-                writer.write_table(group, row_group_size=ROWS_PER_GROUP)
+        with pq.ParquetWriter(
+            path, wanted, compression="zstd", use_dictionary=repeated, write_page_checksum=True
+        ) as writer:
+            while group is not None and rows < GROUPS_PER_PART * size:
+                writer.write_table(group, row_group_size=size)
                 rows += group.num_rows
                 group = next(groups, None)
         yield part_of(path, rows)
@@ -123,16 +130,27 @@ def pages(paths: Iterable[Path], names: list[str], rows: int) -> Iterator[Any]:
                 yield pa.Table.from_batches([batch])
 
 
-def _regrouped(batches: Iterable[Any], wanted: Any) -> Iterator[Any]:
+def csv(paths: Iterable[Path], names: list[str], rows: int) -> Iterator[Any]:
+    """The named columns of some files as CSV that COPY reads, page by page: what is not quoted is NULL."""
+    from pyarrow.csv import WriteOptions, write_csv
+
+    options = WriteOptions(include_header=False, quoting_style="all_valid")
+    for page in pages(paths, names, rows):
+        sink = pa.BufferOutputStream()
+        write_csv(page, sink, options)
+        yield sink.getvalue()
+
+
+def _regrouped(batches: Iterable[Any], wanted: Any, size: int) -> Iterator[Any]:
     """Tables of exactly one row group, the last one smaller."""
     kept: list[Any] = []
     count = 0
     for batch in batches:
         kept.append(pa.Table.from_batches([batch]).cast(wanted))
         count += batch.num_rows
-        while count >= ROWS_PER_GROUP:
+        while count >= size:
             joined = pa.concat_tables(kept)
-            yield joined.slice(0, ROWS_PER_GROUP).combine_chunks()
-            kept, count = [joined.slice(ROWS_PER_GROUP)], count - ROWS_PER_GROUP
+            yield joined.slice(0, size).combine_chunks()
+            kept, count = [joined.slice(size)], count - size
     if count:
         yield pa.concat_tables(kept).combine_chunks()

@@ -16,7 +16,7 @@ from sweeper.core.period import LONGEST, MONTHS, SECONDS, Period
 from sweeper.core.policy import Anchor, ColumnPeriod, Consent, Epoch, Policy, Rule, Term, Training, When
 from sweeper.errors import ConfigurationError
 from sweeper.store.contract import Contract
-from sweeper.store.statement import filled
+from sweeper.store.statement import filled, source
 
 NEVER = "CAST('infinity' AS timestamptz)"
 CALENDAR_END = "CAST('10000-01-01T00:00:00Z' AS timestamptz)"
@@ -52,6 +52,7 @@ class Eligibility:
 
     def prepare(self) -> Iterator[str]:
         """Statements that lay out, in tables that end with the transaction, what is known of accounts and conversations."""
+        yield source("manifest_memory")
         for name in ("stays", "epochs", "accounts", "conversations"):
             yield filled(f"manifest_{name}", **self._names[name])
             yield f"CREATE INDEX ON pg_temp.sweeper_{name} ({'id' if name == 'conversations' else 'account_id'})"

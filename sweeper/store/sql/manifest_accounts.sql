@@ -18,11 +18,6 @@ WITH plan_doubts AS (
     FROM pg_temp.sweeper_stays s
     LEFT JOIN jsonb_to_recordset($purposes) AS p (purpose text, plans jsonb) ON p.plans ? s.plan
     WHERE s.until = 'infinity'
-), inside AS (
-    SELECT s.account_id, p.purpose, bool_and(COALESCE(p.plans ? s.plan, false)) AS always, min(s.since) AS since
-    FROM pg_temp.sweeper_stays s
-    CROSS JOIN jsonb_to_recordset($purposes) AS p (purpose text, plans jsonb)
-    GROUP BY s.account_id, p.purpose
 ), ended AS (
     SELECT e.account_id, e.purpose, max(e.closed) AS ended_at
     FROM pg_temp.sweeper_epochs e
@@ -47,8 +42,6 @@ SELECT a.id AS account_id,
        d.ended_at,
        e.opened,
        e.event_id,
-       COALESCE(i.always, false) AS always,
-       i.since,
        $columns AS columns
 FROM accounts a
 LEFT JOIN plan_doubts pd ON pd.account_id = a.id
@@ -56,6 +49,5 @@ LEFT JOIN consent_doubts cd ON cd.account_id = a.id
 LEFT JOIN present n ON n.account_id = a.id
 LEFT JOIN leaving l ON l.account_id = a.id AND l.purpose = n.purpose
 LEFT JOIN ended d ON d.account_id = a.id AND d.purpose = n.purpose
-LEFT JOIN inside i ON i.account_id = a.id AND i.purpose = n.purpose
 LEFT JOIN pg_temp.sweeper_epochs e
        ON e.account_id = a.id AND e.purpose = n.purpose AND e.side = 'training' AND e.closed IS NULL AND e.opened < $as_of
