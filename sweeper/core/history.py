@@ -97,7 +97,7 @@ class History:
         )
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def history(account: Account, policy: Policy, as_of: datetime) -> History:
     """The history of an account as known at `as_of` (UTC); kept for accounts that come up again in a batch."""
     closed_at = account.closed_at

@@ -1,7 +1,6 @@
 """Eligibility for a whole store at once, in SQL, is what the core says of each message, under any policy and any world."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -13,12 +12,11 @@ from sweeper.core.decide import exists
 from sweeper.core.policy import Names, Policy
 from sweeper.core.training import exclusions
 from sweeper.job import read_contract
-from sweeper.store.contract import Contract
 from sweeper.store.eligibility import Eligibility
 from sweeper.store.facts import Reader
 from tests.facts import World, instant
 from tests.store.stores import ID_TYPES, Store
-from tests.store.test_propose import SYNTHETIC, example, furnished, policies
+from tests.store.test_propose import SYNTHETIC, Bench, example, furnished, policies
 
 Reasons = dict[str, str]
 
@@ -30,23 +28,8 @@ def trained(policy: Policy, resumed: str = "from_opt_in", max_age: str = "5 year
     return Policy.model_validate(raw, context=Names.of(raw))
 
 
-@dataclass(frozen=True)
-class Bench:
-    """A store with its contract, so that each example reads only what changes."""
-
-    store: Store
-    contract: Contract
-
-    def load(self, world: World) -> None:
-        """The world, and nothing else."""
-        self.store.wipe()
-        self.store.load(world)
-        for chat in world["conversations"]:
-            self.store.execute(
-                "UPDATE conversations SET keep_days = %s WHERE id = %s",
-                chat["columns"]["keep_days"],
-                self.store.id(chat["id"]),
-            )
+class Judged(Bench):
+    """A store whose messages the core judges, and the statements."""
 
     def by_core(self, policy: Policy, as_of: datetime, *, ahead: bool) -> Reasons:
         """What the core says of every message."""
@@ -77,7 +60,7 @@ class Bench:
             lost = {row.message_id for row in connection.exec_driver_sql(eligibility.lost("m", only_new=False))}
         return reasons, rows, counts, lost
 
-    def check(self, policy: Policy, as_of: datetime, *, ahead: bool = False) -> None:
+    def judge(self, policy: Policy, as_of: datetime, *, ahead: bool = False) -> None:
         """Both say the same; rows, counts and losses follow from it."""
         wanted = self.by_core(policy, as_of, ahead=ahead)
         found, rows, counts, lost = self.by_sql(policy, as_of, ahead=ahead)
@@ -91,20 +74,20 @@ class Bench:
 
 
 @pytest.fixture
-def bench(store: Store, policy: Policy) -> Bench:
+def bench(store: Store, policy: Policy) -> Judged:
     """A store whose conversations, too, have a further column."""
     store.execute("ALTER TABLE conversations ADD keep_days integer")
-    return Bench(store, read_contract(store.database(), policy))
+    return Judged(store, read_contract(store.database(), policy))
 
 
 @pytest.mark.parametrize("store", ID_TYPES, indirect=True)
 @given(world=furnished(), ahead=st.booleans())
 @example(40)
-def test_shipped_policy(bench: Bench, policy: Policy, world: World, ahead: bool) -> None:  # noqa: FBT001 — drawn
+def test_shipped_policy(bench: Judged, policy: Policy, world: World, ahead: bool) -> None:  # noqa: FBT001 — drawn
     """Under the shipped policy, and under its wider scope, SQL and core agree on every message, kept or barred."""
     bench.load(world)
     for scope in ("from_opt_in", "entire"):
-        bench.check(trained(policy, scope), instant(world["as_of"]), ahead=ahead)
+        bench.judge(trained(policy, scope), instant(world["as_of"]), ahead=ahead)
 
 
 @given(
@@ -113,8 +96,8 @@ def test_shipped_policy(bench: Bench, policy: Policy, world: World, ahead: bool)
     scope=st.sampled_from(["from_opt_in", "entire"]),
 )
 @example(30)
-def test_any_policy(bench: Bench, world: World, several: Sequence[Policy], scope: str) -> None:
+def test_any_policy(bench: Judged, world: World, several: Sequence[Policy], scope: str) -> None:
     """Under random policies they agree too, whatever conditions, anchors and periods the rules have."""
     bench.load(world)
     for policy in (*several, *SYNTHETIC):
-        bench.check(trained(policy, scope, "18 months"), instant(world["as_of"]))
+        bench.judge(trained(policy, scope, "18 months"), instant(world["as_of"]))
