@@ -92,10 +92,10 @@ def whole_build(job: Job, _store: Store, folder: Path) -> Spent:
     watch, started = Watch(), time.perf_counter()
     folder.mkdir()
     with _watched(watch):
-        built = build.build(job, folder, KEY)
+        description = build.build(job, folder, KEY)
     seconds = time.perf_counter() - started
     watch.parts["stream and write"] = seconds - sum(watch.parts.values())
-    return watch.spent(built.description.eligible)
+    return watch.spent(description.eligible)
 
 
 @contextmanager

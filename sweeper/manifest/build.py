@@ -50,16 +50,7 @@ class Filtering:
         )
 
 
-@dataclass(frozen=True)
-class Built:
-    """A manifest in its temporary place."""
-
-    folder: Path
-    description: Description
-    last_tombstone: int
-
-
-def build(job: Job, folder: Path, pseudonym: Pseudonym, *, with_text: bool = False) -> Built:
+def build(job: Job, folder: Path, pseudonym: Pseudonym, *, with_text: bool = False) -> Description:
     """Write all files of a manifest into an empty directory.
 
     Raises:
@@ -70,7 +61,6 @@ def build(job: Job, folder: Path, pseudonym: Pseudonym, *, with_text: bool = Fal
     filtering = _filtering(job) if with_text else None
     with snapshot.taken(job) as taken, _disk_errors(folder):
         counts = taken.counts()
-        last_tombstone = taken.last_tombstone()
         files = _write(folder, taken.rows(with_text=with_text), pseudonym, filtering, with_text=with_text)
     eligible = counts.pop(snapshot.ELIGIBLE, 0)
     if sum(file.rows for file in files) != eligible:
@@ -82,7 +72,7 @@ def build(job: Job, folder: Path, pseudonym: Pseudonym, *, with_text: bool = Fal
     with _disk_errors(folder):
         description.write(folder)
         croissant.write(folder, description, _revoked_fields())
-    return Built(folder, description, last_tombstone)
+    return description
 
 
 def _filtering(job: Job) -> Filtering | None:
@@ -210,12 +200,18 @@ def beside(target: Path) -> Iterator[Path]:
         os.close(lock)
 
 
-def put_in_place(folder: Path, target: Path) -> None:
-    """Make a directory appear at its target, whole and on disk."""
+def settle(folder: Path, target: Path) -> None:
+    """Bring all files of a directory to the disk, so that putting it in place later takes no time."""
     with _disk_errors(target):
         folder.chmod(0o755)
         for path in (*folder.iterdir(), folder):
             _sync(path)
+
+
+def put_in_place(folder: Path, target: Path) -> None:
+    """Make a directory appear at its target, whole and on disk."""
+    settle(folder, target)
+    with _disk_errors(target):
         folder.rename(target)
         _sync(target.parent)
 

@@ -80,16 +80,16 @@ def freeze(job: Job, target: Path, pseudonym: Pseudonym, *, with_text: bool = Fa
         SweeperError: database or disk failed; nothing appears at the target.
     """
     with building.beside(target) as folder:
-        built = building.build(job, folder, pseudonym, with_text=with_text)
+        description = building.build(job, folder, pseudonym, with_text=with_text)
         with recheck.look(job) as look:
-            revoked = _write_lost(folder, "revoked-freeze", look.lost(folder, built.description))
-        last = min(look.last_tombstone, built.last_tombstone)
-        with job.database.transaction(lock_timeout_ms=manifests.FENCE_WAIT_MS) as connection:
-            revoked += _fence(job, connection, folder, built.description, last, "freeze")
-            added = manifests.add(connection, _recorded(job, target, built.description))
-            _record(connection, folder, "revoked-freeze", built.description.id, job.clock.now(), "freeze")
+            revoked = _write_lost(folder, "revoked-freeze", look.lost(folder, description))
+        building.settle(folder, target)
+        with _transition(job) as connection:
+            revoked += _fence(job, connection, folder, description, look.last_tombstone, "freeze")
+            added = manifests.add(connection, _recorded(job, target, description))
+            _record(connection, folder, "revoked-freeze", description.id, job.clock.now(), "freeze")
             building.put_in_place(folder, target.absolute())
-    return Frozen(target.absolute(), built.description, revoked, added)
+    return Frozen(target.absolute(), description, revoked, added)
 
 
 def start(job: Job, manifest_id: str) -> tuple[Description, Counter[str]]:
@@ -106,7 +106,7 @@ def start(job: Job, manifest_id: str) -> tuple[Description, Counter[str]]:
         path.unlink()  # of an attempt that did not come to its end: the manifest is still frozen
     with recheck.look(job) as look, _aside(folder) as new:
         revoked = _write_lost(new, "revoked-start", look.lost(folder, description))
-        with job.database.transaction(lock_timeout_ms=manifests.FENCE_WAIT_MS) as connection:
+        with _transition(job) as connection:
             revoked += _fence(job, connection, new, description, look.last_tombstone, "start", folder)
             _record(connection, new, "revoked-start", manifest_id, job.clock.now(), "start")
             for path in sorted(new.iterdir()):
@@ -222,6 +222,15 @@ def _write_lost(folder: Path, prefix: str, pages: Iterable[Sequence[Lost]]) -> C
     for _ in table.write(folder, prefix, table.schema(table.REVOKED), table.lost(counted())):
         pass  # each file is whole when it is named
     return reasons
+
+
+@contextmanager
+def _transition(job: Job) -> Iterator[Connection]:
+    """A transaction that waits for the batch at work, and has a minute for what it then does."""
+    with job.database.transaction(
+        lock_timeout_ms=manifests.FENCE_WAIT_MS, statement_timeout_ms=manifests.TRANSITION_MS
+    ) as connection:
+        yield connection
 
 
 def _fence(

@@ -69,16 +69,9 @@ def look(job: Job) -> Iterator[Look]:
 
 def of_purged(folder: Path, description: Description, purged: dict[str, datetime]) -> Iterator[Lost]:
     """The rows of a manifest that belong to some purged conversations."""
-    for rows in _pages(folder, description) if purged else ():
-        for message_id, conversation_id, _ in rows:
-            if conversation_id in purged:
-                yield Lost(message_id, conversation_id, PURGED, purged[conversation_id])
-
-
-def _pages(folder: Path, description: Description) -> Iterator[Iterator[tuple[str, str, datetime | None]]]:
-    """The rows of a manifest, page by page."""
-    for page in table.pages(_files(folder, description), NAMES, PAGE):
-        yield zip(*(page.column(name).to_pylist() for name in NAMES), strict=True)
+    for page in table.holding(_files(folder, description), "conversation_id", list(purged), PAGE) if purged else ():
+        for row in page.select(["message_id", "conversation_id"]).to_pylist():
+            yield Lost(**row, reason=PURGED, since=purged[row["conversation_id"]])
 
 
 def _files(folder: Path, description: Description) -> Iterator[Path]:

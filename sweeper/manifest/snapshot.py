@@ -16,7 +16,7 @@ from sweeper.job import Job
 from sweeper.settings import Settings
 from sweeper.store.database import DatabaseError, begin_values
 from sweeper.store.eligibility import Eligibility
-from sweeper.store.statement import inlined, source
+from sweeper.store.statement import inlined
 
 BATCH_BYTES = 2 << 20
 ELIGIBLE = "eligible"
@@ -32,11 +32,6 @@ class Snapshot:
     def counts(self) -> dict[str, int]:
         """How many messages exist, by the reason that bars them; `eligible` for none."""
         return {reason or ELIGIBLE: count for reason, count in self._fetched(self.eligibility.counts())}
-
-    def last_tombstone(self) -> int:
-        """The newest tombstone to be seen: what was purged later has a higher number."""
-        found: int = self._fetched(source("tombstones_last"))[0][0]
-        return found
 
     def rows(self, *, with_text: bool) -> Iterator[Any]:
         """The eligible messages in total order, as record batches."""

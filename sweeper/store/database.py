@@ -92,12 +92,17 @@ class Database:
         return retrying(work)
 
 
+IDLE_MS = 10_000
+"""A transaction whose client says nothing for so long is ended, unless it was given longer: its locks hold up others."""
+
+
 def begin_values(
     settings: Settings, lock_timeout_ms: int | None = None, statement_timeout_ms: int | None = None
 ) -> dict[str, str]:
     """The parameters of the statement `begin`; times in milliseconds, those of the settings unless given."""
     database = settings.database
     return {
+        "idle_timeout": str(statement_timeout_ms or IDLE_MS),
         "search_path": f'"{settings.store.schema_name}", pg_temp',
         "lock_timeout": str(database.lock_timeout_ms if lock_timeout_ms is None else lock_timeout_ms),
         "statement_timeout": str(statement_timeout_ms or database.statement_timeout_ms),

@@ -15,6 +15,8 @@ State = Literal["frozen", "started", "completed"]
 Found = Literal["freeze", "start", "recall"]
 FENCE_WAIT_MS = 30_000
 """How long a transition waits for the batch at work: a batch takes well under a second."""
+TRANSITION_MS = 60_000
+"""How long a transition may keep batches and holds waiting, at the very most; it takes well under a second, too."""
 
 
 @dataclass(frozen=True)

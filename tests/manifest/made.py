@@ -85,7 +85,7 @@ def built(
 ) -> Description:
     """Write a manifest's files into a new directory; nothing is recorded."""
     folder.mkdir()
-    return build.build(store.job(policy, as_of), folder, key, with_text=with_text).description
+    return build.build(store.job(policy, as_of), folder, key, with_text=with_text)
 
 
 def freeze(store: Store, policy: Policy, folder: Path, *, now: str = AS_OF, with_text: bool = False) -> Frozen:

@@ -7,4 +7,4 @@ SELECT set_config('TimeZone', 'UTC', true),
        set_config('jit', 'off', true),
        set_config('lock_timeout', :lock_timeout, true),
        set_config('statement_timeout', :statement_timeout, true),
-       set_config('idle_in_transaction_session_timeout', '10s', true)
+       set_config('idle_in_transaction_session_timeout', :idle_timeout, true)
