@@ -130,7 +130,7 @@ def test_make_demo(tmp_path: Path) -> None:
 
 def test_kept_where_the_name_says() -> None:
     """`make demo KEEP=DIR` hands over the directory as it is written, spaces and quotes included."""
-    made = f"make -n -o {shlex.quote(sys.prefix)}/.installed demo VENV={shlex.quote(sys.prefix)}"
+    made = f"make --no-print-directory -n -o {shlex.quote(sys.prefix)}/.installed demo VENV={shlex.quote(sys.prefix)}"
     planned = run(f'{made} KEEP="a b\'c"', {})
     assert shlex.split(planned.stdout)[1:] == ["demo", "--keep", "a b'c"]
 

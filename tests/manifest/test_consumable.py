@@ -89,8 +89,9 @@ def test_all_drop_what_was_revoked(
     with_text: bool,
 ) -> None:
     """Revoked at the freeze or at the start, by a withdrawal or a deletion: every reader drops exactly those messages."""
-    monkeypatch.setattr(table, "ROWS_PER_GROUP", 3)
-    monkeypatch.setattr(table, "ROWS_PER_PART", 6)
+    for name in ("ROWS_PER_GROUP", "ROWS_PER_GROUP_WITH_TEXT"):
+        monkeypatch.setattr(table, name, 3)
+    monkeypatch.setattr(table, "GROUPS_PER_PART", 2)
     world = made.world()
     store.load(world)
     folder = tmp_path / "manifest"

@@ -70,8 +70,9 @@ def test_valid_and_readable(
     with_text: bool,
 ) -> None:
     """Of one part or of several it is valid, and its record set gives the rows of all of them, in order."""
-    monkeypatch.setattr(table, "ROWS_PER_GROUP", per_group)
-    monkeypatch.setattr(table, "ROWS_PER_PART", per_group * 2)
+    for name in ("ROWS_PER_GROUP", "ROWS_PER_GROUP_WITH_TEXT"):
+        monkeypatch.setattr(table, name, per_group)
+    monkeypatch.setattr(table, "GROUPS_PER_PART", 2)
     store.load(made.world())
     made.freeze(store, made.forever(policy), tmp_path / "m", with_text=with_text)
     assert len(list((tmp_path / "m").glob("part-*"))) == parts

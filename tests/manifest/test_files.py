@@ -34,8 +34,9 @@ def said(folder: Path) -> dict[str, Any]:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Row groups of three rows and parts of two row groups."""
-    monkeypatch.setattr(table, "ROWS_PER_GROUP", 3)
-    monkeypatch.setattr(table, "ROWS_PER_PART", 6)
+    for name in ("ROWS_PER_GROUP", "ROWS_PER_GROUP_WITH_TEXT"):
+        monkeypatch.setattr(table, name, 3)
+    monkeypatch.setattr(table, "GROUPS_PER_PART", 2)
 
 
 # The same bytes
