@@ -22,6 +22,8 @@ lint: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.sweep
+	$(BIN)/python -m benchmarks.manifest
+	$(BIN)/python -m benchmarks.filter
 
 # The lock names exact versions; a range that has moved on in pyproject.toml needs `make lock`.
 $(VENV)/.installed: pyproject.toml requirements.lock
