@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from sweeper.core.anomaly import anomalies
-from sweeper.core.model import Facts
+from sweeper.core.model import Facts, Message
 from sweeper.core.policy import Policy
 from sweeper.core.recheck import Proposal, dispose
+from sweeper.core.training import exclusions
 from tests.facts import facts_of, instant, stored
 
 AS_OF = "2026-01-15T00:00:00Z"
@@ -123,6 +124,14 @@ def test_changed_since_it_was_proposed(policy: Policy, last: str, wanted: str) -
 def test_deletion_undone_since_it_was_proposed(policy: Policy) -> None:
     """A deletion that was taken back since the proposal spares the row."""
     assert outcome(facts(consent=GRANT), policy, deleted="2025-12-02") == CHANGED
+
+
+def test_nothing_is_trained_on_before_it_exists(policy: Policy) -> None:
+    """Of a conversation that begins after as-of no message is told, whatever its instant."""
+    known = facts(consent=GRANT, created_at="2026-02-01", last_activity_at="2026-02-01")
+    written = [Message("m", "user", stored("2025-12-01T00:00:00Z"))]
+    assert list(exclusions(known, written, policy, instant(AS_OF))) == []
+    assert list(exclusions(known, written, policy, instant("2026-02-02T00:00:00Z"))) != []
 
 
 UNDECIDED = "undecided_after_deadline"

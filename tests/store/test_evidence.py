@@ -1,6 +1,7 @@
 """What a sweep leaves behind: evidence that is insert-only, complete and without content; no orphan in any tree of keys."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -310,6 +311,27 @@ def test_order_for_another_store_of_the_database(store: Store, policy: Policy) -
     )
     assert swept(store, policy).as_json()["by_rule"] == {"erasure_order": 1}
     assert store.left() == {ids[0]}
+
+
+def test_row_security_never_reads_as_nothing(store: Store, policy: Policy) -> None:
+    """Where row security would hide rows from the role, the run fails: what is hidden must not read as "nothing there"."""
+    ids = fill(store, 2)
+    role = f"masked_{store.execute('SELECT current_database()')[0][0]}"
+    store.execute(
+        f"CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA store, sweeper TO {role}; "
+        f"GRANT ALL ON ALL TABLES IN SCHEMA store TO {role}; GRANT ALL ON ALL TABLES IN SCHEMA sweeper TO {role}"
+    )
+    masked = replace(store, url=store.url.replace("postgres@", f"{role}@"))
+    try:
+        store.execute("ALTER TABLE consent_events ENABLE ROW LEVEL SECURITY")
+        with pytest.raises(SweeperError, match="row-level security"):
+            swept(masked, policy)
+        store.execute("ALTER TABLE consent_events DISABLE ROW LEVEL SECURITY")
+        assert store.left() == set(ids)
+        assert swept(masked, policy).as_json()["purged"] == 2
+    finally:
+        masked.close()
+        store.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 # Trees of foreign keys

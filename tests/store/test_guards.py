@@ -226,7 +226,7 @@ def test_no_more_than_was_weighed(store: Store, policy: Policy, monkeypatch: pyt
     def lose_consent(_: int) -> None:
         store.execute("UPDATE conversations SET created_at = '2026-01-01Z', last_activity_at = '2026-01-01Z'")
 
-    job = store.job(policy, NOW, frozen(NOW), guards={"max_count": 4}, purge={"batch": 2})
+    job = store.job(policy, NOW, frozen(NOW), guards={"max_count": 4}, purge={"batch": 1})
     with pytest.raises(RefusedError, match=r"more than 4 conversations are due.*4 were purged") as refusal:
         sweep(job, watch=Watch(expect=lose_consent))
     assert refusal.value.guard == "volume"
