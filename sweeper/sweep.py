@@ -205,7 +205,8 @@ class _Sweep:
             LeaseLostError: another run has taken over, and has recorded this one as interrupted.
         """
         self.job.database.within(lambda connection: self._close(connection, outcome, result))
-        log.get().info("run closed", run=self.opened.id, outcome=outcome)
+        told = {"guard": result["guard"]} if "guard" in result else {}
+        log.get().info("run closed", run=self.opened.id, outcome=outcome, **told)
 
     def _close(self, connection: Connection, outcome: evidence.Outcome, result: dict[str, Any]) -> None:
         seen, now = self.histories, self.job.clock.now()

@@ -30,7 +30,8 @@ def _lifecycle() -> ModuleType:
         from sweeper.manifest import lifecycle
     except ImportError as error:
         raise ConfigurationError(
-            f"{error.name} is not installed, and nothing was done. Manifests need more packages: pip install 'sweeper[manifest]'"
+            f"{error.name} is not installed, and nothing was done. Manifests need more packages: "
+            "pip install '.[manifest]' in the program's checkout"
         ) from None
     return lifecycle
 
@@ -120,8 +121,8 @@ def manifest_complete(
     Example: sweeper manifest complete ce9ce1fc9d59b6b2023f0042f8d51169
     """
     lifecycle = _lifecycle()
-    with door.prepared(config) as job:
-        lifecycle.complete(job, manifest_id)
+    with door.migrated(config) as database:
+        lifecycle.complete(database, door.CLOCK, manifest_id)
     with output.afterwards():
         if as_json:
             output.print_json({"id": manifest_id, "state": "completed"})
@@ -136,8 +137,8 @@ def manifest_list(config: Config = None, as_json: AsJson = False) -> None:
     Example: sweeper manifest list --json
     """
     lifecycle = _lifecycle()
-    with door.prepared(config) as job:
-        found = [lifecycle.line(known) for known in lifecycle.listed(job)]
+    with door.migrated(config) as database:
+        found = [lifecycle.line(known) for known in lifecycle.listed(database)]
     if as_json:
         output.print_json(found)
         return
@@ -188,9 +189,10 @@ def _print_verified(verified: "Verified") -> None:
     if not verified.left:
         output.say(f"{said} All may still be trained on.")
         return
+    others = ", the others in what `sweeper manifest recall --out DIR` writes"
     output.say(
         f"{said} {verified.left.total()} may not be trained on any more; {verified.revoked} of those are named in its "
-        "revoked-*.parquet. Run `sweeper manifest recall` for the others."
+        f"revoked-*.parquet{others if verified.revoked < verified.left.total() else ''}."
     )
     _print_reasons("left", verified.left)
 
@@ -202,19 +204,28 @@ def manifest_recall(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Write the rows to drop there, one file a manifest.")
     ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Also what was recalled before.")] = False,
 ) -> None:
     """For every manifest ever frozen, what must be dropped since the last recall; exits 1 if one cannot be looked through.
+
+    Without --out it only counts: nothing is recorded as recalled, since nobody was handed the rows.
 
     Example: sweeper manifest recall --out /data/recalls
     """
     lifecycle = _lifecycle()
+    found: list[Recalled] = []
     with door.prepared(config) as job:
-        found = list(lifecycle.recall(job, out))
+        for one in lifecycle.recall(job, out, everything=everything):
+            found.append(one)
+            if not as_json:
+                _print_recalled(one, handed=out is not None)
     with output.afterwards():
         if as_json:
-            output.print_json({"manifests": [_recalled(one) for one in found]})
-        else:
-            _print_recalled(found)
+            output.print_json({"manifests": [_recalled(one) for one in found], "recorded": out is not None})
+        elif not found:
+            output.say("No manifest was ever frozen.")
+        elif out is None:
+            output.say("Nothing was recorded as recalled: give --out DIR to hand the rows over.")
     if any(one.missing for one in found):
         raise typer.Exit(1)
 
@@ -230,19 +241,17 @@ def _recalled(one: "Recalled") -> dict[str, Any]:
     }
 
 
-def _print_recalled(found: "list[Recalled]") -> None:
-    for one in found:
-        if one.missing:
-            output.say(f"Manifest {one.manifest_id} ({one.state}) was NOT looked through: {one.missing}")
-            continue
+def _print_recalled(one: "Recalled", *, handed: bool) -> None:
+    if one.missing:
         output.say(
-            f"Manifest {one.manifest_id} ({one.state}): {one.reasons.total()} rows to drop since the last recall."
+            f"Manifest {one.manifest_id} ({one.state}) was NOT looked through: {one.missing} Put it back from a copy and recall "
+            "again: nothing is lost by waiting. The others are recalled all the same."
         )
-        _print_reasons("drop", one.reasons)
-        for file in one.files:
-            output.say(f"  written to {file}")
-    if not found:
-        output.say("No manifest was ever frozen.")
+        return
+    output.say(f"Manifest {one.manifest_id} ({one.state}): {one.reasons.total()} rows to drop since the last recall.")
+    _print_reasons("drop" if handed else "to drop", one.reasons)
+    for file in one.files:
+        output.say(f"  written to {file}")
 
 
 def _print_reasons(verb: str, reasons: Counter[str]) -> None:

@@ -55,7 +55,12 @@ def run(
         if dry_run:
             print_preview(_previewed(job), as_json=as_json)
             return
-        result = _swept(job, approval, accept_history=accept_history)
+        try:
+            result = _swept(job, approval, accept_history=accept_history)
+        except RefusedError as refusal:
+            if as_json:
+                output.print_json({"outcome": "refused", "guard": refusal.guard, "text": str(refusal)})
+            raise
     with output.afterwards():
         print_result(result, as_json=as_json)
     if result.outcome != "completed":

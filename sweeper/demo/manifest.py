@@ -37,7 +37,7 @@ def show_manifest(stage: Stage, clock: Clock) -> None:
     )
     _withdraw(stage, account, clock)
     page.command("manifest", "verify", str(folder))
-    page.command("manifest", "recall")
+    page.command("manifest", "recall", "--out", str(stage.folder / "recalls"))
 
 
 def _least(stage: Stage, folder: Path) -> tuple[str, int]:

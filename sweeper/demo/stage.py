@@ -82,7 +82,8 @@ def _settings(config: Path | None) -> Settings:
 def _require_dataset() -> None:
     if importlib.util.find_spec("chitchat_dataset") is None:
         raise ConfigurationError(
-            "chitchat-dataset, the real conversations, is not installed: nothing was loaded. pip install 'sweeper[demo]'"
+            "chitchat-dataset, the real conversations, is not installed: nothing was loaded. "
+            "pip install '.[demo]' in the program's checkout"
         )
 
 

@@ -6,6 +6,7 @@ The law of this file: a directory appears whole or not at all; the same store, a
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -200,18 +201,32 @@ def beside(target: Path) -> Iterator[Path]:
         os.close(lock)
 
 
-def settle(folder: Path, target: Path) -> None:
-    """Bring all files of a directory to the disk, so that putting it in place later takes no time."""
+def settle(folder: Path, target: Path, *, private: bool) -> None:
+    """Bring all files of a directory to the disk, so that putting it in place later takes no time.
+
+    It gets the mode that the target has or would get; a `private` one is for its owner alone, and so are its files.
+    """
     with _disk_errors(target):
-        folder.chmod(0o755)
+        folder.chmod(0o700 if private else _mode(target))
         for path in (*folder.iterdir(), folder):
+            if private and path != folder:
+                path.chmod(0o600)
             _sync(path)
 
 
+def _mode(target: Path) -> int:
+    if target.exists():
+        return stat.S_IMODE(target.stat().st_mode)
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o777 & ~mask
+
+
 def put_in_place(folder: Path, target: Path) -> None:
-    """Make a directory appear at its target, whole and on disk."""
-    settle(folder, target)
+    """Make a directory that is settled appear at its target."""
     with _disk_errors(target):
+        for path in folder.glob("revoked-*"):
+            _sync(path)  # one more may have come since
         folder.rename(target)
         _sync(target.parent)
 

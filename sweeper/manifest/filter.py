@@ -134,6 +134,6 @@ def _rules() -> tuple[Rule, ...]:
         from sweeper.manifest import contact, credential, number
     except ImportError as error:
         raise ConfigurationError(
-            f"no text was filtered or written: {error.name} is not installed; pip install 'sweeper[text]'"
+            f"no text was filtered or written: {error.name} is not installed; pip install '.[text]' in the program's checkout"
         ) from error
     return (*credential.RULES, *number.rules(), *contact.rules())

@@ -7,7 +7,7 @@ the batch at work, as a legal hold does. What a training run may have seen is ne
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -16,6 +16,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from sweeper.clock import Clock
 from sweeper.core.instant import rfc3339
 from sweeper.errors import ConfigurationError, SweeperError
 from sweeper.job import Job
@@ -26,6 +27,7 @@ from sweeper.manifest.description import DamagedError, Description
 from sweeper.manifest.pseudonym import Pseudonym
 from sweeper.manifest.recheck import Look
 from sweeper.store import manifests
+from sweeper.store.database import Database
 from sweeper.store.manifests import Found, Lost, State
 
 RECORDED_AT_ONCE = 5_000
@@ -83,10 +85,10 @@ def freeze(job: Job, target: Path, pseudonym: Pseudonym, *, with_text: bool = Fa
         description = building.build(job, folder, pseudonym, with_text=with_text)
         with recheck.look(job) as look:
             revoked = _write_lost(folder, "revoked-freeze", look.lost(folder, description))
-        building.settle(folder, target)
+        building.settle(folder, target, private=with_text)
         with _transition(job) as connection:
             revoked += _fence(job, connection, folder, description, look.last_tombstone, "freeze")
-            added = manifests.add(connection, _recorded(job, target, description))
+            added = manifests.add(connection, _recorded(job, target, description), _revoked_files(folder))
             _record(connection, folder, "revoked-freeze", description.id, job.clock.now(), "freeze")
             building.put_in_place(folder, target.absolute())
     return Frozen(target.absolute(), description, revoked, added)
@@ -99,50 +101,50 @@ def start(job: Job, manifest_id: str) -> tuple[Description, Counter[str]]:
         StateError: there is no such manifest, or it is started already.
         DamagedError: its directory is gone or was changed.
     """
-    known = _known(job, manifest_id, "frozen")
+    known = _known(job.database, manifest_id, "frozen")
     folder = Path(known["directory"])
-    description = intact(folder, manifest_id)
-    for path in folder.glob("revoked-start-*.parquet"):
-        path.unlink()  # of an attempt that did not come to its end: the manifest is still frozen
+    description = intact(job.database, folder, manifest_id)
     with recheck.look(job) as look, _aside(folder) as new:
         revoked = _write_lost(new, "revoked-start", look.lost(folder, description))
         with _transition(job) as connection:
             revoked += _fence(job, connection, new, description, look.last_tombstone, "start", folder)
             _record(connection, new, "revoked-start", manifest_id, job.clock.now(), "start")
-            for path in sorted(new.iterdir()):
-                path.rename(folder / path.name)
-            _move(job, connection, manifest_id, "frozen", "started")
+            said = {"directory": known["directory"], "revoked": _revoked_files(new)}
+            _move(job.database, job.clock, connection, manifest_id, "frozen", "started", said)
+            _put_beside(new, folder)
     return description, revoked
 
 
-def complete(job: Job, manifest_id: str) -> None:
+def complete(database: Database, clock: Clock, manifest_id: str) -> None:
     """Note that a training run has ended.
 
     Raises:
         StateError: there is no such manifest, or it is not started.
     """
-    _known(job, manifest_id, "started")
-    with job.database.transaction() as connection:
-        _move(job, connection, manifest_id, "started", "completed")
+    _known(database, manifest_id, "started")
+    with database.transaction() as connection:
+        _move(database, clock, connection, manifest_id, "started", "completed")
 
 
-def listed(job: Job) -> list[dict[str, Any]]:
+def listed(database: Database) -> list[dict[str, Any]]:
     """All manifests of the store, oldest first."""
-    with job.database.transaction() as connection:
-        return manifests.get(connection, job.contract.schema)
+    with database.transaction() as connection:
+        return manifests.get(connection, database.settings.store.schema_name)
 
 
-def recall(job: Job, out: Path | None) -> Iterator[Recalled]:
-    """For every manifest ever frozen, what has left it since the last recall; written to `out` if that is given.
+def recall(job: Job, out: Path | None, *, everything: bool = False) -> Iterator[Recalled]:
+    """For every manifest ever frozen, what has left it since the last recall, or (`everything`) ever.
 
+    Written to `out`, and then recorded as recalled; without `out` nothing is recorded: nobody was handed the rows.
     A manifest whose directory is gone or damaged is named, and the others are recalled all the same.
     """
-    found = listed(job)
+    found = listed(job.database)
     with recheck.look(job) as look:
         for known in found:
             said = Recalled(known["id"], known["directory"], known["state"])
             try:
-                yield _recall_one(job, look, said, intact(Path(said.directory), said.manifest_id), out)
+                description = intact(job.database, Path(said.directory), said.manifest_id)
+                yield _recall_one(job, look, said, description, out, everything=everything)
             except DamagedError as error:
                 yield replace(said, missing=str(error))
 
@@ -160,7 +162,7 @@ def verify(job: Job, folder: Path, pseudonym: Pseudonym | None) -> Verified:
             f"{folder}: the manifest was built under another key for pseudonyms (mark {description.subject.mark}) than this "
             f"one ({pseudonym.mark}). Nothing was verified. Name the right key, or none."
         )
-    faults = tuple(_faults(folder, description))
+    faults = tuple(_faults(job.database, folder, description))
     if faults:
         return Verified(description, faults, Counter(), 0)
     revoked = {
@@ -177,14 +179,14 @@ def verify(job: Job, folder: Path, pseudonym: Pseudonym | None) -> Verified:
     return Verified(description, (), left, named)
 
 
-def intact(folder: Path, manifest_id: str) -> Description:
+def intact(database: Database, folder: Path, manifest_id: str) -> Description:
     """The description of a manifest whose files are all as they were.
 
     Raises:
         DamagedError: they are not, or it is another manifest.
     """
     description = descriptions.read(folder)
-    faults = list(_faults(folder, description))
+    faults = list(_faults(database, folder, description))
     if description.id != manifest_id:
         faults.append(f"it holds manifest {description.id}, not {manifest_id}")
     if faults:
@@ -194,20 +196,44 @@ def intact(folder: Path, manifest_id: str) -> Description:
     return description
 
 
-def _faults(folder: Path, description: Description) -> Iterator[str]:
-    """What differs between the files and what the manifest says of them."""
-    for file in description.files:
-        path = folder / file.name
-        if not path.is_file():
-            yield f"{file.name} is missing"
-        elif (path.stat().st_size, table.digest(path)) != (file.bytes, file.sha256):
-            yield f"{file.name} was changed"
-    named = {file.name for file in description.files}
+def _faults(database: Database, folder: Path, description: Description) -> Iterator[str]:
+    """What differs between the files and what the manifest, and the database, say of them."""
+    named = {file.name: file.sha256 for file in description.files}
+    yield from _changed(folder, named)
     yield from (
         f"{path.name} is not of the manifest" for path in sorted(folder.glob("part-*")) if path.name not in named
     )
     if sum(file.rows for file in description.files) != description.eligible:
         yield f"{description.eligible} rows are said to be eligible, the files hold {sum(f.rows for f in description.files)}"
+    with database.transaction() as connection:
+        records = manifests.records(connection, description.id)
+    if not records:
+        yield "this database has not frozen it"
+    here = [record for record in records if record.get("directory") == str(folder.absolute())] or records
+    yield from _changed(folder, {name: digest for record in here for name, digest in record["revoked"].items()})
+
+
+def _changed(folder: Path, named: Mapping[str, str]) -> Iterator[str]:
+    """The files that are missing or have another hash."""
+    for name, digest in named.items():
+        path = folder / name
+        if not path.is_file():
+            yield f"{name} is missing"
+        elif table.digest(path) != digest:
+            yield f"{name} was changed"
+
+
+def _revoked_files(folder: Path) -> dict[str, str]:
+    """The files that name what left a manifest, with their hashes."""
+    return {path.name: table.digest(path) for path in sorted(folder.glob("revoked-*.parquet"))}
+
+
+def _put_beside(new: Path, folder: Path) -> None:
+    """Put the files of a start beside the manifest, in place of what an attempt left that did not come to its end."""
+    for path in folder.glob("revoked-start-*.parquet"):
+        path.unlink()
+    for path in sorted(new.iterdir()):
+        path.rename(folder / path.name)
 
 
 def _write_lost(folder: Path, prefix: str, pages: Iterable[Sequence[Lost]]) -> Counter[str]:
@@ -273,9 +299,9 @@ def _recorded(job: Job, target: Path, description: Description) -> dict[str, Any
     }
 
 
-def _known(job: Job, manifest_id: str, state: State) -> dict[str, Any]:
-    with job.database.transaction() as connection:
-        found = manifests.get(connection, job.contract.schema, manifest_id)
+def _known(database: Database, manifest_id: str, state: State) -> dict[str, Any]:
+    with database.transaction() as connection:
+        found = manifests.get(connection, database.settings.store.schema_name, manifest_id)
     if not found:
         raise StateError(f"there is no manifest {manifest_id}. Nothing was changed. See `sweeper manifest list`.")
     if found[0]["state"] != state:
@@ -285,18 +311,33 @@ def _known(job: Job, manifest_id: str, state: State) -> dict[str, Any]:
     return found[0]
 
 
-def _move(job: Job, connection: Connection, manifest_id: str, before: State, after: State) -> None:
-    if not manifests.move(connection, job.contract.schema, manifest_id, before, after, job.clock.now()):
+def _move(
+    database: Database,
+    clock: Clock,
+    connection: Connection,
+    manifest_id: str,
+    before: State,
+    after: State,
+    details: Mapping[str, Any] | None = None,
+) -> None:
+    store = database.settings.store.schema_name
+    if not manifests.move(connection, store, manifest_id, before, after, clock.now(), details):
         raise StateError(
             f"manifest {manifest_id} is not {before} any more. Nothing was changed. See `sweeper manifest list`."
         )
 
 
-def _recall_one(job: Job, look: Look, said: Recalled, description: Description, out: Path | None) -> Recalled:
+def _recall_one(
+    job: Job, look: Look, said: Recalled, description: Description, out: Path | None, *, everything: bool
+) -> Recalled:
     with tempfile.TemporaryDirectory(prefix="sweeper-recall-") as spool:
         prefix = f"recall-{said.manifest_id}-{look.now:%Y%m%dT%H%M%S%f}"
-        reasons = _write_lost(Path(spool), prefix, look.lost(Path(said.directory), description, only_new=True))
-        files = _hand_over(Path(spool), out) if out is not None and reasons else ()
+        reasons = _write_lost(
+            Path(spool), prefix, look.lost(Path(said.directory), description, only_new=not everything)
+        )
+        if out is None:
+            return replace(said, reasons=reasons)
+        files = _hand_over(Path(spool), out) if reasons else ()
         with job.database.transaction() as connection:
             _record(connection, Path(spool), prefix, said.manifest_id, look.now, "recall")
             manifests.recalled(connection, said.manifest_id, look.now)
@@ -315,7 +356,8 @@ def _hand_over(spool: Path, out: Path) -> tuple[str, ...]:
             found.append(str(out / path.name))
     except OSError as error:
         raise SweeperError(
-            f"{out}: could not be written ({error.strerror}). Nothing was recorded as recalled. Make room, and recall again."
+            f"{out}: could not be written ({error.strerror}). Nothing of this manifest was recorded as recalled. "
+            "Make room, and recall again."
         ) from None
     return tuple(found)
 

@@ -78,7 +78,7 @@ def _driver() -> Any:
         from adbc_driver_postgresql import dbapi  # slow to import, and an extra
     except ImportError:
         raise ConfigurationError(
-            "the packages for manifests are not installed: nothing was built. pip install 'sweeper[manifest]'"
+            "the packages for manifests are not installed: nothing was built. pip install '.[manifest]' in the program's checkout"
         ) from None
     return dbapi
 

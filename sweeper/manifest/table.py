@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sweeper.manifest.description import DamagedError
 from sweeper.store.manifests import Lost
 
 ROWS_PER_GROUP = 32_768
@@ -125,9 +126,14 @@ def digest(path: Path) -> str:
 def pages(paths: Iterable[Path], names: list[str], rows: int) -> Iterator[Any]:
     """The named columns of some files, as tables of at most so many rows."""
     for path in paths:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=rows, columns=names):
-                yield pa.Table.from_batches([batch])
+        try:
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(batch_size=rows, columns=names):
+                    yield pa.Table.from_batches([batch])
+        except (pa.ArrowException, OSError) as error:
+            raise DamagedError(
+                f"{path}: cannot be read ({str(error).splitlines()[0]}). Nothing more was done. Restore it from a copy."
+            ) from None
 
 
 def holding(paths: Iterable[Path], name: str, values: list[str], rows: int) -> Iterator[Any]:

@@ -34,12 +34,22 @@ def fence(connection: Connection) -> None:
     connection.execute(statement("fence_alone"))
 
 
-def add(connection: Connection, values: Mapping[str, Any]) -> bool:
-    """Record a manifest as frozen; False where it is recorded already, built before with the same content."""
+def add(connection: Connection, values: Mapping[str, Any], revoked: Mapping[str, str]) -> bool:
+    """Record a manifest as frozen, with the files that name what left it and their hashes.
+
+    Returns:
+        False where it is recorded already: built before with the same content.
+    """
     added = connection.execute(statement("manifest_add"), values).scalar_one_or_none() is not None
     kind = "manifest_frozen" if added else "manifest_copied"
-    evidence.record(connection, kind, None, {"manifest": values["id"], "directory": values["directory"]})
+    details = {"manifest": values["id"], "directory": values["directory"], "revoked": dict(revoked)}
+    evidence.record(connection, kind, None, details)
     return added
+
+
+def records(connection: Connection, manifest_id: str) -> list[dict[str, Any]]:
+    """What was recorded of a manifest when it was frozen, copied and started: directory, files of what left, their hashes."""
+    return [row.details for row in connection.execute(statement("manifest_records"), {"id": manifest_id})]
 
 
 def get(connection: Connection, store: str, manifest_id: str | None = None) -> list[dict[str, Any]]:
@@ -48,12 +58,20 @@ def get(connection: Connection, store: str, manifest_id: str | None = None) -> l
     return [dict(row._mapping) for row in rows]
 
 
-def move(connection: Connection, store: str, manifest_id: str, before: State, after: State, now: datetime) -> bool:
-    """Move a manifest on; False where it is not in the state before."""
+def move(
+    connection: Connection,
+    store: str,
+    manifest_id: str,
+    before: State,
+    after: State,
+    now: datetime,
+    details: Mapping[str, Any] | None = None,
+) -> bool:
+    """Move a manifest on, with what is to be recorded of it; False where it is not in the state before."""
     asked = {"id": manifest_id, "store": store, "from": before, "state": after, "now": now}
     moved = connection.execute(statement("manifest_move"), asked).scalar_one_or_none() is not None
     if moved:
-        evidence.record(connection, f"manifest_{after}", None, {"manifest": manifest_id})
+        evidence.record(connection, f"manifest_{after}", None, {"manifest": manifest_id, **(details or {})})
     return moved
 
 

@@ -242,3 +242,19 @@ def test_no_content_anywhere(store: Store) -> None:
     )
     assert "secret words" not in printed + str(recorded)
     assert "hunter2" not in printed + str(recorded)
+
+
+def test_refusal_for_machines(sweeper: Command, store: Store) -> None:
+    """A refused run answers machines as well: which guard, and why."""
+    chat = {
+        "id": "c1",
+        "account": "a1",
+        "created_at": "2025-11-01T00:00:00Z",
+        "last_activity_at": "2025-11-01T00:00:00Z",
+    }
+    account = {"id": "a1", "plans": [{"effective_at": "-infinity", "plan": "free"}], "consent": []}
+    store.load({"accounts": [account], "conversations": [{**chat, "messages": []}], "holds": [], "orders": []})
+    done = sweeper("run", "--json")
+    said = json.loads(done.out)
+    assert (done.code, said["outcome"], said["guard"]) == (3, "refused", "history")
+    assert said["text"] in done.err

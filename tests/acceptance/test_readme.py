@@ -294,7 +294,7 @@ IDS = (
 
 def test_what_is_said_of_manifests(store: Store, tmp_path: Path) -> None:
     """The extras exist, the line for the policy is one that it takes, and text leaves as it is said to."""
-    (extras,) = re.findall(r"sweeper\[([\w,]+)\]", MANIFESTS)
+    (extras,) = re.findall(r"pip install '\.\[([\w,]+)\]'", MANIFESTS)
     known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert set(extras.split(",")) <= set(known)
     (line,) = re.findall(r"`(resumed = .*?)`", MANIFESTS)

@@ -80,6 +80,11 @@ def rows(folder: Path, pattern: str) -> list[dict[str, Any]]:
     return [row for path in sorted(folder.glob(pattern)) for row in pq.read_table(path).to_pylist()]
 
 
+def complete(at: Job, id_: str) -> None:
+    """The training run has ended."""
+    lifecycle.complete(at.database, at.clock, id_)
+
+
 def withdraw(store: Store, account: str, recorded_at: str) -> None:
     """The account withdraws its consent."""
     store.execute(
@@ -106,22 +111,22 @@ def test_life(store: Store, policy: Policy, made: Frozen) -> None:
     """A manifest is frozen, started and completed, each once and in this order, each with its event and instant."""
     id_, at = made.description.id, job(store, policy, LATER)
     with pytest.raises(StateError, match="is frozen, not started"):
-        lifecycle.complete(at, id_)
+        complete(at, id_)
     lifecycle.start(at, id_)
     with pytest.raises(StateError, match="is started, not frozen"):
         lifecycle.start(at, id_)
-    lifecycle.complete(at, id_)
-    for step in (lifecycle.start, lifecycle.complete):
+    complete(at, id_)
+    for step in (lifecycle.start, complete):
         with pytest.raises(StateError, match="is completed"):
             step(at, id_)
-    (known,) = lifecycle.listed(at)
+    (known,) = lifecycle.listed(at.database)
     assert (known["state"], known["frozen_at"], known["started_at"]) == ("completed", instant(NOW), instant(LATER))
     assert events(store) == ["manifest_frozen", "manifest_started", "manifest_completed"]
 
 
 def test_unknown_manifest(store: Store, policy: Policy) -> None:
     """An id that no manifest has is said to have none, and nothing changes."""
-    for step in (lifecycle.start, lifecycle.complete):
+    for step in (lifecycle.start, complete):
         with pytest.raises(StateError, match="there is no manifest nowhere"):
             step(job(store, policy), "nowhere")
     assert events(store) == []
@@ -225,7 +230,7 @@ def test_start_refuses_changed_files(store: Store, policy: Policy, made: Frozen)
     part.unlink()
     with pytest.raises(DamagedError, match=r"part-00000\.parquet is missing"):
         lifecycle.start(job(store, policy), made.description.id)
-    assert lifecycle.listed(job(store, policy))[0]["state"] == "frozen"
+    assert lifecycle.listed(job(store, policy).database)[0]["state"] == "frozen"
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"id": "x"}', "\x00"])
@@ -280,23 +285,90 @@ def test_recall_tells_each_row_once(store: Store, policy: Policy, made: Frozen, 
     (second,) = lifecycle.recall(at, out)
     assert (second.reasons, second.files) == ({}, ())
     lifecycle.start(at, id_)
-    lifecycle.complete(at, id_)
+    complete(at, id_)
     store.execute("UPDATE conversations SET deleted_at = %s WHERE id = %s", LATER, store.id("c1"))
-    (third,) = lifecycle.recall(job(store, policy, "2026-06-03T00:00:00Z"), None)
+    (third,) = lifecycle.recall(job(store, policy, "2026-06-03T00:00:00Z"), out)
     assert third.reasons == {"deleted": 2}
     assert store.execute("SELECT count(*) FROM sweeper.revocations") == [(8,)]
 
 
-def test_recall_names_what_was_purged_and_what_expired(store: Store, policy: Policy, made: Frozen) -> None:
+def test_recall_names_what_was_purged_and_what_expired(
+    store: Store, policy: Policy, made: Frozen, tmp_path: Path
+) -> None:
     """Rows of purged conversations are recalled by their tombstones; rows past their own date as expired."""
     store.execute("UPDATE conversations SET deleted_at = '2026-06-01T12:00:00Z' WHERE id = %s", store.id("c0"))
     at = "2026-07-02T00:00:00Z"
     assert sweep(job(store, policy, at)).as_json()["purged"] == 1
-    (found,) = lifecycle.recall(job(store, policy, at), None)
+    (found,) = lifecycle.recall(job(store, policy, at), tmp_path / "out")
     assert found.reasons == {"purged": 2}
     assert store.execute("SELECT DISTINCT since FROM sweeper.revocations") == [(instant(at),)]
-    (found,) = lifecycle.recall(job(store, policy, "2031-05-02T00:00:00Z"), None)
+    (found,) = lifecycle.recall(job(store, policy, "2031-05-02T00:00:00Z"), tmp_path / "out")
     assert found.reasons == {"expired": 10}
+
+
+def test_recall_that_hands_nothing_over_records_nothing(
+    store: Store, policy: Policy, made: Frozen, tmp_path: Path
+) -> None:
+    """A recall without a place for the rows only counts them; once handed over, they come again only where all are asked for."""
+    withdraw(store, "a1", NOW)
+    at, out = job(store, policy, LATER), tmp_path / "out"
+    for _ in range(2):
+        (counted,) = lifecycle.recall(at, None)
+        assert (counted.reasons, counted.files) == ({"no_consent": 6}, ())
+    assert store.execute("SELECT count(*) FROM sweeper.revocations") == [(0,)]
+    assert [one.reasons.total() for one in lifecycle.recall(at, out)] == [6]
+    assert [one.reasons.total() for one in lifecycle.recall(at, out)] == [0]
+    assert [one.reasons.total() for one in lifecycle.recall(at, out, everything=True)] == [6]
+
+
+def test_lost_revocations_are_noticed(store: Store, policy: Policy, made: Frozen) -> None:
+    """A file that names what left a manifest, once lost or changed, is a fault: an anti-join without it lets rows in."""
+    withdraw(store, "a1", NOW)
+    at = job(store, policy, LATER)
+    lifecycle.start(at, made.description.id)
+    path = made.folder / "revoked-start-00000.parquet"
+    whole = path.read_bytes()
+    path.write_bytes(b"junk")
+    assert lifecycle.verify(at, made.folder, None).faults == ("revoked-start-00000.parquet was changed",)
+    path.unlink()
+    assert lifecycle.verify(at, made.folder, None).faults == ("revoked-start-00000.parquet is missing",)
+    (found,) = lifecycle.recall(at, None)
+    assert "revoked-start-00000.parquet is missing" in str(found.missing)
+    path.write_bytes(whole)
+    assert lifecycle.verify(at, made.folder, None).faults == ()
+
+
+def test_two_starts_at_once(store: Store, policy: Policy, made: Frozen, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two starts at once one succeeds; the other changes nothing of what the first wrote."""
+    at, id_ = job(store, policy, LATER), made.description.id
+    other = store.job(policy, LATER, frozen(LATER), lease={"seconds": 21.0})  # with connections of its own
+    original, left, before = manifests.fence, [True], {}
+
+    def fence(connection: Any) -> None:
+        if left:
+            left.pop()
+            lifecycle.start(other, id_)
+            before.update({path.name: path.read_bytes() for path in made.folder.iterdir() if path.is_file()})
+        original(connection)
+
+    monkeypatch.setattr(manifests, "fence", fence)
+    withdraw(store, "a1", NOW)
+    with pytest.raises(StateError, match="is not frozen any more"):
+        lifecycle.start(at, id_)
+    assert {path.name: path.read_bytes() for path in made.folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o750, 0o755])
+def test_directory_keeps_its_mode(store: Store, policy: Policy, tmp_path: Path, mode: int) -> None:
+    """A manifest built into an empty directory leaves it as closed as it was; one with text is its owner's alone."""
+    world(store)
+    for name, private in (("plain", False), ("text", True)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name).chmod(mode)
+        folder = lifecycle.freeze(job(store, policy), tmp_path / name, KEY, with_text=private).folder
+        assert folder.stat().st_mode & 0o777 == (0o700 if private else mode)
+        if private:
+            assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
 
 
 def test_recall_goes_on_where_a_directory_is_gone(store: Store, policy: Policy, made: Frozen, tmp_path: Path) -> None:
@@ -315,7 +387,7 @@ def test_recall_that_cannot_be_written_records_nothing(
     """Where the rows cannot be handed over they stay to be recalled."""
     withdraw(store, "a1", NOW)
     (tmp_path / "file").write_text("")
-    with pytest.raises(SweeperError, match="Nothing was recorded as recalled"):
+    with pytest.raises(SweeperError, match="Nothing of this manifest was recorded as recalled"):
         list(lifecycle.recall(job(store, policy, LATER), tmp_path / "file"))
     (found,) = lifecycle.recall(job(store, policy, LATER), tmp_path / "out")
     assert found.reasons == {"no_consent": 6}

@@ -30,6 +30,8 @@ CREATE TABLE sweeper.revocations (
 );
 COMMENT ON TABLE sweeper.revocations IS 'Insert-only. Rows of a manifest that may not be trained on any more, and since when; no content.';
 
+CREATE INDEX ON sweeper.events ((details ->> 'manifest'));
+
 CREATE TRIGGER insert_only BEFORE UPDATE OR DELETE OR TRUNCATE ON sweeper.revocations
     FOR EACH STATEMENT EXECUTE FUNCTION sweeper.refuse_change();
 CREATE FUNCTION sweeper.refuse_drop() RETURNS trigger LANGUAGE plpgsql AS $$
