@@ -24,6 +24,7 @@ from sweeper.job import Job
 from sweeper.manifest import croissant, snapshot
 from sweeper.manifest.description import Description, Field, File, FilterSaid, PolicySaid, Subject, described
 from sweeper.manifest.pseudonym import Pseudonym
+from sweeper.store import census
 
 if TYPE_CHECKING:
     from sweeper.manifest.filter import Filter
@@ -60,7 +61,7 @@ def build(job: Job, folder: Path, pseudonym: Pseudonym, *, with_text: bool = Fal
         SweeperError: the disk failed.
     """
     filtering = _filtering(job) if with_text else None
-    with snapshot.taken(job) as taken, _disk_errors(folder):
+    with snapshot.taken(job, with_text=with_text) as taken, disk_errors(folder):
         counts = taken.counts()
         files = _write(folder, taken.rows(with_text=with_text), pseudonym, filtering, with_text=with_text)
     eligible = counts.pop(snapshot.ELIGIBLE, 0)
@@ -70,7 +71,7 @@ def build(job: Job, folder: Path, pseudonym: Pseudonym, *, with_text: bool = Fal
             "No manifest was made. This is a fault of the program: report it."
         )
     description = _described(job, eligible, counts, files, pseudonym, filtering, with_text=with_text)
-    with _disk_errors(folder):
+    with disk_errors(folder):
         description.write(folder)
         croissant.write(folder, description, _revoked_fields())
     return description
@@ -147,6 +148,7 @@ def _described(
 
     training = job.policy.training
     return described(
+        store=job.database.within(lambda connection: census.identity(connection, job.contract.schema)),
         as_of=rfc3339(job.as_of),
         policy=PolicySaid(
             name=job.policy.name, digest=job.policy.digest, resumed=training.resumed if training else "from_opt_in"
@@ -182,7 +184,8 @@ def beside(target: Path) -> Iterator[Path]:
     target = target.absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigurationError(
-            f"{target} exists and is not an empty directory: no manifest was built. Name a new directory."
+            f"{target} exists and is not an empty directory: no manifest was built. Name a new directory; or, where it holds a "
+            "manifest that `sweeper manifest list` does not know, a build was cut off: remove the directory first."
         )
     prefix = f".{target.name}.building-"
     try:
@@ -206,12 +209,12 @@ def settle(folder: Path, target: Path, *, private: bool) -> None:
 
     It gets the mode that the target has or would get; a `private` one is for its owner alone, and so are its files.
     """
-    with _disk_errors(target):
+    with disk_errors(target):
         folder.chmod(0o700 if private else _mode(target))
         for path in (*folder.iterdir(), folder):
             if private and path != folder:
                 path.chmod(0o600)
-            _sync(path)
+            sync(path)
 
 
 def _mode(target: Path) -> int:
@@ -224,14 +227,15 @@ def _mode(target: Path) -> int:
 
 def put_in_place(folder: Path, target: Path) -> None:
     """Make a directory that is settled appear at its target."""
-    with _disk_errors(target):
+    with disk_errors(target):
         for path in folder.glob("revoked-*"):
-            _sync(path)  # one more may have come since
+            sync(path)  # one more may have come since
         folder.rename(target)
-        _sync(target.parent)
+        sync(target.parent)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Bring a file or a directory to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -252,11 +256,16 @@ def _sweep_stale(parent: Path, prefix: str) -> None:
 
 
 @contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Iterator[None]:
+    """Whatever the disk refuses, in words.
+
+    Raises:
+        SweeperError: it refused something.
+    """
     try:
         yield
     except OSError as error:
         raise SweeperError(
-            f"{path}: could not be written ({error.strerror or error}). No manifest was made, nothing is left of it. "
-            "Make room, or name another directory, and build again."
+            f"{path}: could not be written ({error.strerror or error}). Nothing was recorded. "
+            "Make room, or name another directory, and try again."
         ) from None

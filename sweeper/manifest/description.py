@@ -76,6 +76,7 @@ class Description(Record):
 
     format: int
     id: str
+    store: str
     as_of: str
     policy: PolicySaid
     eligible: int

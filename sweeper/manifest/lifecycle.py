@@ -26,7 +26,7 @@ from sweeper.manifest import recheck, table
 from sweeper.manifest.description import DamagedError, Description
 from sweeper.manifest.pseudonym import Pseudonym
 from sweeper.manifest.recheck import Look
-from sweeper.store import manifests
+from sweeper.store import census, manifests
 from sweeper.store.database import Database
 from sweeper.store.manifests import Found, Lost, State
 
@@ -83,13 +83,15 @@ def freeze(job: Job, target: Path, pseudonym: Pseudonym, *, with_text: bool = Fa
     """
     with building.beside(target) as folder:
         description = building.build(job, folder, pseudonym, with_text=with_text)
-        with recheck.look(job) as look:
+        with recheck.look(job, fenced=True) as look:
             revoked = _write_lost(folder, "revoked-freeze", look.lost(folder, description))
         building.settle(folder, target, private=with_text)
         with _transition(job) as connection:
-            revoked += _fence(job, connection, folder, description, look.last_tombstone, "freeze")
-            added = manifests.add(connection, _recorded(job, target, description), _revoked_files(folder))
-            _record(connection, folder, "revoked-freeze", description.id, job.clock.now(), "freeze")
+            added = manifests.add(connection, _recorded(job, target, description))
+            _record(connection, folder, "revoked-freeze", description.id, look.now, "freeze")
+            revoked += _fence(job, connection, folder, description, look, "freeze")
+            kind = "frozen" if added else "copied"
+            manifests.tell(connection, kind, description.id, str(target.absolute()), _revoked_files(folder))
             building.put_in_place(folder, target.absolute())
     return Frozen(target.absolute(), description, revoked, added)
 
@@ -104,13 +106,13 @@ def start(job: Job, manifest_id: str) -> tuple[Description, Counter[str]]:
     known = _known(job.database, manifest_id, "frozen")
     folder = Path(known["directory"])
     description = intact(job.database, folder, manifest_id)
-    with recheck.look(job) as look, _aside(folder) as new:
+    with recheck.look(job, fenced=True) as look, _aside(folder) as new:
         revoked = _write_lost(new, "revoked-start", look.lost(folder, description))
         with _transition(job) as connection:
-            revoked += _fence(job, connection, new, description, look.last_tombstone, "start", folder)
-            _record(connection, new, "revoked-start", manifest_id, job.clock.now(), "start")
-            said = {"directory": known["directory"], "revoked": _revoked_files(new)}
-            _move(job.database, job.clock, connection, manifest_id, "frozen", "started", said)
+            _move(job.database, job.clock, connection, manifest_id, "frozen", "started")
+            _record(connection, new, "revoked-start", manifest_id, look.now, "start")
+            revoked += _fence(job, connection, new, description, look, "start", folder)
+            manifests.tell(connection, "started", manifest_id, known["directory"], _revoked_files(new))
             _put_beside(new, folder)
     return description, revoked
 
@@ -121,9 +123,10 @@ def complete(database: Database, clock: Clock, manifest_id: str) -> None:
     Raises:
         StateError: there is no such manifest, or it is not started.
     """
-    _known(database, manifest_id, "started")
+    known = _known(database, manifest_id, "started")
     with database.transaction() as connection:
         _move(database, clock, connection, manifest_id, "started", "completed")
+        manifests.tell(connection, "completed", manifest_id, known["directory"], {})
 
 
 def listed(database: Database) -> list[dict[str, Any]]:
@@ -165,18 +168,13 @@ def verify(job: Job, folder: Path, pseudonym: Pseudonym | None) -> Verified:
     faults = tuple(_faults(job.database, folder, description))
     if faults:
         return Verified(description, faults, Counter(), 0)
-    revoked = {
-        row.message_id
-        for page in table.read_lost(sorted(folder.glob("revoked-*.parquet")), recheck.PAGE)
-        for row in page
-    }
     left: Counter[str] = Counter()
-    named = 0
     with recheck.look(job) as look:
         for page in look.lost(folder, description):
             left.update(row.reason for row in page)
-            named += sum(row.message_id in revoked for row in page)
-    return Verified(description, (), left, named)
+    with job.database.transaction() as connection:
+        named = manifests.revoked(connection, description.id)
+    return Verified(description, (), left, min(named, left.total()))
 
 
 def intact(database: Database, folder: Path, manifest_id: str) -> Description:
@@ -207,20 +205,33 @@ def _faults(database: Database, folder: Path, description: Description) -> Itera
         yield f"{description.eligible} rows are said to be eligible, the files hold {sum(f.rows for f in description.files)}"
     with database.transaction() as connection:
         records = manifests.records(connection, description.id)
-    if not records:
-        yield "this database has not frozen it"
-    here = [record for record in records if record.get("directory") == str(folder.absolute())] or records
+        store = census.identity(connection, database.settings.store.schema_name)
+    if description.store != store:
+        yield f"it is of store {description.store}, this is {store}"
+    elif not records:
+        yield "it was never recorded as frozen here"
+    here = [record for record in records if record["directory"] == str(folder.absolute())]
     yield from _changed(folder, {name: digest for record in here for name, digest in record["revoked"].items()})
+    hashes = {digest for record in records for digest in record["revoked"].values()}
+    for path in (
+        () if here else sorted(folder.glob("revoked-*.parquet"))
+    ):  # a copy, made at some time: each file is known
+        if table.digest(path) not in hashes:
+            yield f"{path.name} was changed"
 
 
 def _changed(folder: Path, named: Mapping[str, str]) -> Iterator[str]:
     """The files that are missing or have another hash."""
     for name, digest in named.items():
-        path = folder / name
-        if not path.is_file():
+        try:
+            found = table.digest(folder / name)
+        except FileNotFoundError:
             yield f"{name} is missing"
-        elif table.digest(path) != digest:
-            yield f"{name} was changed"
+        except OSError as error:
+            yield f"{name} cannot be read ({error.strerror})"
+        else:
+            if found != digest:
+                yield f"{name} was changed"
 
 
 def _revoked_files(folder: Path) -> dict[str, str]:
@@ -230,10 +241,12 @@ def _revoked_files(folder: Path) -> dict[str, str]:
 
 def _put_beside(new: Path, folder: Path) -> None:
     """Put the files of a start beside the manifest, in place of what an attempt left that did not come to its end."""
-    for path in folder.glob("revoked-start-*.parquet"):
-        path.unlink()
-    for path in sorted(new.iterdir()):
-        path.rename(folder / path.name)
+    with building.disk_errors(folder):
+        for path in folder.glob("revoked-start-*.parquet"):
+            path.unlink()
+        for path in sorted(new.iterdir()):
+            path.rename(folder / path.name)
+        building.sync(folder)
 
 
 def _write_lost(folder: Path, prefix: str, pages: Iterable[Sequence[Lost]]) -> Counter[str]:
@@ -245,8 +258,9 @@ def _write_lost(folder: Path, prefix: str, pages: Iterable[Sequence[Lost]]) -> C
             reasons.update(row.reason for row in page)
             yield page
 
-    for _ in table.write(folder, prefix, table.schema(table.REVOKED), table.lost(counted())):
-        pass  # each file is whole when it is named
+    with building.disk_errors(folder):
+        for part in table.write(folder, prefix, table.schema(table.REVOKED), table.lost(counted())):
+            building.sync(folder / part.name)
     return reasons
 
 
@@ -264,20 +278,18 @@ def _fence(
     connection: Connection,
     folder: Path,
     description: Description,
-    last_tombstone: int,
+    look: Look,
     what: Found,
     rows: Path | None = None,
 ) -> Counter[str]:
-    """Keep purges out, and write what was purged since the look; returns how many rows of it there are."""
+    """Keep purges out, write and record what was purged since the look; returns how many rows of it there are."""
     manifests.fence(connection)
-    purged = manifests.purged_since(connection, job.contract.schema, last_tombstone)
-    known = {
-        row.message_id
-        for page in table.read_lost(sorted(folder.glob(f"revoked-{what}-*.parquet")), recheck.PAGE)
-        for row in page
-    }
-    lost = [row for row in recheck.of_purged(rows or folder, description, purged) if row.message_id not in known]
-    return _write_lost(folder, f"revoked-{what}-purged", [lost]) if lost else Counter()
+    purged = manifests.purged_since(connection, job.contract.schema, look.last_tombstone)
+    lost = list(recheck.of_purged(rows or folder, description, purged))
+    if not lost:
+        return Counter()
+    manifests.revoke(connection, description.id, lost, look.now, what)
+    return _write_lost(folder, f"revoked-{what}-purged", [lost])
 
 
 def _record(
@@ -312,16 +324,10 @@ def _known(database: Database, manifest_id: str, state: State) -> dict[str, Any]
 
 
 def _move(
-    database: Database,
-    clock: Clock,
-    connection: Connection,
-    manifest_id: str,
-    before: State,
-    after: State,
-    details: Mapping[str, Any] | None = None,
+    database: Database, clock: Clock, connection: Connection, manifest_id: str, before: State, after: State
 ) -> None:
     store = database.settings.store.schema_name
-    if not manifests.move(connection, store, manifest_id, before, after, clock.now(), details):
+    if not manifests.move(connection, store, manifest_id, before, after, clock.now()):
         raise StateError(
             f"manifest {manifest_id} is not {before} any more. Nothing was changed. See `sweeper manifest list`."
         )

@@ -4,7 +4,7 @@ The law of this file: whatever excludes counts whatever its instant, and a row t
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -56,12 +56,18 @@ class Look:
 
 
 @contextmanager
-def look(job: Job) -> Iterator[Look]:
-    """A look at the store as it is now, under the policy of the job."""
+def look(job: Job, *, fenced: bool = False) -> Iterator[Look]:
+    """A look at the store as it is now, under the policy of the job.
+
+    A `fenced` one begins while no batch is at work: a tombstone that it does not see has a higher number than all it sees.
+    """
     now = job.clock.now()
     eligibility = Eligibility(job.contract, job.policy, now, ahead=True)
-    with job.database.snapshot(statement_timeout_ms=job.settings.manifest.statement_timeout_ms) as connection:
-        last = manifests.last_tombstone(connection)
+    with ExitStack() as stack:
+        with manifests.fenced(job.database) if fenced else nullcontext():
+            snapshot = job.database.snapshot(statement_timeout_ms=job.settings.manifest.statement_timeout_ms)
+            connection = stack.enter_context(snapshot)
+            last = manifests.last_tombstone(connection)
         for sql in eligibility.prepare():
             connection.exec_driver_sql(sql)
         yield Look(connection, now, eligibility, last)

@@ -14,6 +14,7 @@ from sqlalchemy.engine import make_url
 from sweeper.errors import ConfigurationError
 from sweeper.job import Job
 from sweeper.settings import Settings
+from sweeper.store.contract import ALIKE
 from sweeper.store.database import DatabaseError, begin_values
 from sweeper.store.eligibility import Eligibility
 from sweeper.store.statement import inlined
@@ -38,7 +39,10 @@ class Snapshot:
         with self.connection.cursor() as cursor:
             cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(BATCH_BYTES)})
             cursor.execute(self.eligibility.rows(with_text=with_text))
-            yield from cursor.fetch_record_batch()
+            try:
+                yield from cursor.fetch_record_batch()
+            except OSError as error:  # that is how Arrow tells that the database failed while rows were coming
+                raise _failed(error) from None
 
     def _fetched(self, sql: str) -> list[tuple[Any, ...]]:
         with self.connection.cursor() as cursor:
@@ -48,7 +52,7 @@ class Snapshot:
 
 
 @contextmanager
-def taken(job: Job) -> Iterator[Snapshot]:
+def taken(job: Job, *, with_text: bool = False) -> Iterator[Snapshot]:
     """A snapshot of the job's store at its as-of.
 
     Raises:
@@ -57,6 +61,8 @@ def taken(job: Job) -> Iterator[Snapshot]:
     """
     driver = _driver()
     settings = job.settings
+    if with_text:
+        _refuse_encoded(job.contract.type("messages", "body"))
     eligibility = Eligibility(job.contract, job.policy, job.as_of)
     begin = inlined("begin", begin_values(settings, statement_timeout_ms=settings.manifest.statement_timeout_ms))
     try:
@@ -67,10 +73,24 @@ def taken(job: Job) -> Iterator[Snapshot]:
             yield Snapshot(connection, eligibility)
             connection.rollback()  # nothing was written but tables of its own: a pooler may keep the server connection
     except driver.Error as error:
-        said = str(error).splitlines()[0]
-        raise DatabaseError(
-            f"database: {said}. No manifest was made. Check `sweeper check`, and build again."
-        ) from None
+        raise _failed(error) from None
+
+
+def _refuse_encoded(type_: str) -> None:
+    """Text that is stored as something else cannot be filtered: what is sensitive in it would not be seen."""
+    if type_ not in ALIKE["text"]:
+        raise ConfigurationError(
+            f"messages.body is {type_}, and only text can be filtered. No manifest was built. "
+            "Give the relation a body of type text, or build without --with-text."
+        )
+
+
+def _failed(error: Exception) -> DatabaseError:
+    """What the server said, in one line, without the statement and without DETAIL, which may hold values."""
+    said = str(error).partition("ERROR:")[2] or str(error)
+    return DatabaseError(
+        f"database: {said.strip().splitlines()[0]}. No manifest was made. See `sweeper check`, and build again."
+    )
 
 
 def _driver() -> Any:

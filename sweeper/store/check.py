@@ -130,6 +130,13 @@ def _server(subject: Subject) -> Iterator[Finding]:
             f"session_replication_role is {found.replication_role}: foreign keys do not fire, children would be orphaned",
             f"ALTER ROLE {found.role} RESET session_replication_role",
         )
+    if not found.temporary:
+        yield Finding(
+            Level.WARNING,
+            "manifest",
+            f"role {found.role} may not make temporary tables: no training manifest can be built, checked or recalled",
+            f"GRANT TEMPORARY ON DATABASE {found.database} TO {found.role}",
+        )
     limit = subject.settings.database.lock_timeout_ms
     if limit >= found.deadlock_timeout_ms:
         yield Finding(
@@ -193,6 +200,9 @@ OWN_TRIGGERS = (
     ("erasure_orders", "record_truncation"),
     ("tombstones", "insert_only"),
     ("events", "insert_only"),
+    ("manifests", "keep"),
+    ("manifests", "only_forward"),
+    ("revocations", "insert_only"),
 )
 OWN_NEEDS = {
     "identity": ("SELECT",),
@@ -204,6 +214,8 @@ OWN_NEEDS = {
     "events": ("SELECT", "INSERT"),
     "legal_holds": ("SELECT",),
     "erasure_orders": ("SELECT",),
+    "manifests": ("SELECT", "INSERT", "UPDATE"),
+    "revocations": ("SELECT", "INSERT"),
 }
 
 

@@ -74,8 +74,8 @@ class Contract:
     conversations: Physical
     feedback: Physical | None
     """None: the relation is a view and [purge.feedback] names no table, so that no feedback can be purged."""
-    views: frozenset[str] = frozenset()
-    """Of accounts and conversations, those that are views: no key keeps them from showing a row more than once."""
+    unkeyed: frozenset[str] = frozenset()
+    """Of accounts and conversations, those that no unique index keeps from showing a row more than once."""
     unproven: frozenset[str] = frozenset()
     """Relations of which the purged tables do not prove that nothing is left: they are looked at after each delete."""
 
@@ -114,7 +114,7 @@ def read(connection: Connection, settings: Settings, policy: Policy | None = Non
         types,
         Physical(root.table, root.key, root.type, root.oid, tree.children()),
         feedback,
-        frozenset(relation for relation in ("accounts", "conversations") if kinds[relation] not in TABLES),
+        frozenset(("accounts", "conversations")) - _keyed(connection, schema),
         frozenset(relation for relation in (*CONTENT, "conversations") if not tree.covers(relation)),
     )
 
@@ -171,6 +171,11 @@ def _further(types: Mapping[str, Mapping[str, str]], policy: Policy) -> Iterator
         for column in policy.columns(holder):
             if relation in types and column not in types[relation]:
                 yield f"column {relation}.{column} is missing (the policy reads it)"
+
+
+def _keyed(connection: Connection, schema: str) -> frozenset[str]:
+    rows = connection.execute(statement("unique_by_id"), {"schema": schema, "relations": list(CONTRACT)})
+    return frozenset(row.relation for row in rows)
 
 
 def _bases(connection: Connection, schema: str) -> dict[str, frozenset[int]]:

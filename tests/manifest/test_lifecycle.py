@@ -1,6 +1,7 @@
 """The life of a manifest: what a transition needs, what it records, and that no purge is overlooked by it."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pyarrow.parquet as pq
 import pytest
 
@@ -289,7 +291,7 @@ def test_recall_tells_each_row_once(store: Store, policy: Policy, made: Frozen, 
     store.execute("UPDATE conversations SET deleted_at = %s WHERE id = %s", LATER, store.id("c1"))
     (third,) = lifecycle.recall(job(store, policy, "2026-06-03T00:00:00Z"), out)
     assert third.reasons == {"deleted": 2}
-    assert store.execute("SELECT count(*) FROM sweeper.revocations") == [(8,)]
+    assert store.execute("SELECT count(DISTINCT message_id) FROM sweeper.revocations") == [(8,)]
 
 
 def test_recall_names_what_was_purged_and_what_expired(
@@ -356,6 +358,73 @@ def test_two_starts_at_once(store: Store, policy: Policy, made: Frozen, monkeypa
     with pytest.raises(StateError, match="is not frozen any more"):
         lifecycle.start(at, id_)
     assert {path.name: path.read_bytes() for path in made.folder.iterdir()} == before
+
+
+def test_holders_of_a_copy_are_told_what_start_found(
+    store: Store, policy: Policy, made: Frozen, tmp_path: Path
+) -> None:
+    """What a start found is recalled too: whoever copied the directory before it must drop those rows as well."""
+    copied = Path(shutil.copytree(made.folder, tmp_path / "copy"))
+    withdraw(store, "a1", NOW)
+    at = job(store, policy, LATER)
+    lifecycle.start(at, made.description.id)
+    assert [one.reasons for one in lifecycle.recall(at, tmp_path / "out")] == [{"no_consent": 6}]
+    found = lifecycle.verify(at, copied, None)
+    assert (found.faults, found.left) == ((), {"no_consent": 6})
+
+
+def test_purge_that_commits_late_is_seen(
+    store: Store, policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A purge whose tombstone has a lower number than one that is seen already is not overlooked when it commits."""
+    world(store)
+    runs = [
+        store.execute(
+            "INSERT INTO sweeper.runs (store, as_of, policy_name, policy_digest, token, started_at) "
+            "VALUES (%s, now(), '', '', 1, now()) RETURNING id",
+            name,
+        )[0][0]
+        for name in ("store", "another")
+    ]
+    stone = (
+        "INSERT INTO sweeper.tombstones (record, record_id, rule, due_at, as_of, run_id, policy_digest, children, approved, "
+        "purged_at) VALUES ('conversation', %s, 'standard', now(), now(), %s, '', '{}', false, now())"
+    )
+    original = manifests.fenced
+    with store.connect() as batch:
+        batch.execute("BEGIN")
+        batch.execute("SELECT pg_advisory_xact_lock_shared(5857584, 1)")
+        batch.execute(stone, [store.id("c0"), runs[0]])
+        batch.execute("DELETE FROM conversations WHERE id = %s", [store.id("c0")])
+        store.execute(stone, "elsewhere", runs[1])
+
+        def fenced(database: Any) -> Any:
+            batch.execute("COMMIT")  # as late as a batch can: whoever looks must have waited for it
+            return original(database)
+
+        monkeypatch.setattr(manifests, "fenced", fenced)
+        found = lifecycle.freeze(job(store, policy), tmp_path / "m", KEY)
+    assert found.revoked == {"purged": 2}
+
+
+@pytest.mark.parametrize(
+    "change", ["state = 'frozen', started_at = NULL", "id = 'other'", "directory = '/elsewhere'", "eligible = 0"]
+)
+def test_a_manifest_only_moves_on(store: Store, policy: Policy, made: Frozen, change: str) -> None:
+    """What is recorded of a manifest is neither changed nor taken back, by SQL either."""
+    lifecycle.start(job(store, policy), made.description.id)
+    with pytest.raises(psycopg.Error, match="only moves on"):
+        store.execute(f"UPDATE sweeper.manifests SET {change}")
+
+
+@pytest.mark.parametrize("type_", ["bytea USING convert_to(body, 'UTF8')", "json USING to_json(body)"])
+def test_text_that_is_stored_as_something_else(store: Store, policy: Policy, tmp_path: Path, type_: str) -> None:
+    """A body that is no text is never exported: what is sensitive in it would pass the filter unseen."""
+    world(store)
+    store.execute(f"ALTER TABLE messages ALTER body TYPE {type_}")
+    with pytest.raises(ConfigurationError, match=r"messages\.body is (bytea|json), and only text can be filtered"):
+        lifecycle.freeze(job(store, policy), tmp_path / "m", KEY, with_text=True)
+    assert lifecycle.freeze(job(store, policy), tmp_path / "m", KEY).description.eligible == 2 * CHATS
 
 
 @pytest.mark.parametrize("mode", [0o700, 0o750, 0o755])

@@ -1,4 +1,4 @@
--- Of the rows of a manifest, those that may not be trained on, with the reason and since when; known ones left out if asked.
+-- Of the rows of a manifest, those that may not be trained on, with the reason and since when; those recalled before left out if asked.
 SELECT l.message_id, l.conversation_id, l.reason, LEAST(COALESCE(l.since, $as_of), $as_of) AS since
 FROM (
     SELECT a.id::text AS message_id,
@@ -25,5 +25,5 @@ FROM (
     WHERE r.id IS NULL OR r.reason IS NOT NULL OR a.expires_at <= $as_of
 ) AS l
 WHERE NOT $only_new OR NOT EXISTS (
-    SELECT FROM sweeper.revocations v WHERE v.manifest_id = $manifest_id AND v.message_id = l.message_id
+    SELECT FROM sweeper.revocations v WHERE v.manifest_id = $manifest_id AND v.message_id = l.message_id AND v.found_by = 'recall'
 )

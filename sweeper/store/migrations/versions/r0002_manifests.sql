@@ -26,7 +26,7 @@ CREATE TABLE sweeper.revocations (
     since timestamptz NOT NULL,
     found_at timestamptz NOT NULL,
     found_by text NOT NULL CHECK (found_by IN ('freeze', 'start', 'recall')),
-    UNIQUE (manifest_id, message_id)
+    UNIQUE (manifest_id, message_id, found_by)
 );
 COMMENT ON TABLE sweeper.revocations IS 'Insert-only. Rows of a manifest that may not be trained on any more, and since when; no content.';
 
@@ -40,3 +40,15 @@ BEGIN
 END $$;
 CREATE TRIGGER keep BEFORE DELETE OR TRUNCATE ON sweeper.manifests
     FOR EACH STATEMENT EXECUTE FUNCTION sweeper.refuse_drop();
+
+CREATE FUNCTION sweeper.only_forward() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF (NEW.id, NEW.store, NEW.directory, NEW.as_of, NEW.policy_digest, NEW.eligible, NEW.frozen_at)
+           IS DISTINCT FROM (OLD.id, OLD.store, OLD.directory, OLD.as_of, OLD.policy_digest, OLD.eligible, OLD.frozen_at)
+       OR OLD.started_at IS NOT NULL AND NEW.started_at IS DISTINCT FROM OLD.started_at
+       OR OLD.completed_at IS NOT NULL AND NEW.completed_at IS DISTINCT FROM OLD.completed_at THEN
+        RAISE EXCEPTION 'sweeper.manifests is evidence: a manifest only moves on, from frozen to started to completed';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER only_forward BEFORE UPDATE ON sweeper.manifests FOR EACH ROW EXECUTE FUNCTION sweeper.only_forward();

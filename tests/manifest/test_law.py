@@ -1,0 +1,99 @@
+"""Rows of a manifest, column by column, over worlds in which much may be trained on: consents and plans that meet at edges."""
+
+import random
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from sweeper.core.decide import decide
+from sweeper.core.history import View, history
+from sweeper.core.policy import Policy
+from sweeper.core.training import exclusions
+from sweeper.job import read_contract
+from sweeper.store.eligibility import Eligibility
+from sweeper.store.facts import Reader
+from tests.facts import World
+from tests.manifest.test_eligibility import trained
+from tests.store.stores import Store
+
+DAYS = [datetime(2025, 8, 28, tzinfo=UTC) + timedelta(days=d) for d in (-5, 0, 3, 10, 41, 60, 90, 120)]
+AS_OF = DAYS[-1] + timedelta(days=5)
+TICKS = [timedelta(0)] * 4 + [timedelta(microseconds=1), timedelta(microseconds=-1)]
+ACCOUNTS = 120
+PLANS = ["pro", "free", "max", "team", "api", "platinum"]
+
+
+def moment(dice: random.Random) -> str:
+    """One of few instants, or a microsecond beside it."""
+    return (dice.choice(DAYS) + dice.choice(TICKS)).isoformat()
+
+
+def account(dice: random.Random, name: str) -> dict[str, Any]:
+    """An account that has chosen, some more than once, some on changing plans."""
+    first = dice.choice(["pro", "pro", "max", "api"])
+    plans = [{"effective_at": "2024-01-01T00:00:00Z", "plan": first}]
+    later = dice.choice([0, 0, 0, 1, 2])
+    plans += [{"effective_at": moment(dice), "plan": dice.choice(PLANS)} for _ in range(later)]
+    consent = []
+    for _ in range(dice.choice([1, 1, 2, 3, 4])):
+        event: dict[str, Any] = {"recorded_at": moment(dice), "granted": dice.random() < 0.7}
+        if first == "api":
+            event["purpose"] = dice.choice(["development_partner", "development_partner", "model_improvement"])
+        if dice.random() < 0.3:
+            event["effective_at"] = moment(dice)
+        consent.append(event)
+    return {"id": name, "plans": plans, "consent": consent}
+
+
+def chat(dice: random.Random, owner: str, number: int) -> dict[str, Any]:
+    """A chat of three messages; one in six has something that bars it."""
+    created, last = sorted([moment(dice), moment(dice)])
+    odd: dict[str, Any] = dice.choice(
+        [{}] * 25 + [{"deleted_at": moment(dice)}, {"flagged_at": moment(dice)}, {"incognito": True}]
+    )
+    messages = [{"id": f"{owner}c{number}m{n}", "author": "user", "created_at": moment(dice)} for n in range(3)]
+    name = f"{owner}c{number}"
+    return {"id": name, "account": owner, "created_at": created, "last_activity_at": last, "messages": messages, **odd}
+
+
+def a_world(seed: int) -> World:
+    """A world from a seed."""
+    dice = random.Random(seed)  # noqa: S311 — a seeded generator is wanted, nothing secret
+    accounts = [account(dice, f"a{number}") for number in range(ACCOUNTS)]
+    chats = [chat(dice, owner["id"], number) for owner in accounts for number in range(2)]
+    return {"accounts": accounts, "conversations": chats, "holds": [], "orders": []}
+
+
+def by_core(reader: Reader, connection: Any, store: Store, policy: Policy) -> dict[str, tuple[Any, ...]]:
+    """Expiry, plan and opening grant of every message that the core calls eligible."""
+    assert policy.training is not None
+    found = {}
+    for facts in reader.conversations(connection, sorted(store.left())).values():
+        due = decide(facts, policy, AS_OF).due
+        for message, reason in exclusions(facts, reader.messages(connection, facts.conversation.id), policy, AS_OF):
+            if reason is not None or facts.account is None or not isinstance(message.created_at, datetime):
+                continue
+            known = history(facts.account, policy, AS_OF)
+            purpose = policy.purpose_of_plan[str(known.timeline.at(AS_OF))]
+            epoch = known.epoch_at(purpose, View.TRAINING, AS_OF)
+            cap = policy.training.max_age.after(message.created_at)
+            expires = min((instant for instant in (due, cap) if instant is not None), default=None)
+            found[message.id] = (expires, known.timeline.at(message.created_at), epoch.event_id if epoch else None)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("scope", "cap"), [("from_opt_in", "5 years"), ("entire", "2 months")])
+def test_columns(store: Store, policy: Policy, seed: int, scope: str, cap: str) -> None:
+    """Expiry, plan and opening grant of every row are what the core says, and the rows are those that it calls eligible."""
+    store.load(a_world(seed))
+    scoped, contract = trained(policy, scope, cap), read_contract(store.database(), policy)
+    eligibility = Eligibility(contract, scoped, AS_OF)
+    with store.database().transaction() as connection:
+        for sql in eligibility.prepare():
+            connection.exec_driver_sql(sql)
+        rows = connection.exec_driver_sql(eligibility.rows()).all()
+        wanted = by_core(Reader(contract, scoped), connection, store, scoped)
+    assert {row.message_id: (row.expires_at, row.plan, row.consent_event_id) for row in rows} == wanted
+    assert len(wanted) > ACCOUNTS / 4
