@@ -33,12 +33,11 @@ class Volume:
         return self.due + self.lately
 
 
-def before(job: Job, *, accept_history: bool = False) -> Iterator[RefusedError]:
-    """The refusals that are known before anything is proposed; a preview only tells them."""
+def before(job: Job, histories: Histories, *, accept_history: bool = False) -> Iterator[RefusedError]:
+    """The refusals that are known before anything is proposed, with the histories as counted; a preview only tells them."""
     guards, now = job.settings.guards, job.clock.now()
     database_now = job.database.within(job.clock.database_now)
     last = job.database.within(lambda c: evidence.last_completed(c, job.settings.store.schema_name))
-    histories = job.database.within(census.histories)
     if guards.future_as_of and job.as_of > now:
         yield RefusedError(
             "future_as_of",

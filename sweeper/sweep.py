@@ -107,7 +107,7 @@ def preview(job: Job, watch: Watch | None = None) -> Preview:
     watch, started = watch or Watch(), time.monotonic()
     tally = survey(job, job.selector.pages(), watch.advance)
     tally.add(survey_feedback(job))
-    refusals = [*guards.before(job), *guards.volume(job, tally.due, None)]
+    refusals = [*guards.before(job, job.database.within(census.histories)), *guards.volume(job, tally.due, None)]
     store = job.database.within(lambda c: census.identity(c, job.settings.store.schema_name))
     approval = Approval(store, job.policy.digest, job.as_of, job.clock.now(), dict(tally.by_rule))
     return Preview(job, tally, approval, refusals, time.monotonic() - started)
@@ -187,8 +187,10 @@ class _Sweep:
 
     def run(self) -> Result:
         """All steps, in order."""
-        for refusal in guards.before(self.job, accept_history=self.accept_history):
+        histories = self.job.database.within(census.histories)
+        for refusal in guards.before(self.job, histories, accept_history=self.accept_history):
             raise refusal
+        self.histories = histories
         pages = self._guarded()
         purger = self._purger()
         locked = self._purge(purger, pages)
@@ -226,7 +228,6 @@ class _Sweep:
 
     def _guarded(self) -> Iterable[Page]:
         """The proposals, once it is known that no more is due than may be purged."""
-        self.histories = self.job.database.within(census.histories)
         pages = self.job.selector.pages()
         kept = list(islice(pages, KEPT_PAGES))
         count = sum(len(page.free) for page in kept)

@@ -7,7 +7,7 @@ the batch at work, as a legal hold does. What a training run may have seen is ne
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -86,7 +86,7 @@ def freeze(job: Job, target: Path, pseudonym: Pseudonym, *, with_text: bool = Fa
         with recheck.look(job, fenced=True) as look:
             revoked = _write_lost(folder, "revoked-freeze", look.lost(folder, description))
         building.settle(folder, target, private=with_text)
-        with _transition(job) as connection:
+        with manifests.transition(job.database) as connection:
             added = manifests.add(connection, _recorded(job, target, description))
             _record(connection, folder, "revoked-freeze", description.id, look.now, "freeze")
             revoked += _fence(job, connection, folder, description, look, "freeze")
@@ -108,7 +108,7 @@ def start(job: Job, manifest_id: str) -> tuple[Description, Counter[str]]:
     description = intact(job.database, folder, manifest_id)
     with recheck.look(job, fenced=True) as look, _aside(folder) as new:
         revoked = _write_lost(new, "revoked-start", look.lost(folder, description))
-        with _transition(job) as connection:
+        with manifests.transition(job.database) as connection:
             _move(job.database, job.clock, connection, manifest_id, "frozen", "started")
             _record(connection, new, "revoked-start", manifest_id, look.now, "start")
             revoked += _fence(job, connection, new, description, look, "start", folder)
@@ -212,10 +212,13 @@ def _faults(database: Database, folder: Path, description: Description) -> Itera
         yield "it was never recorded as frozen here"
     here = [record for record in records if record["directory"] == str(folder.absolute())]
     yield from _changed(folder, {name: digest for record in here for name, digest in record["revoked"].items()})
-    hashes = {digest for record in records for digest in record["revoked"].values()}
-    for path in (
-        () if here else sorted(folder.glob("revoked-*.parquet"))
-    ):  # a copy, made at some time: each file is known
+    if not here:
+        yield from _strange(folder, {digest for record in records for digest in record["revoked"].values()})
+
+
+def _strange(folder: Path, hashes: Set[str]) -> Iterator[str]:
+    """In a copy, made at some time: the files of what left that were never recorded like this anywhere."""
+    for path in sorted(folder.glob("revoked-*.parquet")):
         if table.digest(path) not in hashes:
             yield f"{path.name} was changed"
 
@@ -262,15 +265,6 @@ def _write_lost(folder: Path, prefix: str, pages: Iterable[Sequence[Lost]]) -> C
         for part in table.write(folder, prefix, table.schema(table.REVOKED), table.lost(counted())):
             building.sync(folder / part.name)
     return reasons
-
-
-@contextmanager
-def _transition(job: Job) -> Iterator[Connection]:
-    """A transaction that waits for the batch at work, and has a minute for what it then does."""
-    with job.database.transaction(
-        lock_timeout_ms=manifests.FENCE_WAIT_MS, statement_timeout_ms=manifests.TRANSITION_MS
-    ) as connection:
-        yield connection
 
 
 def _fence(

@@ -37,9 +37,16 @@ def fence(connection: Connection) -> None:
 
 
 @contextmanager
+def transition(database: Database) -> Iterator[Connection]:
+    """A transaction that may wait for the batch at work, and has a minute for what it then does."""
+    with database.transaction(lock_timeout_ms=FENCE_WAIT_MS, statement_timeout_ms=TRANSITION_MS) as connection:
+        yield connection
+
+
+@contextmanager
 def fenced(database: Database) -> Iterator[Connection]:
     """A transaction that has the fence alone."""
-    with database.transaction(lock_timeout_ms=FENCE_WAIT_MS, statement_timeout_ms=TRANSITION_MS) as connection:
+    with transition(database) as connection:
         fence(connection)
         yield connection
 
