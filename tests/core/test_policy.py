@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sweeper.core.decide import decide
-from sweeper.core.feedback import FeedbackFacts, decide_feedback
+from sweeper.core.feedback import FeedbackFacts, decide_feedback, has_stray_transcript
 from sweeper.core.instant import Odd
 from sweeper.core.model import Account, Conversation, Facts, Feedback, PlanChange
 from sweeper.core.period import Period
@@ -792,9 +792,9 @@ def test_feedback_that_no_rule_covers_is_kept() -> None:
     assert (verdict.rule, verdict.due, verdict.purge) == (None, None, False)
 
 
-@pytest.mark.parametrize("value", [[1], {"a": 1}, 1.5, None])
+@pytest.mark.parametrize("value", [[1], {"a": 1}, 1.0, True, "1", None])
 def test_column_value_that_no_list_can_hold(value: object) -> None:
-    """A further column that holds a list, an object or a fraction is in no list of the policy, and stops nothing."""
+    """A further column that holds a list, an object or another kind of 1 is not the 1 of the policy, and stops nothing."""
     tiered = parse(
         SHIPPED.replace("when = { incognito = true }", "when = { incognito = true, account = { tier = [1] } }")
     )
@@ -815,3 +815,43 @@ def test_column_value_that_no_list_can_hold(value: object) -> None:
     )
     verdict = decide(Facts(chat, account), tiered, datetime(2026, 1, 15, tzinfo=UTC))
     assert verdict.rule == "standard"
+
+
+@pytest.mark.parametrize(
+    ("deleted_at", "rule"), [(None, "unclassified"), (datetime(2025, 12, 2, tzinfo=UTC), "deleted")]
+)
+def test_period_that_a_column_does_not_say(deleted_at: datetime | None, rule: str) -> None:
+    """A column that holds no usable period is a doubt: only what needs no such period still names a due."""
+    unsaid = parse(
+        SHIPPED.replace(
+            'epoch = "none" } }\ndue = [{ anchor = "last_activity", period = "30 days" }]',
+            'epoch = "none" } }\ndue = [{ anchor = "last_activity", period = { column = "account.days", unit = "day" } },'
+            ' { anchor = "created", period = "0" }]',
+        )
+    )
+    account = Account("a", None, None, (PlanChange(1, Odd.ALWAYS, "pro"),), (), {"days": -1})
+    at = datetime(2025, 12, 1, tzinfo=UTC)
+    chat = Conversation(
+        "c",
+        "a",
+        "chat",
+        "first_party",
+        incognito=False,
+        zero_retention=False,
+        created_at=at,
+        last_activity_at=at,
+        deleted_at=deleted_at,
+        restored_at=None,
+        flagged_at=None,
+    )
+    verdict = decide(Facts(chat, account), unsaid, datetime(2026, 1, 15, tzinfo=UTC))
+    assert (verdict.rule, [doubt.value for doubt in verdict.doubts]) == (rule, ["period"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "has_transcript", "stray"), [("survey", True, True), ("survey", False, False), ("thumbs", True, False)]
+)
+def test_survey_that_carries_a_transcript(kind: str, has_transcript: bool, stray: bool) -> None:  # noqa: FBT001 — a table
+    """A survey row that carries a transcript is a defect; other feedback may carry one."""
+    row = Feedback("f", "a", None, kind, datetime(2025, 12, 1, tzinfo=UTC), has_transcript)
+    assert has_stray_transcript(row, parse(SHIPPED)) is stray
