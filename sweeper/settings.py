@@ -37,6 +37,7 @@ class Database(Section):
     lock_timeout_ms: Annotated[Positive, Field(le=60_000)] = 200
     statement_timeout_ms: Annotated[Positive, Field(le=3_600_000)] = 15_000
     attempts: Annotated[Positive, Field(le=100)] = 5
+    outage_seconds: Annotated[Number, Field(ge=0, le=3_600)] = 60.0
 
 
 class Store(Section):
@@ -111,6 +112,57 @@ class Manifest(Section):
     statement_timeout_ms: Annotated[Positive, Field(le=86_400_000)] = 3_600_000
 
 
+Cron = Annotated[str, Field(max_length=200)]
+
+
+class Pace(Section):
+    """How fast batches follow one another, and what they give way to. A limit of 0 is not looked at."""
+
+    target_batch_ms: Annotated[Positive, Field(le=10_000)] = 250
+    look_seconds: Annotated[Number, Field(ge=0, le=60)] = 1.0
+    longest_pause_seconds: Annotated[Number, Field(ge=0, le=86_400)] = 300.0
+    replica_lag_seconds: Annotated[Number, Field(ge=0, le=86_400)] = 30.0
+    replica_lag_mb: Annotated[Number, Field(ge=0, le=1_000_000)] = 256.0
+    wal_mb_per_second: Annotated[Number, Field(ge=0, le=1_000_000)] = 0.0
+    blocked_queries: Annotated[Whole, Field(ge=0, le=100_000)] = 5
+    autovacuum: StrictBool = False
+
+
+class Backfill(Section):
+    """How a backfill goes about it; the command's options win. 0 and "" are no limit."""
+
+    per_second: Annotated[Number, Field(ge=0, le=1_000_000)] = 0.0
+    between: str = ""
+
+
+class Schedule(Section):
+    """When `serve` does what, as cron expressions; "" is never."""
+
+    zone: str = "UTC"
+    sweep: Cron = "17 2 * * *"
+    report: Cron = "47 3 * * *"
+    checkpoint: Cron = "7 * * * *"
+    manifest: Cron = ""
+    recall: Cron = ""
+    manifest_directory: Path = Path("manifests")
+    recall_directory: Path = Path("recalls")
+    misfire_grace_seconds: Annotated[Positive, Field(le=86_400)] = 3_600
+
+
+class Serve(Section):
+    """Where `serve` answers, and how old the numbers may be that it answers with."""
+
+    listen: str = "127.0.0.1:9464"
+    numbers_seconds: Annotated[Positive, Field(le=86_400)] = 300
+
+
+class Evidence(Section):
+    """How evidence is signed: the key's file, and the name of the log where it is not to be the store's own."""
+
+    signing_key_file: Path | None = None
+    origin: str = ""
+
+
 class Settings(Section):
     """All settings of the job."""
 
@@ -122,12 +174,18 @@ class Settings(Section):
     lease: Lease = Lease()
     objects: Objects = Objects()
     manifest: Manifest = Manifest()
+    pace: Pace = Pace()
+    backfill: Backfill = Backfill()
+    schedule: Schedule = Schedule()
+    serve: Serve = Serve()
+    evidence: Evidence = Evidence()
 
 
 ENVIRONMENT = {
     "SWEEPER_DATABASE_URL": ("database", "url"),
     "SWEEPER_STORE_SCHEMA": ("store", "schema"),
     "SWEEPER_POLICY_FILE": ("policy", "file"),
+    "SWEEPER_SIGNING_KEY_FILE": ("evidence", "signing_key_file"),
 }
 
 
