@@ -30,6 +30,7 @@ from sweeper.batch import Purger
 from sweeper.clock import Clock
 from sweeper.core.recheck import Proposal
 from sweeper.job import Job, read_contract
+from sweeper.pace import Pace
 from sweeper.settings import Settings, load_policy
 from sweeper.store import database as databases
 from sweeper.store import evidence, migrate, purge
@@ -309,10 +310,13 @@ def _purger(job: Job) -> Purger:
             token=lease.token,
             approval=None,
             started_at=job.clock.now(),
+            kind="run",
+            backfill_id=None,
         )
         patience = purge.read_patience(connection)
     run = Run(lease.run_id, lease.store, job.as_of, job.policy.digest, approved=False)
-    return Purger(job, run, lease, patience)
+    pace = Pace(job.settings.pace.target_batch_ms / 1000, job.settings.purge.batch)
+    return Purger(job, run, lease, patience, pace)
 
 
 def _complete(purger: Purger, proposals: Sequence[Proposal]) -> None:

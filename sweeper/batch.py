@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import count
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
@@ -19,6 +20,7 @@ from sweeper.core.model import Conversation, Facts
 from sweeper.core.recheck import Outcome, Proposal, Spared, dispose
 from sweeper.errors import SweeperError
 from sweeper.job import Job, unreachable
+from sweeper.pace import Pace
 from sweeper.store import database as databases
 from sweeper.store import evidence, purge
 from sweeper.store.evidence import Run, Tombstone
@@ -33,6 +35,7 @@ FENCE_WAIT_MS = 5_000
 LOCK_NOT_AVAILABLE = "55P03"
 SLOW = frozenset({LOCK_NOT_AVAILABLE, "57014"})
 """SQLSTATEs of lock and statement time-outs: a smaller batch helps where the same batch again would not."""
+FEEDBACK_AT_ONCE = 500
 
 HOPELESS_AFTER = 100
 
@@ -84,6 +87,7 @@ class Purger:
     run: Run
     lease: Lease
     patience: float
+    pace: Pace
     ceilings: Mapping[str, int] | None = None
     limit: int | None = None
     done: Counter[str] = field(default_factory=Counter)
@@ -107,14 +111,28 @@ class Purger:
         return total
 
     def _portion(self, proposals: Sequence[Proposal], *, waiting: bool) -> Report:
+        attempts, started = count(), time.monotonic()
+
+        def once() -> Report:
+            next(attempts)
+            return self._once(proposals, waiting=waiting)
+
         try:
-            report = self.job.database.retried(
-                lambda: self._once(proposals, waiting=waiting), worth_it=lambda e: _worth_repeating(e, len(proposals))
-            )
+            report = self.job.database.retried(once, worth_it=lambda e: _worth_repeating(e, len(proposals)))
         except (purge.SlowError, purge.MismatchError, purge.ChildrenLockedError, DBAPIError) as error:
             return self._smaller(proposals, error, waiting=waiting)
-        self.done.update(report.tally.by_rule)
+        if next(attempts) == 1:
+            self.pace.took(len(proposals) - len(report.later), time.monotonic() - started)
+            self.done.update(report.tally.by_rule)
+        else:
+            self._recount()
         return report
+
+    def _recount(self) -> None:
+        """After an answer that was lost, only the tombstones know what this run has purged."""
+        purged = self.job.database.within(lambda c: evidence.purged_by_rule(c, self.run.id))
+        self.done.clear()
+        self.done.update(purged["conversation"])
 
     def purge_feedback(self, feedback: Physical, ids: Sequence[str], *, waiting: bool = False) -> FeedbackReport:
         """Purge what is due of the feedback rows, under the same rules; with `waiting`, locked rows are waited for."""
@@ -136,6 +154,8 @@ class Purger:
     def _smaller(self, proposals: Sequence[Proposal], error: Exception, *, waiting: bool) -> Report:
         """The same work in halves; a single row that fails is counted, and the rest goes on."""
         _raise_if_hopeless(error)
+        if isinstance(error, purge.SlowError) or _state(error) in SLOW:
+            self.pace.halve()
         if len(proposals) > 1:
             half = len(proposals) // 2
             return self.purge(proposals[:half], waiting=waiting).add(self.purge(proposals[half:], waiting=waiting))
@@ -202,7 +222,7 @@ class Purger:
                 if proposal.conversation_id in unlocked:
                     report.unlocked.append(proposal)
                 continue  # gone: somebody else has deleted it
-            disposal = dispose(known, proposal, job.policy, job.as_of)
+            disposal = dispose(known, proposal, job.policy, job.as_of, job.window)
             if disposal.outcome is Outcome.PURGE:
                 if doomed and known.messages > room:
                     report.later = list(proposals[number:])

@@ -36,3 +36,7 @@ class LeaseLostError(SweeperError):
     """This run's lease was taken over; the running batch was rolled back and nothing more is done."""
 
     exit_code = 4
+
+
+class PausedError(SweeperError):
+    """Somebody has paused the sweeper; the running batch was not begun, what was committed before stands."""

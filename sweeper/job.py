@@ -8,6 +8,7 @@ from sqlalchemy.exc import DBAPIError
 from sweeper.clock import Clock
 from sweeper.core.instant import aware
 from sweeper.core.policy import Policy
+from sweeper.core.window import EVERYTHING, Window
 from sweeper.errors import SweeperError
 from sweeper.settings import Settings, load_policy
 from sweeper.store import contract as contracts
@@ -21,13 +22,14 @@ from sweeper.store.select import Selector
 
 @dataclass(frozen=True)
 class Job:
-    """All that a sweep, a preview or an explanation needs."""
+    """All that a sweep, a preview or an explanation needs; `window`: which dues it is about."""
 
     database: Database
     contract: Contract
     policy: Policy
     clock: Clock
     as_of: datetime
+    window: Window = EVERYTHING
 
     @property
     def settings(self) -> Settings:
@@ -47,7 +49,7 @@ class Job:
     @property
     def selector(self) -> Selector:
         """Proposes what may be due at as-of."""
-        return Selector(self.database, self.contract, self.policy, self.as_of)
+        return Selector(self.database, self.contract, self.policy, self.as_of, self.window)
 
 
 def prepare(settings: Settings, clock: Clock, as_of: datetime | None = None) -> Job:

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from sweeper.log import unfailing
-from sweeper.sweep import Watch
+from sweeper.steering import Watch
 
 
 class _Rate(ProgressColumn):
@@ -25,17 +25,25 @@ def is_watched() -> bool:
 
 
 @contextmanager
-def watched(stopping: Callable[[], bool]) -> Iterator[Watch]:
+def watched(stopping: Callable[[], str]) -> Iterator[Watch]:
     """A watch that draws on stderr if that is a terminal; log lines go above what it draws."""
     if not is_watched():
         yield Watch(stopping=stopping)
         return
-    columns = (TextColumn("conversations"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    columns = (
+        TextColumn("conversations"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[waits]}"),
+    )
     console = Console(file=unfailing(sys.stderr))
     with Progress(*columns, console=console, transient=True, redirect_stdout=False) as progress:
-        task = progress.add_task("sweep", total=None)
+        task = progress.add_task("sweep", total=None, waits="")
         yield Watch(
             expect=lambda count: progress.update(task, total=count),
             advance=lambda count: progress.advance(task, count),
+            waits=lambda reason: progress.update(task, waits=f"waits: {reason}" if reason else ""),
             stopping=stopping,
         )

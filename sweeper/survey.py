@@ -11,7 +11,7 @@ from sweeper.core.anomaly import Anomaly, anomalies
 from sweeper.core.decide import Verdict, decide, exists
 from sweeper.core.feedback import FeedbackFacts
 from sweeper.core.model import Facts
-from sweeper.core.recheck import Proposal, dispose
+from sweeper.core.recheck import Disposal, Proposal, dispose
 from sweeper.job import Job
 from sweeper.store.select import Page
 from sweeper.store.statement import statement
@@ -50,14 +50,18 @@ def survey_feedback(job: Job) -> Tally:
 
 def _decided(job: Job, portion: Sequence[Proposal]) -> Tally:
     tally = Tally()
+    for known, disposal in disposals(job, portion):
+        tally.count(disposal, known, job.policy, job.as_of, present=job.is_present)
+    return tally
+
+
+def disposals(job: Job, portion: Sequence[Proposal]) -> Iterator[tuple[Facts, Disposal]]:
+    """What would become of each proposed conversation that is still there, with its facts as they are now."""
     facts = _facts(job, [proposal.conversation_id for proposal in portion])
     for proposal in portion:
         known = facts.get(proposal.conversation_id)
         if known is not None:
-            tally.count(
-                dispose(known, proposal, job.policy, job.as_of), known, job.policy, job.as_of, present=job.is_present
-            )
-    return tally
+            yield known, dispose(known, proposal, job.policy, job.as_of, job.window)
 
 
 def _facts(job: Job, ids: Sequence[str]) -> dict[str, Facts]:

@@ -12,7 +12,7 @@ from sweeper.core.policy import Policy
 from sweeper.core.recheck import Disposal, Outcome, Spared
 
 COUNTERS = ("by_rule", "feedback_by_rule", "spared", "unclassified", "anomalies")
-NUMBERS = ("held", "feedback_held", "not_due", "failed")
+NUMBERS = ("held", "feedback_held", "not_due", "outside", "failed")
 
 
 @dataclass
@@ -26,6 +26,7 @@ class Tally:
     feedback_held: int = 0
     unclassified: Counter[str] = field(default_factory=Counter)
     not_due: int = 0
+    outside: int = 0
     failed: int = 0
     anomalies: Counter[str] = field(default_factory=Counter)
 
@@ -50,6 +51,8 @@ class Tally:
                 self.spared[str(disposal.spared)] += 1
             case Outcome.NOT_DUE:
                 self.not_due += 1
+            case Outcome.OUTSIDE:
+                self.outside += 1
         self.anomalies.update(anomaly.value for anomaly in anomalies(facts, policy, as_of, present=present))
 
     def judge_feedback(self, facts: FeedbackFacts, policy: Policy, as_of: datetime) -> FeedbackVerdict | None:
@@ -91,6 +94,7 @@ class Tally:
             "held": self.held,
             "unclassified": self.unclassified.total(),
             "failed": self.failed,
+            "outside": self.outside,
             "by_rule": dict(sorted(self.by_rule.items())),
             "spared_by_reason": dict(sorted(self.spared.items())),
             "unclassified_by_reason": dict(sorted(self.unclassified.items())),

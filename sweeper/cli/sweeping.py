@@ -16,6 +16,7 @@ from sweeper.errors import ConfigurationError, RefusedError
 if TYPE_CHECKING:
     from sweeper.approval import Approval
     from sweeper.job import Job
+    from sweeper.steering import Budget
     from sweeper.sweep import Preview, Result
     from sweeper.tally import Tally
 
@@ -24,6 +25,26 @@ WAYS_OUT = {
     "future_as_of": "A preview may look ahead, a run may not.",
 }
 """Where a preview knows a nearer way out than the refusal itself, which sends to a preview."""
+STOPS = {
+    "signal": "it was asked to by a signal. The next run does the rest",
+    "max_runtime": "--max-runtime is used up. The next run does the rest",
+    "max_purge": "--max-purge is used up. The next run does the rest",
+    "paused": "somebody has paused the sweeper. When that is over: `sweeper resume`",
+    "replica_lag": "a replica stayed too far behind for longer than [pace] longest_pause_seconds",
+    "wal_rate": "the server wrote too much WAL for longer than [pace] longest_pause_seconds",
+    "blocked_queries": "too many sessions waited for locks for longer than [pace] longest_pause_seconds",
+    "autovacuum": "a VACUUM of a purged table took longer than [pace] longest_pause_seconds",
+}
+"""What is said of each reason to stop."""
+
+
+MaxRuntime = Annotated[
+    str | None, typer.Option("--max-runtime", metavar="TIME", help="End in order after this long, e.g. 90s, 15m, 2h.")
+]
+MaxPurge = Annotated[
+    int | None,
+    typer.Option("--max-purge", metavar="N", min=1, help="Purge at most N conversations, then end in order."),
+]
 
 
 def run(
@@ -40,6 +61,8 @@ def run(
     accept_history: Annotated[
         bool, typer.Option("--accept-history", help="Go on although plan or consent history is missing or became less.")
     ] = False,
+    max_runtime: MaxRuntime = None,
+    max_purge: MaxPurge = None,
 ) -> None:
     """One sweep: purge what is due, record it, report it.
 
@@ -51,23 +74,40 @@ def run(
         raise ConfigurationError("--approve brings its own as-of: nothing was done. Leave out --as-of and --dry-run.")
     approval = approvals.read(approve) if approve is not None else None
     at = approval.as_of if approval else door.instant("--as-of", as_of)
+    budget = read_budget(max_runtime, max_purge)
     with door.prepared(config, at) as job:
         if dry_run:
             print_preview(_previewed(job), as_json=as_json)
             return
         try:
-            result = _swept(job, approval, accept_history=accept_history)
+            result = _swept(job, approval, budget, accept_history=accept_history)
         except RefusedError as refusal:
             if as_json:
                 output.print_json({"outcome": "refused", "guard": refusal.guard, "text": str(refusal)})
             raise
     with output.afterwards():
         print_result(result, as_json=as_json)
-    if result.outcome != "completed":
+    if not result.is_done:
         raise typer.Exit(1)
 
 
-def _swept(job: "Job", approval: "Approval | None", *, accept_history: bool) -> "Result":
+def read_budget(max_runtime: str | None, max_purge: int | None, per_second: float = 0.0) -> "Budget":
+    """What a run may use.
+
+    Raises:
+        ConfigurationError: `max_runtime` is no length of time.
+    """
+    from sweeper.core import duration
+    from sweeper.steering import Budget
+
+    try:
+        seconds = duration.parse(max_runtime) if max_runtime is not None else None
+    except ValueError as error:
+        raise ConfigurationError(f"--max-runtime: {error}. Nothing was done.") from None
+    return Budget(seconds, max_purge, per_second)
+
+
+def _swept(job: "Job", approval: "Approval | None", budget: "Budget", *, accept_history: bool) -> "Result":
     from sweeper import approval as approvals
     from sweeper import sweep as sweeps
     from sweeper.progress import watched
@@ -77,8 +117,8 @@ def _swept(job: "Job", approval: "Approval | None", *, accept_history: bool) -> 
         with job.database.transaction() as connection:
             store = census.identity(connection, job.settings.store.schema_name)
         approvals.check(approval, store, job.policy.digest, job.clock.now())
-    with _stop_on_signal() as stopping, watched(stopping) as watch:
-        return sweeps.sweep(job, approval=approval, accept_history=accept_history, watch=watch)
+    with stop_on_signal() as stopping, watched(stopping) as watch:
+        return sweeps.sweep(job, approval=approval, accept_history=accept_history, watch=watch, budget=budget)
 
 
 def _previewed(job: "Job") -> "Preview":
@@ -86,7 +126,7 @@ def _previewed(job: "Job") -> "Preview":
     from sweeper import progress
     from sweeper import sweep as sweeps
 
-    with progress.watched(lambda: False) as watch:
+    with progress.watched(lambda: "") as watch:
         if progress.is_watched():
             watch.expect(sum(len(page.free) + len(page.held) for page in job.selector.pages()))
         return sweeps.preview(job, watch)
@@ -124,6 +164,10 @@ def print_result(result: "Result", *, as_json: bool) -> None:
         f"Run {result.run_id} {result.outcome}: {found['purged']} conversations and {found['feedback_purged']} feedback rows "
         f"purged as of {found['as_of']} in {found['duration_s']} s."
     )
+    if result.steering.stopped:
+        output.say(f"It stopped early: {STOPS.get(result.steering.stopped, result.steering.stopped)}.")
+    if result.is_stalled:
+        output.warn(_stalled(result))
     _print_tally(result.tally, "purged", result.purged["conversation"], result.purged["feedback"])
     if result.objects_pending:
         output.say(
@@ -131,6 +175,14 @@ def print_result(result: "Result", *, as_json: bool) -> None:
         )
     if result.tally.failed:
         output.say(f"{result.tally.failed} records could not be purged; the log on stderr names each with its reason.")
+
+
+def _stalled(result: "Result") -> str:
+    left = f"{result.overdue} records are overdue" if result.overdue else "not all that may be overdue was looked at"
+    return (
+        f"NOTHING was purged, and {left}. Look at the log for the reasons (failed, locked, not approved, stopped) and at "
+        "`sweeper status`, mend what it names, and run again."
+    )
 
 
 def _print_tally(tally: "Tally", verb: str, conversations: Mapping[str, int], feedback: Mapping[str, int]) -> None:
@@ -147,7 +199,7 @@ def _print_tally(tally: "Tally", verb: str, conversations: Mapping[str, int], fe
 
 
 @contextmanager
-def _stop_on_signal() -> Iterator[Callable[[], bool]]:
+def stop_on_signal() -> Iterator[Callable[[], str]]:
     """Ask the sweep to stop after the batch at work when SIGINT or SIGTERM comes."""
     asked: list[int] = []
 
@@ -156,7 +208,7 @@ def _stop_on_signal() -> Iterator[Callable[[], bool]]:
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: bool(asked)
+        yield lambda: "signal" if asked else ""
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

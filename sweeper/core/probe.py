@@ -5,7 +5,7 @@ exactly is left out.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from sweeper.core.period import Period
@@ -18,6 +18,8 @@ SLACK = timedelta(days=SLACK_DAYS)
 class Probe:
     """One search. `horizon` is the latest anchor that may be due; `column` replaces it where a column holds the period.
 
+    `floor` is the earliest anchor that is looked for, unless a later step moved the due; None: there is no bound.
+
     `spared_by` names a rule that this one yields to: only conversations outside its reach are searched for.
     """
 
@@ -28,6 +30,7 @@ class Probe:
     column: ColumnPeriod | None = None
     consent: Consent | None = None
     spared_by: Rule | None = None
+    floor: datetime | None = None
 
     @property
     def needs_history(self) -> bool:
@@ -35,16 +38,16 @@ class Probe:
         return self.when.any_plan is not None or self.when.all_plans is not None or self.consent is not None
 
 
-def probes(policy: Policy, as_of: datetime) -> Iterator[Probe]:
-    """The probes of a policy at `as_of` (UTC), in the order of its rules."""
+def probes(policy: Policy, as_of: datetime, since: datetime | None = None) -> Iterator[Probe]:
+    """The probes of a policy for dues up to `as_of` (UTC) and not before `since`, in the order of its rules."""
     for rule in policy.rules:
         for term in rule.due:
             horizon = _horizon(term, as_of)
             if horizon is not None:
                 column = term.period if isinstance(term.period, ColumnPeriod) else None
-                yield from _variants(
-                    Probe(rule.name, term.anchor, horizon, rule.when, column, rule.when.consent), policy
-                )
+                floor = earliest(term.period, since) if since and isinstance(term.period, Period) else None
+                probe = Probe(rule.name, term.anchor, horizon, rule.when, column, rule.when.consent, floor=floor)
+                yield from _variants(probe, policy)
 
 
 def floor_since(policy: Policy, as_of: datetime) -> datetime | None:
@@ -69,6 +72,14 @@ def latest(period: Period, as_of: datetime) -> datetime | None:
     return before + SLACK if period.months else before
 
 
+def earliest(period: Period, since: datetime) -> datetime | None:
+    """The earliest anchor from which a period ends at `since` or later, with a slack in calendar months; None: no bound."""
+    before = period.before(since)
+    if before is None:
+        return None
+    return before - SLACK if period.months else before
+
+
 def _variants(probe: Probe, policy: Policy) -> Iterator[Probe]:
     """A rule that yields to one with a consent of its own is searched outside that one's epochs and beside its conditions."""
     yielding = [policy.by_name[name] for name in probe.when.unless]
@@ -79,12 +90,8 @@ def _variants(probe: Probe, policy: Policy) -> Iterator[Probe]:
     purpose = sparing.when.consent.purpose
     for state in (Epoch.OPEN, Epoch.CLOSED, Epoch.NONE):
         reached = sparing.when.consent.epoch.admits(state)
-        yield Probe(
-            probe.rule,
-            probe.anchor,
-            probe.horizon,
-            probe.when,
-            probe.column,
-            Consent.model_construct(purpose=purpose, epoch=state),
-            sparing if reached else None,
+        yield replace(
+            probe,
+            consent=Consent.model_construct(purpose=purpose, epoch=state),
+            spared_by=sparing if reached else None,
         )

@@ -12,6 +12,7 @@ from sweeper.core.decide import Verdict, decide, exists
 from sweeper.core.instant import Odd, Stored
 from sweeper.core.model import Facts
 from sweeper.core.policy import Policy
+from sweeper.core.window import EVERYTHING, Window
 
 
 class Outcome(StrEnum):
@@ -22,6 +23,7 @@ class Outcome(StrEnum):
     UNCLASSIFIED = "unclassified"
     SPARED = "spared"
     NOT_DUE = "not_due"
+    OUTSIDE = "outside"
 
 
 class Spared(StrEnum):
@@ -53,8 +55,8 @@ class Disposal:
     spared: Spared | None = None
 
 
-def dispose(facts: Facts, proposal: Proposal, policy: Policy, as_of: datetime) -> Disposal:
-    """Whether to purge, on facts read after the row was locked."""
+def dispose(facts: Facts, proposal: Proposal, policy: Policy, as_of: datetime, window: Window = EVERYTHING) -> Disposal:
+    """Whether to purge, on facts read after the row was locked; what is due outside of the window is another sweep's."""
     verdict = decide(facts, policy, as_of)
     if not exists(facts.conversation, policy, as_of):
         return Disposal(Outcome.NOT_DUE, verdict)
@@ -62,6 +64,8 @@ def dispose(facts: Facts, proposal: Proposal, policy: Policy, as_of: datetime) -
         return _kept(verdict, facts, proposal, policy, as_of)
     if verdict.held:
         return Disposal(Outcome.HELD, verdict)
+    if not window.holds(verdict.due):
+        return Disposal(Outcome.OUTSIDE, verdict)
     shielded = facts.protected(as_of)
     if shielded is not facts and not decide(shielded, policy, as_of).purge:
         return Disposal(Outcome.SPARED, verdict, Spared.PROTECTED)

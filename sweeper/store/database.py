@@ -6,8 +6,9 @@ prepared statement, no WITH HOLD cursor. A transaction pooler in front changes n
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from threading import Event
 from typing import Any, TypeVar
 
 import psycopg
@@ -15,7 +16,7 @@ from psycopg.adapt import Buffer, Loader
 from sqlalchemy import Connection, Engine, Row, TextClause, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
 from sweeper import log
 from sweeper.core.instant import Odd
@@ -25,8 +26,10 @@ from sweeper.store.statement import statement
 
 T = TypeVar("T")
 
-PASSING = frozenset({"25P03", "40001", "40P01", "55P03", "57014", "57P01", "57P02", "57P03", "53300"})
-"""SQLSTATEs that pass: idle too long, serialization, deadlock, lock and statement time-outs, shutdown, too many connections."""
+PASSING = frozenset({"25006", "25P03", "40001", "40P01", "55P03", "57014", "57P01", "57P02", "57P03", "53300"})
+"""SQLSTATEs that pass: read-only or idle too long, serialization, deadlock, time-outs, shutdown, too many connections."""
+READ_ONLY = "25006"
+"""What a server says that was the primary until a failover: another connection may lead to the new one."""
 
 
 class DatabaseError(SweeperError):
@@ -35,10 +38,15 @@ class DatabaseError(SweeperError):
 
 @dataclass(frozen=True)
 class Database:
-    """A store's database: engine and settings."""
+    """A store's database: engine and settings.
+
+    `answered` is set once it has answered: only then is a server that is gone waited for. `abandoned` stops all retrying.
+    """
 
     engine: Engine
     settings: Settings
+    answered: Event = field(default_factory=Event, compare=False)
+    abandoned: Event = field(default_factory=Event, compare=False)
 
     @contextmanager
     def transaction(
@@ -47,6 +55,7 @@ class Database:
         """One READ COMMITTED transaction in UTC with the store's schema as search path; commits unless it raises."""
         with self.engine.begin() as connection:
             connection.execute(statement("begin"), self._begin(lock_timeout_ms, statement_timeout_ms))
+            self.answered.set()
             yield connection
 
     def _begin(self, lock_timeout_ms: int | None = None, statement_timeout_ms: int | None = None) -> dict[str, str]:
@@ -75,6 +84,8 @@ class Database:
     def retried(self, work: Callable[[], T], *, worth_it: Callable[[BaseException], bool] | None = None) -> T:
         """What `work` returns, tried again with growing pauses while it fails for a reason that passes.
 
+        A server that has answered before and is gone (a restart, a failover) is waited for as long as outage_seconds.
+
         Args:
             work: a whole transaction, which a failure has undone.
             worth_it: which failures pass; unless given, `passes` says.
@@ -84,12 +95,27 @@ class Database:
         """
         retrying = Retrying(
             retry=retry_if_exception(worth_it or passes),
-            stop=stop_after_attempt(self.settings.database.attempts),
+            stop=self._is_enough,
             wait=wait_random_exponential(multiplier=0.05, max=2.0),
-            before_sleep=_say,
+            before_sleep=self._before_another,
             reraise=True,
         )
         return retrying(work)
+
+    def _is_enough(self, state: RetryCallState) -> bool:
+        if self.abandoned.is_set():
+            return True
+        error = state.outcome.exception() if state.outcome else None
+        patient = error is not None and is_gone(error) and self.answered.is_set()
+        if patient and (state.seconds_since_start or 0.0) < self.settings.database.outage_seconds:
+            return False
+        return state.attempt_number >= self.settings.database.attempts
+
+    def _before_another(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        if isinstance(error, DBAPIError) and sqlstate(error) == READ_ONLY:
+            self.engine.dispose()  # the pool's connections lead to a server that is no primary any more
+        _say(state)
 
 
 IDLE_MS = 10_000
@@ -167,7 +193,7 @@ def is_gone(error: BaseException) -> bool:
     state = sqlstate(error)
     if state is None:
         return error.connection_invalidated or isinstance(error, OperationalError)
-    return error.connection_invalidated or state.startswith(("08", "57P0"))
+    return error.connection_invalidated or state == READ_ONLY or state.startswith(("08", "57P0"))
 
 
 def sqlstate(error: DBAPIError) -> str | None:

@@ -55,7 +55,8 @@ def open_run(connection: Connection, **columns: Any) -> int:
     )
     for row in interrupted.all():
         record(connection, "run_interrupted", row.id, {"found_by": run_id})
-    record(connection, "run_opened", run_id, {"as_of": str(columns["as_of"]), "policy": columns["policy_digest"]})
+    opened = {"as_of": str(columns["as_of"]), "policy": columns["policy_digest"], "kind": columns["kind"]}
+    record(connection, "run_opened", run_id, opened)
     return run_id
 
 

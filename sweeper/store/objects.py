@@ -21,7 +21,13 @@ class OutsideError(Exception):
     """The URI lies outside the places that [objects] prefixes allows."""
 
 
-def remove_pending(database: Database, run_id: int, now: datetime, renew: Callable[[], None]) -> int:
+def remove_pending(
+    database: Database,
+    run_id: int,
+    now: datetime,
+    renew: Callable[[], None],
+    is_over: Callable[[], bool] = lambda: False,
+) -> int:
     """Try to remove what is pending, each object once a run, those tried least first, up to [objects] per_run.
 
     Args:
@@ -29,12 +35,13 @@ def remove_pending(database: Database, run_id: int, now: datetime, renew: Callab
         run_id: the run that tries.
         now: when (UTC).
         renew: called before each page, to keep the lease.
+        is_over: asked before each object whether to stop.
 
     Returns:
         How many objects are pending afterwards.
     """
     left = database.settings.objects.per_run
-    while left > 0:
+    while left > 0 and not is_over():
         renew()
         page = database.fetched(
             statement("objects_pending"),
@@ -44,6 +51,8 @@ def remove_pending(database: Database, run_id: int, now: datetime, renew: Callab
             break
         shared = {row.uri for row in database.fetched(statement("objects_shared"), {"uris": [row.uri for row in page]})}
         for row in page:
+            if is_over():
+                break
             _settle(database, row, run_id, now, shared=row.uri in shared)
         left -= len(page)
     return count_pending(database)

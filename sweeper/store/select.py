@@ -15,6 +15,7 @@ from sqlalchemy import Connection, TextClause, text
 from sweeper.core.policy import Anchor, ColumnPeriod, Epoch, Policy, Rule, When
 from sweeper.core.probe import SLACK, Probe, floor_since, latest, probes
 from sweeper.core.recheck import Proposal
+from sweeper.core.window import EVERYTHING, Window
 from sweeper.store.contract import Contract
 from sweeper.store.database import Database
 from sweeper.store.statement import filled, statement
@@ -79,12 +80,13 @@ class _Sql:
 
 @dataclass(frozen=True)
 class Selector:
-    """Proposes the conversations (and feedback) that may be due at `as_of` (UTC) under a policy."""
+    """Proposes the conversations (and feedback) that may be due at `as_of` (UTC) under a policy, with a due in the window."""
 
     database: Database
     contract: Contract
     policy: Policy
     as_of: datetime
+    window: Window = EVERYTHING
     accounts_per_range: int = ACCOUNTS_PER_RANGE
     proposals_per_page: int = PROPOSALS_PER_PAGE
 
@@ -201,7 +203,11 @@ class Selector:
 
     @cached_property
     def _needs_histories(self) -> bool:
-        return any(probe.needs_history for probe in probes(self.policy, self.as_of))
+        return any(probe.needs_history for probe in self._searches)
+
+    @cached_property
+    def _searches(self) -> tuple[Probe, ...]:
+        return tuple(probes(self.policy, self.window.horizon(self.as_of), self.window.since))
 
     def _histories(self, range_: Range) -> str:
         return filled(
@@ -227,7 +233,7 @@ class Selector:
     def _probes(self, range_: Range, sql: _Sql) -> Iterator[str]:
         conversations = range_.covers("c.account_id", self.contract.type("conversations", "account_id"))
         yield filled("propose_by_order", conversations=conversations, **self._order_names("k.id", "k.account_id"))
-        for probe in probes(self.policy, self.as_of):
+        for probe in self._searches:
             conditions = " AND ".join(self._conditions(probe, sql)) or "true"
             horizon = self._horizon(probe, sql)
             if probe.needs_history:
@@ -257,7 +263,7 @@ class Selector:
         """Where the account that should say the period is gone, the one named as `otherwise` counts."""
         if probe.column is None or probe.column.otherwise is None or probe.when.account or probe.when.closed:
             return
-        before = latest(probe.column.otherwise, self.as_of)
+        before = latest(probe.column.otherwise, self.window.horizon(self.as_of))
         if probe.anchor is not Anchor.CLOSED and before is not None:
             yield filled(
                 "propose_by_conversation",
@@ -304,7 +310,10 @@ class Selector:
                 yield f'to_jsonb({alias}."{column}") IN (SELECT jsonb_array_elements({listed}))'
         if when.closed:
             yield "a.closed_at <= :as_of"
-        since = floor_since(self.policy, self.as_of)
+        if probe.floor is not None:
+            anchor = "epoch.closed" if probe.anchor is Anchor.CONSENT_ENDED else _ANCHORS[probe.anchor]
+            yield f"({anchor} >= {sql.bound(probe.floor, 'timestamptz')} OR c.flagged_at IS NOT NULL)"
+        since = floor_since(self.policy, self.window.horizon(self.as_of))
         if since is not None:
             yield f"(c.flagged_at > {sql.bound(since, 'timestamptz')} AND c.flagged_at <= :as_of) IS NOT TRUE"
         if probe.spared_by is not None and probe.consent is not None:

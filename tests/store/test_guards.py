@@ -14,7 +14,8 @@ from sweeper.core.instant import rfc3339
 from sweeper.core.policy import Policy
 from sweeper.errors import ConfigurationError, RefusedError
 from sweeper.job import Job
-from sweeper.sweep import Result, Watch, preview, sweep
+from sweeper.steering import Watch
+from sweeper.sweep import Result, preview, sweep
 from tests.facts import World, instant
 from tests.store.stores import Store, frozen
 

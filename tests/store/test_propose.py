@@ -18,6 +18,7 @@ from sweeper.core.model import Facts
 from sweeper.core.period import Period
 from sweeper.core.policy import Names, Policy, parse
 from sweeper.core.probe import SLACK
+from sweeper.core.window import EVERYTHING
 from sweeper.job import read_contract
 from sweeper.store.contract import Contract
 from sweeper.store.facts import Reader
@@ -63,7 +64,7 @@ class Bench:
 
     def selector(self, policy: Policy, as_of: datetime, **sizes: int) -> Selector:
         """A selector whose ranges and pages may be tiny."""
-        return Selector(self.store.database(), self.contract, policy, as_of, **sizes)
+        return Selector(self.store.database(), self.contract, policy, as_of, EVERYTHING, **sizes)
 
     def facts(self, policy: Policy) -> dict[str, Facts]:
         """The facts of every conversation."""

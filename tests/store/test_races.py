@@ -21,9 +21,10 @@ from sqlalchemy.exc import OperationalError
 from sweeper import batch
 from sweeper.core.policy import Policy
 from sweeper.errors import LeaseHeldError, LeaseLostError
+from sweeper.steering import Watch
 from sweeper.store import evidence, protections, purge
 from sweeper.store import lease as leases
-from sweeper.sweep import Result, Watch, sweep
+from sweeper.sweep import Result, sweep
 from tests.facts import instant
 from tests.store.stores import Store
 

@@ -1,0 +1,17 @@
+-- How hard the server has it now, as far as this role may see: replicas, WAL, sessions kept waiting, VACUUM of our tables.
+SELECT pg_catalog.pg_current_wal_lsn() - CAST('0/0' AS pg_lsn) AS wal_bytes,
+       replicas.lag_seconds,
+       replicas.lag_bytes,
+       replicas.hidden,
+       (SELECT count(*) FROM pg_catalog.pg_locks l
+        WHERE NOT l.granted AND l.waitstart < clock_timestamp() - interval '1 second' AND l.pid <> pg_backend_pid()) AS blocked,
+       (SELECT count(*) FROM pg_catalog.pg_locks l
+        WHERE l.granted AND l.mode = 'ShareUpdateExclusiveLock' AND l.pid <> pg_backend_pid()
+          AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())
+          AND l.relation = ANY(CAST(:oids AS oid[]))) AS vacuums
+FROM (
+    SELECT COALESCE(max(EXTRACT(epoch FROM r.replay_lag)), 0) AS lag_seconds,
+           COALESCE(max(pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), r.replay_lsn)), 0) AS lag_bytes,
+           count(*) FILTER (WHERE r.state IS NULL) AS hidden
+    FROM pg_catalog.pg_stat_replication r
+) AS replicas
