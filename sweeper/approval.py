@@ -1,6 +1,7 @@
 """An approval: what a dry run found, as a token that a person passes on to the run that may exceed the limits.
 
-It binds store, policy, as-of and the due counts by rule. Fewer is fine, more refuses; it lapses after 24 hours.
+It binds store, policy, as-of, the due counts by rule and, for a backfill, its plan.
+Fewer is fine, more refuses; it lapses after 24 hours.
 """
 
 import base64
@@ -15,7 +16,7 @@ from sweeper.core.instant import parse, rfc3339
 from sweeper.errors import ConfigurationError, RefusedError
 
 LAPSES_AFTER = timedelta(hours=24)
-WAY_OUT = "Nothing was purged. Preview again with `sweeper run --dry-run` and approve its digest."
+WAY_OUT = "Nothing was purged. Preview again with --dry-run and approve the digest that it prints."
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Approval:
     as_of: datetime
     issued_at: datetime
     due: Mapping[str, int]
+    scope: str = ""
+    """Which backfill it is for; "": a run."""
 
     def less(self, purged: Mapping[str, int]) -> "Approval":
         """What is left of the approval where runs under it have purged so many by rule."""
@@ -35,6 +38,8 @@ class Approval:
     def token(self) -> str:
         """The digest, as `run --dry-run` prints it and `run --approve` takes it."""
         said = asdict(self) | {"as_of": rfc3339(self.as_of), "issued_at": rfc3339(self.issued_at)}
+        if not self.scope:
+            del said["scope"]
         body = (
             base64.urlsafe_b64encode(json.dumps(said, sort_keys=True, separators=(",", ":")).encode())
             .decode()
@@ -60,6 +65,7 @@ def read(token: str) -> Approval:
             parse(said["as_of"]),
             parse(said["issued_at"]),
             {str(rule): int(count) for rule, count in said["due"].items()},
+            str(said.get("scope", "")),
         )
     except (ValueError, KeyError, TypeError, AttributeError, binascii.Error):
         raise ConfigurationError(
@@ -68,7 +74,7 @@ def read(token: str) -> Approval:
         ) from None
 
 
-def check(approval: Approval, store: str, policy: str, now: datetime) -> None:
+def check(approval: Approval, store: str, policy: str, now: datetime, scope: str = "") -> None:
     """Refuse an approval that is for something else or has lapsed.
 
     Raises:
@@ -79,6 +85,10 @@ def check(approval: Approval, store: str, policy: str, now: datetime) -> None:
     if approval.policy != policy:
         raise RefusedError(
             "approval", f"the approval is for policy {approval.policy[:12]}, this run has {policy[:12]}. {WAY_OUT}"
+        )
+    if approval.scope != scope:
+        raise RefusedError(
+            "approval", f"the approval is for {approval.scope or 'a run'}, this is {scope or 'a run'}. {WAY_OUT}"
         )
     if approval.issued_at > now:
         raise RefusedError(

@@ -23,11 +23,12 @@ from sweeper.approval import Approval
 from sweeper.batch import Purger
 from sweeper.core.instant import rfc3339
 from sweeper.core.recheck import Proposal, Spared
+from sweeper.core.window import Window
 from sweeper.errors import LeaseLostError, PausedError, RefusedError, SweeperError
 from sweeper.job import Job, unreachable
 from sweeper.pace import Pace
 from sweeper.steering import ORDERED, Budget, Steering, Stop, Watch
-from sweeper.store import census, evidence, objects, pauses, purge
+from sweeper.store import backfills, census, evidence, objects, pauses, purge
 from sweeper.store import lease as leases
 from sweeper.store.evidence import Run
 from sweeper.store.lease import Lease
@@ -141,7 +142,7 @@ class Preview:
 
 def preview(job: Job, watch: Watch | None = None) -> Preview:
     """What a run would purge, keep and refuse now; nothing is locked or written."""
-    watch, started = watch or Watch(), time.monotonic()
+    watch, started, job = watch or Watch(), time.monotonic(), beside_backfill(job)
     tally = survey(job, job.selector.pages(), watch.advance)
     tally.add(survey_feedback(job))
     refusals = [*guards.before(job, job.database.within(census.histories)), *guards.volume(job, tally.due, None)]
@@ -169,6 +170,7 @@ def sweep(
     """
     errand = errand or Errand()
     refuse_paused(job)
+    job = job if errand.is_slice else beside_backfill(job)
     lease = leases.take(job.database, yields=errand.is_slice)
     opened = _open(job, lease, approval, errand)
     left = _left_of(job, approval)
@@ -189,6 +191,15 @@ def sweep(
     except Exception:
         sweeping.close_if_possible("failed", {"error": "unforeseen"})
         raise
+
+
+def beside_backfill(job: Job) -> Job:
+    """The job without what a backfill at work has been approved for: a run neither weighs nor purges that."""
+    plan = job.database.within(lambda c: backfills.alive(c, job.contract.schema, job.clock.now()))
+    if plan is None:
+        return job
+    log.get().info("leaves to a backfill what is due before its end", backfill=plan.id, due_before=rfc3339(plan.until))
+    return replace(job, window=Window(since=plan.until))
 
 
 def refuse_paused(job: Job) -> None:

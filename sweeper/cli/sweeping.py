@@ -26,9 +26,9 @@ WAYS_OUT = {
 }
 """Where a preview knows a nearer way out than the refusal itself, which sends to a preview."""
 STOPS = {
-    "signal": "it was asked to by a signal. The next run does the rest",
-    "max_runtime": "--max-runtime is used up. The next run does the rest",
-    "max_purge": "--max-purge is used up. The next run does the rest",
+    "signal": "it was asked to by a signal",
+    "max_runtime": "--max-runtime is used up",
+    "max_purge": "--max-purge is used up",
     "paused": "somebody has paused the sweeper. When that is over: `sweeper resume`",
     "replica_lag": "a replica stayed too far behind for longer than [pace] longest_pause_seconds",
     "wal_rate": "the server wrote too much WAL for longer than [pace] longest_pause_seconds",
@@ -142,7 +142,7 @@ def print_preview(preview: "Preview", *, as_json: bool) -> None:
         f"Preview at {rfc3339(job.as_of)}, policy {job.policy.name!r} ({job.policy.digest[:12]}). Nothing was written."
     )
     output.say(f"Would purge {tally.due} conversations and {tally.feedback_by_rule.total()} feedback rows.")
-    _print_tally(tally, "would purge", tally.by_rule, tally.feedback_by_rule)
+    print_tally(tally, "would purge", tally.by_rule, tally.feedback_by_rule)
     for refusal in preview.refusals:
         output.say(f"A run would refuse ({refusal.guard}): {_seen_from_a_preview(refusal)}")
     output.say(f"digest: {preview.approval.token()}")
@@ -165,10 +165,12 @@ def print_result(result: "Result", *, as_json: bool) -> None:
         f"purged as of {found['as_of']} in {found['duration_s']} s."
     )
     if result.steering.stopped:
-        output.say(f"It stopped early: {STOPS.get(result.steering.stopped, result.steering.stopped)}.")
+        output.say(
+            f"It stopped early: {STOPS.get(result.steering.stopped, result.steering.stopped)}. The next run does the rest."
+        )
     if result.is_stalled:
         output.warn(_stalled(result))
-    _print_tally(result.tally, "purged", result.purged["conversation"], result.purged["feedback"])
+    print_tally(result.tally, "purged", result.purged["conversation"], result.purged["feedback"])
     if result.objects_pending:
         output.say(
             f"{result.objects_pending} objects of purged attachments could not be removed yet; the next run tries again."
@@ -185,7 +187,8 @@ def _stalled(result: "Result") -> str:
     )
 
 
-def _print_tally(tally: "Tally", verb: str, conversations: Mapping[str, int], feedback: Mapping[str, int]) -> None:
+def print_tally(tally: "Tally", verb: str, conversations: Mapping[str, int], feedback: Mapping[str, int]) -> None:
+    """What a preview or a run met, by reason."""
     rows: list[tuple[object, ...]] = [(verb, rule, count) for rule, count in sorted(conversations.items())]
     rows += [(f"{verb} (feedback)", rule, count) for rule, count in sorted(feedback.items())]
     if tally.held + tally.feedback_held:

@@ -1,0 +1,365 @@
+"""A backfill: years of what is overdue, purged slice by slice, the oldest due first, under one approval.
+
+    preview the whole plan → approve → for each slice: hours → lease → sweep its window → note how far → give the lease back
+
+The law of this file: a slice is a sweep like any other (decided again under lock, with evidence of its own); a nightly run always
+goes first; killed anywhere and started again, it goes on where it was.
+"""
+
+import time
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from sweeper import approval as approvals
+from sweeper import log
+from sweeper.approval import Approval
+from sweeper.core.hours import Hours
+from sweeper.core.instant import rfc3339
+from sweeper.core.recheck import Outcome
+from sweeper.core.window import Slice, Window, slices
+from sweeper.errors import ConfigurationError, LeaseHeldError, RefusedError
+from sweeper.job import Job, read_contract
+from sweeper.steering import STEP_SECONDS, Budget, Stop, Watch
+from sweeper.store import backfills, census, evidence, pauses
+from sweeper.store.backfills import Plan
+from sweeper.survey import disposals, portions
+from sweeper.sweep import Errand, Result, sweep
+from sweeper.tally import Tally
+
+LOOK_SECONDS = 2.0
+"""How long it waits before it looks again whether it may go on: for the lease, the hours, the end of a pause."""
+SEEN_SECONDS = 60.0
+"""How often a backfill that waits says that it is alive."""
+WAITS = frozenset({Stop.YIELDED, Stop.HOURS, Stop.PAUSED})
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What a backfill is about: dues from `since` to `until` (UTC), in slices."""
+
+    since: datetime
+    until: datetime
+    by: Slice
+
+    @property
+    def window(self) -> Window:
+        """All its dues."""
+        return Window(self.since, self.until)
+
+    def __str__(self) -> str:
+        return f"backfill {rfc3339(self.since)}/{rfc3339(self.until)}/{self.by.value}"
+
+
+def refuse_future(scope: Scope, now: datetime) -> None:
+    """A backfill is about what is overdue.
+
+    Raises:
+        ConfigurationError: its end lies ahead, or its beginning is not before its end.
+    """
+    if scope.until > now:
+        raise ConfigurationError(
+            f"--until {rfc3339(scope.until)} is later than now, {rfc3339(now)}: what is not due yet is no backfill. "
+            "Nothing was done. Give an --until that is not in the future."
+        )
+    if scope.since >= scope.until:
+        raise ConfigurationError("--since is not before --until. Nothing was done.")
+
+
+@dataclass
+class Outlook:
+    """What a backfill would purge now: in all, and by slice."""
+
+    job: Job
+    scope: Scope
+    tally: Tally
+    by_slice: list[tuple[Window, int]]
+    approval: Approval
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """For machines; `digest` is what `backfill --approve` takes."""
+        return {
+            "as_of": rfc3339(self.job.as_of),
+            "policy": self.job.policy.digest,
+            "since": rfc3339(self.scope.since),
+            "until": rfc3339(self.scope.until),
+            "by": self.scope.by.value,
+            "would_purge": self.tally.due,
+            **self.tally.as_json(),
+            "slices": [
+                {"since": _said(window.since), "until": _said(window.until), "would_purge": count}
+                for window, count in self.by_slice
+                if count
+            ],
+            "digest": self.approval.token(),
+            "duration_s": round(self.seconds, 3),
+        }
+
+
+def preview(job: Job, scope: Scope, watch: Watch | None = None) -> Outlook:
+    """What a backfill would purge now; nothing is locked or written."""
+    watch, started, tally = watch or Watch(), time.monotonic(), Tally()
+    windows = list(slices(scope.since, scope.until, scope.by))
+    begins = [window.since for window in windows if window.since]
+    counts: Counter[int] = Counter()
+    within = replace(job, window=scope.window)
+    for page in within.selector.pages():
+        for portion in portions((*page.free, *page.held), job.settings.purge.batch):
+            for known, disposal in disposals(within, portion):
+                tally.count(disposal, known, job.policy, job.as_of, present=job.is_present)
+                if disposal.outcome is Outcome.PURGE and disposal.verdict.due:
+                    counts[bisect_right(begins, disposal.verdict.due) - 1] += 1
+            watch.advance(len(portion))
+    by_slice = [(window, counts[number]) for number, window in enumerate(windows)]
+    approval = Approval(_store(job), job.policy.digest, job.as_of, job.clock.now(), dict(tally.by_rule), str(scope))
+    return Outlook(job, scope, tally, by_slice, approval, time.monotonic() - started)
+
+
+def begin(job: Job, scope: Scope, token: str | None) -> Plan:
+    """The plan to work on: begun under the approval of its preview, or one that was begun before and has not ended.
+
+    Raises:
+        RefusedError: nothing was approved for it, or something else was, or the policy has changed since.
+    """
+    approval = approvals.read(token) if token is not None else None
+    with job.database.transaction() as connection:
+        plan = _begun(connection, job, scope, token)
+    if plan is None:
+        if approval is None or token is None:
+            raise RefusedError(
+                "approval",
+                f"no {scope} has been approved. Nothing was purged. Preview it with --dry-run, and begin it with "
+                "--approve DIGEST; after that it goes on without.",
+            )
+        approvals.check(approval, _store(job), job.policy.digest, job.clock.now(), str(scope))
+        plan = _recorded(job, scope, approval)
+    if plan.policy_digest != job.policy.digest:
+        raise RefusedError(
+            "approval",
+            f"{scope} was approved under policy {plan.policy_digest[:12]}, this is {job.policy.digest[:12]}. Nothing was "
+            "purged. Preview again with --dry-run, and approve what it finds.",
+        )
+    return plan
+
+
+def _begun(connection: Any, job: Job, scope: Scope, token: str | None) -> Plan | None:
+    if token is not None:
+        return backfills.by_approval(connection, token.strip())
+    found = backfills.unfinished(connection, job.contract.schema)
+    same = [plan for plan in found if Scope(plan.since, plan.until, plan.by) == scope]
+    return same[-1] if same else None
+
+
+def _recorded(job: Job, scope: Scope, approval: Approval) -> Plan:
+    with job.database.transaction() as connection:
+        return backfills.begin(
+            connection,
+            store=job.contract.schema,
+            since=scope.since,
+            until=scope.until,
+            by=scope.by.value,
+            policy_digest=approval.policy,
+            approval=approval.token(),
+            expected=sum(approval.due.values()),
+            now=job.clock.now(),
+        )
+
+
+@dataclass
+class Drained:
+    """How far a backfill has come."""
+
+    plan: Plan
+    outcome: str
+    stop_reason: str
+    purged: int
+    purged_now: int
+    failed: int
+    done_until: datetime
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """For machines."""
+        return {
+            "backfill": self.plan.id,
+            "since": rfc3339(self.plan.since),
+            "until": rfc3339(self.plan.until),
+            "by": self.plan.by.value,
+            "outcome": self.outcome,
+            "stop_reason": self.stop_reason or None,
+            "expected": self.plan.expected,
+            "purged": self.purged,
+            "purged_now": self.purged_now,
+            "failed": self.failed,
+            "done_until": rfc3339(self.done_until),
+            "duration_s": round(self.seconds, 3),
+        }
+
+
+@dataclass
+class Drain:
+    """Works on one plan, slice by slice, until it is done or told to stop."""
+
+    job: Job
+    plan: Plan
+    watch: Watch = field(default_factory=Watch)
+    budget: Budget = field(default_factory=Budget)
+    hours: Hours | None = None
+    accept_history: bool = False
+    stopped: str = ""
+    failed: int = 0
+    purged_now: int = 0
+    seen: float = 0.0
+    working: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+
+    def run(self) -> Drained:
+        """All slices that are left.
+
+        Raises:
+            LeaseHeldError: another process is at work on a backfill of the store.
+            RefusedError: a guard refused; what was purged before stands.
+        """
+        before = self._purged()
+        self.watch.expect(self.plan.expected)
+        self.watch.advance(before)
+        done_until = self.plan.done_until
+        for window in slices(done_until, self.plan.until, self.plan.by):
+            while not self._is_swept(window):
+                if self.stopped:
+                    return self._ended("stopped", done_until)
+            done_until = window.until or done_until
+            backfills.seen(self.job.database, self.plan, self.job.clock.now(), done_until)
+        backfills.finish(self.job.database, self.plan, self.job.clock.now(), self._purged())
+        return self._ended("failed" if self.failed else "completed", done_until)
+
+    def _is_swept(self, window: Window) -> bool:
+        """Whether the slice is done with; if not, it is to be tried again, unless `stopped` says why not."""
+        self._wait_until_free()
+        if self.stopped:
+            return False
+        job = replace(
+            self.job,
+            as_of=self.job.clock.now(),
+            contract=read_contract(self.job.database, self.job.policy),
+            window=window,
+        )
+        if not any(page.free for page in job.selector.pages()):
+            return True
+        try:
+            return self._is_done(self._swept(job), window)
+        except LeaseHeldError:
+            if backfills.holder(job.database, job.contract.schema) == "backfill":
+                raise
+            self._sleep("a run holds the lease", LOOK_SECONDS)
+        except RefusedError as refusal:
+            if refusal.guard != "paused":
+                raise
+        return False
+
+    def _swept(self, job: Job) -> Result:
+        watch = replace(self.watch, expect=lambda _: None, stopping=self._stopping)
+        errand, approval = Errand("backfill", self.plan.id), approvals.read(self.plan.approval)
+        result = sweep(
+            job,
+            approval=approval,
+            accept_history=self.accept_history,
+            watch=watch,
+            budget=self._left(),
+            errand=errand,
+        )
+        self.purged_now += result.count
+        self.failed += result.tally.failed
+        self.working += result.seconds
+        return result
+
+    def _is_done(self, result: Result, window: Window) -> bool:
+        self._tell(result, window)
+        if result.outcome != "stopped":
+            return True
+        if result.steering.stopped in (Stop.SIGNAL, Stop.MAX_RUNTIME, Stop.MAX_PURGE):
+            self.stopped = result.steering.stopped
+        return False
+
+    def _tell(self, result: Result, window: Window) -> None:
+        purged, rate = self._purged(), self.purged_now / self.working if self.working else 0.0
+        left = max(self.plan.expected - purged, 0)
+        log.get().info(
+            "slice",
+            backfill=self.plan.id,
+            since=_said(window.since),
+            until=_said(window.until),
+            outcome=result.outcome,
+            stop_reason=result.steering.stopped or None,
+            purged=result.count,
+            purged_in_all=purged,
+            expected=self.plan.expected,
+            per_second=round(rate, 1),
+            remaining_seconds=round(left / rate) if rate else None,
+        )
+
+    def _stopping(self) -> str:
+        if self.hours is not None and not self.hours.holds(self.job.clock.now()):
+            return self.watch.stopping() or Stop.HOURS
+        return self.watch.stopping()
+
+    def _left(self) -> Budget:
+        """What is left of the budget."""
+        seconds, purges = self.budget.seconds, self.budget.purges
+        return replace(
+            self.budget,
+            seconds=None if seconds is None else max(seconds - (time.monotonic() - self.started), 0.0),
+            purges=None if purges is None else max(purges - self.purged_now, 0),
+        )
+
+    def _wait_until_free(self) -> None:
+        """Wait for the hours and for the end of a pause, without the lease; what stops the backfill is in `stopped`."""
+        while not self._is_spent() and (reason := self._reason_to_wait()):
+            self._sleep(reason, LOOK_SECONDS)
+        self.watch.waits("")
+
+    def _is_spent(self) -> bool:
+        left = self._left()
+        spent = Stop.MAX_RUNTIME if left.seconds == 0.0 else Stop.MAX_PURGE if left.purges == 0 else ""
+        self.stopped = self.stopped or self.watch.stopping() or spent
+        return bool(self.stopped)
+
+    def _reason_to_wait(self) -> str:
+        now = self.job.clock.now()
+        if self.hours is not None and not self.hours.holds(now):
+            return f"until {self.hours}, in {self.hours.until_open(now)}"
+        for pause in pauses.in_force(self.job.database):
+            return f"paused: {pause['reason']}"
+        return ""
+
+    def _sleep(self, reason: str, seconds: float) -> None:
+        self.watch.waits(reason)
+        if time.monotonic() - self.seen >= SEEN_SECONDS:
+            self.seen = time.monotonic()
+            log.get().info("backfill waits", backfill=self.plan.id, because=reason)
+            backfills.seen(self.job.database, self.plan, self.job.clock.now())
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not self.watch.stopping():
+            time.sleep(STEP_SECONDS)
+
+    def _purged(self) -> int:
+        under: Callable[[Any], dict[str, int]] = lambda c: evidence.purged_under(c, self.plan.approval)  # noqa: E731
+        return sum(self.job.database.within(under).values())
+
+    def _ended(self, outcome: str, done_until: datetime) -> Drained:
+        seconds = time.monotonic() - self.started
+        return Drained(
+            self.plan, outcome, self.stopped, self._purged(), self.purged_now, self.failed, done_until, seconds
+        )
+
+
+def _store(job: Job) -> str:
+    return job.database.within(lambda c: census.identity(c, job.settings.store.schema_name))
+
+
+def _said(instant: datetime | None) -> str | None:
+    return rfc3339(instant) if instant is not None else None

@@ -1,0 +1,143 @@
+"""`backfill`: what is overdue since long ago, slice by slice."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sweeper.cli import door, output
+from sweeper.cli.door import AsJson, Config
+from sweeper.cli.sweeping import STOPS, MaxPurge, MaxRuntime, print_tally, read_budget, stop_on_signal
+from sweeper.core.instant import rfc3339
+from sweeper.core.window import Slice
+from sweeper.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from sweeper.backfill import Drained, Outlook, Scope
+    from sweeper.core.hours import Hours
+    from sweeper.job import Job
+
+
+def backfill(
+    since: Annotated[str, typer.Option("--since", metavar="INSTANT", help="From this due on.")],
+    until: Annotated[str, typer.Option("--until", metavar="INSTANT", help="Up to this due, exclusive.")],
+    config: Config = None,
+    as_json: AsJson = False,
+    by: Annotated[Slice, typer.Option("--by", help="How long a slice is.")] = Slice.MONTH,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Preview the whole plan: write nothing, print the digest to approve.")
+    ] = False,
+    approve: Annotated[
+        str | None, typer.Option("--approve", metavar="DIGEST", help="Begin what a dry run found; goes on without.")
+    ] = None,
+    between: Annotated[
+        str | None, typer.Option("--between", metavar="HH:MM-HH:MM", help="Purge only then, in [schedule] zone.")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option("--rate", metavar="N", min=0.01, help="At most N conversations a second.")
+    ] = None,
+    accept_history: Annotated[
+        bool, typer.Option("--accept-history", help="Go on although plan or consent history is missing or became less.")
+    ] = False,
+    max_runtime: MaxRuntime = None,
+    max_purge: MaxPurge = None,
+) -> None:
+    """Purge years of overdue conversations, the oldest first; stop it at any time, the same command goes on.
+
+    Example: sweeper backfill --since 2021-01-01T00:00:00Z --until 2026-01-01T00:00:00Z --dry-run
+    """
+    from sweeper import backfill as filling
+
+    if dry_run and approve is not None:
+        raise ConfigurationError("--dry-run and --approve: nothing was done. Preview first, then approve its digest.")
+    with door.prepared(config) as job:
+        scope = _scope(job, since, until, by)
+        hours = _hours(job, between)
+        budget = read_budget(max_runtime, max_purge, rate or job.settings.backfill.per_second)
+        if dry_run:
+            _print_outlook(_previewed(job, scope), as_json=as_json)
+            return
+        plan = filling.begin(job, scope, approve)
+        with stop_on_signal() as stopping, _watched(stopping) as watch:
+            drained = filling.Drain(job, plan, watch, budget, hours, accept_history).run()
+    with output.afterwards():
+        _print_drained(drained, as_json=as_json)
+    if drained.outcome == "failed" or drained.stop_reason == "signal":
+        raise typer.Exit(1)
+
+
+def _watched(stopping: Any) -> Any:
+    from sweeper.progress import watched
+
+    return watched(stopping)
+
+
+def _scope(job: "Job", since: str, until: str, by: Slice) -> "Scope":
+    from sweeper.backfill import Scope, refuse_future
+
+    begin, end = door.instant("--since", since), door.instant("--until", until)
+    if begin is None or end is None:
+        raise AssertionError("both are required")
+    scope = Scope(begin, end, by)
+    refuse_future(scope, job.clock.now())
+    return scope
+
+
+def _hours(job: "Job", between: str | None) -> "Hours | None":
+    from zoneinfo import ZoneInfo
+
+    from sweeper.core.hours import Hours
+
+    text = job.settings.backfill.between if between is None else between
+    if not text:
+        return None
+    where = "[backfill] between" if between is None else "--between"
+    try:
+        return Hours.parse(text, ZoneInfo(job.settings.schedule.zone))
+    except (ValueError, OSError) as error:
+        raise ConfigurationError(f"{where}: {error}. Nothing was done.") from None
+
+
+def _previewed(job: "Job", scope: "Scope") -> "Outlook":
+    from sweeper import backfill as filling
+
+    with _watched(lambda: "") as watch:
+        return filling.preview(job, scope, watch)
+
+
+def _print_outlook(outlook: "Outlook", *, as_json: bool) -> None:
+    if as_json:
+        output.print_json(outlook.as_json())
+        return
+    said, job = outlook.as_json(), outlook.job
+    output.say(
+        f"Preview of {outlook.scope} at {rfc3339(job.as_of)}, policy {job.policy.name!r} ({job.policy.digest[:12]}). "
+        "Nothing was written."
+    )
+    output.say(f"Would purge {outlook.tally.due} conversations. Feedback is left to `sweeper run`.")
+    print_tally(outlook.tally, "would purge", outlook.tally.by_rule, {})
+    rows = [(slice_["since"], slice_["until"], slice_["would_purge"]) for slice_ in said["slices"]]
+    if rows:
+        output.print_table(("due from", "to", "would purge"), rows)
+    if outlook.tally.outside:
+        output.say(
+            f"{outlook.tally.outside} more are due outside of the plan. While it is at work, runs leave alone what is due "
+            "before --until."
+        )
+    output.say(f"digest: {said['digest']}")
+
+
+def _print_drained(drained: "Drained", *, as_json: bool) -> None:
+    said = drained.as_json()
+    if as_json:
+        output.print_json(said)
+        return
+    output.say(
+        f"Backfill {said['backfill']} {said['outcome']}: {said['purged_now']} conversations purged now, {said['purged']} of "
+        f"{said['expected']} in all, in {said['duration_s']} s. Everything due before {said['done_until']} has been swept."
+    )
+    if drained.stop_reason:
+        output.say(
+            f"It stopped early: {STOPS.get(drained.stop_reason, drained.stop_reason)}; the same command goes on."
+        )
+    if drained.failed:
+        output.say(f"{drained.failed} records could not be purged; the log on stderr names each with its reason.")

@@ -1,0 +1,102 @@
+"""Plans of backfills: begun under an approval, moved on slice by slice, finished. Beginning and end leave an event."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection
+
+from sweeper.core.instant import rfc3339
+from sweeper.core.window import Slice, Window
+from sweeper.store import evidence
+from sweeper.store.database import Database
+from sweeper.store.statement import statement
+
+ALIVE = timedelta(hours=24)
+"""A plan whose process has not been seen for so long is taken for given up: runs purge what it left."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan as it is recorded. `expected`: conversations due under it when it was approved."""
+
+    id: int
+    since: datetime
+    until: datetime
+    by: Slice
+    policy_digest: str
+    approval: str
+    expected: int
+    done_until: datetime
+    begun_at: datetime
+    seen_at: datetime
+    finished_at: datetime | None
+
+    @property
+    def window(self) -> Window:
+        """All dues that it is about."""
+        return Window(self.since, self.until)
+
+
+def begin(connection: Connection, **columns: Any) -> Plan:
+    """Record a plan; one that was begun under the same approval is that one, as far as it has come."""
+    is_new = connection.execute(statement("backfill_begin"), columns).rowcount
+    plan = by_approval(connection, columns["approval"])
+    if plan is None:
+        raise AssertionError("a plan that was just recorded is there")
+    if not is_new:
+        return plan
+    told = {"backfill": plan.id, "since": rfc3339(plan.since), "until": rfc3339(plan.until), "by": plan.by.value}
+    evidence.record(connection, "backfill_begun", None, {**told, "expected": plan.expected})
+    return plan
+
+
+def by_approval(connection: Connection, approval: str) -> Plan | None:
+    """The plan that was begun under an approval."""
+    return _one(connection, "r.approval = :approval", approval=approval)
+
+
+def unfinished(connection: Connection, store: str) -> list[Plan]:
+    """The plans of a store that have not come to their end, oldest first."""
+    rows = connection.execute(
+        statement("backfills", condition="r.store = :store AND r.finished_at IS NULL"), {"store": store}
+    )
+    return [_plan(row) for row in rows]
+
+
+def alive(connection: Connection, store: str, now: datetime) -> Plan | None:
+    """The plan of a store whose process was seen lately, the one that reaches furthest."""
+    found = [plan for plan in unfinished(connection, store) if now - plan.seen_at < ALIVE]
+    return max(found, key=lambda plan: plan.until, default=None)
+
+
+def seen(database: Database, plan: Plan, now: datetime, done_until: datetime | None = None) -> None:
+    """Note that the plan's process is alive, and how far it has come; that only grows."""
+    values = {"id": plan.id, "now": now, "done_until": done_until or plan.done_until}
+    database.within(lambda connection: connection.execute(statement("backfill_seen"), values))
+
+
+def finish(database: Database, plan: Plan, now: datetime, purged: int) -> None:
+    """Note that every slice has been swept."""
+
+    def note(connection: Connection) -> None:
+        if connection.execute(statement("backfill_finish"), {"id": plan.id, "now": now}).rowcount:
+            evidence.record(connection, "backfill_finished", None, {"backfill": plan.id, "purged": purged})
+
+    database.within(note)
+
+
+def holder(database: Database, store: str) -> str | None:
+    """What kind of run holds the store's lease now; None: none that is known."""
+    rows = database.fetched(statement("lease_holder"), {"store": store})
+    return rows[0].kind if rows else None
+
+
+def _one(connection: Connection, condition: str, **parameters: Any) -> Plan | None:
+    row = connection.execute(statement("backfills", condition=condition), parameters).one_or_none()
+    return _plan(row) if row is not None else None
+
+
+def _plan(row: Any) -> Plan:
+    values = dict(row._mapping)
+    return Plan(**{**values, "by": Slice(values["by"])})
