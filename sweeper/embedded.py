@@ -73,13 +73,14 @@ class EmbeddedError(SweeperError):
 class Server:
     """A private PostgreSQL server.
 
-    `data` is the directory of PostgreSQL's own files, `sockets` that of its socket; `home` is a directory for whatever else
-    should go when the server goes, killed or not.
+    `data` is the directory of PostgreSQL's own files, `sockets` that of its socket, `programs` that of pg_dump and the like;
+    `home` is a directory for whatever else should go when the server goes, killed or not.
     """
 
     home: Path
     data: Path
     sockets: Path
+    programs: Path
     _command: list[str] = field(repr=False)
     _log: Path = field(repr=False)
     _locks: tuple[int, ...] = field(repr=False)
@@ -187,7 +188,7 @@ def server(data: Path | None = None, *, settings: Mapping[str, str] | None = Non
         options = [word for name, value in chosen.items() for word in ("-c", f"{name}={value}")]
         command = _as_account(account, str(bin_ / "postgres"), "-D", str(pgdata), *options)
         with _claimed(pgdata) as claim:
-            running = Server(home, pgdata, sockets, command, root / "postgres.log", (lock, claim))
+            running = Server(home, pgdata, sockets, bin_, command, root / "postgres.log", (lock, claim))
             try:
                 running.start()
                 yield running
