@@ -23,11 +23,13 @@ from sweeper.core.recheck import Outcome
 from sweeper.core.window import Slice, Window, slices
 from sweeper.errors import ConfigurationError, LeaseHeldError, RefusedError
 from sweeper.job import Job, read_contract
+from sweeper.result import Result
+from sweeper.session import Errand
 from sweeper.steering import STEP_SECONDS, Budget, Stop, Watch
 from sweeper.store import backfills, census, evidence, pauses
 from sweeper.store.backfills import Plan
 from sweeper.survey import disposals, portions
-from sweeper.sweep import Errand, Result, sweep
+from sweeper.sweep import sweep
 from sweeper.tally import Tally
 
 LOOK_SECONDS = 2.0

@@ -12,10 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
-from typing import Any, Literal
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
 
 from sweeper import approval as approvals
 from sweeper import guards, log
@@ -24,15 +22,12 @@ from sweeper.batch import Purger
 from sweeper.core.instant import rfc3339
 from sweeper.core.recheck import Proposal, Spared
 from sweeper.core.window import Window
-from sweeper.errors import LeaseLostError, PausedError, RefusedError, SweeperError
-from sweeper.job import Job, unreachable
-from sweeper.pace import Pace
-from sweeper.steering import ORDERED, Budget, Steering, Stop, Watch
-from sweeper.store import backfills, census, evidence, objects, pauses, purge
-from sweeper.store import lease as leases
-from sweeper.store.evidence import Run
-from sweeper.store.lease import Lease
-from sweeper.store.pressure import Gauge
+from sweeper.errors import PausedError
+from sweeper.job import Job
+from sweeper.result import Preview, Result
+from sweeper.session import Errand, Session, refuse_paused, session
+from sweeper.steering import Budget, Steering, Stop, Watch
+from sweeper.store import backfills, census, evidence, objects, purge
 from sweeper.store.select import Page
 from sweeper.survey import portions, survey, survey_feedback
 from sweeper.tally import Tally
@@ -41,103 +36,6 @@ KEPT_PAGES = 3
 """So many pages of proposals are kept between counting and purging; where there are more, they are proposed again."""
 LOCKED_AT_MOST = 10_000
 """So many rows that others hold locked are tried again at the end; the others wait for the next run."""
-
-
-@dataclass(frozen=True)
-class Errand:
-    """What a sweep is for: the nightly run, or one slice of a backfill, whose plan was weighed as a whole and approved."""
-
-    kind: Literal["run", "backfill"] = "run"
-    backfill_id: int | None = None
-
-    @property
-    def is_slice(self) -> bool:
-        """Whether it gives way to a run, and leaves feedback to it."""
-        return self.kind == "backfill"
-
-
-@dataclass
-class Result:
-    """What a run did, as its evidence says."""
-
-    job: Job
-    run_id: int
-    outcome: str
-    tally: Tally
-    purged: dict[str, dict[str, int]]
-    objects_pending: int
-    strays: int
-    seconds: float
-    steering: Steering
-
-    @property
-    def count(self) -> int:
-        """How many conversations were purged."""
-        return sum(self.purged["conversation"].values())
-
-    @property
-    def overdue(self) -> int:
-        """How many records are known to be due and were left: they failed, stayed locked or were not approved."""
-        left = (Spared.LOCKED, Spared.NOT_APPROVED)
-        return self.tally.failed + sum(self.tally.spared[reason.value] for reason in left)
-
-    @property
-    def is_stalled(self) -> bool:
-        """Whether nothing at all was purged although something was left: nobody may take that for a night without work."""
-        nothing = self.count + sum(self.purged["feedback"].values()) == 0
-        return nothing and (self.overdue > 0 or bool(self.steering.stopped))
-
-    @property
-    def is_done(self) -> bool:
-        """Whether the run did all that was asked of it; one that used up its budget did."""
-        in_order = self.outcome == "completed" or (self.outcome == "stopped" and self.steering.stopped in ORDERED)
-        return in_order and not self.is_stalled
-
-    def as_json(self) -> dict[str, Any]:
-        """The result for machines."""
-        conversations, feedback = self.purged["conversation"], self.purged["feedback"]
-        return {
-            "run": self.run_id,
-            "as_of": rfc3339(self.job.as_of),
-            "policy": self.job.policy.digest,
-            "outcome": self.outcome,
-            "stop_reason": self.steering.stopped or None,
-            "stalled": self.is_stalled,
-            "purged": self.count,
-            **self.tally.as_json(),
-            "by_rule": dict(sorted(conversations.items())),
-            "feedback_purged": sum(feedback.values()),
-            "feedback_by_rule": dict(sorted(feedback.items())),
-            "strays": self.strays,
-            "objects_pending": self.objects_pending,
-            "batches": self.steering.pace.times.as_json(),
-            "pauses": self.steering.waits.as_json(),
-            "duration_s": round(self.seconds, 3),
-        }
-
-
-@dataclass
-class Preview:
-    """What a run would do now."""
-
-    job: Job
-    tally: Tally
-    approval: Approval
-    refusals: list[RefusedError]
-    seconds: float
-
-    def as_json(self) -> dict[str, Any]:
-        """The preview for machines; `digest` is what `run --approve` takes."""
-        return {
-            "as_of": rfc3339(self.job.as_of),
-            "policy": self.job.policy.digest,
-            "would_purge": self.tally.due,
-            **self.tally.as_json(),
-            "feedback_would_purge": self.tally.feedback_by_rule.total(),
-            "would_refuse": [refusal.guard for refusal in self.refusals],
-            "digest": self.approval.token(),
-            "duration_s": round(self.seconds, 3),
-        }
 
 
 def preview(job: Job, watch: Watch | None = None) -> Preview:
@@ -170,27 +68,10 @@ def sweep(
     """
     errand = errand or Errand()
     refuse_paused(job)
-    job = job if errand.is_slice else beside_backfill(job)
-    lease = leases.take(job.database, yields=errand.is_slice)
-    opened = _open(job, lease, approval, errand)
-    left = _left_of(job, approval)
-    sweeping = _Sweep(job, lease, opened, left, accept_history, watch or Watch(), budget or Budget(), errand)
-    try:
-        return sweeping.run()
-    except LeaseLostError:
-        raise  # the run that took over has recorded this one as interrupted
-    except RefusedError as refusal:
-        sweeping.close("refused", {"guard": refusal.guard, "text": str(refusal)})
-        raise
-    except SweeperError as error:
-        sweeping.close_if_possible("failed", {"error": str(error)})
-        raise
-    except DBAPIError as error:
-        sweeping.close_if_possible("failed", {"error": type(error).__name__})
-        raise unreachable(error) from None
-    except Exception:
-        sweeping.close_if_possible("failed", {"error": "unforeseen"})
-        raise
+    job = job if errand.gives_way else beside_backfill(job)
+    with session(job, errand, approval) as opened:
+        left = _left_of(job, approval)
+        return _Sweep(job, opened, left, accept_history, watch or Watch(), budget or Budget()).run()
 
 
 def beside_backfill(job: Job) -> Job:
@@ -202,47 +83,11 @@ def beside_backfill(job: Job) -> Job:
     return replace(job, window=Window(since=plan.until))
 
 
-def refuse_paused(job: Job) -> None:
-    """Do not begin while somebody has paused the sweeper.
-
-    Raises:
-        RefusedError: it is paused; nothing was purged.
-    """
-    for pause in pauses.in_force(job.database):
-        raise RefusedError(
-            "paused",
-            f"paused since {rfc3339(pause['paused_at'])}: {pause['reason']}. Nothing was purged. "
-            "When that is over, `sweeper resume`, and run again.",
-        )
-
-
 def _left_of(job: Job, approval: Approval | None) -> Approval | None:
     """What earlier runs under the same approval have left of it."""
     if approval is None:
         return None
     return approval.less(job.database.within(lambda c: evidence.purged_under(c, approval.token())))
-
-
-def _open(job: Job, lease: Lease, approval: Approval | None, errand: Errand) -> Run:
-    def open_run(connection: Connection) -> int:
-        lease.run_id = evidence.open_run(
-            connection,
-            store=lease.store,
-            as_of=job.as_of,
-            policy_name=job.policy.name,
-            policy_digest=job.policy.digest,
-            token=lease.token,
-            approval=approval.token() if approval else None,
-            started_at=job.clock.now(),
-            kind=errand.kind,
-            backfill_id=errand.backfill_id,
-        )
-        lease.keep(connection)
-        return lease.run_id
-
-    run_id = job.database.within(open_run)
-    log.get().info("run opened", run=run_id, as_of=rfc3339(job.as_of), policy=job.policy.digest[:12])
-    return Run(run_id, lease.store, job.as_of, job.policy.digest, approval is not None)
 
 
 class _InterruptedError(Exception):
@@ -252,16 +97,13 @@ class _InterruptedError(Exception):
 @dataclass
 class _Sweep:
     job: Job
-    lease: Lease
-    opened: Run
+    session: Session
     approval: Approval | None
     accept_history: bool
     watch: Watch
     budget: Budget
-    errand: Errand
     tally: Tally = field(default_factory=Tally)
     done: Counter[str] = field(default_factory=Counter)
-    histories: census.Histories | None = None
     strays: int = 0
     started: float = field(default_factory=time.monotonic)
 
@@ -271,72 +113,35 @@ class _Sweep:
             self._work()
         except PausedError as paused:
             self.steering.stopped = Stop.PAUSED
-            log.get().warning("paused; what was committed stands", reason=str(paused), run=self.opened.id)
+            log.get().warning("paused; what was committed stands", reason=str(paused), run=self.session.run.id)
         except _InterruptedError:
-            log.get().warning("stops before anything was purged", reason=self.steering.stopped, run=self.opened.id)
+            log.get().warning("stops before anything was purged", reason=self.steering.stopped, run=self.session.run.id)
         return self._finish()
 
     def _work(self) -> None:
         histories = self.job.database.within(census.histories)
         for refusal in guards.before(self.job, histories, accept_history=self.accept_history):
             raise refusal
-        self.histories = histories
+        self.session.histories = histories
         pages, limit = self._guarded()
         purger = self._purger(limit)
         locked = self._purge(purger, pages)
         self._purge_locked(purger, locked)
-        if not self.errand.is_slice:
+        if not self.session.errand.gives_way:
             self._purge_feedback(purger)
         self.strays = self._sweep_strays()
         over = self.steering.is_cut_short
-        objects.remove_pending(self.job.database, self.opened.id, self.job.clock.now(), self._renew, over)
+        objects.remove_pending(self.job.database, self.session.run.id, self.job.clock.now(), self.session.renew, over)
 
     @cached_property
     def steering(self) -> Steering:
-        """Steers this run: its watch, its budget, and whoever waits for the lease of a slice."""
-        settings, watch = self.job.settings, self.watch
-        pace = Pace(settings.pace.target_batch_ms / 1000, settings.purge.batch)
-        gauge = Gauge(self.job.database, self._tables())
-        stopping = replace(watch, stopping=lambda: watch.stopping() or self._given_way())
-        return Steering(settings, stopping, self.budget, gauge, self._renew, self.done.total, pace)
-
-    def _given_way(self) -> str:
-        return Stop.YIELDED if self.errand.is_slice and self.lease.wanted else ""
-
-    def _tables(self) -> list[int]:
-        root = self.job.contract.conversations
-        return [root.oid, *(key.oid for key in root.children)]
-
-    def close(self, outcome: evidence.Outcome, result: dict[str, Any]) -> None:
-        """Record how the run ended and give the lease back, in one transaction.
-
-        Raises:
-            LeaseLostError: another run has taken over, and has recorded this one as interrupted.
-        """
-        self.job.database.within(lambda connection: self._close(connection, outcome, result))
-        told = {"guard": result["guard"]} if "guard" in result else {}
-        log.get().info("run closed", run=self.opened.id, outcome=outcome, **told)
-
-    def _close(self, connection: Connection, outcome: evidence.Outcome, result: dict[str, Any]) -> None:
-        seen, now = self.histories, self.job.clock.now()
-        plan_changes, consent_events = (seen.plan_changes, seen.consent_events) if seen else (None, None)
-        self.lease.keep(connection)
-        evidence.close_run(connection, self.opened.id, outcome, now, result, plan_changes, consent_events)
-        if outcome == "refused":
-            evidence.record(connection, "refusal", self.opened.id, {"guard": result.get("guard")})
-        self.lease.give_back(connection)
-
-    def close_if_possible(self, outcome: evidence.Outcome, result: dict[str, Any]) -> None:
-        """As `close`; a database that is gone leaves the run open, and the next run records it as interrupted."""
-        try:
-            self.close(outcome, result)
-        except Exception:  # the first error is the one to tell
-            log.get().warning("run left open; the next run records it as interrupted", run=self.opened.id)
+        """Steers this run."""
+        return self.session.steered(self.watch, self.budget, self.done.total)
 
     def _guarded(self) -> tuple[Iterable[Page], int | None]:
         """The proposals, once it is known that no more is due than may be purged, and how many that is."""
         pages = self.job.selector.pages()
-        if self.errand.is_slice:
+        if self.session.errand.gives_way:
             return pages, None  # the plan was weighed as a whole, and its approval bounds every batch
         kept = list(islice(pages, KEPT_PAGES))
         count = sum(len(page.free) for page in kept)
@@ -370,7 +175,16 @@ class _Sweep:
     def _purger(self, limit: int | None) -> Purger:
         patience = self.job.database.within(purge.read_patience)
         ceilings = self.approval.due if self.approval else None
-        return Purger(self.job, self.opened, self.lease, patience, self.steering.pace, ceilings, limit, done=self.done)
+        return Purger(
+            self.job,
+            self.session.run,
+            self.session.lease,
+            patience,
+            self.steering.pace,
+            ceilings,
+            limit,
+            done=self.done,
+        )
 
     def _purge(self, purger: Purger, pages: Iterable[Page]) -> list[Proposal]:
         """Purge the free proposals and count the held ones; returns those whose rows others hold locked."""
@@ -387,7 +201,7 @@ class _Sweep:
                 self.watch.advance(len(rest[:size]))
                 rest = rest[size:]
             if page.held:
-                self.tally.add(survey(self.job, [Page((), page.held)], lambda _: self._renew()))
+                self.tally.add(survey(self.job, [Page((), page.held)], lambda _: self.session.renew()))
             if len(locked) > LOCKED_AT_MOST:
                 self._spare_locked(len(locked) - LOCKED_AT_MOST)
                 del locked[LOCKED_AT_MOST:]
@@ -408,7 +222,9 @@ class _Sweep:
 
     def _spare_locked(self, count: int) -> None:
         if count:
-            log.get().warning("rows stayed locked by others; the next run tries again", rows=count, run=self.opened.id)
+            log.get().warning(
+                "rows stayed locked by others; the next run tries again", rows=count, run=self.session.run.id
+            )
             self.tally.spared[Spared.LOCKED.value] += count
 
     def _purge_feedback(self, purger: Purger) -> None:
@@ -454,20 +270,20 @@ class _Sweep:
             return 0
         database = self.job.database
         strays = 0
-        for run_id in database.within(lambda c: evidence.unfinished_runs(c, self.lease.store)):
+        for run_id in database.within(lambda c: evidence.unfinished_runs(c, self.session.lease.store)):
             for ids in evidence.purged_by(database, run_id):
                 strays += self._delete_strays(ids)
         return strays
 
     def _delete_strays(self, ids: list[str]) -> int:
         def delete(connection: Connection) -> int:
-            self.lease.renew(connection)
-            return purge.delete_strays(connection, self.job.contract, ids, self.opened.id)
+            self.session.lease.renew(connection)
+            return purge.delete_strays(connection, self.job.contract, ids, self.session.run.id)
 
         return self.job.database.within(delete)
 
     def _finish(self) -> Result:
-        purged = self.job.database.within(lambda c: evidence.purged_by_rule(c, self.opened.id))
+        purged = self.job.database.within(lambda c: evidence.purged_by_rule(c, self.session.run.id))
         pending = objects.count_pending(self.job.database)
         outcome: evidence.Outcome = "completed"
         if self.steering.stopped:
@@ -476,15 +292,12 @@ class _Sweep:
             outcome = "failed"
         seconds = time.monotonic() - self.started
         result = Result(
-            self.job, self.opened.id, outcome, self.tally, purged, pending, self.strays, seconds, self.steering
+            self.job, self.session.run.id, outcome, self.tally, purged, pending, self.strays, seconds, self.steering
         )
-        self.close(outcome, result.as_json())
+        self.session.close(outcome, result.as_json())
         return result
 
-    def _renew(self) -> None:
-        self.job.database.within(self.lease.renew)
-
     def _renew_or_stop(self) -> None:
-        self._renew()
+        self.session.renew()
         if self.steering.is_over():
             raise _InterruptedError

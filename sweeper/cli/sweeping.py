@@ -16,8 +16,8 @@ from sweeper.errors import ConfigurationError, RefusedError
 if TYPE_CHECKING:
     from sweeper.approval import Approval
     from sweeper.job import Job
+    from sweeper.result import Preview, Result
     from sweeper.steering import Budget
-    from sweeper.sweep import Preview, Result
     from sweeper.tally import Tally
 
 WAYS_OUT = {

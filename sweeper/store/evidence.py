@@ -55,8 +55,8 @@ def open_run(connection: Connection, **columns: Any) -> int:
     )
     for row in interrupted.all():
         record(connection, "run_interrupted", row.id, {"found_by": run_id})
-    opened = {"as_of": str(columns["as_of"]), "policy": columns["policy_digest"], "kind": columns["kind"]}
-    record(connection, "run_opened", run_id, opened)
+    opened = {"store": columns["store"], "as_of": str(columns["as_of"]), "policy": columns["policy_digest"]}
+    record(connection, "run_opened", run_id, {**opened, "kind": columns["kind"]})
     return run_id
 
 

@@ -14,8 +14,9 @@ from sweeper.core.instant import rfc3339
 from sweeper.core.policy import Policy
 from sweeper.errors import ConfigurationError, RefusedError
 from sweeper.job import Job
+from sweeper.result import Result
 from sweeper.steering import Watch
-from sweeper.sweep import Result, preview, sweep
+from sweeper.sweep import preview, sweep
 from tests.facts import World, instant
 from tests.store.stores import Store, frozen
 

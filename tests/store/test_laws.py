@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from sweeper.core.policy import Policy
-from sweeper.sweep import Result, preview, sweep
+from sweeper.result import Result
+from sweeper.sweep import preview, sweep
 from tests import model
 from tests.facts import World, instant
 from tests.store.stores import RELATIONS, Store

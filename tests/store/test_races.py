@@ -21,10 +21,11 @@ from sqlalchemy.exc import OperationalError
 from sweeper import batch
 from sweeper.core.policy import Policy
 from sweeper.errors import LeaseHeldError, LeaseLostError
+from sweeper.result import Result
 from sweeper.steering import Watch
 from sweeper.store import evidence, protections, purge
 from sweeper.store import lease as leases
-from sweeper.sweep import Result, sweep
+from sweeper.sweep import sweep
 from tests.facts import instant
 from tests.store.stores import Store
 

@@ -1,0 +1,96 @@
+"""What a preview found and what a run did, as they are told to people and machines and kept in `sweeper.runs`."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sweeper.approval import Approval
+from sweeper.core.instant import rfc3339
+from sweeper.core.recheck import Spared
+from sweeper.errors import RefusedError
+from sweeper.job import Job
+from sweeper.steering import ORDERED, Steering
+from sweeper.tally import Tally
+
+
+@dataclass
+class Result:
+    """What a run did, as its evidence says."""
+
+    job: Job
+    run_id: int
+    outcome: str
+    tally: Tally
+    purged: dict[str, dict[str, int]]
+    objects_pending: int
+    strays: int
+    seconds: float
+    steering: Steering
+
+    @property
+    def count(self) -> int:
+        """How many conversations were purged."""
+        return sum(self.purged["conversation"].values())
+
+    @property
+    def overdue(self) -> int:
+        """How many records are known to be due and were left: they failed, stayed locked or were not approved."""
+        left = (Spared.LOCKED, Spared.NOT_APPROVED)
+        return self.tally.failed + sum(self.tally.spared[reason.value] for reason in left)
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether nothing at all was purged although something was left: nobody may take that for a night without work."""
+        nothing = self.count + sum(self.purged["feedback"].values()) == 0
+        return nothing and (self.overdue > 0 or bool(self.steering.stopped))
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the run did all that was asked of it; one that used up its budget did."""
+        in_order = self.outcome == "completed" or (self.outcome == "stopped" and self.steering.stopped in ORDERED)
+        return in_order and not self.is_stalled
+
+    def as_json(self) -> dict[str, Any]:
+        """The result for machines."""
+        conversations, feedback = self.purged["conversation"], self.purged["feedback"]
+        return {
+            "run": self.run_id,
+            "as_of": rfc3339(self.job.as_of),
+            "policy": self.job.policy.digest,
+            "outcome": self.outcome,
+            "stop_reason": self.steering.stopped or None,
+            "stalled": self.is_stalled,
+            "purged": self.count,
+            **self.tally.as_json(),
+            "by_rule": dict(sorted(conversations.items())),
+            "feedback_purged": sum(feedback.values()),
+            "feedback_by_rule": dict(sorted(feedback.items())),
+            "strays": self.strays,
+            "objects_pending": self.objects_pending,
+            "batches": self.steering.pace.times.as_json(),
+            "pauses": self.steering.waits.as_json(),
+            "duration_s": round(self.seconds, 3),
+        }
+
+
+@dataclass
+class Preview:
+    """What a run would do now."""
+
+    job: Job
+    tally: Tally
+    approval: Approval
+    refusals: list[RefusedError]
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """The preview for machines; `digest` is what `run --approve` takes."""
+        return {
+            "as_of": rfc3339(self.job.as_of),
+            "policy": self.job.policy.digest,
+            "would_purge": self.tally.due,
+            **self.tally.as_json(),
+            "feedback_would_purge": self.tally.feedback_by_rule.total(),
+            "would_refuse": [refusal.guard for refusal in self.refusals],
+            "digest": self.approval.token(),
+            "duration_s": round(self.seconds, 3),
+        }

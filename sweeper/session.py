@@ -1,0 +1,160 @@
+"""What surrounds a run: the lease taken, the run opened, and however it ends, the run closed and the lease given back.
+
+The law of this file: a run that was opened is closed with how it ended; only a run that was killed, or whose database is gone,
+stays open, and the next one records it as interrupted.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from sweeper import log
+from sweeper.approval import Approval
+from sweeper.core.instant import rfc3339
+from sweeper.errors import LeaseLostError, RefusedError, SweeperError
+from sweeper.job import Job, unreachable
+from sweeper.pace import Pace
+from sweeper.steering import Budget, Steering, Stop, Watch
+from sweeper.store import census, evidence, pauses
+from sweeper.store import lease as leases
+from sweeper.store.evidence import Run
+from sweeper.store.lease import Lease
+from sweeper.store.pressure import Gauge
+
+
+@dataclass(frozen=True)
+class Errand:
+    """What a run is for: the nightly sweep, one slice of a backfill, or what a restored backup brought back."""
+
+    kind: Literal["run", "backfill", "reapply"] = "run"
+    backfill_id: int | None = None
+
+    @property
+    def gives_way(self) -> bool:
+        """Whether it is a slice: it gives way to a run, leaves feedback to it, and was weighed with its plan."""
+        return self.kind == "backfill"
+
+
+def refuse_paused(job: Job) -> None:
+    """Do not begin while somebody has paused the sweeper.
+
+    Raises:
+        RefusedError: it is paused; nothing was purged.
+    """
+    for pause in pauses.in_force(job.database):
+        raise RefusedError(
+            "paused",
+            f"paused since {rfc3339(pause['paused_at'])}: {pause['reason']}. Nothing was purged. "
+            "When that is over, `sweeper resume`, and run again.",
+        )
+
+
+@dataclass
+class Session:
+    """One run from its opening to its close. `histories`: what it saw of them, once it has looked."""
+
+    job: Job
+    errand: Errand
+    lease: Lease
+    run: Run
+    histories: census.Histories | None = None
+
+    def renew(self) -> None:
+        """Keep the lease.
+
+        Raises:
+            LeaseLostError: another run has taken it over.
+            PausedError: somebody has paused the sweeper.
+        """
+        self.job.database.within(self.lease.renew)
+
+    def steered(self, watch: Watch, budget: Budget, purged: Callable[[], int]) -> Steering:
+        """What steers this run: whoever watches, its budget, the load of the server, and whoever waits for a slice's lease."""
+        settings, root = self.job.settings, self.job.contract.conversations
+        pace = Pace(settings.pace.target_batch_ms / 1000, settings.purge.batch)
+        gauge = Gauge(self.job.database, [root.oid, *(key.oid for key in root.children)])
+        stopping = replace(watch, stopping=lambda: watch.stopping() or self._given_way())
+        return Steering(settings, stopping, budget, gauge, self.renew, purged, pace)
+
+    def _given_way(self) -> str:
+        return Stop.YIELDED if self.errand.gives_way and self.lease.wanted else ""
+
+    def close(self, outcome: evidence.Outcome, result: dict[str, Any]) -> None:
+        """Record how the run ended and give the lease back, in one transaction.
+
+        Raises:
+            LeaseLostError: another run has taken over, and has recorded this one as interrupted.
+        """
+        self.job.database.within(lambda connection: self._close(connection, outcome, result))
+        told = {"guard": result["guard"]} if "guard" in result else {}
+        log.get().info("run closed", run=self.run.id, outcome=outcome, **told)
+
+    def _close(self, connection: Connection, outcome: evidence.Outcome, result: dict[str, Any]) -> None:
+        seen, now = self.histories, self.job.clock.now()
+        plan_changes, consent_events = (seen.plan_changes, seen.consent_events) if seen else (None, None)
+        self.lease.keep(connection)
+        evidence.close_run(connection, self.run.id, outcome, now, result, plan_changes, consent_events)
+        if outcome == "refused":
+            evidence.record(connection, "refusal", self.run.id, {"guard": result.get("guard")})
+        self.lease.give_back(connection)
+
+    def close_if_possible(self, outcome: evidence.Outcome, result: dict[str, Any]) -> None:
+        """As `close`; a database that is gone leaves the run open, and the next run records it as interrupted."""
+        try:
+            self.close(outcome, result)
+        except Exception:  # the first error is the one to tell
+            log.get().warning("run left open; the next run records it as interrupted", run=self.run.id)
+
+
+@contextmanager
+def session(job: Job, errand: Errand, approval: Approval | None = None) -> Iterator[Session]:
+    """A run for the body of the `with` statement, which closes it; where the body raises, it is closed with that.
+
+    Raises:
+        LeaseHeldError: another run is at work.
+        DatabaseError: for whatever the database answered.
+    """
+    lease = leases.take(job.database, yields=errand.gives_way)
+    opened = Session(job, errand, lease, _opened(job, lease, approval, errand))
+    try:
+        yield opened
+    except LeaseLostError:
+        raise  # the run that took over has recorded this one as interrupted
+    except RefusedError as refusal:
+        opened.close("refused", {"guard": refusal.guard, "text": str(refusal)})
+        raise
+    except SweeperError as error:
+        opened.close_if_possible("failed", {"error": str(error)})
+        raise
+    except DBAPIError as error:
+        opened.close_if_possible("failed", {"error": type(error).__name__})
+        raise unreachable(error) from None
+    except Exception:
+        opened.close_if_possible("failed", {"error": "unforeseen"})
+        raise
+
+
+def _opened(job: Job, lease: Lease, approval: Approval | None, errand: Errand) -> Run:
+    def open_run(connection: Connection) -> int:
+        lease.run_id = evidence.open_run(
+            connection,
+            store=lease.store,
+            as_of=job.as_of,
+            policy_name=job.policy.name,
+            policy_digest=job.policy.digest,
+            token=lease.token,
+            approval=approval.token() if approval else None,
+            started_at=job.clock.now(),
+            kind=errand.kind,
+            backfill_id=errand.backfill_id,
+        )
+        lease.keep(connection)
+        return lease.run_id
+
+    run_id = job.database.within(open_run)
+    log.get().info("run opened", run=run_id, as_of=rfc3339(job.as_of), policy=job.policy.digest[:12], kind=errand.kind)
+    return Run(run_id, lease.store, job.as_of, job.policy.digest, approval is not None)
