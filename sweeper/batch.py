@@ -5,7 +5,7 @@ The law of this file: a batch that fails is undone whole and done again in halve
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import count
@@ -15,9 +15,9 @@ from sqlalchemy.exc import DBAPIError
 
 from sweeper import guards, log
 from sweeper.core.decide import Verdict
-from sweeper.core.feedback import FeedbackVerdict
+from sweeper.core.feedback import FeedbackFacts, FeedbackVerdict
 from sweeper.core.model import Conversation, Facts
-from sweeper.core.recheck import Outcome, Proposal, Spared, dispose
+from sweeper.core.recheck import Disposal, Outcome, Proposal, Spared, dispose
 from sweeper.errors import SweeperError
 from sweeper.job import Job, unreachable
 from sweeper.pace import Pace
@@ -80,7 +80,8 @@ class FeedbackReport:
 class Purger:
     """Purges batches of one run under its lease.
 
-    `ceilings` bound what an approval allows, by rule; `limit` bounds what a run without one may purge in all.
+    `ceilings` bound what an approval allows, by rule; `limit` bounds what a run without one may purge in all. `dispose` and
+    `judge` decide instead of the policy where something else has decided before.
     """
 
     job: Job
@@ -90,6 +91,8 @@ class Purger:
     pace: Pace
     ceilings: Mapping[str, int] | None = None
     limit: int | None = None
+    dispose: Callable[[Facts, Proposal], Disposal] | None = None
+    judge: Callable[[FeedbackFacts], FeedbackVerdict] | None = None
     done: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
 
@@ -222,7 +225,7 @@ class Purger:
                 if proposal.conversation_id in unlocked:
                     report.unlocked.append(proposal)
                 continue  # gone: somebody else has deleted it
-            disposal = dispose(known, proposal, job.policy, job.as_of, job.window)
+            disposal = self._disposal(known, proposal)
             if disposal.outcome is Outcome.PURGE:
                 if doomed and known.messages > room:
                     report.later = list(proposals[number:])
@@ -234,6 +237,11 @@ class Purger:
                 doomed.append((known.conversation, disposal.verdict))
             report.tally.count(disposal, known, job.policy, job.as_of, present=job.is_present)
         return report, doomed
+
+    def _disposal(self, known: Facts, proposal: Proposal) -> Disposal:
+        if self.dispose is not None:
+            return self.dispose(known, proposal)
+        return dispose(known, proposal, self.job.policy, self.job.as_of, self.job.window)
 
     def _is_over_ceiling(self, verdict: Verdict, report: Report) -> bool:
         """Whether an approval allows no more of the rule; without one, no more than was weighed is purged at all.
@@ -278,7 +286,7 @@ class Purger:
             facts = job.reader.feedback(connection, locked)
             doomed: list[Tombstone] = []
             for id_, known in facts.items():
-                verdict = tally.judge_feedback(known, job.policy, job.as_of)
+                verdict = self._judged(known, tally)
                 if verdict is not None:
                     f = known.feedback
                     doomed.append(Tombstone(id_, f.conversation_id, f.account_id, str(verdict.rule), _set(verdict), {}))
@@ -287,6 +295,13 @@ class Purger:
                 evidence.bury(connection, self.run, "feedback", doomed, job.clock.now())
         _say("feedback batch", tally, tally.feedback_by_rule.total(), started, self.run.id)
         return FeedbackReport(tally, sorted(others))
+
+    def _judged(self, known: FeedbackFacts, tally: Tally) -> FeedbackVerdict | None:
+        if self.judge is None:
+            return tally.judge_feedback(known, self.job.policy, self.job.as_of)
+        verdict = self.judge(known)
+        tally.count_feedback(verdict, known, self.job.policy)
+        return verdict if verdict.purge else None
 
 
 def _set(verdict: Verdict | FeedbackVerdict) -> datetime:
