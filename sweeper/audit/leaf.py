@@ -7,7 +7,8 @@ the versions of PostgreSQL and Python.
 import json
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, TypeAlias
+from functools import lru_cache
+from typing import Any, NoReturn, TypeAlias
 
 import rfc8785
 
@@ -50,6 +51,19 @@ def canonical(leaf: Mapping[str, Any]) -> bytes:
     return written.encode() if written.isascii() else rfc8785.dumps(dict(leaf))
 
 
+def read(text: str | bytes) -> Any:
+    """What a JSON text tells, where it could be that of a leaf.
+
+    Raises:
+        ValueError: it is no JSON, says something twice, or holds a number that no leaf holds.
+    """
+    try:
+        return _STRICT.decode(text if isinstance(text, str) else text.decode())
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+@lru_cache(maxsize=1024)
 def _instant(told: str) -> str:
     try:
         return rfc3339(datetime.fromisoformat(told))
@@ -63,5 +77,22 @@ def _whole(digits: str) -> int | str:
     return digits
 
 
+def _exact(digits: str) -> int:
+    number = _whole(digits)
+    return _refuse(digits) if isinstance(number, str) else number
+
+
+def _refuse(digits: str) -> NoReturn:
+    raise ValueError(f"the number {digits[:30]}")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("one key twice")
+    return found
+
+
+_STRICT = json.JSONDecoder(parse_float=_refuse, parse_int=_exact, parse_constant=_refuse, object_pairs_hook=_once)
 _READER = json.JSONDecoder(parse_float=str, parse_int=_whole)
 _WRITER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -65,7 +65,8 @@ def unnumbered(connection: Connection, source: str, since: int | None, limit: in
 
 def rows(connection: Connection, source: str, ids: Sequence[Run]) -> list[tuple[int, str]]:
     """The rows with these ids that are there, in order of id: each with the JSON text that tells its columns."""
-    found = connection.execute(statement(f"ledger_{source}"), {"ids": multirange(ids)})
+    asked = {"ids": multirange(ids), "limit": sum(run.count for run in ids)}
+    found = connection.execute(statement(f"ledger_{source}"), asked)
     return [(row.id, row.told) for row in found]
 
 
