@@ -193,8 +193,10 @@ class _Verifying:
                 self.recent.append(placed)
                 if len(self.recent) == PORTION:
                     self._compare(note)
-        finally:  # what comes before a leaf that cannot be read is the first to be told
-            self._compare(note)
+        except FaultError:
+            self._compare(note)  # what does not fit before a leaf that cannot be read is the first to be told
+            raise
+        self._compare(note)
 
     def _compare(self, note: Note | None) -> None:
         """Hold the nodes that have come about against those that are stored."""
