@@ -88,7 +88,7 @@ def _number(connection: Connection, source: str, since: int | None) -> int | Non
 
 def _append(connection: Connection, edge: Edge, source: str, ids: list[Run]) -> None:
     told = ledger.rows(connection, source, ids)
-    if len(told) != sum(run.count for run in ids):
+    if len(told) != sum(run.length for run in ids):
         raise _altered(f"rows of sweeper.{source} were deleted while they were being numbered")
     for _, columns in told:
         edge.append(leaf_hash(leaf.canonical(leaf.of(source, columns))))

@@ -148,7 +148,9 @@ def _opened(path: Path) -> BinaryIO:
     try:
         return path.open("rb")
     except OSError as error:
-        raise ConfigurationError(f"{path}: cannot be read ({error.strerror}). Nothing was done. Name the ledger.") from None
+        raise ConfigurationError(
+            f"{path}: cannot be read ({error.strerror}). Nothing was done. Name the ledger."
+        ) from None
 
 
 @dataclass(frozen=True)

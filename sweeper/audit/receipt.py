@@ -16,7 +16,7 @@ from sweeper.audit import note as notes
 from sweeper.audit.leaf import Leaf
 from sweeper.audit.note import Note, NoteError
 from sweeper.audit.signing import SignatureError, Verifier
-from sweeper.core.merkle import HASH, MissingNodeError, ProofError, inclusion, included_root, leaf_hash, tiled
+from sweeper.core.merkle import HASH, MissingNodeError, ProofError, included_root, inclusion, leaf_hash, tiled
 from sweeper.core.run import Run
 from sweeper.errors import SweeperError
 from sweeper.store import ledger
@@ -50,7 +50,7 @@ class Receipt:
             "proof": [base64.b64encode(hash_).decode() for hash_ in self.proof],
             "checkpoint": self.checkpoint.text(),
         }
-        return json.dumps(told, indent=2, ensure_ascii=False) + "\n"
+        return json.dumps(told, indent=2) + "\n"
 
     def root(self) -> bytes:
         """The root to which leaf and proof lead.

@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 FILE, INLINE = "SWEEPER_SIGNING_KEY_FILE", "SWEEPER_SIGNING_KEY"
-REMEDY = (
-    f"Nothing was done. Make a key with `openssl genpkey -algorithm ed25519 -out signing.pem` and name the file in {FILE}."
-)
+REMEDY = f"Nothing was done. Make a key with `openssl genpkey -algorithm ed25519 -out signing.pem` and name the file in {FILE}."
 ED25519 = b"\1"
 """The algorithm's number in a verifier key and in a key's id."""
 
@@ -134,8 +132,8 @@ def verifier(given: str) -> Verifier:
         return _from_pem(text) if text.startswith("-----BEGIN") else _from_line(text)
     except (ValueError, NoteError):
         raise ConfigurationError(
-            f"--key {given[:100]!r} is no public key. Nothing was checked. Give the line that `sweeper audit key` prints, a public "
-            "Ed25519 key in PEM, or the file that holds it."
+            f"--key {given[:100]!r} is no public key. Nothing was checked. Give the line that `sweeper audit key` prints, a "
+            "public Ed25519 key in PEM, or the file that holds it."
         ) from None
 
 

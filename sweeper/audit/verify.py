@@ -13,7 +13,7 @@ from sweeper.audit import note as notes
 from sweeper.audit.note import Note, NoteError
 from sweeper.audit.signing import SignatureError, Verifier
 from sweeper.audit.walk import PORTION, Fault, FaultError, Kind, Placed, Walk
-from sweeper.core.merkle import WIDTH, Edge, MissingNodeError, Part, inclusion, included_root, leaf_hash, tiled
+from sweeper.core.merkle import WIDTH, Edge, MissingNodeError, Part, included_root, inclusion, leaf_hash, tiled
 from sweeper.store import ledger
 from sweeper.store.database import Database
 from sweeper.store.ledger import SOURCES, Checkpoint, Tiles
@@ -138,8 +138,8 @@ class _Verifying:
         if self.edge.root() != checkpoint.root:
             raise _fault(
                 Kind.ROOT,
-                f"checkpoint {checkpoint.id} of {checkpoint.size} leaves has another root than its rows: it was altered, or leaves "
-                f"{self.report.covered} to {checkpoint.size - 1} were rewritten together with the tree",
+                f"checkpoint {checkpoint.id} of {checkpoint.size} leaves has another root than its rows: it was altered, or "
+                f"leaves {self.report.covered} to {checkpoint.size - 1} were rewritten together with the tree",
             )
 
     def _hold_signature(self, checkpoint: Checkpoint, note: Note) -> None:
@@ -152,8 +152,8 @@ class _Verifying:
         if self.keys and self.last == checkpoint and state != "verified":
             raise _fault(
                 Kind.SIGNATURE,
-                f"checkpoint {checkpoint.id} of {checkpoint.size} leaves, the newest, is not signed by a key that was given; if that "
-                "is because the key is new, take a checkpoint with it: sweeper audit checkpoint",
+                f"checkpoint {checkpoint.id} of {checkpoint.size} leaves, the newest, is not signed by a key that was given; if "
+                "that is because the key is new, take a checkpoint with it: sweeper audit checkpoint",
             )
 
     def _state(self, note: Note) -> str:
@@ -161,8 +161,7 @@ class _Verifying:
             return "unsigned"
         if not self.keys:
             return "not checked"
-        signed = [key.signed(note) for key in self.keys]
-        return "verified" if any(signed) else "unknown key"
+        return "verified" if any(key.signed(note) for key in self.keys) else "unknown key"
 
     def _refuse_unsigned(self) -> None:
         if self.keys and self.last is None and self.report.size:
@@ -171,13 +170,15 @@ class _Verifying:
     def _hold_kept(self, kept: Kept) -> None:
         tree = kept.note.tree
         try:
-            signed = not self.keys or any([key.signed(kept.note) for key in self.keys])
+            signed = not self.keys or any(key.signed(kept.note) for key in self.keys)
         except SignatureError as error:
             raise _fault(Kind.SIGNATURE, f"{kept.name}: {error}") from None
         if not signed:
             raise _fault(Kind.SIGNATURE, f"{kept.name}: is not signed by a key that was given")
         if tree.size > self.report.size:
-            text = f"{kept.name} has {tree.size} leaves, the ledger only {self.report.size}: what came after was cut off"
+            text = (
+                f"{kept.name} has {tree.size} leaves, the ledger only {self.report.size}: what came after was cut off"
+            )
             raise _fault(Kind.KEPT, text)
         self._advance(tree.size, kept.note)
         if self.edge.root() != tree.root:
@@ -213,13 +214,18 @@ class _Verifying:
         stored = tiles(part.level, tile)[offset : offset + len(part.hashes)]
         if tuple(stored) == part.hashes:
             return
-        at = next((at for at, hashes in enumerate(zip(stored, part.hashes, strict=False)) if hashes[0] != hashes[1]), len(stored))
+        at = next(
+            (at for at, hashes in enumerate(zip(stored, part.hashes, strict=False)) if hashes[0] != hashes[1]),
+            len(stored),
+        )
         self._blame(part, at, stored, tiles, note)
 
     def _blame(self, part: Part, at: int, stored: Sequence[bytes], tiles: Tiles, note: Note | None) -> None:
         """Which of two is altered, the row or its node: the one that does not lead to the root of the checkpoint."""
         number = part.first + at
-        text = f"node {number} of level {part.level} in sweeper.tiles is missing or altered: it is not what its rows give"
+        text = (
+            f"node {number} of level {part.level} in sweeper.tiles is missing or altered: it is not what its rows give"
+        )
         if part.level or at == len(stored):
             raise _fault(Kind.TILE, text)
         placed = self.recent[number - self.recent[0].number]

@@ -92,10 +92,10 @@ class Walk:
             if batch and (run.source != batch[-1].source or run.ids.first < batch[-1].ids.end):
                 self.left = run
                 break
-            taken = min(run.ids.count, limit - number)
+            taken = min(run.ids.length, limit - number)
             batch.append(Numbered(run.first, run.source, Run(run.ids.first, taken)))
-            if taken < run.ids.count:
-                rest = Run(run.ids.first + taken, run.ids.count - taken)
+            if taken < run.ids.length:
+                rest = Run(run.ids.first + taken, run.ids.length - taken)
                 self.left = Numbered(run.first + taken, run.source, rest)
             number += taken
         return batch

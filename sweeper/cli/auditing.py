@@ -13,7 +13,6 @@ from sweeper.cli.door import AsJson, Config
 from sweeper.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from sweeper.audit.receipt import Receipt
     from sweeper.audit.signing import Verifier
     from sweeper.audit.verify import Kept, Report
     from sweeper.store.database import Database
@@ -159,7 +158,7 @@ def audit_prove(
     with door.migrated(config) as database:
         written = receipts.prove(database, door.words("prove: the conversation", conversation))
     if out is None:
-        output.print_raw(written.receipt.text())
+        output.say(written.receipt.text().rstrip())
     else:
         _write(out, written.receipt.text())
         told = {**receipts.said(written.receipt), "tombstones": written.tombstones, "file": str(out)}

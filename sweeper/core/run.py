@@ -12,15 +12,15 @@ LAST = 2**63 - 1
 
 @dataclass(frozen=True)
 class Run:
-    """The numbers from `first` on, `count` of them, at least one."""
+    """The numbers from `first` on, `length` of them, at least one."""
 
     first: int
-    count: int
+    length: int
 
     @property
     def end(self) -> int:
         """The number after the last."""
-        return self.first + self.count
+        return self.first + self.length
 
     def numbers(self) -> range:
         """Each number."""
@@ -49,13 +49,13 @@ def portions(whole: Iterable[Run], size: int) -> Iterator[list[Run]]:
     room = size
     for run in whole:
         left = run
-        while left.count >= room:
+        while left.length >= room:
             yield [*portion, Run(left.first, room)]
-            left = Run(left.first + room, left.count - room)
+            left = Run(left.first + room, left.length - room)
             portion, room = [], size
-        if left.count:
+        if left.length:
             portion.append(left)
-            room -= left.count
+            room -= left.length
     if portion:
         yield portion
 

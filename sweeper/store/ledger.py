@@ -16,7 +16,6 @@ from sweeper.core.run import LAST, Run, multirange
 from sweeper.store.database import Database
 from sweeper.store.statement import statement
 
-
 SOURCES = ("tombstones", "events")
 """The tables whose rows are the leaves."""
 PAGE = 1_000
@@ -65,7 +64,7 @@ def unnumbered(connection: Connection, source: str, since: int | None, limit: in
 
 def rows(connection: Connection, source: str, ids: Sequence[Run]) -> list[tuple[int, str]]:
     """The rows with these ids that are there, in order of id: each with the JSON text that tells its columns."""
-    asked = {"ids": multirange(ids), "limit": sum(run.count for run in ids)}
+    asked = {"ids": multirange(ids), "limit": sum(run.length for run in ids)}
     found = connection.execute(statement(f"ledger_{source}"), asked)
     return [(row.id, row.told) for row in found]
 
@@ -75,14 +74,14 @@ def number(connection: Connection, first: int, source: str, ids: Sequence[Run]) 
     firsts, leaf = [], first
     for run in ids:
         firsts.append(leaf)
-        leaf += run.count
+        leaf += run.length
     connection.execute(
         statement("ledger_number"),
         {
             "source": source,
             "firsts": firsts,
             "first_ids": [run.first for run in ids],
-            "counts": [run.count for run in ids],
+            "lengths": [run.length for run in ids],
         },
     )
     connection.execute(statement("ledger_advance"), {"source": source, "ids": multirange(ids)})
@@ -135,7 +134,7 @@ def edge(connection: Connection, tree_size: int) -> Edge:
 def numbered(database: Database) -> Iterator[Numbered]:
     """Which rows the leaves are, in order of leaf number."""
     pages = _pages(database, "ledger_runs", "first", -1)
-    return (Numbered(row.first, row.source, Run(row.first_id, row.count)) for row in pages)
+    return (Numbered(row.first, row.source, Run(row.first_id, row.length)) for row in pages)
 
 
 def leaf_of(connection: Connection, source: str, id_: int) -> int | None:

@@ -5,7 +5,7 @@ SELECT s.source,
 FROM sweeper.ledger_sources s
 CROSS JOIN LATERAL (
     SELECT '{(,)}'::int8multirange - coalesce(range_agg(
-        int8range(l.first_id, CASE WHEN l.first_id + (l.count - 1) < 9223372036854775807 THEN l.first_id + l.count END)
+        int8range(l.first_id, CASE WHEN l.first_id + (l.length - 1) < 9223372036854775807 THEN l.first_id + l.length END)
     ), '{}') AS left_over
     FROM sweeper.leaves l WHERE l.source = s.source
 ) u

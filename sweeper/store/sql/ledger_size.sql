@@ -1,2 +1,2 @@
 -- How many leaves are numbered.
-SELECT coalesce((SELECT first + count FROM sweeper.leaves ORDER BY first DESC LIMIT 1), 0)
+SELECT coalesce((SELECT first + length FROM sweeper.leaves ORDER BY first DESC LIMIT 1), 0)

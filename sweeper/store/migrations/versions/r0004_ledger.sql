@@ -13,10 +13,10 @@ CREATE TABLE sweeper.leaves (
     first bigint PRIMARY KEY CHECK (first >= 0),
     source text NOT NULL REFERENCES sweeper.ledger_sources,
     first_id bigint NOT NULL,
-    count bigint NOT NULL CHECK (count > 0),
+    length bigint NOT NULL CHECK (length > 0),
     UNIQUE (source, first_id)
 );
-COMMENT ON TABLE sweeper.leaves IS 'Insert-only. The rows first_id, first_id + 1, … are the leaves first, first + 1, …, count of them.';
+COMMENT ON TABLE sweeper.leaves IS 'Insert-only. The rows first_id, first_id + 1, … are the leaves first, first + 1, …, length of them.';
 
 CREATE TABLE sweeper.tiles (
     level smallint NOT NULL CHECK (level BETWEEN 0 AND 7),
