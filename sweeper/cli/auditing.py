@@ -156,7 +156,7 @@ def audit_prove(
     from sweeper.audit import receipt as receipts
 
     with door.migrated(config) as database:
-        written = receipts.prove(database, door.words("prove: the conversation", conversation))
+        written = receipts.prove(database, _as_stored(database, conversation))
     if out is None:
         output.say(written.receipt.text().rstrip())
     else:
@@ -164,8 +164,22 @@ def audit_prove(
         told = {**receipts.said(written.receipt), "tombstones": written.tombstones, "file": str(out)}
         with output.afterwards():
             _print_proven(told, as_json=as_json)
+            if not as_json:
+                output.say(f"The receipt is in {out}.")
     if written.tombstones > 1:
         output.warn(f"it was purged {written.tombstones} times; the receipt is of the newest that is covered.")
+
+
+def _as_stored(database: "Database", conversation: str) -> str:
+    """The id as the store writes it; as it was given where the store has no such relation any more."""
+    from sweeper.store import contract
+
+    with database.transaction() as connection:
+        types, _ = contract.relations(connection, database.settings.store.schema_name)
+    what = "prove: the conversation"
+    type_ = types.get("conversations", {}).get("id")
+    found = door.known_id(database, type_, conversation, what) if type_ else door.words(what, conversation)
+    return found or conversation
 
 
 @audit_app.command("check-receipt")
