@@ -55,6 +55,7 @@ def take(
         LedgerError: the ledger was altered; nothing was signed.
         DBAPIError: the database failed; what was numbered stays so, and the next checkpoint goes on from there.
     """
+    _transacted(database, _refuse_break)
     for source in SOURCES:
         since: int | None = None
         while (last := number(database, source, since)) is not None:
@@ -107,9 +108,7 @@ def _edge(connection: Connection, size: int) -> Edge:
 
 
 def _record(connection: Connection, settings: Settings, clock: Clock, signer: Signer | None) -> Checkpoint | None:
-    _lock(connection)
-    size, last = ledger.size(connection), ledger.last(connection)
-    _refuse_break(connection, size, last)
+    size, last = _refuse_break(connection)
     if size == 0:
         return None
     tree = Tree(origin(connection, settings), size, _edge(connection, size).root())
@@ -122,14 +121,17 @@ def _record(connection: Connection, settings: Settings, clock: Clock, signer: Si
     return ledger.last(connection)
 
 
-def _refuse_break(connection: Connection, size: int, last: Checkpoint | None) -> None:
-    """Refuse to go on from a tree that is not the one of the last checkpoint, or more of it."""
+def _refuse_break(connection: Connection) -> tuple[int, Checkpoint | None]:
+    """Refuse to go on from a tree that is not that of the last checkpoint, or more of it; returns its size and that."""
+    _lock(connection)
+    size, last = ledger.size(connection), ledger.last(connection)
     if last is None:
-        return
+        return size, None
     if last.size > size:
         raise _altered(f"the last checkpoint has {last.size} leaves, the ledger only {size}")
     if _edge(connection, last.size).root() != last.root:
         raise _altered(f"the tree of {last.size} leaves has another root than the last checkpoint says")
+    return size, last
 
 
 def _altered(what: str) -> LedgerError:

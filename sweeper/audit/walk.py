@@ -88,7 +88,12 @@ class Walk:
         number = self.position
         limit = min(end, number + PORTION)
         while number < limit:
-            run = self._next(number)
+            try:
+                run = self._next(number)
+            except FaultError:
+                if batch:
+                    break  # what comes before it is read first
+                raise
             if batch and (run.source != batch[-1].source or run.ids.first < batch[-1].ids.end):
                 self.left = run
                 break
@@ -101,7 +106,7 @@ class Walk:
         return batch
 
     def _next(self, number: int) -> Numbered:
-        run, self.left = self.left or next(self.coming, None), None
+        run = self.left = self.left or next(self.coming, None)
         if run is None or run.first > number:
             until = f"to {run.first - 1}" if run else "and those after it"
             text = f"leaf {number} {until}: sweeper.leaves does not say which rows they are"
@@ -109,6 +114,7 @@ class Walk:
         if run.first < number:
             text = f"leaf {run.first}: sweeper.leaves says twice which row it is, the second is {_row(run)}"
             raise FaultError(Fault(Kind.NUMBERS, text, run.source, run.ids.first, run.first))
+        self.left = None
         return run
 
     def _read(self, batch: list[Numbered]) -> Iterator[Placed]:

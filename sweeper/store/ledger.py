@@ -109,7 +109,7 @@ class Tiles:
     read: int = 0
 
     def __call__(self, level: int, index: int) -> list[bytes]:
-        """The nodes of a tile that are kept, up to the first that is not."""
+        """The nodes of a tile that are kept, up to the first that is kept not at all or twice."""
         if (level, index) not in self.held:
             if len(self.held) >= self.most:
                 self.held.clear()
@@ -121,7 +121,7 @@ class Tiles:
         hashes: list[bytes] = []
         for row in self.connection.execute(statement("ledger_tile"), {"level": level, "begin": begin}):
             if row.first != begin + len(hashes):
-                break
+                return hashes[: row.first - begin]
             hashes += [row.hashes[at : at + HASH] for at in range(0, len(row.hashes), HASH)]
         return hashes
 
