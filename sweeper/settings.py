@@ -156,11 +156,14 @@ class Serve(Section):
     numbers_seconds: Annotated[Positive, Field(le=86_400)] = 300
 
 
+Origin = Annotated[str, shaped(r"[!-*,-~]{0,200}", "must be a name of ASCII without blanks and without +, at most 200")]
+
+
 class Evidence(Section):
     """How evidence is signed: the key's file, and the name of the log where it is not to be the store's own."""
 
     signing_key_file: Path | None = None
-    origin: str = ""
+    origin: Origin = ""
 
 
 class Settings(Section):

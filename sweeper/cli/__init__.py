@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from sweeper.cli import output
+from sweeper.cli.auditing import audit_app
 from sweeper.cli.backfilling import backfill
 from sweeper.cli.explaining import explain
 from sweeper.cli.manifesting import manifest_app
@@ -43,6 +44,7 @@ for command in (migrate, run, backfill, pause, resume, explain, check, demo):
 app.add_typer(hold_app, name="hold")
 app.add_typer(order_app, name="order")
 app.add_typer(manifest_app, name="manifest")
+app.add_typer(audit_app, name="audit")
 
 
 def _version(wanted: bool) -> None:  # noqa: FBT001 — typer hands over the option's value

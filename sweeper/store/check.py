@@ -203,6 +203,11 @@ OWN_TRIGGERS = (
     ("manifests", "keep"),
     ("manifests", "only_forward"),
     ("revocations", "insert_only"),
+    ("pauses", "record"),
+    ("pauses", "record_truncation"),
+    ("leaves", "insert_only"),
+    ("tiles", "insert_only"),
+    ("checkpoints", "insert_only"),
 )
 OWN_NEEDS = {
     "identity": ("SELECT",),
@@ -216,6 +221,12 @@ OWN_NEEDS = {
     "erasure_orders": ("SELECT",),
     "manifests": ("SELECT", "INSERT", "UPDATE"),
     "revocations": ("SELECT", "INSERT"),
+    "pauses": ("SELECT", "INSERT", "UPDATE"),
+    "backfills": ("SELECT", "INSERT", "UPDATE"),
+    "ledger_sources": ("SELECT", "UPDATE"),
+    "leaves": ("SELECT", "INSERT"),
+    "tiles": ("SELECT", "INSERT"),
+    "checkpoints": ("SELECT", "INSERT"),
 }
 
 

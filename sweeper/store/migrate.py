@@ -7,7 +7,7 @@ from sqlalchemy import Connection, text
 from sweeper.errors import ConfigurationError
 from sweeper.store.database import Database
 
-HEAD = "0003"
+HEAD = "0004"
 FOLDER = Path(__file__).parent / "migrations"
 
 

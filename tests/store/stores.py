@@ -94,6 +94,7 @@ class Store:
             connection.execute("SET session_replication_role = replica")
             for table in (*(f"store.{name}" for name in RELATIONS), *(f"sweeper.{name}" for name in OWN)):
                 connection.execute(f"DELETE FROM {table}")
+            connection.execute("UPDATE sweeper.ledger_sources SET unnumbered = DEFAULT")
 
     def load(self, world: World) -> None:
         """Put a world in the shape of `cases.jsonl` into the store."""
@@ -116,7 +117,18 @@ class Store:
 
 POLICY = str(ROOT / "config" / "policy.toml")
 RELATIONS = ("attachments", "messages", "conversations", "feedback", "consent_events", "plan_changes", "accounts")
-OWN = ("object_purges", "tombstones", "events", "lease", "runs", "legal_holds", "erasure_orders")
+OWN = (
+    "object_purges",
+    "tombstones",
+    "events",
+    "lease",
+    "runs",
+    "legal_holds",
+    "erasure_orders",
+    "leaves",
+    "tiles",
+    "checkpoints",
+)
 
 
 def frozen(at: str) -> Clock:

@@ -1,0 +1,269 @@
+"""Verifies the ledger: computes everything anew from the rows, and names the first thing that does not fit.
+
+The law of this file: nothing here is believed because it is stored; what is called good follows from the rows and from
+checkpoints that are signed or kept elsewhere.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sweeper.audit import note as notes
+from sweeper.audit.note import Note, NoteError
+from sweeper.audit.signing import SignatureError, Verifier
+from sweeper.audit.walk import PORTION, Fault, FaultError, Kind, Placed, Walk
+from sweeper.core.merkle import WIDTH, Edge, MissingNodeError, Part, included_root, inclusion, leaf_hash, tiled
+from sweeper.store import ledger
+from sweeper.store.database import Database
+from sweeper.store.ledger import SOURCES, Checkpoint, Tiles
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A checkpoint that was kept elsewhere, and where."""
+
+    name: str
+    note: Note
+
+
+@dataclass
+class Report:
+    """What was found; `fault` is None where everything fits."""
+
+    size: int = 0
+    verified: int = 0
+    checkpoints: Counter[str] = field(default_factory=Counter)
+    covered: int = 0
+    kept: int = 0
+    uncovered: dict[str, int] = field(default_factory=dict)
+    fault: Fault | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The report for machines."""
+        return {
+            "fits": self.fault is None,
+            "leaves": self.size,
+            "verified": self.verified,
+            "checkpoints": {state: self.checkpoints[state] for state in STATES},
+            "under_a_checkpoint": self.covered,
+            "kept_checkpoints": self.kept,
+            "not_covered": self.uncovered,
+            "fault": None if self.fault is None else {**vars(self.fault), "kind": self.fault.kind.value},
+        }
+
+
+STATES = ("verified", "unknown key", "not checked", "unsigned")
+"""What a checkpoint's signature is: good, by a key that was not given, without any key to check it with, not there."""
+
+
+def verify(database: Database, kept: Sequence[Kept] = (), keys: Sequence[Verifier] = ()) -> Report:
+    """Compute the tree anew from all rows and hold it against what is stored, signed and kept elsewhere.
+
+    Args:
+        database: the sweeper's tables are in it; nothing is written.
+        kept: checkpoints from elsewhere; the ledger must continue each.
+        keys: the newest checkpoint must be signed by one of these, where any is given.
+
+    Returns:
+        What was found, with the first fault.
+    """
+    with database.transaction() as connection:
+        last = ledger.last(connection)
+        size = ledger.size(connection)  # read later, so that no new checkpoint is larger
+    verifying = _Verifying(database, keys, last, Report(size), Walk(database))
+    try:
+        verifying.run(sorted(kept, key=lambda each: each.note.tree.size))
+    except FaultError as found:
+        verifying.report.fault = found.fault
+    return verifying.report
+
+
+@dataclass
+class _Verifying:
+    database: Database
+    keys: Sequence[Verifier]
+    last: Checkpoint | None
+    report: Report
+    walk: Walk
+    edge: Edge = field(default_factory=Edge)
+    recent: list[Placed] = field(default_factory=list)
+    """The leaves that have not been held against the stored nodes yet."""
+
+    def run(self, kept: list[Kept]) -> None:
+        """Everything, in the order of the leaves."""
+        before = 0
+        for checkpoint in self._checkpoints():
+            while kept and kept[0].note.tree.size <= checkpoint.size:
+                self._hold_kept(kept.pop(0))
+            note = self._note(checkpoint, before)
+            self._hold_checkpoint(checkpoint, note)
+            self._hold_signature(checkpoint, note)
+            before = self.report.covered = checkpoint.size
+        for each in kept:
+            self._hold_kept(each)
+        self._advance(self.report.size, None)
+        self._refuse_unsigned()
+        self._hold_tables()
+
+    def _checkpoints(self) -> Iterator[Checkpoint]:
+        """Those that were there when this began."""
+        for checkpoint in ledger.checkpoints(self.database):
+            if self.last is None or checkpoint.id > self.last.id:
+                return
+            yield checkpoint
+
+    def _note(self, checkpoint: Checkpoint, before: int) -> Note:
+        """What a checkpoint says, once its row says the same as its text."""
+        said = f"checkpoint {checkpoint.id} of {checkpoint.size} leaves"
+        try:
+            note = notes.parse(checkpoint.note)
+        except NoteError as error:
+            raise _fault(Kind.CHECKPOINT, f"{said}: its note is no checkpoint ({error})") from None
+        tree = note.tree
+        if (tree.size, tree.root) != (checkpoint.size, checkpoint.root) or (checkpoint.signed_by is None) != (
+            not note.signatures
+        ):
+            raise _fault(Kind.CHECKPOINT, f"{said}: its note says other than its row")
+        if not before <= checkpoint.size <= self.report.size:
+            raise _fault(
+                Kind.CHECKPOINT,
+                f"{said} follows one of {before} leaves, and {self.report.size} leaves are numbered: it was altered, or what it "
+                "covers was cut off",
+            )
+        return note
+
+    def _hold_checkpoint(self, checkpoint: Checkpoint, note: Note) -> None:
+        self._advance(checkpoint.size, note)
+        if self.edge.root() != checkpoint.root:
+            raise _fault(
+                Kind.ROOT,
+                f"checkpoint {checkpoint.id} of {checkpoint.size} leaves has another root than its rows: it was altered, or "
+                f"leaves {self.report.covered} to {checkpoint.size - 1} were rewritten together with the tree",
+            )
+
+    def _hold_signature(self, checkpoint: Checkpoint, note: Note) -> None:
+        try:
+            state = self._state(note)
+        except SignatureError as error:
+            text = f"checkpoint {checkpoint.id} of {checkpoint.size} leaves: {error}"
+            raise _fault(Kind.SIGNATURE, text) from None
+        self.report.checkpoints[state] += 1
+        if self.keys and self.last == checkpoint and state != "verified":
+            raise _fault(
+                Kind.SIGNATURE,
+                f"checkpoint {checkpoint.id} of {checkpoint.size} leaves, the newest, is not signed by a key that was given; if "
+                "that is because the key is new, take a checkpoint with it: sweeper audit checkpoint",
+            )
+
+    def _state(self, note: Note) -> str:
+        if not note.signatures:
+            return "unsigned"
+        if not self.keys:
+            return "not checked"
+        return "verified" if any(key.signed(note) for key in self.keys) else "unknown key"
+
+    def _refuse_unsigned(self) -> None:
+        if self.keys and self.last is None and self.report.size:
+            raise _fault(Kind.SIGNATURE, f"{self.report.size} leaves are numbered, and there is no checkpoint")
+
+    def _hold_kept(self, kept: Kept) -> None:
+        tree = kept.note.tree
+        try:
+            signed = not self.keys or any(key.signed(kept.note) for key in self.keys)
+        except SignatureError as error:
+            raise _fault(Kind.SIGNATURE, f"{kept.name}: {error}") from None
+        if not signed:
+            raise _fault(Kind.SIGNATURE, f"{kept.name}: is not signed by a key that was given")
+        if tree.size > self.report.size:
+            text = (
+                f"{kept.name} has {tree.size} leaves, the ledger only {self.report.size}: what came after was cut off"
+            )
+            raise _fault(Kind.KEPT, text)
+        self._advance(tree.size, kept.note)
+        if self.edge.root() != tree.root:
+            text = f"{kept.name} of {tree.size} leaves is not of this ledger, or what it covers was rewritten"
+            raise _fault(Kind.KEPT, text)
+        self.report.kept += 1
+
+    def _advance(self, end: int, note: Note | None) -> None:
+        """Go on to before leaf `end`, where the tree should be the note's if there is one."""
+        try:
+            for placed in self.walk.leaves(end):
+                self.edge.append(leaf_hash(placed.leaf))
+                self.recent.append(placed)
+                if len(self.recent) == PORTION:
+                    self._compare(note)
+        except FaultError:
+            self._compare(note)  # what does not fit before a leaf that cannot be read is the first to be told
+            raise
+        self._compare(note)
+
+    def _compare(self, note: Note | None) -> None:
+        """Hold the nodes that have come about against those that are stored."""
+        parts = sorted(self.edge.parts(), key=lambda part: (part.level, part.first))
+        with self.database.transaction() as connection:
+            tiles = Tiles(connection)
+            for part in parts:
+                self._compare_part(part, tiles, note)
+        self.recent.clear()
+        self.report.verified = self.edge.size
+
+    def _compare_part(self, part: Part, tiles: Tiles, note: Note | None) -> None:
+        tile, offset = divmod(part.first, WIDTH)
+        stored = tiles(part.level, tile)[offset : offset + len(part.hashes)]
+        if tuple(stored) == part.hashes:
+            return
+        at = next(
+            (at for at, hashes in enumerate(zip(stored, part.hashes, strict=False)) if hashes[0] != hashes[1]),
+            len(stored),
+        )
+        self._blame(part, at, stored, tiles, note)
+
+    def _blame(self, part: Part, at: int, stored: Sequence[bytes], tiles: Tiles, note: Note | None) -> None:
+        """Which of two is altered, the row or its node: the one that does not lead to the root of the checkpoint."""
+        number = part.first + at
+        text = (
+            f"node {number} of level {part.level} in sweeper.tiles is missing or altered: it is not what its rows give"
+        )
+        if part.level or at == len(stored):
+            raise _fault(Kind.TILE, text)
+        placed = self.recent[number - self.recent[0].number]
+        if note and _leads(part.hashes[at], number, note, tiles):
+            raise _fault(Kind.TILE, text, placed)
+        raise _fault(
+            Kind.CHANGED,
+            f"sweeper.{placed.source} {placed.id} (leaf {number}) was changed, or put in the place of another: it is not the row "
+            "that became this leaf",
+            placed,
+        )
+
+    def _hold_tables(self) -> None:
+        """What the walk along the leaves cannot see: rows with two numbers or none, nodes of no leaf."""
+        with self.database.transaction() as connection:
+            if row := ledger.suspect(connection, "ledger_twice"):
+                text = f"sweeper.{row.source} {row.id} has two leaf numbers, one is {row.leaf}"
+                raise FaultError(Fault(Kind.TWICE, text, row.source, row.id, row.leaf))
+            if row := ledger.suspect(connection, "ledger_beyond"):
+                text = f"node {row.first} of level {row.level} in sweeper.tiles belongs to no leaf that is numbered"
+                raise _fault(Kind.TILE, text)
+            if row := ledger.suspect(connection, "ledger_astray"):
+                text = f"sweeper.ledger_sources: ids of sweeper.{row.source} from {row.first_id} on "
+                text += "would never get a leaf number" if row.forgotten else "would get a second leaf number"
+                raise FaultError(Fault(Kind.FORGOTTEN, text, row.source, row.first_id))
+            self.report.uncovered = {source: ledger.uncovered(connection, source) for source in SOURCES}
+
+
+def _leads(hash_: bytes, number: int, note: Note, tiles: Tiles) -> bool:
+    """Whether a leaf's hash and the stored nodes lead to the root of a checkpoint."""
+    size = note.tree.size
+    try:
+        return included_root(hash_, number, size, inclusion(number, size, tiled(tiles))) == note.tree.root
+    except MissingNodeError:
+        return False
+
+
+def _fault(kind: Kind, text: str, placed: Placed | None = None) -> FaultError:
+    if placed is None:
+        return FaultError(Fault(kind, text))
+    return FaultError(Fault(kind, text, placed.source, placed.id, placed.number))

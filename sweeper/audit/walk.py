@@ -1,0 +1,134 @@
+"""Goes through the leaves in their order, from the rows as they are now, and says where that cannot go on.
+
+The law of this file: what is read is the evidence itself and never what was kept of it; no transaction lasts.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+from sweeper.audit import leaf
+from sweeper.core.run import Run
+from sweeper.store import ledger
+from sweeper.store.database import Database
+from sweeper.store.ledger import Numbered
+
+PORTION = 1_024
+"""So many rows are held in memory at a time."""
+
+
+class Kind(StrEnum):
+    """In what way something does not fit."""
+
+    CHANGED = "changed"
+    MISSING = "missing"
+    TWICE = "numbered twice"
+    FORGOTTEN = "forgotten"
+    NUMBERS = "leaf numbers altered"
+    TILE = "tile altered"
+    CHECKPOINT = "checkpoint altered"
+    SIGNATURE = "signature wrong"
+    ROOT = "root wrong"
+    KEPT = "not consistent"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What does not fit: in which way, in words, and as far as it is known which row and which leaf."""
+
+    kind: Kind
+    text: str
+    source: str | None = None
+    id: int | None = None
+    leaf: int | None = None
+
+
+class FaultError(Exception):
+    """Something does not fit."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.text)
+        self.fault = fault
+
+
+class Placed(NamedTuple):
+    """A row at its place in the tree: its leaf's number and canonical bytes."""
+
+    number: int
+    source: str
+    id: int
+    leaf: bytes
+
+
+@dataclass
+class Walk:
+    """Where the walk is: the next leaf's number, and the runs that are to come."""
+
+    database: Database
+    position: int = 0
+    coming: Iterator[Numbered] = field(init=False)
+    left: Numbered | None = None
+
+    def __post_init__(self) -> None:
+        self.coming = ledger.numbered(self.database)
+
+    def leaves(self, end: int) -> Iterator[Placed]:
+        """The leaves from where the walk is to before `end`.
+
+        Raises:
+            FaultError: there is a leaf number without a row, or with two.
+        """
+        while self.position < end:
+            yield from self._read(self._batch(end))
+
+    def _batch(self, end: int) -> list[Numbered]:
+        """The next runs of one table in order of id, no more than a portion of rows."""
+        batch: list[Numbered] = []
+        number = self.position
+        limit = min(end, number + PORTION)
+        while number < limit:
+            try:
+                run = self._next(number)
+            except FaultError:
+                if batch:
+                    break  # what comes before it is read first
+                raise
+            if batch and (run.source != batch[-1].source or run.ids.first < batch[-1].ids.end):
+                self.left = run
+                break
+            taken = min(run.ids.length, limit - number)
+            batch.append(Numbered(run.first, run.source, Run(run.ids.first, taken)))
+            if taken < run.ids.length:
+                rest = Run(run.ids.first + taken, run.ids.length - taken)
+                self.left = Numbered(run.first + taken, run.source, rest)
+            number += taken
+        return batch
+
+    def _next(self, number: int) -> Numbered:
+        run = self.left = self.left or next(self.coming, None)
+        if run is None or run.first > number:
+            until = f"to {run.first - 1}" if run else "and those after it"
+            text = f"leaf {number} {until}: sweeper.leaves does not say which rows they are"
+            raise FaultError(Fault(Kind.NUMBERS, text, leaf=number))
+        if run.first < number:
+            text = f"leaf {run.first}: sweeper.leaves says twice which row it is, the second is {_row(run)}"
+            raise FaultError(Fault(Kind.NUMBERS, text, run.source, run.ids.first, run.first))
+        self.left = None
+        return run
+
+    def _read(self, batch: list[Numbered]) -> Iterator[Placed]:
+        source = batch[0].source
+        with self.database.transaction() as connection:
+            told = dict(ledger.rows(connection, source, [run.ids for run in batch]))
+        for run in batch:
+            for id_ in run.ids.numbers():
+                if id_ not in told:
+                    text = f"sweeper.{source} {id_} (leaf {self.position}) is missing: the row was deleted"
+                    raise FaultError(Fault(Kind.MISSING, text, source, id_, self.position))
+                yield Placed(self.position, source, id_, leaf.canonical(leaf.of(source, told[id_])))
+                self.position += 1
+
+
+def _row(run: Numbered) -> str:
+    return f"sweeper.{run.source} {run.ids.first}"

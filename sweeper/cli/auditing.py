@@ -1,0 +1,272 @@
+"""`audit`: checkpoints over the evidence, their verification, receipts and exports.
+
+The law of this file: what is not proven is never called good; a signature that is missing or was not checked is said.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sweeper.cli import door, output
+from sweeper.cli.door import AsJson, Config
+from sweeper.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from sweeper.audit.signing import Verifier
+    from sweeper.audit.verify import Kept, Report
+    from sweeper.store.database import Database
+    from sweeper.store.ledger import Checkpoint
+
+audit_app = typer.Typer(
+    help="Tamper-evident evidence: checkpoints, their verification, receipts, exports.", no_args_is_help=True
+)
+Out = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write it to this file instead.")]
+UNSIGNED = (
+    "it is UNSIGNED: whoever owns the database could have written it. Make a key (`openssl genpkey -algorithm ed25519 -out "
+    "signing.pem`), name it in SWEEPER_SIGNING_KEY_FILE and run `sweeper audit checkpoint`."
+)
+
+
+@audit_app.command("checkpoint")
+def audit_checkpoint(
+    config: Config = None,
+    as_json: AsJson = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Also write the checkpoint to this file, to be kept elsewhere."),
+    ] = None,
+) -> None:
+    """Take a checkpoint of all evidence now; every run takes one at its end.
+
+    Example: sweeper audit checkpoint --out checkpoint.txt
+    """
+    from sweeper.audit import checkpoint, signing
+    from sweeper.store import ledger
+
+    with door.migrated(config) as database:
+        signer = signing.read(database.settings)
+        taken = checkpoint.take(database, door.CLOCK, signer)
+        with database.transaction() as connection:
+            last = taken or ledger.last(connection)
+    if out is not None and last is not None:
+        _write(out, last.note)
+    with output.afterwards():
+        _print_checkpoint(last, is_new=taken is not None, as_json=as_json)
+
+
+def _print_checkpoint(last: "Checkpoint | None", *, is_new: bool, as_json: bool) -> None:
+    if as_json:
+        told = {"size": last.size, "root": last.root.hex(), "signed_by": last.signed_by} if last else {"size": 0}
+        output.print_json({"new": is_new, **told, "note": last.note if last else None})
+        return
+    if last is None:
+        output.say("There is no evidence yet, and so no checkpoint.")
+        return
+    output.say(f"Checkpoint of {last.size} leaves{'' if is_new else '; nothing is new since'}:\n{last.note.rstrip()}")
+    if last.signed_by is None:
+        output.warn(UNSIGNED)
+
+
+@audit_app.command("verify")
+def audit_verify(
+    config: Config = None,
+    as_json: AsJson = False,
+    checkpoint: Annotated[
+        list[Path] | None,
+        typer.Option("--checkpoint", metavar="FILE", help="A checkpoint kept elsewhere that the ledger must continue."),
+    ] = None,
+    key: Annotated[
+        list[str] | None,
+        typer.Option("--key", metavar="PUB", help="Public key (or its file) that signs; else that of the signing key."),
+    ] = None,
+) -> None:
+    """Compute the whole tree anew from the rows; name the first that does not fit. Writes nothing.
+
+    Example: sweeper audit verify --checkpoint checkpoint.txt --key sweeper.pub
+    """
+    from sweeper.audit import signing, verify
+
+    keys, kept = signing.verifiers(key or ()), [_kept(path) for path in checkpoint or ()]
+    with door.migrated(config) as database:
+        report = verify.verify(database, kept, keys or _own_keys(database))
+    if as_json:
+        output.print_json(report.as_json())
+    else:
+        _print_report(report)
+    if report.fault is not None:
+        raise typer.Exit(1)
+
+
+def _own_keys(database: "Database") -> "tuple[Verifier, ...]":
+    from sweeper.audit import signing
+
+    signer = signing.read(database.settings)
+    return (signer.verifier,) if signer else ()
+
+
+def _kept(path: Path) -> "Kept":
+    from sweeper.audit import note as notes
+    from sweeper.audit.verify import Kept
+
+    try:
+        return Kept(str(path), notes.parse(_read(path).decode()))
+    except ValueError as error:
+        raise ConfigurationError(
+            f"--checkpoint {path}: is no checkpoint ({error}). Nothing was verified. Give what `sweeper audit checkpoint` wrote."
+        ) from None
+
+
+def _print_report(report: "Report") -> None:
+    told = ", ".join(f"{count} {state}" for state, count in report.checkpoints.items())
+    output.say(f"{report.verified} of {report.size} leaves verified; checkpoints: {told or 'none'}.")
+    if report.kept:
+        output.say(f"The ledger continues {report.kept} kept elsewhere.")
+    if report.fault is not None:
+        output.say(f"FAULT, {report.fault.kind}: {report.fault.text}.")
+        return
+    output.say("Everything fits.")
+    if report.size > report.covered:
+        output.say(f"{report.size - report.covered} leaves are under no checkpoint yet.")
+    if any(report.uncovered.values()):
+        told = ", ".join(f"{count} {source}" for source, count in report.uncovered.items())
+        output.say(f"Not covered yet, until the next checkpoint: {told}.")
+    _print_trust(report)
+
+
+def _print_trust(report: "Report") -> None:
+    """What the checkpoints are worth: without a signature that was checked, or one kept elsewhere, not much."""
+    if report.checkpoints["not checked"]:
+        output.warn("signatures were NOT checked: give --key.")
+    if report.checkpoints["unsigned"] and not report.checkpoints["verified"]:
+        output.warn(f"{report.checkpoints['unsigned']} checkpoints; {UNSIGNED}")
+
+
+@audit_app.command("prove")
+def audit_prove(
+    conversation: Annotated[str, typer.Argument(metavar="CONVERSATION", help="The id of a purged conversation.")],
+    config: Config = None,
+    as_json: AsJson = False,
+    out: Out = None,
+) -> None:
+    """Write a receipt of a purge: the newest one where a conversation was purged again after a restore.
+
+    Example: sweeper audit prove 0015fcfe-b44c-5c99-afa9-7f30a196cac5 --out receipt.json
+    """
+    from sweeper.audit import receipt as receipts
+
+    with door.migrated(config) as database:
+        written = receipts.prove(database, _as_stored(database, conversation))
+    if out is None:
+        output.say(written.receipt.text().rstrip())
+    else:
+        _write(out, written.receipt.text())
+        told = {**receipts.said(written.receipt), "tombstones": written.tombstones, "file": str(out)}
+        with output.afterwards():
+            _print_proven(told, as_json=as_json)
+            if not as_json:
+                output.say(f"The receipt is in {out}.")
+    if written.tombstones > 1:
+        output.warn(f"it was purged {written.tombstones} times; the receipt is of the newest that is covered.")
+
+
+def _as_stored(database: "Database", conversation: str) -> str:
+    """The id as the store writes it; as it was given where the store has no such relation any more."""
+    from sweeper.store import contract
+
+    with database.transaction() as connection:
+        types, _ = contract.relations(connection, database.settings.store.schema_name)
+    what = "prove: the conversation"
+    type_ = types.get("conversations", {}).get("id")
+    found = door.known_id(database, type_, conversation, what) if type_ else door.words(what, conversation)
+    return found or conversation
+
+
+@audit_app.command("check-receipt")
+def audit_check_receipt(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A receipt.")],
+    key: Annotated[str, typer.Option("--key", metavar="PUB", help="The log's public key, or the file it is in.")],
+    as_json: AsJson = False,
+) -> None:
+    """Check a receipt offline, and say what it proves. No settings and no database are needed.
+
+    Example: sweeper audit check-receipt receipt.json --key sweeper.pub
+    """
+    from sweeper.audit import receipt as receipts
+    from sweeper.audit import signing
+
+    verifier = signing.verifier(key)
+    receipt = receipts.check(_read(file), verifier)
+    _print_proven(receipts.said(receipt), as_json=as_json)
+
+
+def _print_proven(told: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        output.print_json(told)
+        return
+    output.say(
+        f"The {told['record']} {told['record_id']} was purged at {told['purged_at']} by run {told['run']}: rule {told['rule']}, "
+        f"due {told['due_at']}, as-of {told['as_of']}, policy {told['policy'][:12]}."
+    )
+    output.say(f"This is leaf {told['leaf']} of the log {told['log']}, signed when it had {told['size']} leaves.")
+
+
+@audit_app.command("export")
+def audit_export(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the ledger goes; replaced when it is whole.")],
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write all evidence under the newest checkpoint to a file of JSON lines that can be verified without the database.
+
+    Example: sweeper audit export ledger.jsonl
+    """
+    from sweeper.audit import export
+
+    with door.migrated(config) as database:
+        note = export.write(database, file)
+    with output.afterwards():
+        if as_json:
+            output.print_json({"file": str(file), "size": note.tree.size, "log": note.tree.origin})
+        else:
+            output.say(f"{note.tree.size} leaves of the log {note.tree.origin} are in {file}.")
+        if not note.signatures:
+            output.warn(f"its checkpoint is the newest, and {UNSIGNED}")
+
+
+@audit_app.command("key")
+def audit_key(config: Config = None, as_json: AsJson = False) -> None:
+    """Print the public key that checks what the signing key signs: a C2SP verifier key, to be given away.
+
+    The signing key is Ed25519 in PEM, as `openssl genpkey -algorithm ed25519 -out signing.pem` makes it; its file is named in
+    SWEEPER_SIGNING_KEY_FILE or [evidence] signing_key_file.
+
+    Example: sweeper audit key
+    """
+    from sweeper.audit import checkpoint, signing
+
+    with door.migrated(config) as database:
+        signer = signing.read(database.settings)
+        if signer is None:
+            raise ConfigurationError(f"there is no signing key. {signing.REMEDY}")
+        with database.transaction() as connection:
+            origin = checkpoint.origin(connection, database.settings)
+    line = signer.verifier.line(origin)
+    if as_json:
+        output.print_json({"key": line, "name": origin, "id": signer.key_id(origin)})
+    else:
+        output.say(line)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read ({error.strerror}). Nothing was checked.") from None
+
+
+def _write(path: Path, text: str) -> None:
+    from sweeper.audit.place import placed
+
+    with placed(path) as file:
+        file.write(text.encode())

@@ -1,0 +1,13 @@
+-- Tombstones with these ids as JSON texts, in order of id; instants are in UTC, jsonb is a text. The limit makes it use the key.
+SELECT t.id, row_to_json(l)::text AS told
+FROM unnest(CAST(:ids AS int8multirange)) AS r (ids)
+CROSS JOIN LATERAL (
+    SELECT * FROM sweeper.tombstones t
+    WHERE t.id >= lower(r.ids) AND (upper(r.ids) IS NULL OR t.id < upper(r.ids))
+    ORDER BY t.id LIMIT :limit
+) t
+CROSS JOIN LATERAL (
+    SELECT t.id, t.record, t.record_id, t.conversation_id, t.account_id, t.rule, t.due_at, t.as_of, t.run_id, t.policy_digest,
+           t.children::text AS children, t.approved, t.purged_at
+) l
+ORDER BY t.id
