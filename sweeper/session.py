@@ -1,9 +1,10 @@
-"""What surrounds a run: the lease taken, the run opened, and however it ends, the run closed and the lease given back.
+"""What surrounds a run: lease, opening, and however it ends, its close, the lease given back, a checkpoint.
 
 The law of this file: a run that was opened is closed with how it ended; only a run that was killed, or whose database is gone,
 stays open, and the next one records it as interrupted.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,6 +15,9 @@ from sqlalchemy.exc import DBAPIError
 
 from sweeper import log
 from sweeper.approval import Approval
+from sweeper.audit import checkpoint, signing
+from sweeper.audit.checkpoint import LedgerError
+from sweeper.audit.signing import Signer
 from sweeper.core.instant import rfc3339
 from sweeper.errors import LeaseLostError, RefusedError, SweeperError
 from sweeper.job import Job, unreachable
@@ -21,9 +25,15 @@ from sweeper.pace import Pace
 from sweeper.steering import Budget, Steering, Stop, Watch
 from sweeper.store import census, evidence, pauses
 from sweeper.store import lease as leases
+from sweeper.store.database import reason
 from sweeper.store.evidence import Run
 from sweeper.store.lease import Lease
 from sweeper.store.pressure import Gauge
+
+CHECKPOINT_SECONDS = 600.0
+"""How long the checkpoint after a run may take; what it has numbered by then stays so, and the next one goes on."""
+HURRIED_SECONDS = 2.0
+"""The same after a run that was told to stop."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +65,16 @@ def refuse_paused(job: Job) -> None:
 
 @dataclass
 class Session:
-    """One run from its opening to its close. `histories`: what it saw of them, once it has looked."""
+    """One run from its opening to its close.
+
+    `histories`: what it saw of them, once it has looked. `patience`: how long its checkpoint may take, in seconds.
+    """
 
     job: Job
     errand: Errand
     lease: Lease
     run: Run
+    patience: float = CHECKPOINT_SECONDS
     histories: census.Histories | None = None
 
     def renew(self) -> None:
@@ -116,12 +130,24 @@ def session(job: Job, errand: Errand, approval: Approval | None = None) -> Itera
 
     Raises:
         LeaseHeldError: another run is at work.
+        ConfigurationError: the key that signs checkpoints cannot be used; nothing was done.
         DatabaseError: for whatever the database answered.
     """
+    signer = signing.read(job.settings)
     lease = leases.take(job.database, yields=errand.gives_way)
     opened = Session(job, errand, lease, _opened(job, lease, approval, errand))
     try:
-        yield opened
+        with _recorded(opened):
+            yield opened
+    finally:
+        _cover(opened, signer)
+
+
+@contextmanager
+def _recorded(opened: Session) -> Iterator[None]:
+    """However the body fails, the run is closed with it."""
+    try:
+        yield
     except LeaseLostError:
         raise  # the run that took over has recorded this one as interrupted
     except RefusedError as refusal:
@@ -136,6 +162,21 @@ def session(job: Job, errand: Errand, approval: Approval | None = None) -> Itera
     except Exception:
         opened.close_if_possible("failed", {"error": "unforeseen"})
         raise
+
+
+def _cover(opened: Session, signer: Signer | None) -> None:
+    """Take a checkpoint of all evidence; where that fails the evidence stands all the same, and the next one covers it."""
+    until = time.monotonic() + opened.patience
+
+    def go_on() -> None:
+        if time.monotonic() > until:
+            raise LedgerError("the checkpoint took too long")
+
+    try:
+        checkpoint.take(opened.job.database, opened.job.clock, signer, go_on)
+    except (SweeperError, DBAPIError) as error:
+        told = reason(error) if isinstance(error, DBAPIError) else str(error)
+        log.get().error("no checkpoint; see `sweeper audit verify`", reason=told, run=opened.run.id)
 
 
 def _opened(job: Job, lease: Lease, approval: Approval | None, errand: Errand) -> Run:

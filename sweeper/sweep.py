@@ -25,7 +25,7 @@ from sweeper.core.window import Window
 from sweeper.errors import PausedError
 from sweeper.job import Job
 from sweeper.result import Preview, Result
-from sweeper.session import Errand, Session, refuse_paused, session
+from sweeper.session import HURRIED_SECONDS, Errand, Session, refuse_paused, session
 from sweeper.steering import Budget, Steering, Stop, Watch
 from sweeper.store import backfills, census, evidence, objects, purge
 from sweeper.store.select import Page
@@ -287,7 +287,7 @@ class _Sweep:
         pending = objects.count_pending(self.job.database)
         outcome: evidence.Outcome = "completed"
         if self.steering.stopped:
-            outcome = "stopped"
+            outcome, self.session.patience = "stopped", HURRIED_SECONDS
         elif self.tally.failed:
             outcome = "failed"
         seconds = time.monotonic() - self.started

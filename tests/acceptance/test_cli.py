@@ -173,7 +173,7 @@ def test_streams(store: Store) -> None:
     assert done.code == 0
     assert json.loads(done.out)["purged"] == 1
     logged = [json.loads(line) for line in done.err.splitlines()]
-    assert [line["event"] for line in logged] == ["run opened", "batch", "run closed"]
+    assert [line["event"] for line in logged] == ["run opened", "batch", "run closed", "checkpoint taken"]
     text = process(store, "explain", "--all")
     assert (text.code, text.err) == (0, "")
 

@@ -1,0 +1,352 @@
+"""After a restore: purge again what the exported ledger says was purged and the backup brought back. Nothing else is done.
+
+    check the ledger → compare holds → what is there again → purge it under lock, with evidence → say what else is missing
+
+The law of this file: a ledger that is not shown to be this store's own deletes nothing, and neither does one that knows of a
+hold which this database has lost.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Connection
+
+from sweeper import log
+from sweeper.audit import checkpoint
+from sweeper.audit.export import Ledger
+from sweeper.audit.leaf import Leaf
+from sweeper.batch import Purger
+from sweeper.core.again import Buried, dispose_again, judge_again
+from sweeper.core.feedback import FeedbackFacts, FeedbackVerdict
+from sweeper.core.instant import parse, rfc3339
+from sweeper.core.model import Facts
+from sweeper.core.recheck import Disposal, Proposal, Spared
+from sweeper.errors import PausedError, RefusedError
+from sweeper.job import Job
+from sweeper.session import HURRIED_SECONDS, Errand, Session, refuse_paused, session
+from sweeper.steering import Budget, Steering, Stop, Watch
+from sweeper.store import evidence, objects, purge
+from sweeper.store.restored import protections
+from sweeper.tally import Tally
+
+PORTION = 500
+"""So many tombstones of the ledger are looked up at a time."""
+
+
+@dataclass(frozen=True)
+class Lost:
+    """What the ledger knows of and this database does not: nothing of it is restored here."""
+
+    holds: tuple[str, ...] = ()
+    orders: tuple[str, ...] = ()
+
+
+@dataclass
+class Reapplied:
+    """What came of it, or would."""
+
+    ledger: Ledger
+    outcome: str
+    run_id: int | None
+    buried: int = 0
+    back: int = 0
+    tally: Tally = field(default_factory=Tally)
+    purged: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    lost: Lost = field(default_factory=Lost)
+    stop_reason: str = ""
+    seconds: float = 0.0
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing that is back, and may go, is left."""
+        left = self.tally.failed + self.tally.spared[Spared.LOCKED.value]
+        return self.outcome in ("completed", "preview") and not left
+
+    def as_json(self) -> dict[str, Any]:
+        """For machines."""
+        conversations, feedback = self.purged.get("conversation", {}), self.purged.get("feedback", {})
+        preview = self.outcome == "preview"
+        return {
+            "run": self.run_id,
+            "outcome": self.outcome,
+            "stop_reason": self.stop_reason or None,
+            "log": self.ledger.tree.origin,
+            "size": self.ledger.tree.size,
+            "signed": self.ledger.signed,
+            "in_ledger": self.buried,
+            "back": self.back,
+            **self.tally.as_json(),
+            ("would_purge" if preview else "purged"): self.tally.due if preview else sum(conversations.values()),
+            ("feedback_would_purge" if preview else "feedback_purged"): (
+                self.tally.due_feedback if preview else sum(feedback.values())
+            ),
+            "lost_holds": list(self.lost.holds),
+            "lost_orders": list(self.lost.orders),
+            "duration_s": round(self.seconds, 3),
+        }
+
+
+def preview(job: Job, ledger: Ledger) -> Reapplied:
+    """What would be purged again; nothing is locked or written."""
+    started, found = time.monotonic(), Reapplied(ledger, "preview", None)
+    refuse_foreign(job, ledger)
+    found.lost = missing(job, ledger)
+    for record, portion in _portions(job, ledger):
+        found.buried += len(portion)
+        there = _back(job, record, portion)
+        found.back += len(there)
+        found.tally.add(_weighed(job, record, there))
+    found.seconds = time.monotonic() - started
+    return found
+
+
+def reapply(job: Job, ledger: Ledger, watch: Watch | None = None) -> Reapplied:
+    """Purge again what is back.
+
+    Raises:
+        RefusedError: the ledger is another log's, or holds of it are missing here; nothing was purged.
+        LeaseHeldError: another run is at work.
+        ExportError: the file has changed while it was read; what was purged before stands.
+    """
+    refuse_paused(job)
+    refuse_foreign(job, ledger)
+    lost = missing(job, ledger)
+    refuse_lost_holds(lost)
+    with session(job, Errand("reapply")) as opened:
+        return _Reapply(job, opened, ledger, lost, watch or Watch()).run()
+
+
+def refuse_foreign(job: Job, ledger: Ledger) -> None:
+    """Refuse the ledger of another log: its ids mean nothing here.
+
+    Raises:
+        RefusedError: naming both.
+    """
+    with job.database.transaction() as connection:
+        own = checkpoint.origin(connection, job.settings)
+    if ledger.tree.origin != own:
+        raise RefusedError(
+            "ledger",
+            f"{ledger.path} is the ledger of {ledger.tree.origin}, this database's is {own}. Nothing was purged. Restore schema "
+            "sweeper (sweeper.identity) with the store, or name the ledger of this one.",
+        )
+
+
+def refuse_lost_holds(lost: Lost) -> None:
+    """Refuse to purge while holds that the ledger knows of are missing: they may protect what is back.
+
+    Raises:
+        RefusedError: naming their matters.
+    """
+    if lost.holds:
+        raise RefusedError(
+            "holds",
+            f"the ledger knows {len(lost.holds)} legal holds in force that this database has lost: {'; '.join(lost.holds)}. "
+            "Nothing was purged. Place them again (`sweeper hold place`, --unknown where the id is not there), then reapply.",
+        )
+
+
+def missing(job: Job, ledger: Ledger) -> Lost:
+    """The holds in force and the erasure orders of the ledger that are not in this database."""
+    holds, orders = _Latest("hold"), _Latest("order")
+    for leaf in ledger.leaves():
+        holds.see(leaf)
+        orders.see(leaf)
+    now = rfc3339(job.clock.now())
+    here = protections(job.database)
+    in_force = [row for row in holds.rows() if row.get("released_at") is None or str(row["released_at"]) > now]
+    return Lost(_absent(in_force, here["hold"], "matter"), _absent(orders.rows(), here["order"], "reference"))
+
+
+@dataclass
+class _Latest:
+    """The last state of each hold or order, as the events tell it."""
+
+    kind: str
+    found: dict[Any, dict[str, Any] | None] = field(default_factory=dict)
+
+    def see(self, leaf: Leaf) -> None:
+        """One more leaf."""
+        if leaf["source"] != "events" or not str(leaf["kind"]).startswith(f"{self.kind}_"):
+            return
+        details = leaf["details"] if isinstance(leaf["details"], dict) else {}
+        if leaf["kind"] == f"{self.kind}_dropped":
+            self.found[details.get("was", {}).get("id")] = None
+        elif "now" in details:
+            self.found[details["now"].get("id")] = details["now"]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Those that were not dropped."""
+        return [row for row in self.found.values() if row is not None]
+
+
+def _absent(rows: Iterable[Mapping[str, Any]], here: Counter[tuple[Any, ...]], name: str) -> tuple[str, ...]:
+    """How those are called that are not here."""
+    wanted = Counter((row[name], row.get("account_id"), row.get("conversation_id")) for row in rows)
+    return tuple(sorted(_called(key) for key in (wanted - here).elements()))
+
+
+def _called(key: tuple[Any, ...]) -> str:
+    name, account, conversation = key
+    parts = [f"account {account}" if account else "", f"conversation {conversation}" if conversation else ""]
+    return f"{name} on {' and '.join(part for part in parts if part) or 'everything'}"
+
+
+@dataclass
+class _Reapply:
+    job: Job
+    session: Session
+    ledger: Ledger
+    lost: Lost
+    watch: Watch
+    tally: Tally = field(default_factory=Tally)
+    done: Counter[str] = field(default_factory=Counter)
+    buried: int = 0
+    back: int = 0
+    locked: list[Buried] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+
+    def run(self) -> Reapplied:
+        """All tombstones of the ledger, in its order, as far as nobody stops it."""
+        steering = self.session.steered(self.watch, Budget(), self.done.total)
+        self._record()
+        try:
+            self._work(steering)
+        except PausedError:
+            steering.stopped = Stop.PAUSED
+        return self._finished(steering)
+
+    def _record(self) -> None:
+        """Leave an event that names the ledger: from here on this log has another branch than that one."""
+        tree = self.ledger.tree
+        told = {"log": tree.origin, "size": tree.size, "root": tree.root.hex(), "signed": self.ledger.signed}
+        self.job.database.within(lambda c: evidence.record(c, "reapply", self.session.run.id, told))
+
+    def _work(self, steering: Steering) -> None:
+        for record, portion in _portions(self.job, self.ledger):
+            self.buried += len(portion)
+            there = _back(self.job, record, portion)
+            self.back += len(there)
+            while there and not steering.is_over():
+                size = steering.next_batch()
+                self._purge(steering, record, there[:size])
+                there = there[size:]
+            self.session.renew()
+        if self.locked and not steering.is_over():
+            self._purge(steering, "conversation", self.locked, waiting=True)
+        over = steering.is_over
+        objects.remove_pending(self.job.database, self.session.run.id, self.job.clock.now(), self.session.renew, over)
+
+    def _purge(self, steering: Steering, record: str, there: list[Buried], *, waiting: bool = False) -> None:
+        purger = self._purger(steering, {buried.record_id: buried for buried in there})
+        if record == "conversation":
+            report = purger.purge([_proposal(buried) for buried in there], waiting=waiting)
+            self.tally.add(report.tally)
+            left = {proposal.conversation_id for proposal in report.unlocked}
+            if waiting:
+                self.tally.spared[Spared.LOCKED.value] += len(left)
+            else:
+                self.locked += [buried for buried in there if buried.record_id in left]
+        elif self.job.contract.feedback is not None:
+            found = purger.purge_feedback(self.job.contract.feedback, [b.record_id for b in there], waiting=True)
+            self.tally.add(found.tally)
+            self.tally.spared[Spared.LOCKED.value] += len(found.unlocked)
+
+    def _purger(self, steering: Steering, there: Mapping[str, Buried]) -> Purger:
+        job, patience = self.job, self.job.database.within(purge.read_patience)
+        purger = Purger(job, self.session.run, self.session.lease, patience, steering.pace, done=self.done)
+        return replace(purger, dispose=partial(_disposed, job, there), judge=partial(_judged, job, there))
+
+    def _finished(self, steering: Steering) -> Reapplied:
+        purged = self.job.database.within(lambda c: evidence.purged_by_rule(c, self.session.run.id))
+        outcome: evidence.Outcome = "failed" if self.tally.failed else "completed"
+        if steering.stopped:
+            outcome, self.session.patience = "stopped", HURRIED_SECONDS
+        found = Reapplied(
+            self.ledger,
+            outcome,
+            self.session.run.id,
+            self.buried,
+            self.back,
+            self.tally,
+            purged,
+            self.lost,
+            steering.stopped,
+            time.monotonic() - self.started,
+        )
+        self.session.close(outcome, {**found.as_json(), "batches": steering.pace.times.as_json()})
+        log.get().info("reapplied", run=self.session.run.id, back=self.back, purged=found.as_json()["purged"])
+        return found
+
+
+def _portions(job: Job, ledger: Ledger) -> Iterator[tuple[str, list[Buried]]]:
+    """The tombstones of this store, of one kind of record at a time, in the order of the ledger."""
+    ours: set[int] = set()
+    waiting: dict[str, dict[str, Buried]] = {"conversation": {}, "feedback": {}}  # purged twice: the later counts
+    for leaf in _runs_first(ledger, ours, job.contract.schema):
+        if leaf["run_id"] in ours and leaf["record"] in waiting:
+            found = waiting[leaf["record"]]
+            found[leaf["record_id"]] = _buried(leaf)
+            if len(found) >= PORTION:
+                yield leaf["record"], list(found.values())
+                found.clear()
+    for record, rest in waiting.items():
+        if rest:
+            yield record, list(rest.values())
+
+
+def _runs_first(ledger: Ledger, ours: set[int], store: str) -> Iterator[Leaf]:
+    """The tombstones; first the runs of the store are gathered, since a run may be numbered after what it purged."""
+    for leaf in ledger.leaves():
+        if leaf["source"] == "events" and leaf["kind"] == "run_opened" and leaf["details"].get("store", store) == store:
+            ours.add(leaf["run_id"])
+    yield from (leaf for leaf in ledger.leaves() if leaf["source"] == "tombstones")
+
+
+def _buried(leaf: Leaf) -> Buried:
+    due_at, purged_at = parse(leaf["due_at"]), parse(leaf["purged_at"])
+    return Buried(leaf["record_id"], leaf["account_id"], leaf["rule"], due_at, purged_at)
+
+
+def _back(job: Job, record: str, portion: list[Buried]) -> list[Buried]:
+    """Those whose rows are there again."""
+    table = job.contract.conversations if record == "conversation" else job.contract.feedback
+    if table is None:
+        return []
+    ids = [buried.record_id for buried in portion]
+
+    def look(connection: Connection) -> set[str]:
+        return purge.still_there(connection, table, ids)
+
+    there = job.database.within(look)
+    return [buried for buried in portion if buried.record_id in there]
+
+
+def _weighed(job: Job, record: str, there: list[Buried]) -> Tally:
+    """What would become of some records that are back."""
+    tally, of = Tally(), {buried.record_id: buried for buried in there}
+    ids = list(of)
+    if record == "conversation":
+        for id_, facts in job.database.within(lambda c: job.reader.conversations(c, ids)).items():
+            disposal = dispose_again(facts, of[id_], job.policy, job.as_of)
+            tally.count(disposal, facts, job.policy, job.as_of, present=job.is_present)
+    else:
+        for id_, known in job.database.within(lambda c: job.reader.feedback(c, ids)).items():
+            tally.count_feedback(judge_again(known, of[id_], job.policy, job.as_of), known, job.policy)
+    return tally
+
+
+def _disposed(job: Job, there: Mapping[str, Buried], facts: Facts, proposal: Proposal) -> Disposal:
+    return dispose_again(facts, there[proposal.conversation_id], job.policy, job.as_of)
+
+
+def _judged(job: Job, there: Mapping[str, Buried], facts: FeedbackFacts) -> FeedbackVerdict:
+    return judge_again(facts, there[facts.feedback.id], job.policy, job.as_of)
+
+
+def _proposal(buried: Buried) -> Proposal:
+    return Proposal(buried.account_id, buried.record_id, None, None)

@@ -1,0 +1,18 @@
+"""What a database still knows of its holds and orders, to be held against what an exported ledger knows."""
+
+from collections import Counter
+from typing import Any
+
+from sweeper.store.database import Database
+from sweeper.store.statement import statement
+
+Known = dict[str, Counter[tuple[Any, ...]]]
+"""By kind (`hold`, `order`): how many there are of each name, account and conversation; of the holds, those in force."""
+
+
+def protections(database: Database) -> Known:
+    """The holds in force, and all orders."""
+    known: Known = {"hold": Counter(), "order": Counter()}
+    for row in database.fetched(statement("restored"), {}):
+        known[row.kind][(row.name, row.account_id, row.conversation_id)] += 1
+    return known

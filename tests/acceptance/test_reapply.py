@@ -1,0 +1,194 @@
+"""After a real dump and a real restore, what the ledger says was purged is purged again, and nothing else."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from sweeper import embedded
+from tests.acceptance.commands import Done, process
+from tests.facts import World
+from tests.store import stores
+from tests.store.stores import Store
+
+OLD = "2026-01-02T00:00:00Z"
+BEFORE = ("c1", "c2")
+"""Purged before the dump: not in it."""
+AFTER = ("c3", "c4", "c5", "ordered")
+"""Purged after the dump: it brings them back."""
+SETTINGS = '[guards]\nhistory = false\n[policy]\nfile = "{policy}"\n'
+
+
+def world() -> World:
+    """Old conversations, one that only an order makes due, one that is young, one under a hold, feedback that is due."""
+    young = (datetime.now(UTC) - timedelta(days=2)).isoformat()
+    due = [_chat(name, OLD) for name in ("c1", "c2", "c3", "c4", "c5", "held")]
+    return {
+        "accounts": [{"id": "a1", "plans": [{"effective_at": "-infinity", "plan": "free"}], "consent": []}],
+        "conversations": [*due, _chat("ordered", young), _chat("young", young)],
+        "holds": [{"conversation": "held", "placed_at": OLD}],
+        "orders": [],
+        "feedback": [{"id": "f1", "account": "a1", "kind": "thumbs", "submitted_at": "2018-01-01T00:00:00Z"}],
+    }
+
+
+def _chat(name: str, last: str) -> World:
+    message = {"id": f"{name}m", "author": "user", "created_at": last}
+    return {"id": name, "account": "a1", "created_at": last, "last_activity_at": last, "messages": [message]}
+
+
+@dataclass(frozen=True)
+class Site:
+    """A store that has purged on after a dump, its exported ledger, and the store that the dump restores."""
+
+    was: Store
+    restored: Store
+    folder: Path
+
+    @property
+    def ledger(self) -> Path:
+        """The exported ledger."""
+        return self.folder / "ledger.jsonl"
+
+    def run(self, store: Store, *words: str) -> Done:
+        """A command on a store, with the key that signs."""
+        config, key = str(self.folder / "sweeper.toml"), str(self.folder / "signing.pem")
+        return process(store, *words, SWEEPER_CONFIG=config, SWEEPER_SIGNING_KEY_FILE=key)
+
+    def reapply(self, *words: str) -> Done:
+        """`reapply` on the restored store."""
+        return self.run(self.restored, "reapply", "--ledger", str(self.ledger), "--json", *words)
+
+    def names(self, *names: str) -> set[str | None]:
+        """Short ids as the store writes them."""
+        return {self.restored.id(name) for name in names}
+
+
+@pytest.fixture
+def site(server: embedded.Server, store: Store, tmp_path: Path) -> Iterator[Site]:
+    """Two purged, dumped, an order and the rest purged, exported, restored."""
+    (tmp_path / "sweeper.toml").write_text(SETTINGS.format(policy=stores.POLICY))
+    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", tmp_path / "signing.pem"], check=True)
+    store.load(world())
+    restored = Store(server.url("restored"), "uuid")
+    found = Site(store, restored, tmp_path)
+    for name in AFTER[:-1]:  # they become due only after the first run
+        store.execute("UPDATE conversations SET last_activity_at = now() WHERE id = %s", store.id(name))
+    store.execute("UPDATE feedback SET submitted_at = now()")
+    assert found.run(store, "run").code == 0
+    assert store.execute("SELECT count(*) FROM sweeper.tombstones") == [(len(BEFORE),)]
+    store.execute("UPDATE feedback SET submitted_at = '2018-01-01Z'")
+    for name in AFTER[:-1]:
+        store.execute("UPDATE conversations SET last_activity_at = %s WHERE id = %s", OLD, store.id(name))
+    _restore(server, store, "restored")
+    store.execute(
+        "INSERT INTO sweeper.erasure_orders (reference, conversation_id, recorded_at, due_at) VALUES ('DSR-1', %s, %s, %s)",
+        store.id("ordered"),
+        datetime.now(UTC),
+        datetime.now(UTC),
+    )
+    assert found.run(store, "run").code == 0
+    assert found.run(store, "audit", "export", str(found.ledger)).code == 0
+    yield found
+    restored.close()
+    stores.drop(server, "restored")
+
+
+def _restore(server: embedded.Server, store: Store, name: str) -> None:
+    """A dump of the store's database, restored into a new one."""
+    with stores.administered(server) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+    dump = subprocess.run([server.programs / "pg_dump", "-Fc", store.libpq], check=True, capture_output=True)
+    command = [str(server.programs / "pg_restore"), "--exit-on-error", "-d", Store(server.url(name), "uuid").libpq]
+    subprocess.run(command, check=True, input=dump.stdout)
+
+
+def test_purged_again(site: Site) -> None:
+    """What came back is purged again under its old rule, each with one tombstone; what never went stays; twice is once."""
+    before = site.restored.left()
+    assert before == site.names(*AFTER, "held", "young")
+    preview = json.loads(site.reapply("--dry-run").out)
+    assert (preview["back"], preview["would_purge"], preview["feedback_would_purge"]) == (len(AFTER) + 1, len(AFTER), 1)
+    assert site.restored.left() == before
+    done = site.reapply()
+    found = json.loads(done.out)
+    assert done.code == 0, done.err
+    assert (found["in_ledger"], found["back"]) == (len(BEFORE) + len(AFTER) + 1, len(AFTER) + 1)
+    assert (found["purged"], found["feedback_purged"]) == (len(AFTER), 1)
+    assert site.restored.execute("SELECT count(*) FROM feedback") == [(0,)]
+    assert found["lost_orders"] == [f"DSR-1 on conversation {site.was.id('ordered')}"]
+    assert site.restored.left() == site.names("held", "young")
+    told = "SELECT record, record_id, rule, due_at FROM sweeper.tombstones ORDER BY 1, 2"
+    assert site.restored.execute(told) == site.was.execute(told)
+    again = json.loads(site.reapply().out)
+    assert (again["back"], again["purged"]) == (0, 0)
+    assert site.run(site.restored, "audit", "verify").code == 0
+    assert site.run(site.restored, "run").code == 0
+    assert site.restored.left() == site.names("held", "young")
+
+
+def test_taken_up_again(site: Site) -> None:
+    """A conversation that its owner took up after the restore, and an id that now is another's, are kept and counted."""
+    site.restored.execute("UPDATE conversations SET last_activity_at = now() WHERE id = %s", site.was.id("c3"))
+    site.restored.execute("INSERT INTO accounts VALUES (%s, now())", site.was.id("a2"))
+    site.restored.execute(
+        "UPDATE conversations SET account_id = %s WHERE id = %s", site.was.id("a2"), site.was.id("c4")
+    )
+    found = json.loads(site.reapply().out)
+    assert (found["back"], found["purged"], found["spared_by_reason"]) == (5, 2, {"changed": 2})
+    assert site.restored.left() == site.names("c3", "c4", "held", "young")
+
+
+def test_held_now(site: Site) -> None:
+    """A hold of today protects what is back, whatever the ledger says."""
+    site.restored.execute(
+        "INSERT INTO sweeper.legal_holds (matter, conversation_id) VALUES ('new', %s)", site.was.id("c5")
+    )
+    found = json.loads(site.reapply().out)
+    assert (found["purged"], found["held"]) == (3, 1)
+    assert site.names("c5") <= site.restored.left()
+
+
+def test_lost_holds_refuse(site: Site) -> None:
+    """A hold that the ledger knows and the restored database has lost stops everything until it is placed again."""
+    hold = ("hold", "place", "CASE-9", "--conversation", str(site.was.id("young")))
+    assert site.run(site.was, *hold).code == 0
+    assert site.run(site.was, "audit", "checkpoint").code == 0
+    assert site.run(site.was, "audit", "export", str(site.ledger)).code == 0
+    before = site.restored.left()
+    done = site.reapply()
+    assert done.code == 3
+    assert "CASE-9 on conversation" in done.err
+    assert site.restored.left() == before
+    assert site.run(site.restored, *hold).code == 0
+    assert json.loads(site.reapply().out)["purged"] == len(AFTER)
+
+
+def test_another_ledger(site: Site, store: Store) -> None:
+    """The ledger of another database deletes nothing."""
+    site.restored.execute("UPDATE sweeper.identity SET id = gen_random_uuid()")
+    before = site.restored.left()
+    done = site.reapply()
+    assert done.code == 3
+    assert "is the ledger of sweeper/" in done.err
+    assert site.restored.left() == before
+
+
+def test_nothing_vouches(site: Site) -> None:
+    """Without a key, or with a changed file, nothing is purged; a signature may be done without only by saying so."""
+    words = ("reapply", "--ledger", str(site.ledger))
+    config = str(site.folder / "sweeper.toml")
+    before = site.restored.left()
+    assert process(site.restored, *words, SWEEPER_CONFIG=config).code == 3
+    text = site.ledger.read_text()
+    site.ledger.write_text(text.replace('"standard"', '"deleted"', 1))
+    assert site.reapply().code == 1
+    assert process(site.restored, *words, "--accept-unsigned", SWEEPER_CONFIG=config).code == 1
+    assert site.restored.left() == before
+    site.ledger.write_text(text)
+    assert process(site.restored, *words, "--accept-unsigned", SWEEPER_CONFIG=config).code == 0
+    assert site.restored.left() == site.names("held", "young")

@@ -1,0 +1,83 @@
+"""What the ledger says was purged and a backup brought back: what protects wins, and what is newer is something else."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from sweeper.core.again import Buried, dispose_again, judge_again
+from sweeper.core.feedback import FeedbackFacts
+from sweeper.core.instant import Odd
+from sweeper.core.model import Conversation, Facts, Feedback, Hold
+from sweeper.core.policy import Policy
+from sweeper.core.recheck import Outcome
+
+PURGED_AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
+OLD = PURGED_AT - timedelta(days=60)
+NOW = PURGED_AT + timedelta(days=1)
+BURIED = Buried("c1", "a1", "standard", OLD + timedelta(days=30), PURGED_AT)
+FACTS = Facts(
+    Conversation("c1", "a1", "chat", "first_party", False, False, OLD, OLD, None, None, None),  # noqa: FBT003 — a row
+    None,
+)
+INSTANTS = ("created_at", "last_activity_at", "restored_at", "flagged_at")
+
+
+def outcome(policy: Policy, facts: Facts) -> Outcome:
+    """What becomes of a conversation that is back."""
+    return dispose_again(facts, BURIED, policy, NOW).outcome
+
+
+def test_purged_as_before(policy: Policy) -> None:
+    """It goes under the rule and the due that the ledger tells, though its account is unknown and today's facts name no due."""
+    found = dispose_again(FACTS, BURIED, policy, NOW)
+    assert (found.outcome, found.verdict.rule, found.verdict.due) == (Outcome.PURGE, "standard", BURIED.due_at)
+
+
+@pytest.mark.parametrize("column", INSTANTS)
+def test_edges(policy: Policy, column: str) -> None:
+    """At the instant of its purge it is still what was purged; a microsecond later it is something newer."""
+
+    def at(instant: datetime | Odd) -> Outcome:
+        changes: dict[str, Any] = {column: instant}
+        return outcome(policy, replace(FACTS, conversation=replace(FACTS.conversation, **changes)))
+
+    assert at(PURGED_AT - timedelta(microseconds=1)) is Outcome.PURGE
+    assert at(PURGED_AT) is Outcome.PURGE
+    assert at(PURGED_AT + timedelta(microseconds=1)) is Outcome.SPARED
+    assert at(Odd.NEVER) is Outcome.SPARED
+    assert at(Odd.ALWAYS) is Outcome.PURGE
+
+
+def test_message(policy: Policy) -> None:
+    """A user message after the purge keeps it, whatever the column of the last activity says."""
+    assert outcome(policy, replace(FACTS, latest_user_message_at=PURGED_AT)) is Outcome.PURGE
+    assert outcome(policy, replace(FACTS, latest_user_message_at=NOW)) is Outcome.SPARED
+
+
+def test_protected(policy: Policy) -> None:
+    """A hold keeps it, one dated later than now too; another account's conversation under the same id is kept."""
+    for placed_at in (OLD, NOW + timedelta(days=9), None):
+        held = replace(FACTS, holds=(Hold("m", None, "c1", placed_at, None),))
+        assert outcome(policy, held) is Outcome.HELD
+    other = replace(FACTS, conversation=replace(FACTS.conversation, account_id="a2"))
+    assert outcome(policy, other) is Outcome.SPARED
+    assert outcome(policy, replace(FACTS, repeated=True)) is Outcome.UNCLASSIFIED
+
+
+def test_feedback(policy: Policy) -> None:
+    """Feedback likewise: due as the ledger says, kept where it is held, newer or another's."""
+    facts = FeedbackFacts(Feedback("f1", "a1", None, "thumbs", OLD))
+    buried = replace(BURIED, record_id="f1", rule="thumbs")
+
+    def judged(known: FeedbackFacts) -> tuple[str | None, bool]:
+        verdict = judge_again(known, buried, policy, NOW)
+        return verdict.rule, verdict.purge
+
+    assert judged(facts) == ("thumbs", True)
+    assert judged(replace(facts, holds=(Hold("m", "a1", None, NOW + timedelta(days=9), None),))) == ("thumbs", False)
+    assert judged(replace(facts, repeated=True)) == ("thumbs", False)
+    newer = replace(facts.feedback, submitted_at=PURGED_AT + timedelta(microseconds=1))
+    assert judged(replace(facts, feedback=newer)) == ("thumbs", False)
+    assert judged(replace(facts, feedback=replace(facts.feedback, account_id="a2"))) == ("thumbs", False)
