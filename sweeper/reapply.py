@@ -248,13 +248,17 @@ class _Reapply:
             self.tally.add(report.tally)
             left = {proposal.conversation_id for proposal in report.unlocked}
             if waiting:
-                self.tally.spared[Spared.LOCKED.value] += len(left)
+                self._spare_locked(len(left))
             else:
                 self.locked += [buried for buried in there if buried.record_id in left]
         elif self.job.contract.feedback is not None:
             found = purger.purge_feedback(self.job.contract.feedback, [b.record_id for b in there], waiting=True)
             self.tally.add(found.tally)
-            self.tally.spared[Spared.LOCKED.value] += len(found.unlocked)
+            self._spare_locked(len(found.unlocked))
+
+    def _spare_locked(self, count: int) -> None:
+        if count:
+            self.tally.spared[Spared.LOCKED.value] += count
 
     def _purger(self, steering: Steering, there: Mapping[str, Buried]) -> Purger:
         job, patience = self.job, self.job.database.within(purge.read_patience)
