@@ -16,6 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
 from benchmarks.soak import judge
 from benchmarks.soak.application import LOG, Application, world
 from sweeper import embedded
@@ -69,6 +72,7 @@ class Chaos:
     store: Store
     folder: Path
     plan: Plan
+    key: str = field(repr=False)
     report: Report = field(default_factory=Report)
 
     def run(self) -> Report:
@@ -154,7 +158,7 @@ class Chaos:
         return path
 
     def _environment(self) -> dict[str, str]:
-        return {**os.environ, "SWEEPER_DATABASE_URL": self.store.url}
+        return {**os.environ, "SWEEPER_DATABASE_URL": self.store.url, "SWEEPER_SIGNING_KEY": self.key}
 
     def _wait_for_run(self, process: subprocess.Popen[str], before: int) -> None:
         """Until the process has opened a run, or has ended."""
@@ -179,7 +183,7 @@ class Chaos:
 
     def _judge(self, begun: World) -> None:
         """One more run in peace, and everything must add up."""
-        for words in (("run",), ("run",)):
+        for words in (("run",), ("run",), ("audit", "verify")):
             done = self._command(*words)
             if done.returncode != 0:
                 self.report.faults.append(f"{' '.join(words)} ended with {done.returncode}: {done.stderr[-1500:]}")
@@ -194,12 +198,18 @@ class Chaos:
         self.report.runs = Counter(dict(self.store.execute("SELECT outcome, count(*) FROM sweeper.runs GROUP BY 1")))
 
 
+def _made_key() -> str:
+    """A key that signs the checkpoints of this soak."""
+    key = Ed25519PrivateKey.generate()
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
 def soak(plan: Plan, folder: Path) -> Report:
     """A soak from beginning to end, on a server of its own."""
     with embedded.server() as server:
         template = stores.create(server, "uuid")
         store = stores.copy(server, template, "soak", "uuid")
         try:
-            return Chaos(server, store, folder, plan).run()
+            return Chaos(server, store, folder, plan, _made_key()).run()
         finally:
             store.close()
