@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 from zoneinfo import available_timezones
 
@@ -43,7 +44,9 @@ class World:
     def pods(self) -> list[Pod]:
         """All that runs."""
         templates = [(document["kind"], trees.pod_template(document)) for document in self.documents]
-        return [Pod(kind, at(template, "metadata.labels"), template["spec"]) for kind, template in templates if template]
+        return [
+            Pod(kind, at(template, "metadata.labels"), template["spec"]) for kind, template in templates if template
+        ]
 
     def of(self, kind: str) -> list[Document]:
         """All documents of a kind."""
@@ -151,12 +154,16 @@ def arguments(world: World) -> Iterator[str]:
     """The program's own parser takes the arguments, once Kubernetes has put in the variables."""
     for pod in world.pods:
         environment = world.environment(pod)
-        words = [REFERENCE.sub(lambda found: environment.get(found[1]) or found[0], each) for each in pod.container["args"]]
+        words = [_filled(each, environment) for each in pod.container["args"]]
         missing = REFERENCE.findall(" ".join(words))
         if missing:
             yield f"{pod.kind}: {missing} are set nowhere"
         if said := commands.refusal(words):
             yield f"{pod.kind}: sweeper {' '.join(words)}: {said}"
+
+
+def _filled(word: str, environment: Mapping[str, str | None]) -> str:
+    return REFERENCE.sub(lambda found: environment.get(found[1]) or found[0], word)
 
 
 def references(world: World) -> Iterator[str]:
@@ -212,7 +219,9 @@ def _mounted_files(world: World, pod: Pod) -> Iterator[str]:
     paths = {each["name"]: each["mountPath"] for each in pod.container.get("volumeMounts", [])}
     for volume in pod.spec.get("volumes", []):
         source = volume.get("configMap") or volume.get("secret") or {}
-        names = [item["path"] for item in source.get("items", [])] or world.keys("ConfigMap").get(source.get("name", ""), {})
+        names = [item["path"] for item in source.get("items", [])] or world.keys("ConfigMap").get(
+            source.get("name", ""), {}
+        )
         yield from (f"{paths.get(volume['name'])}/{name}" for name in names)
 
 
@@ -241,7 +250,7 @@ def ports(world: World) -> Iterator[str]:
 
 def _listening(pod: Pod) -> list[str]:
     words = pod.container["args"]
-    return [value for option, value in zip(words, words[1:], strict=False) if option == "--listen"]
+    return [value for option, value in pairwise(words) if option == "--listen"]
 
 
 def fenced(world: World) -> Iterator[str]:
@@ -257,6 +266,17 @@ def fenced(world: World) -> Iterator[str]:
 
 
 RULES: tuple[Rule, ...] = (
-    one_workload, tables, enumerations, schedules, environments, secrets, arguments, references, mounts, files, selectors,
-    ports, fenced,
+    one_workload,
+    tables,
+    enumerations,
+    schedules,
+    environments,
+    secrets,
+    arguments,
+    references,
+    mounts,
+    files,
+    selectors,
+    ports,
+    fenced,
 )

@@ -47,7 +47,7 @@ def is_pinned(text: str) -> bool:
 
 
 def test_lint(tmp_path: Path) -> None:
-    """hadolint has nothing to say, and nothing is kept from it."""
+    """The linter has nothing to say, and nothing is kept from it."""
     assert lint(DOCKERFILE, tmp_path) == set()
     assert "hadolint" not in DOCKERFILE
 
@@ -67,7 +67,7 @@ def test_lint(tmp_path: Path) -> None:
     ],
 )
 def test_lint_can_fail(line: str, instead: str, rule: str, tmp_path: Path) -> None:
-    """hadolint names the rule that a worse Dockerfile breaks."""
+    """The linter names the rule that a worse Dockerfile breaks."""
     assert line in DOCKERFILE
     assert rule in lint(DOCKERFILE.replace(line, instead), tmp_path)
 

@@ -24,7 +24,9 @@ def kustomize(name: str) -> str:
     """The text that kubectl renders; it needs no cluster."""
     program = shutil.which("kubectl")
     if program is None:
-        pytest.fail("kubectl is not installed, so no overlay was rendered: install version 1.27 or newer", pytrace=False)
+        pytest.fail(
+            "kubectl is not installed, so no overlay was rendered: install version 1.27 or newer", pytrace=False
+        )
     done = subprocess.run([program, "kustomize", OVERLAYS / name], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""  # it warns of fields that have had their day

@@ -128,7 +128,7 @@ def installed(tmp_path: Path) -> Path:
 
 @pytest.mark.system
 def test_systemd_takes_the_units(installed: Path) -> None:
-    """systemd reads all units and has nothing to say."""
+    """The units are read by systemd itself, which has nothing to say."""
     assert analyzed("verify", "--man=no", *sorted(installed.iterdir())) == ""
 
 

@@ -1,7 +1,7 @@
 """What a kustomization makes, read without kustomize: its resources, the ConfigMaps it generates, the images it sets.
 
-The law of this file: it knows no field that the repository does not use, and refuses what it does not know. It leaves names as they
-are written; kustomize adds a hash to those of generated ConfigMaps.
+The law of this file: it knows no field that the repository does not use, and refuses what it does not know. It leaves names
+as they are written; kustomize adds a hash to those of generated ConfigMaps.
 """
 
 from collections.abc import Hashable, Iterator
@@ -30,7 +30,7 @@ class Strict(yaml.SafeLoader):
 
 def documents(text: str) -> list[Document]:
     """All documents of a YAML text."""
-    return [document for document in yaml.load_all(text, Strict) if document]  # noqa: S506 — derived from SafeLoader
+    return [document for document in yaml.load_all(text, Strict) if document]
 
 
 def read(folder: Path) -> list[Document]:

@@ -1,6 +1,7 @@
 """What must stand in every manifest that runs the sweeper, as tables: where, what is allowed, and an example of what is not.
 
-The law of this file: Kubernetes' own schema says nothing of what is here. It takes any string for an enumeration, and knows no safety.
+The law of this file: Kubernetes' own schema says nothing of what is here. It takes any string for an enumeration and knows no
+safety.
 """
 
 import re
@@ -81,7 +82,7 @@ POD = (
     absent("hostNetwork", broken=True),
     absent("hostPID", broken=True),
     absent("hostIPC", broken=True),
-    just("securityContext.runAsNonRoot", True, False),
+    just("securityContext.runAsNonRoot", value=True, broken=False),
     within("securityContext.runAsUser", 1000, 65533, 0),
     within("securityContext.runAsGroup", 1000, 65533, 0),
     within("securityContext.fsGroup", 1000, 65533, 0),
@@ -99,8 +100,8 @@ CONTAINER = (
     absent("securityContext.seccompProfile", {"type": "Unconfined"}),
     absent("securityContext.capabilities.add", ["NET_ADMIN"]),
     just("securityContext.capabilities.drop", ["ALL"], ["NET_RAW"]),
-    just("securityContext.allowPrivilegeEscalation", False, True),
-    just("securityContext.readOnlyRootFilesystem", True, False),
+    just("securityContext.allowPrivilegeEscalation", value=False, broken=True),
+    just("securityContext.readOnlyRootFilesystem", value=True, broken=False),
     matching("resources.requests.cpu", r"\d+m?"),
     matching("resources.requests.memory", r"\d+Mi"),
     matching("resources.limits.cpu", r"\d+m?"),
