@@ -30,12 +30,11 @@ def broken(overlay: str, kind: str, path: str, value: Any) -> list[Document]:
     *above, last = path.split(".")
     for key in above:
         document = document[int(key)] if isinstance(document, list) else document.setdefault(key, {})
+    key = int(last) if isinstance(document, list) else last
     if value is MISSING:
-        del document[last]
-    elif isinstance(document, list):
-        document[int(last)] = value
+        del document[key]
     else:
-        document[last] = value
+        document[key] = value
     return documents
 
 
@@ -182,14 +181,15 @@ BROKEN = {
     "unknown option": ("daily", "CronJob", f"{ONE}.args", ["run", "--aprove=x"], "arguments"),
     "value that is no number": ("daily", "CronJob", f"{ONE}.args", ["demo", "--seed=x"], "arguments"),
     "no command": ("daily", "CronJob", f"{ONE}.args", ["--help"], "arguments"),
-    "variable set nowhere": ("backfill", "ConfigMap", "data.BACKFILL_UNTIL", MISSING, "arguments"),
+    "variable set nowhere": ("daily", "CronJob", f"{ONE}.args", ["run", "--approve=$(NOWHERE)"], "arguments"),
     "no account": ("daily", "ServiceAccount", "metadata.name", "other", "references"),
     "no ConfigMap": ("daily", "ConfigMap", "metadata.name", "other", "references"),
     "no Secret": ("daily", "CronJob", f"{ONE}.env.2.valueFrom.secretKeyRef.name", "other", "references"),
     "no key in the Secret": ("daily", "CronJob", f"{ONE}.env.2.valueFrom.secretKeyRef.key", "url", "references"),
     "no file in the Secret": ("daily", "CronJob", f"{POD}.volumes.1.secret.items.0.key", "key", "references"),
-    "mount without volume": ("daily", "CronJob", f"{ONE}.volumeMounts.0.name", "other", "mounts"),
-    "volume without mount": ("daily", "CronJob", f"{ONE}.volumeMounts", [], "mounts"),
+    "mount without volume": ("daily", "CronJob", f"{POD}.volumes.0", MISSING, "mounts"),
+    "volume without mount": ("daily", "CronJob", f"{ONE}.volumeMounts.0.name", "tmp", "mounts"),
+    "nothing to write to": ("daily", "CronJob", f"{ONE}.volumeMounts.2.readOnly", True, "mounts"),
     "writable settings": ("daily", "CronJob", f"{ONE}.volumeMounts.0.readOnly", MISSING, "mounts"),
     "file elsewhere": ("daily", "CronJob", f"{ONE}.volumeMounts.1.mountPath", "/keys", "files"),
     "settings without a file": ("daily", "ConfigMap", "data", {"policy.toml": ""}, "files"),
@@ -213,6 +213,7 @@ BROKEN = {
         "ports",
     ),
     "open for whatever comes": ("daily", "NetworkPolicy", "spec.ingress", [{}], "fenced"),
+    "open for somebody": ("daily", "NetworkPolicy", "spec.ingress", [{"from": [{}], "ports": [{"port": 1}]}], "fenced"),
     "out at any port": ("daily", "NetworkPolicy", "spec.egress.1.ports", MISSING, "fenced"),
     "out to anywhere": ("daily", "NetworkPolicy", "spec.egress.1.to", MISSING, "fenced"),
     "only one way closed": ("daily", "NetworkPolicy", "spec.policyTypes", ["Ingress"], "fenced"),
