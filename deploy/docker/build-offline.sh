@@ -5,7 +5,8 @@
 #   deploy/docker/build-offline.sh [ARCHIVE]
 #
 # The base is made by debootstrap from the mirror that apt uses here, the packages come from where pip finds them here. Everything
-# lies in one scratch directory, which goes at the end; ARCHIVE keeps the image (`docker load --input ARCHIVE`).
+# lies in one scratch directory, which goes at the end; ARCHIVE keeps the image (`docker load --input ARCHIVE`). It is one to try: the
+# base has Debian's point release, without the security updates since.
 set -euo pipefail
 
 repository=$(cd "$(dirname "$0")/../.." && pwd)
@@ -66,6 +67,7 @@ try_out() {
   root=$(image mount "$container")
   image inspect --type image --format 'user {{.OCIv1.Config.User}}, entrypoint {{.OCIv1.Config.Entrypoint}}{{println}}' localhost/sweeper
   echo "size: base $(du -sm "$scratch/base" | cut -f1) MB, /opt/sweeper $(du -sm "$root/opt/sweeper" | cut -f1) MB"
+  echo "packages:" "$root"/opt/sweeper/lib/python3*/site-packages/*.dist-info | sed "s#/[^ ]*/##g; s#\.dist-info##g"
   contained "$root" id
   contained "$root" sweeper --version
   contained "$root" sweeper --help

@@ -4,15 +4,18 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from sweeper.settings import Settings
+from tests.acceptance import test_kill
 from tests.deploy import commands, crontab
 from tests.deploy.rules import SECRET_NAMES
 from tests.deploy.trees import ROOT
+from tests.store.stores import Store
 
 CRON = ROOT / "deploy" / "cron"
 NIGHT = CRON / "sweeper-nightly"
@@ -97,8 +100,8 @@ def _script(path: Path, text: str) -> None:
     path.chmod(0o755)
 
 
-def spent(machine: Path, run: int, report: int) -> Night:
-    """A night in which the sweep and the numbers end with these codes."""
+def spent(machine: Path, run: int = 0, report: int = 0, textfile: str = "/x/sweeper.prom") -> Night:
+    """A night in which the sweep and the numbers, where stand-ins do them, end with these codes."""
     done = subprocess.run(
         ["/bin/sh", NIGHT],
         env={
@@ -106,7 +109,7 @@ def spent(machine: Path, run: int, report: int) -> Night:
             "RUN": str(run),
             "REPORT": str(report),
             "SWEEPER_ENVIRONMENT": str(machine / "environment"),
-            "SWEEPER_TEXTFILE": "/x/sweeper.prom",
+            "SWEEPER_TEXTFILE": textfile,
         },
         capture_output=True,
         text=True,
@@ -122,7 +125,7 @@ def spent(machine: Path, run: int, report: int) -> Night:
 
 def test_good_night_is_silent(machine: Path) -> None:
     """After a good night cron has nothing to mail; everything is in the log under the name of the sweeper."""
-    night = spent(machine, 0, 0)
+    night = spent(machine)
     assert (night.code, night.mail) == (0, "")
     assert night.log == "--tag sweeper\nout of run\nerror of run\nout of report\nerror of report\n"
 
@@ -147,10 +150,28 @@ def test_numbers_follow_every_sweep(machine: Path, run: int) -> None:
 def test_missing_environment_is_said(machine: Path) -> None:
     """Without its environment file the night runs nothing, fails, and cron has the reason to mail."""
     (machine / "environment").unlink()
-    night = spent(machine, 0, 0)
+    night = spent(machine)
     assert night.code != 0
     assert "environment" in night.mail
     assert night.ran == []
+
+
+def test_night_on_a_store(store: Store, machine: Path) -> None:
+    """With the program itself, a night purges what is due and leaves its numbers where Prometheus finds them."""
+    test_kill.fill(store, machine)
+    _script(machine / "bin" / "sweeper", f'exec {shlex.join([sys.executable, "-m", "sweeper.cli"])} "$@"')
+    (machine / "sweeper.toml").write_text("[guards]\nhistory = false\n")
+    variables = {
+        "SWEEPER_DATABASE_URL": store.url,
+        "SWEEPER_CONFIG": str(machine / "sweeper.toml"),
+        "SWEEPER_POLICY_FILE": str(ROOT / "config" / "policy.toml"),
+        "PYTHONPATH": str(ROOT),
+    }
+    (machine / "environment").write_text("".join(f"{name}='{value}'\n" for name, value in variables.items()))
+    night = spent(machine, textfile=str(machine / "sweeper.prom"))
+    assert (night.code, night.mail) == (0, ""), night.log
+    assert store.left() == {test_kill.key("c", test_kill.DUE)}  # the one under hold
+    assert "\nsweeper_last_success_timestamp_seconds{" in (machine / "sweeper.prom").read_text()
 
 
 # The reader of cron strings
