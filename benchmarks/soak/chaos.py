@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -22,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from benchmarks.soak import judge
 from benchmarks.soak.application import LOG, Application, world
 from sweeper import embedded
-from tests.facts import World, instant
+from tests.facts import World
 from tests.store import stores
 from tests.store.stores import Store
 
@@ -182,18 +181,25 @@ class Chaos:
         )
 
     def _judge(self, begun: World) -> None:
-        """One more run in peace, and everything must add up."""
-        for words in (("run",), ("run",), ("audit", "verify")):
-            done = self._command(*words)
-            if done.returncode != 0:
-                self.report.faults.append(f"{' '.join(words)} ended with {done.returncode}: {done.stderr[-1500:]}")
-            elif words == ("run",):
-                last: dict[str, Any] = json.loads(done.stdout)
+        """Twice one more run in peace, as of one instant, and everything must add up."""
+        as_of = datetime.now(UTC)
+        done = [
+            self._command(*words)
+            for words in (
+                ("run", "--as-of", as_of.isoformat()),
+                ("run", "--as-of", as_of.isoformat()),
+                ("audit", "verify"),
+            )
+        ]
+        for command in done:
+            if command.returncode != 0:
+                words = " ".join(command.args[3:5])
+                self.report.faults.append(f"{words} ended with {command.returncode}: {command.stderr[-1500:]}")
         if self.report.faults:
             return
-        if last["purged"]:
-            self.report.faults.append(f"a second run in peace purged {last['purged']} more")
-        self.report.faults += judge.faults(self.store, judge.told(self.store, begun), instant(last["as_of"]))
+        if more := json.loads(done[1].stdout)["purged"]:
+            self.report.faults.append(f"a second run in peace purged {more} more")
+        self.report.faults += judge.faults(self.store, judge.told(self.store, begun), as_of)
         ((self.report.purged,),) = self.store.execute("SELECT count(*) FROM sweeper.tombstones")
         self.report.runs = Counter(dict(self.store.execute("SELECT outcome, count(*) FROM sweeper.runs GROUP BY 1")))
 
