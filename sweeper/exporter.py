@@ -3,18 +3,23 @@
 The law of this file: it never raises, and never hands out an old number as a new one.
 """
 
+import os
+import tempfile
 import threading
 import time
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
+from typing import IO
 
 from sweeper import log, metrics, numbers
 from sweeper.clock import Clock
+from sweeper.errors import SweeperError
 from sweeper.metrics import CONTENT_TYPE
 from sweeper.numbers import Numbers
 from sweeper.settings import Settings
 
-__all__ = ["CONTENT_TYPE", "Exporter", "nothing", "read"]
+__all__ = ["CONTENT_TYPE", "Exporter", "nothing", "read", "write"]
 
 
 def read(settings: Settings, clock: Clock) -> tuple[bytes, bool]:
@@ -32,6 +37,34 @@ def read(settings: Settings, clock: Clock) -> tuple[bytes, bool]:
 def nothing(settings: Settings, clock: Clock) -> bytes:
     """The text that says that no number is known."""
     return metrics.text(Numbers(numbers.store_name(settings), "", clock.now(), faults=("unknown",)))
+
+
+def write(file: Path, written: bytes) -> None:
+    """Put a text in the place of a file at once, readable by all: whoever reads the file sees the old text or the new one.
+
+    Raises:
+        SweeperError: it cannot be written; the file is as it was.
+    """
+    try:
+        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete=False) as temporary:
+            try:
+                _fill(temporary, written)
+                os.replace(temporary.name, file)
+            except BaseException:
+                Path(temporary.name).unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise SweeperError(
+            f"--textfile {file}: cannot be written ({error.strerror}). The file is as it was; all else was done. "
+            "Name a file in a directory that this user may write to."
+        ) from None
+
+
+def _fill(temporary: IO[bytes], written: bytes) -> None:
+    temporary.write(written)
+    temporary.flush()
+    os.fchmod(temporary.fileno(), 0o644)
+    os.fsync(temporary.fileno())
 
 
 FAILED_SECONDS = 15.0

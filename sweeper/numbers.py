@@ -61,7 +61,7 @@ def read(settings: Settings, clock: Clock) -> Numbers:
     """The numbers now; a database or policy that cannot be used is told in `faults`, never raised."""
     now, store, policy = clock.now(), store_name(settings), _policy(settings)
     try:
-        database = databases.connect(overdues.impatient(settings))
+        database = databases.connect(impatient(settings))
     except ConfigurationError as error:
         return Numbers(store, policy, now, faults=(str(error),))
     try:
@@ -74,6 +74,13 @@ def read(settings: Settings, clock: Clock) -> Numbers:
         return Numbers(store, policy, now, recorded, overdue)
     finally:
         database.engine.dispose()
+
+
+def impatient(settings: Settings) -> Settings:
+    """The settings for somebody who only looks: a server that is gone is not waited for."""
+    return settings.model_copy(
+        update={"database": settings.database.model_copy(update={"attempts": 2, "outage_seconds": 0.0})}
+    )
 
 
 def store_name(settings: Settings) -> str:

@@ -20,7 +20,7 @@ from sweeper.core.policy import Policy
 from sweeper.core.recheck import Outcome, Proposal
 from sweeper.errors import SweeperError
 from sweeper.job import Job, read_contract, unreachable
-from sweeper.settings import Settings, load_policy
+from sweeper.settings import load_policy
 from sweeper.store.database import Database
 from sweeper.survey import disposals, portions, proposed_feedback
 from sweeper.tally import Tally
@@ -152,13 +152,6 @@ def _alarm(kind: str, due: Due, hours: int) -> str:
 def _job(database: Database, clock: Clock) -> Job:
     policy = load_policy(database.settings)
     return Job(database, read_contract(database, policy), policy, clock, clock.now())
-
-
-def impatient(settings: Settings) -> Settings:
-    """The settings for somebody who only looks: a server that is gone is not waited for."""
-    return settings.model_copy(
-        update={"database": settings.database.model_copy(update={"attempts": 2, "outage_seconds": 0.0})}
-    )
 
 
 def _count(job: Job, portion: Sequence[Proposal], found: Overdue) -> None:
