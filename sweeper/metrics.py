@@ -121,6 +121,13 @@ def _purged(found: Numbers) -> Samples:
     return _pairs(found.recorded.totals.purged, known)
 
 
+def _incidents(found: Numbers) -> Samples:
+    """What the rules for zero retention purged; which those are, the policy says."""
+    if found.recorded is None or found.overdue is None:
+        return ()
+    return _one(sum(found.recorded.totals.purged.get(("conversation", rule), 0) for rule in found.overdue.incident_rules))
+
+
 def _unclassified(found: Reported, kind: str) -> Mapping[str, float]:
     counts: Mapping[str, float] = found.details[kind]["unclassified"]
     return counts
@@ -186,11 +193,7 @@ TABLE: tuple[Row, ...] = (
         "reason",
     ),
     _counter("sweeper_failed", "Records that a run could not purge.", _recorded(lambda r: _one(r.totals.failed))),
-    _counter(
-        "sweeper_zero_retention_incidents",
-        "Zero-retention conversations that runs found stored.",
-        _recorded(lambda r: _one(r.totals.anomalies.get(Anomaly.ZERO_RETENTION_STORED.value, 0))),
-    ),
+    _counter("sweeper_zero_retention_incidents", "Zero-retention conversations that were stored, and purged.", _incidents),
     _histogram(
         "sweeper_batch_seconds",
         "How long the transactions took that purge.",
@@ -261,6 +264,11 @@ TABLE: tuple[Row, ...] = (
         "reason",
     ),
     _gauge(
+        "sweeper_zero_retention_stored_conversations",
+        "Zero-retention conversations that were stored, held ones too, when the last report looked.",
+        _reported(lambda r: _one(r.details["anomalies"].get(Anomaly.ZERO_RETENTION_STORED.value, 0))),
+    ),
+    _gauge(
         "sweeper_undecided_after_deadline_conversations",
         "Conversations whose user wrote after the deadline without ever having chosen, when the last report looked.",
         _reported(lambda r: _one(r.details["anomalies"].get(Anomaly.UNDECIDED.value, 0))),
@@ -275,7 +283,7 @@ def text(found: Numbers) -> bytes:
     return generate_latest(registry)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # a registry finds its collectors by their identity
 class _Numbers(Collector):
     """All that is collected: no number of this process is among them."""
 

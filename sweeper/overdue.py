@@ -71,6 +71,7 @@ class Overdue:
     as_of: datetime
     rules: tuple[str, ...]
     feedback_rules: tuple[str, ...]
+    incident_rules: tuple[str, ...]
     conversations: Due = field(default_factory=Due)
     feedback: Due = field(default_factory=Due)
     held: int = 0
@@ -95,7 +96,7 @@ def count(job: Job, enough: Callable[[], bool] = lambda: False) -> Overdue:
         job: what to look at.
         enough: asked between portions; True ends the count, which then is not `complete`.
     """
-    found = Overdue(job.as_of, rules_of(job.policy), feedback_rules_of(job.policy))
+    found = _nothing(job.policy, job.as_of)
     for page in job.selector.pages():
         for portion in portions((*page.free, *page.held), job.settings.purge.batch):
             if enough():
@@ -116,14 +117,12 @@ def attempt(database: Database, clock: Clock, enough: Callable[[], bool] = lambd
         return str(unreachable(error))
 
 
-def rules_of(policy: Policy) -> tuple[str, ...]:
-    """All names that a conversation's due may bear."""
-    return (*(rule.name for rule in policy.rules), *(floor.name for floor in policy.floors), ERASURE_ORDER)
-
-
-def feedback_rules_of(policy: Policy) -> tuple[str, ...]:
-    """All names that a feedback row's due may bear."""
-    return (*(rule.name for rule in policy.feedback), ERASURE_ORDER)
+def _nothing(policy: Policy, as_of: datetime) -> Overdue:
+    """Nothing counted yet, with every name that a due may bear, and the rules whose every purge is an incident."""
+    rules = (*(rule.name for rule in policy.rules), *(floor.name for floor in policy.floors), ERASURE_ORDER)
+    feedback = (*(rule.name for rule in policy.feedback), ERASURE_ORDER)
+    incidents = tuple(rule.name for rule in policy.rules if rule.when.zero_retention)
+    return Overdue(as_of, rules, feedback, incidents)
 
 
 def alarms(overdue: Mapping[str, Due], purged: Mapping[str, int], now: datetime) -> list[str]:

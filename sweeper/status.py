@@ -110,14 +110,16 @@ def _read(connection: Connection, database: Database, now: datetime) -> Status:
 
 
 def length(span: timedelta | float) -> str:
-    """A length of time for a person, by its two largest units; what is below a second is 0 s."""
-    left = round(span.total_seconds() if isinstance(span, timedelta) else span)
-    parts = []
+    """A length of time for a person, by its two largest units; a short one in tenths of a second."""
+    seconds_in_all = span.total_seconds() if isinstance(span, timedelta) else span
+    if abs(seconds_in_all) < 10:
+        return f"{seconds_in_all:.1f} s"
+    left, parts = round(seconds_in_all), []
     for unit, seconds in (("days", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
         count, left = divmod(left, seconds)
         if count:
             parts.append(f"{count} {'day' if (unit, count) == ('days', 1) else unit}")
-    return " ".join(parts[:2]) or "0 s"
+    return " ".join(parts[:2])
 
 
 def _paused(status: Status) -> Iterator[str]:

@@ -66,14 +66,23 @@ def report(
 
 @contextmanager
 def _written(settings: "Settings", file: Path | None) -> Iterator[None]:
-    """Write the metrics when the block has ended, however it ended."""
+    """Write the metrics when the block has ended, however it ended; its own failure is the one to tell first."""
     try:
         yield
-    finally:
-        if file is not None:
-            from sweeper import exporter
+    except BaseException:
+        try:
+            _write(settings, file)
+        except SweeperError as second:
+            output.warn(str(second))
+        raise
+    _write(settings, file)
 
-            exporter.write(file, exporter.read(settings, door.CLOCK)[0])
+
+def _write(settings: "Settings", file: Path | None) -> None:
+    from sweeper import exporter
+
+    if file is not None:
+        exporter.write(file, exporter.read(settings, door.CLOCK)[0])
 
 
 def _reported(job: "Job") -> "Report":

@@ -20,7 +20,6 @@ class Totals:
     runs: Mapping[tuple[str, str], int]
     refusals: Mapping[str, int]
     spared: Mapping[str, int]
-    anomalies: Mapping[str, int]
     failed: int
     batch_seconds: float
     batch_buckets: Mapping[str, int]
@@ -39,7 +38,6 @@ def read(connection: Connection, store: str) -> Totals:
         runs={_pair(label): int(total) for label, total in found["runs"].items()},
         refusals=_whole(found["refusals"]),
         spared=_whole(found["spared"]),
-        anomalies=_whole(found["anomalies"]),
         failed=int(found["failed"].get("", 0)),
         batch_seconds=float(found["batch seconds"].get("", 0)),
         batch_buckets=_whole(found["batch buckets"]),

@@ -12,9 +12,6 @@ FROM ended e CROSS JOIN jsonb_each_text(e.result -> 'spared_by_reason') AS k GRO
 UNION ALL
 SELECT 'failed', '', COALESCE(sum(CAST(e.result ->> 'failed' AS bigint)), 0) FROM ended e
 UNION ALL
-SELECT 'anomalies', k.key, sum(CAST(k.value AS bigint))
-FROM ended e CROSS JOIN jsonb_each_text(e.result -> 'anomalies') AS k GROUP BY k.key
-UNION ALL
 SELECT 'batch seconds', '', COALESCE(sum(CAST(e.result -> 'batches' ->> 'seconds' AS double precision)), 0) FROM ended e
 UNION ALL
 SELECT 'batch buckets', k.key, sum(CAST(k.value AS bigint))
