@@ -125,7 +125,9 @@ def _incidents(found: Numbers) -> Samples:
     """What the rules for zero retention purged; which those are, the policy says."""
     if found.recorded is None or found.overdue is None:
         return ()
-    return _one(sum(found.recorded.totals.purged.get(("conversation", rule), 0) for rule in found.overdue.incident_rules))
+    return _one(
+        sum(found.recorded.totals.purged.get(("conversation", rule), 0) for rule in found.overdue.incident_rules)
+    )
 
 
 def _unclassified(found: Reported, kind: str) -> Mapping[str, float]:
@@ -193,7 +195,9 @@ TABLE: tuple[Row, ...] = (
         "reason",
     ),
     _counter("sweeper_failed", "Records that a run could not purge.", _recorded(lambda r: _one(r.totals.failed))),
-    _counter("sweeper_zero_retention_incidents", "Zero-retention conversations that were stored, and purged.", _incidents),
+    _counter(
+        "sweeper_zero_retention_incidents", "Zero-retention conversations that were stored, and purged.", _incidents
+    ),
     _histogram(
         "sweeper_batch_seconds",
         "How long the transactions took that purge.",
