@@ -56,8 +56,14 @@ def mixed() -> World:
             {"id": "f3", "account": "a2", "kind": "thumbs", "submitted_at": "2021-01-01T00:00:00Z"},
             {"id": "f4", "account": "a1", "kind": "shrug", "submitted_at": "2021-01-01T00:00:00Z"},
             {"id": "f5", "account": "a1", "kind": "survey", "submitted_at": NOW, "transcript": "secret words"},
+            {"id": "f6", "conversation": "x", "kind": "thumbs", "submitted_at": "2021-01-01T00:00:00Z"},
         ],
-        holds=[{"conversation": "held"}, {"conversation": "held early"}, {"account": "a2"}],
+        holds=[
+            {"conversation": "x", "placed_at": "2026-06-01T00:00:00.000001Z"},
+            {"conversation": "held"},
+            {"conversation": "held early"},
+            {"account": "a2"},
+        ],
     )
 
 

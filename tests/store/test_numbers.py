@@ -137,12 +137,15 @@ def test_drain(store: Store) -> None:
 
 
 def test_pace_of_a_run_at_work(store: Store) -> None:
-    """A run that holds the lease is at work, and its pace counts before it has ended."""
+    """A run that holds the lease is at work, and its pace counts before it has ended; one that lost it is dead."""
     run_id = ran(store, None, "", started_at=rfc3339(instant(NOW) - timedelta(seconds=10)))
     bury(store, run_id, NOW, count=5)
     store.execute("INSERT INTO sweeper.lease (store, run_id, expires_at) VALUES ('store', %s, 'infinity')", run_id)
     with store.database().transaction() as connection:
         assert operation.pace(connection, "store", instant(NOW)) == 0.5
+    store.execute("UPDATE sweeper.lease SET expires_at = clock_timestamp()")
+    with store.database().transaction() as connection:
+        assert operation.pace(connection, "store", instant(NOW)) is None
 
 
 def test_broken_policy(store: Store, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The report: every record is counted once, what it sees is recorded, and nothing purged while overdue is an alarm."""
 
+import json
 from datetime import timedelta
 
 import pytest
@@ -19,7 +20,7 @@ def test_report(store: Store, policy: Policy) -> None:
     store.load(mixed())
     told = report(store.job(policy, NOW)).as_json()
     chats, feedback = told["conversations"], told["feedback"]
-    assert (chats["total"], feedback["total"]) == (12, 5)
+    assert (chats["total"], feedback["total"]) == (12, 6)
     standard = chats["by_rule"]["standard"]
     assert {state: standard[state] for state in ("kept", "overdue", "held", "spared", "held_past_due")} == {
         "kept": 3, "overdue": 3, "held": 2, "spared": 1, "held_past_due": 1,
@@ -32,6 +33,7 @@ def test_report(store: Store, policy: Policy) -> None:
         "created_after_as_of": 1, "stale_last_activity": 1, "survey_with_transcript": 1, "zero_retention_stored": 1,
     }  # fmt: skip
     assert feedback["by_rule"]["feedback"]["due_in_days"] == {"1": 1, "7": 1, "30": 1}
+    assert feedback["spared"] == {"protected_after_as_of": 1}
     assert feedback["unclassified"] == {"feedback_kind": 1}
     assert feedback["held_past_due"] == 1
 
@@ -56,15 +58,14 @@ def test_report_leaves_one_event(store: Store, policy: Policy) -> None:
 def test_metrics_follow_reports_on_the_present(store: Store, policy: Policy) -> None:
     """A report on another as-of, or on another store, says nothing of now, however new it is; it alarms nobody either."""
     store.load(world(chat("c1", timedelta(days=9), account="a2"), chat("c2", timedelta(days=9))))
-    report(store.job(policy, NOW))
-    other = report(store.job(policy, "2019-01-01T00:00:00Z", frozen(NOW)))
+    assert len(report(store.job(policy, NOW)).alarms) == 1
     ahead = report(store.job(policy, "2026-07-01T00:00:00Z", frozen(NOW)))
-    assert (other.conversations.total, ahead.conversations.overdue.total) == (0, 1)
-    assert (len(report(store.job(policy, NOW)).alarms), other.alarms, ahead.alarms) == (1, [], [])
-    store.execute(
-        'INSERT INTO sweeper.events (kind, details) SELECT kind, details || \'{"store": "other"}\' FROM sweeper.events '
-        "WHERE kind = 'reported' AND details ->> 'as_of' = '2019-01-01T00:00:00Z'"
-    )
+    assert (ahead.conversations.overdue.total, ahead.alarms) == (1, [])
+    before = report(store.job(policy, "2019-01-01T00:00:00Z", frozen(NOW)))
+    assert (before.conversations.total, before.alarms) == (0, [])
+    assert exported(read(store))["sweeper_unclassified_conversations", "unknown_plan"] == 1
+    details = {"store": "other", "present": True, "conversations": {"unclassified": {"unknown_plan": 7}}}
+    store.execute("INSERT INTO sweeper.events (kind, details) VALUES ('reported', %s)", json.dumps(details))
     assert exported(read(store))["sweeper_unclassified_conversations", "unknown_plan"] == 1
 
 
