@@ -19,6 +19,8 @@ def test_report(store: Store, policy: Policy) -> None:
     """Every record is in one line and one state; kept ones are counted by how soon they are due."""
     store.load(mixed())
     told = report(store.job(policy, NOW)).as_json()
+    paged = report(store.job(policy, NOW, purge={"batch": 2})).as_json()
+    assert {**paged, "duration_s": 0} == {**told, "duration_s": 0}
     chats, feedback = told["conversations"], told["feedback"]
     assert (chats["total"], feedback["total"]) == (12, 6)
     standard = chats["by_rule"]["standard"]

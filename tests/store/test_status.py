@@ -70,6 +70,8 @@ def test_backfills(store: Store, silent: timedelta, said: bool) -> None:  # noqa
     (plan,) = look(store).backfills
     assert (plan.share, plan.purged, plan.expected) == (0.75, 30, 40)
     assert (f"Backfill {plan_id} was last seen 10 min ago" in advice(store)) is said
+    store.execute("UPDATE sweeper.backfills SET finished_at = seen_at")
+    assert (look(store).backfills, advice(store)) == ([], "")
 
 
 def test_backlog(store: Store) -> None:
