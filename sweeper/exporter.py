@@ -4,17 +4,16 @@ The law of this file: it never raises, and never hands out an old number as a ne
 """
 
 import os
-import tempfile
 import threading
 import time
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import IO
 
 from sweeper import log, metrics, numbers
+from sweeper.audit.place import placed
 from sweeper.clock import Clock
-from sweeper.errors import SweeperError
+from sweeper.errors import ConfigurationError, SweeperError
 from sweeper.metrics import CONTENT_TYPE
 from sweeper.numbers import Numbers
 from sweeper.settings import Settings
@@ -46,25 +45,11 @@ def write(file: Path, written: bytes) -> None:
         SweeperError: it cannot be written; the file is as it was.
     """
     try:
-        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", delete=False) as temporary:
-            try:
-                _fill(temporary, written)
-                os.replace(temporary.name, file)
-            except BaseException:
-                Path(temporary.name).unlink(missing_ok=True)
-                raise
-    except OSError as error:
-        raise SweeperError(
-            f"--textfile {file}: cannot be written ({error.strerror}). The file is as it was; all else was done. "
-            "Name a file in a directory that this user may write to."
-        ) from None
-
-
-def _fill(temporary: IO[bytes], written: bytes) -> None:
-    temporary.write(written)
-    temporary.flush()
-    os.fchmod(temporary.fileno(), 0o644)
-    os.fsync(temporary.fileno())
+        with placed(file) as opened:
+            os.fchmod(opened.fileno(), 0o644)  # node_exporter is another user
+            opened.write(written)
+    except ConfigurationError as error:
+        raise SweeperError(f"--textfile {error}") from None  # what was asked for besides is done
 
 
 FAILED_SECONDS = 15.0

@@ -223,7 +223,7 @@ TABLE: tuple[Row, ...] = (
     ),
     _gauge(
         "sweeper_last_success_timestamp_seconds",
-        "When the last run completed; 0: none ever has.",
+        "When the last run ended that did all it was asked to; 0: none ever has.",
         _recorded(lambda r: _one(_stamp(r.ended.success))),
     ),
     _gauge(
@@ -249,6 +249,16 @@ TABLE: tuple[Row, ...] = (
         "sweeper_objects_pending",
         "Objects of purged attachments that are still to be removed.",
         _recorded(lambda r: _one(r.objects_pending)),
+    ),
+    _gauge(
+        "sweeper_checkpoint_timestamp_seconds",
+        "When the newest checkpoint of the evidence was taken; 0: never.",
+        _recorded(lambda r: _one(_stamp(r.covered.checkpoint_at))),
+    ),
+    _gauge(
+        "sweeper_uncovered_evidence_rows",
+        "Rows of evidence that no checkpoint covers, counted up to a million a table.",
+        _recorded(lambda r: _one(r.covered.rows)),
     ),
     _gauge(
         "sweeper_last_report_timestamp_seconds",

@@ -18,10 +18,11 @@ from sweeper.errors import ConfigurationError, SweeperError
 from sweeper.job import unreachable
 from sweeper.overdue import Overdue
 from sweeper.settings import Settings, load_policy
+from sweeper.steering import ORDERED
 from sweeper.store import database as databases
 from sweeper.store import migrate, objects, operation, totals
 from sweeper.store.database import Database
-from sweeper.store.operation import Ended, Reported
+from sweeper.store.operation import Covered, Ended, Reported
 from sweeper.store.totals import Totals
 
 
@@ -36,6 +37,7 @@ class Recorded:
     pace: float | None
     reported: Reported | None
     objects_pending: int
+    covered: Covered
 
 
 @dataclass(frozen=True)
@@ -120,10 +122,11 @@ def _read(connection: Connection, database: Database, now: datetime) -> Recorded
     lately = operation.purged(connection, store, now - overdues.PATIENCE, now)
     return Recorded(
         totals=totals.read(connection, store),
-        ended=operation.ended(connection, store),
+        ended=operation.ended(connection, store, ORDERED),
         paused=bool(operation.pauses(connection)),
         purged_lately={record: by_rule.total() for record, by_rule in lately.items()},
         pace=operation.pace(connection, store, now),
         reported=operation.reported(connection, store),
         objects_pending=objects.pending(connection, store),
+        covered=operation.covered(connection),
     )

@@ -22,8 +22,9 @@ from sweeper.core.recheck import Spared
 from sweeper.explain import would_spare
 from sweeper.job import Job
 from sweeper.overdue import PATIENCE, Due, alarms
+from sweeper.steering import ORDERED
 from sweeper.store import evidence, objects, operation
-from sweeper.store.operation import Manifests, Purged
+from sweeper.store.operation import Covered, Manifests, Purged
 from sweeper.survey import Explained, every_feedback, everything
 
 DAYS = (1, 7, 30)
@@ -118,6 +119,7 @@ class Past:
     success: datetime | None
     objects_pending: int
     manifests: Manifests
+    covered: Covered
 
     def as_json(self) -> dict[str, Any]:
         """What was done, for machines."""
@@ -129,6 +131,11 @@ class Past:
                 "by_state": dict(sorted(self.manifests.by_state.items())),
                 "never_recalled": self.manifests.never_recalled,
                 "oldest_recall_at": rfc3339(self.manifests.oldest_recall) if self.manifests.oldest_recall else None,
+            },
+            "evidence": {
+                "checkpoint_at": rfc3339(self.covered.checkpoint_at) if self.covered.checkpoint_at else None,
+                "signed": self.covered.is_signed,
+                "uncovered": dict(self.covered.uncovered),
             },
         }
 
@@ -234,9 +241,10 @@ def _past(connection: Connection, job: Job) -> Past:
         purged={days: purged(timedelta(days=days)) for days in DAYS},
         purged_lately={kind: by_rule.total() for kind, by_rule in purged(PATIENCE).items()},
         pace=operation.pace(connection, store, now),
-        success=operation.ended(connection, store).success,
+        success=operation.ended(connection, store, ORDERED).success,
         objects_pending=objects.pending(connection, store),
         manifests=operation.manifests(connection, store),
+        covered=operation.covered(connection),
     )
 
 

@@ -15,9 +15,10 @@ from sweeper import overdue as overdues
 from sweeper.clock import Clock
 from sweeper.core.instant import rfc3339
 from sweeper.overdue import PATIENCE, Overdue
+from sweeper.steering import ORDERED
 from sweeper.store import migrate, operation
 from sweeper.store.database import Database
-from sweeper.store.operation import Ended, Entry, Holder, Pause, Plan
+from sweeper.store.operation import Ended, Entry, Holder, Pause, Progress
 
 RUNS_SHOWN = 10
 SILENT = timedelta(minutes=10)
@@ -34,7 +35,7 @@ class Status:
     holder: Holder | None
     runs: list[Entry]
     ended: Ended
-    backfills: list[Plan]
+    backfills: list[Progress]
     pace: float | None
     overdue: Overdue | str
 
@@ -69,7 +70,7 @@ class Status:
             "runs": [{**asdict(run), "duration_s": run.seconds} for run in self.runs],
             "last_success_at": self.ended.success,
             "last_success_age_seconds": self.success_age.total_seconds() if self.success_age else None,
-            "backfills": [{**asdict(plan), "share": round(plan.share, 4)} for plan in self.backfills],
+            "backfills": [progress.as_json() for progress in self.backfills],
             "overdue": self.overdue.as_json() if isinstance(self.overdue, Overdue) else None,
             "overdue_unknown": self.overdue if isinstance(self.overdue, str) else None,
             "advice": self.advice,
@@ -102,8 +103,8 @@ def _read(connection: Connection, database: Database, now: datetime) -> Status:
         pauses=operation.pauses(connection),
         holder=operation.holder(connection, store, database.settings.lease.seconds),
         runs=operation.runs(connection, store, RUNS_SHOWN),
-        ended=operation.ended(connection, store),
-        backfills=operation.backfills(connection, store),
+        ended=operation.ended(connection, store, ORDERED),
+        backfills=operation.progress(connection, store),
         pace=operation.pace(connection, store, now),
         overdue="not counted",
     )
@@ -152,7 +153,9 @@ def _last_run(status: Status) -> Iterator[str]:
     elif last.outcome == "failed":
         said = last.said or f"{last.failed} records could not be purged"
         yield f"Run {last.id} failed: {said}. Its log names each reason, sweeper.events too; `sweeper check`, then `sweeper run`."
-    elif last.outcome in ("stopped", "interrupted"):
+    elif last.stalled:
+        yield f"Run {last.id} purged nothing although something was left: its log says what; `sweeper run --dry-run` says more."
+    elif last.outcome == "interrupted" or (last.outcome == "stopped" and last.stop_reason not in ORDERED):
         why = f" ({last.stop_reason})" if last.stop_reason else ""
         yield f"Run {last.id} was {last.outcome}{why}: what it purged stands, the next `sweeper run` goes on."
 
@@ -164,7 +167,10 @@ def _dead(status: Status) -> Iterator[str]:
 
 
 def _stalled(status: Status) -> Iterator[str]:
-    for plan in status.backfills:
+    """Backfills that nobody works on; one that waits for its hours or a pause is seen every minute."""
+    if status.holder is not None and status.holder.held and status.holder.kind == "backfill":
+        return
+    for plan in (progress.plan for progress in status.backfills):
         if status.at - plan.seen_at > SILENT:
             yield (
                 f"Backfill {plan.id} was last seen {length(status.at - plan.seen_at)} ago, done until "

@@ -90,7 +90,7 @@ def _reported(job: "Job") -> "Report":
     from sweeper import report as reports
     from sweeper.store import census
 
-    with progress.watched(lambda: False) as watch:
+    with progress.watched(lambda: "") as watch:
         if progress.is_watched():
             count = job.database.within(lambda connection: census.conversations(connection, COUNTED_AHEAD))
             if count < COUNTED_AHEAD:
@@ -116,6 +116,7 @@ def _print_report(report: "Report") -> None:
     if past.manifests.by_state:
         states = ", ".join(f"{count} {state}" for state, count in sorted(past.manifests.by_state.items()))
         output.say(f"manifests: {states}; never recalled: {past.manifests.never_recalled}")
+    output.say(f"evidence: {_evidence(report)}")
 
 
 def _print_part(what: str, part: "Part") -> None:
@@ -168,6 +169,14 @@ def _print_purged(report: "Report") -> None:
         output.print_table(("purged", "rule", *(f"in {days} d" for days in DAYS)), rows)
     else:
         output.say(f"purged in the last {DAYS[-1]} days: nothing")
+
+
+def _evidence(report: "Report") -> str:
+    covered = report.past.covered
+    if covered.checkpoint_at is None:
+        return f"no checkpoint was ever taken; {covered.rows} rows are uncovered"
+    signed = "signed" if covered.is_signed else "unsigned"
+    return f"newest checkpoint {rfc3339(covered.checkpoint_at)} ({signed}); {covered.rows} rows since"
 
 
 def _forecast(seconds: float | None) -> str:
@@ -259,10 +268,11 @@ def _print_overdue(status: "Status") -> None:
 
 
 def _print_backfills(status: "Status") -> None:
-    for plan in status.backfills:
+    for progress in status.backfills:
+        plan = progress.plan
         output.say(
-            f"backfill  {plan.id}: {rfc3339(plan.since)} to {rfc3339(plan.until)} by {plan.slices}, done until "
-            f"{rfc3339(plan.done_until)} ({plan.share:.0%}), {plan.purged} of {plan.expected} purged, "
+            f"backfill  {plan.id}: {rfc3339(plan.since)} to {rfc3339(plan.until)} by {plan.by}, done until "
+            f"{rfc3339(plan.done_until)} ({progress.share:.0%}), {progress.purged} of {plan.expected} purged, "
             f"seen {rfc3339(plan.seen_at)}"
         )
 

@@ -4,17 +4,21 @@ The law of this file: it reads a few rows by their index, locks nothing, and nee
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection
 
+from sweeper.store import backfills, ledger
+from sweeper.store.backfills import Plan
 from sweeper.store.statement import statement
 
 PACE_RUNS = 20
 """So many of the newest runs say how fast it goes."""
+UNCOVERED_AT_MOST = 1_000_000
+"""Uncovered rows of a table are counted up to here: where nobody takes checkpoints, all rows are uncovered."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class Entry:
     outcome: str | None
     stop_reason: str | None
     guard: str | None
+    stalled: bool
     said: str | None
     failed: int
     purged: int
@@ -63,28 +68,30 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """An unfinished backfill: what is due in [since, until) goes, and all before done_until is gone."""
+class Progress:
+    """An unfinished backfill and how many conversations it has purged."""
 
-    id: int
-    since: datetime
-    until: datetime
-    slices: str
-    done_until: datetime
-    expected: int
-    begun_at: datetime
-    seen_at: datetime
+    plan: Plan
     purged: int
 
     @property
     def share(self) -> float:
         """How much of its time is done, from 0 to 1."""
-        return (self.done_until - self.since) / (self.until - self.since)
+        return (self.plan.done_until - self.plan.since) / (self.plan.until - self.plan.since)
+
+    def as_json(self) -> dict[str, Any]:
+        """The backfill for machines."""
+        told = ("id", "since", "until", "by", "done_until", "expected", "begun_at", "seen_at")
+        return {
+            **{name: getattr(self.plan, name) for name in told},
+            "purged": self.purged,
+            "share": round(self.share, 4),
+        }
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How the newest plain run ended (None: none has), and when the last one completed."""
+    """How the newest plain run ended (None: none has), and when the last one did that did all that was asked of it."""
 
     outcome: str | None
     success: datetime | None
@@ -107,13 +114,27 @@ class Manifests:
     oldest_recall: datetime | None
 
 
+@dataclass(frozen=True)
+class Covered:
+    """When the newest checkpoint was taken (None: none was), whether it is signed, and rows that none covers, by table."""
+
+    checkpoint_at: datetime | None
+    is_signed: bool
+    uncovered: Mapping[str, int]
+
+    @property
+    def rows(self) -> int:
+        """Rows that no checkpoint covers."""
+        return sum(self.uncovered.values())
+
+
 Purged = dict[str, Counter[str]]
 """Kind of record → rule → count."""
 
 
 def pauses(connection: Connection) -> list[Pause]:
     """The pauses in force, the oldest first."""
-    return [Pause(row.id, row.reason, row.paused_at) for row in connection.execute(statement("operation_pauses"))]
+    return [Pause(**row._mapping) for row in connection.execute(statement("pauses"))]
 
 
 def holder(connection: Connection, store: str, seconds: float) -> Holder | None:
@@ -132,14 +153,34 @@ def runs(connection: Connection, store: str, limit: int) -> list[Entry]:
     return [Entry(**row._mapping) for row in rows]
 
 
-def ended(connection: Connection, store: str) -> Ended:
-    """How the newest plain runs of a store ended."""
-    return Ended(*connection.execute(statement("operation_ended"), {"store": store}).one())
+def ended(connection: Connection, store: str, ordered: Iterable[str]) -> Ended:
+    """How the newest plain runs of a store ended; `ordered`: reasons to stop that were asked for."""
+    asked = {"store": store, "ordered": sorted(ordered)}
+    return Ended(*connection.execute(statement("operation_ended"), asked).one())
 
 
-def backfills(connection: Connection, store: str) -> list[Plan]:
+def progress(connection: Connection, store: str) -> list[Progress]:
     """The unfinished backfills of a store, the oldest first."""
-    return [Plan(**row._mapping) for row in connection.execute(statement("operation_backfills"), {"store": store})]
+    return [Progress(plan, _backfilled(connection, plan.id)) for plan in backfills.unfinished(connection, store)]
+
+
+def _backfilled(connection: Connection, backfill: int) -> int:
+    return int(connection.execute(statement("operation_backfilled"), {"backfill": backfill}).scalar_one())
+
+
+def covered(connection: Connection) -> Covered:
+    """How much of the evidence a checkpoint covers."""
+    last = ledger.last(connection)
+    return Covered(
+        checkpoint_at=_finite(last.taken_at) if last else None,
+        is_signed=last is not None and last.signed_by is not None,
+        uncovered={source: _uncovered(connection, source) for source in ledger.SOURCES},
+    )
+
+
+def _uncovered(connection: Connection, source: str) -> int:
+    sql = statement("operation_uncovered", source=source)
+    return int(connection.execute(sql, {"limit": UNCOVERED_AT_MOST}).scalar_one())
 
 
 def purged(connection: Connection, store: str, since: datetime, until: datetime) -> Purged:

@@ -1,6 +1,7 @@
 """`report` and `status` as a person or a timer uses them: exit codes, JSON, the file for node_exporter, and nothing private."""
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -45,7 +46,7 @@ def test_report_json(sweeper: Command, store: Store) -> None:
     assert (done.code, done.err) == (0, "")
     assert set(told) == {
         "store", "as_of", "policy", "conversations", "feedback", "anomalies", "purged_in_days", "last_success_at",
-        "objects_pending", "manifests", "drain_seconds", "alarms", "duration_s",
+        "objects_pending", "manifests", "evidence", "drain_seconds", "alarms", "duration_s",
     }  # fmt: skip
     for part in (told["conversations"], told["feedback"]):
         assert set(part) == {"total", "by_rule", "overdue", "held_past_due", "spared", "unclassified"}
@@ -70,7 +71,7 @@ def test_report_agrees_with_explain_all(sweeper: Command, store: Store) -> None:
 def test_report_text(sweeper: Command, store: Store) -> None:
     """For a person: a table by rule, reasons for doubt, and what was purged."""
     store.load(world(due(1), due(2, "c2"), {**due(1, "c3"), "account": "a2"}))
-    assert sweeper("run").code == 0
+    assert sweeper("run").code == sweeper("audit", "checkpoint").code == 0
     done = sweeper("report")
     lines = [" ".join(line.split()) for line in done.out.splitlines()]
     assert done.code == 0
@@ -79,6 +80,7 @@ def test_report_text(sweeper: Command, store: Store) -> None:
     assert "unclassified unknown_plan 1" in lines
     assert "conversation standard 2 2 2" in lines
     assert "to purge what is overdue: nothing to do" in lines
+    assert re.fullmatch(r"evidence: newest checkpoint \S+Z \(unsigned\); 0 rows since", lines[-1])
 
 
 def test_nothing_purged_while_overdue(sweeper: Command, store: Store, tmp_path: Path) -> None:

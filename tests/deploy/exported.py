@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sweeper import metrics
 from sweeper.numbers import Numbers, Recorded
 from sweeper.overdue import Due, Overdue
-from sweeper.store.operation import Ended, Reported
+from sweeper.store.operation import Covered, Ended, Reported
 from sweeper.store.totals import Totals
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -40,6 +40,7 @@ def numbers() -> Numbers:
         pace=10.0,
         reported=reported,
         objects_pending=0,
+        covered=Covered(NOW, is_signed=True, uncovered={}),
     )
     overdue = Overdue(NOW, ("standard", "zero_retention"), ("feedback",), ("zero_retention",), Due(), Due())
     return Numbers("app/store", "abc", NOW, recorded, overdue)

@@ -3,11 +3,13 @@
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from sweeper import metrics, numbers, overdue
+from sweeper.audit import checkpoint
 from sweeper.core.instant import rfc3339
 from sweeper.core.policy import Policy
 from sweeper.explain import would_spare
@@ -121,6 +123,39 @@ def test_last_success_is_that_of_a_plain_run(store: Store) -> None:
     found = exported(read(store))
     assert found["sweeper_last_success_timestamp_seconds",] == instant("2026-05-01T00:00:00Z").timestamp()
     assert found["sweeper_last_run_outcome", "completed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("outcome", "result", "counts"),
+    [
+        ("completed", {"stalled": False}, True),
+        ("completed", {"stalled": True}, False),
+        ("stopped", {"stop_reason": "max_purge"}, True),
+        ("stopped", {"stop_reason": "signal"}, False),
+        ("stopped", None, False),
+        ("interrupted", None, False),
+    ],
+)
+def test_success(store: Store, outcome: str, result: dict[str, Any] | None, counts: bool) -> None:  # noqa: FBT001 — of the table
+    """A run that used up the budget it was given is a success; one that purged nothing of what was left is none."""
+    ran(store, result, outcome)
+    found = exported(read(store))["sweeper_last_success_timestamp_seconds",]
+    assert found == (instant(NOW).timestamp() if counts else 0)
+
+
+def test_evidence(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are uncovered until a checkpoint is taken, and count up to a bound; when it was taken is told."""
+    bury(store, ran(store, None), NOW, count=3)
+    store.execute("INSERT INTO sweeper.events (kind) VALUES ('x')")
+    before = exported(read(store))
+    assert (before["sweeper_uncovered_evidence_rows",], before["sweeper_checkpoint_timestamp_seconds",]) == (4, 0)
+    monkeypatch.setattr(operation, "UNCOVERED_AT_MOST", 2)
+    assert exported(read(store))["sweeper_uncovered_evidence_rows",] == 3
+    checkpoint.take(store.database(), frozen(NOW), None)
+    store.execute("INSERT INTO sweeper.events (kind) VALUES ('y')")
+    after = exported(read(store))
+    assert after["sweeper_uncovered_evidence_rows",] == 1
+    assert after["sweeper_checkpoint_timestamp_seconds",] == instant(NOW).timestamp()
 
 
 def test_drain(store: Store) -> None:

@@ -34,7 +34,7 @@ def test_nothing_is_wrong(store: Store) -> None:
 
 
 def test_advice(store: Store) -> None:
-    """Each thing that is wrong is named with what to do: a pause, a refusal, a failure, a stop, a death."""
+    """Each thing that is wrong is named with what to do: a pause, a refusal, a failure, a stop, a death, a stall."""
     ran(store, {})
     store.execute("INSERT INTO sweeper.pauses (reason, paused_at) VALUES ('audit', '2026-05-31T00:00:00Z')")
     assert "Paused since 2026-05-31T00:00:00Z (audit)" in advice(store)
@@ -45,8 +45,12 @@ def test_advice(store: Store) -> None:
     assert advice(store) == f"Run {refused} was refused by volume: 9 are due. Run --approve."
     failed = ran(store, {"failed": 3}, "failed")
     assert f"Run {failed} failed: 3 records could not be purged" in advice(store)
-    stopped = ran(store, {"stop_reason": "max_runtime"}, "stopped")
-    assert f"Run {stopped} was stopped (max_runtime)" in advice(store)
+    stopped = ran(store, {"stop_reason": "signal"}, "stopped")
+    assert f"Run {stopped} was stopped (signal)" in advice(store)
+    ran(store, {"stop_reason": "max_runtime"}, "stopped")
+    assert advice(store) == ""
+    stalled = ran(store, {"stalled": True})
+    assert f"Run {stalled} purged nothing although something was left" in advice(store)
     ran(store, {})
     assert advice(store) == ""
     running = ran(store, None, "")
@@ -67,9 +71,11 @@ def test_backfills(store: Store, silent: timedelta, said: bool) -> None:  # noqa
     )[0]  # fmt: skip
     run_id = ran(store, {"purged": 30}, kind="backfill")
     store.execute("UPDATE sweeper.runs SET backfill_id = %s WHERE id = %s", plan_id, run_id)
-    (plan,) = look(store).backfills
-    assert (plan.share, plan.purged, plan.expected) == (0.75, 30, 40)
+    (progress,) = look(store).backfills
+    assert (progress.share, progress.purged, progress.plan.expected) == (0.75, 30, 40)
     assert (f"Backfill {plan_id} was last seen 10 min ago" in advice(store)) is said
+    store.execute("INSERT INTO sweeper.lease (store, run_id, expires_at) VALUES ('store', %s, 'infinity')", run_id)
+    assert advice(store) == ""
     store.execute("UPDATE sweeper.backfills SET finished_at = seen_at")
     assert (look(store).backfills, advice(store)) == ([], "")
 

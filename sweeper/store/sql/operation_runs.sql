@@ -2,6 +2,7 @@
 SELECT r.id, r.kind, r.as_of, r.started_at, r.finished_at, r.outcome,
        r.result ->> 'stop_reason' AS stop_reason,
        r.result ->> 'guard' AS guard,
+       COALESCE(r.result ->> 'stalled', 'false') = 'true' AS stalled,
        COALESCE(r.result ->> 'text', r.result ->> 'error') AS said,
        COALESCE(CAST(r.result ->> 'failed' AS bigint), 0) AS failed,
        COALESCE(CAST(r.result ->> 'purged' AS bigint),
