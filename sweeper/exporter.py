@@ -14,12 +14,8 @@ from sweeper import log, metrics, numbers
 from sweeper.audit.place import placed
 from sweeper.clock import Clock
 from sweeper.errors import ConfigurationError, SweeperError
-from sweeper.metrics import CONTENT_TYPE
 from sweeper.numbers import Numbers
 from sweeper.settings import Settings
-
-__all__ = ["CONTENT_TYPE", "Exporter", "nothing", "read", "write"]
-
 
 def read(settings: Settings, clock: Clock) -> tuple[bytes, bool]:
     """The text of the numbers as they are now, and whether all could be read. Never raises."""

@@ -28,7 +28,6 @@ from sweeper.store.operation import Reported
 T = TypeVar("T")
 Samples = Iterable[tuple[tuple[str, ...], float]]
 Get = Callable[[Numbers], Samples]
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 OUTCOMES = (*get_args(evidence.Outcome), "interrupted")
 KINDS = ("run", "backfill", "reapply")
