@@ -17,6 +17,7 @@ from sweeper.errors import ConfigurationError, SweeperError
 from sweeper.numbers import Numbers
 from sweeper.settings import Settings
 
+
 def read(settings: Settings, clock: Clock) -> tuple[bytes, bool]:
     """The text of the numbers as they are now, and whether all could be read. Never raises."""
     try:
