@@ -41,11 +41,16 @@ def survey(job: Job, pages: Iterable[Page], seen: Seen = lambda _: None) -> Tall
 def survey_feedback(job: Job) -> Tally:
     """What would become of the feedback rows that may be due."""
     tally = Tally()
+    for known in proposed_feedback(job):
+        tally.judge_feedback(known, job.policy, job.as_of)
+    return tally
+
+
+def proposed_feedback(job: Job) -> Iterator[FeedbackFacts]:
+    """The feedback rows that may be due, read as they are now."""
     for page in job.selector.feedback():
         for ids in portions(page, job.settings.purge.batch):
-            for known in _feedback_facts(job, ids).values():
-                tally.judge_feedback(known, job.policy, job.as_of)
-    return tally
+            yield from _feedback_facts(job, ids).values()
 
 
 def _decided(job: Job, portion: Sequence[Proposal]) -> Tally:
@@ -107,3 +112,18 @@ def everything(job: Job, ahead: Callable[[int], None] = lambda _: None) -> Itera
         if len(rows) < size:
             return
         after = rows[-1].id
+
+
+def every_feedback(job: Job) -> Iterator[FeedbackFacts]:
+    """Every feedback row, in the order of their keys; memory does not grow."""
+    after: str | None = None
+    size = job.settings.purge.batch
+    type_ = job.contract.type("feedback")
+    while True:
+        where = f"f.id > CAST(:after AS {type_})" if after is not None else "true"
+        rows = job.database.fetched(statement("all_feedback", after=where), {"after": after, "limit": size})
+        ids = [row.id for row in rows]
+        yield from _feedback_facts(job, ids).values()
+        if len(rows) < size:
+            return
+        after = ids[-1]

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import fsspec
-from sqlalchemy import Row
+from sqlalchemy import Connection, Row
 
 from sweeper import log
 from sweeper.store.database import Database
@@ -60,7 +60,12 @@ def remove_pending(
 
 def count_pending(database: Database) -> int:
     """How many objects are still to be removed."""
-    found: int = database.fetched(statement("objects_count"), {"store": database.settings.store.schema_name})[0].pending
+    return database.within(lambda connection: pending(connection, database.settings.store.schema_name))
+
+
+def pending(connection: Connection, store: str) -> int:
+    """How many objects of a store are still to be removed."""
+    found: int = connection.execute(statement("objects_count"), {"store": store}).scalar_one()
     return found
 
 

@@ -17,6 +17,8 @@ COMMANDS = [
     "migrate",
     "run",
     "explain",
+    "report",
+    "status",
     "check",
     "demo",
     "hold place",

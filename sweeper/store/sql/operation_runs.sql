@@ -1,0 +1,13 @@
+-- The newest runs of a store; what those without a full result have purged, their tombstones say.
+SELECT r.id, r.kind, r.as_of, r.started_at, r.finished_at, r.outcome,
+       r.result ->> 'stop_reason' AS stop_reason,
+       r.result ->> 'guard' AS guard,
+       COALESCE(r.result ->> 'stalled', 'false') = 'true' AS stalled,
+       COALESCE(r.result ->> 'text', r.result ->> 'error') AS said,
+       COALESCE(CAST(r.result ->> 'failed' AS bigint), 0) AS failed,
+       COALESCE(CAST(r.result ->> 'purged' AS bigint),
+                (SELECT count(*) FROM sweeper.tombstones t WHERE t.run_id = r.id AND t.record = 'conversation')) AS purged
+FROM sweeper.runs r
+WHERE r.store = :store
+ORDER BY r.id DESC
+LIMIT :limit

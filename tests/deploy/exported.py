@@ -1,0 +1,58 @@
+"""What the program exports: every series with its labels and their values, taken from a text that has all of them."""
+
+from collections import Counter, defaultdict
+from datetime import UTC, datetime
+from functools import cache
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from sweeper import metrics
+from sweeper.numbers import Numbers, Recorded
+from sweeper.overdue import Due, Overdue
+from sweeper.store.operation import Covered, Ended, Reported
+from sweeper.store.totals import Totals
+
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+Exported = dict[str, dict[str, set[str]]]
+"""Series → label → its values."""
+
+
+def numbers() -> Numbers:
+    """Numbers of which every part could be read."""
+    part = {"unclassified": {"no_plan": 3}}
+    reported = Reported(NOW, {"conversations": part, "feedback": {"unclassified": {}}, "anomalies": {}})
+    totals = Totals(
+        purged={("conversation", "standard"): 5},
+        runs={("run", "completed"): 2},
+        refusals=Counter(),
+        spared=Counter(),
+        failed=0,
+        batch_seconds=1.5,
+        batch_buckets={"0.1": 3, "1": 9, "+Inf": 10},
+        pauses=Counter(),
+        pause_seconds={},
+    )
+    recorded = Recorded(
+        totals=totals,
+        ended=Ended("completed", NOW),
+        paused=False,
+        purged_lately={"conversation": 5},
+        pace=10.0,
+        reported=reported,
+        objects_pending=0,
+        covered=Covered(NOW, is_signed=True, uncovered={}),
+    )
+    overdue = Overdue(NOW, ("standard", "zero_retention"), ("feedback",), ("zero_retention",), Due(), Due())
+    return Numbers("app/store", "abc", NOW, recorded, overdue)
+
+
+@cache
+def exported() -> Exported:
+    """Every series that the program exports."""
+    found: Exported = {}
+    for family in text_string_to_metric_families(metrics.text(numbers()).decode()):
+        for sample in family.samples:
+            labels = found.setdefault(sample.name, defaultdict(set))
+            for label, value in sample.labels.items():
+                labels[label].add(value)
+    return found
