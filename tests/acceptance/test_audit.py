@@ -5,11 +5,13 @@ import json
 import os
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sweeper.audit import export, signing
 from sweeper.audit.export import ExportError
+from sweeper.audit.leaf import Leaf
 from sweeper.core.policy import Policy
 from sweeper.errors import ConfigurationError
 from tests.acceptance.commands import Command, in_process, process
@@ -177,7 +179,7 @@ def test_receipts_of_others_making(receipt: tuple[Path, str]) -> None:
     told, verifier = json.loads(file.read_text()), signing.verifier(key)
     unsigned = told["checkpoint"].split("\n\n")[0] + "\n"
     zero = base64.b64encode(bytes(32)).decode()
-    for changed in (
+    changes: tuple[Any, ...] = (
         {**told, "index": told["index"] + 1},
         {**told, "index": -1},
         {**told, "index": True},
@@ -192,7 +194,8 @@ def test_receipts_of_others_making(receipt: tuple[Path, str]) -> None:
         {**told, "leaf": []},
         {},
         [],
-    ):
+    )
+    for changed in changes:
         with pytest.raises(receipts.ReceiptError, match="proves nothing"):
             receipts.check(json.dumps(changed), verifier)
     assert receipts.check(json.dumps(told), verifier).index == told["index"]
@@ -324,7 +327,7 @@ def test_export_that_changes_while_it_is_read(ledger: Path) -> None:
     read = export.read(ledger, SIGNER.verifier)
     lines = ledger.read_bytes().splitlines(keepends=True)
     ledger.write_bytes(b"".join([*lines[:300], lines[300].replace(b"standard", b"x"), *lines[301:]]))
-    given = []
+    given: list[Leaf] = []
     with pytest.raises(ExportError, match="line 301"):
         given.extend(read.leaves())
     assert len(given) < 302
