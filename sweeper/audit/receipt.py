@@ -17,7 +17,7 @@ from sweeper.audit.leaf import Leaf
 from sweeper.audit.note import Note, NoteError
 from sweeper.audit.signing import SignatureError, Verifier
 from sweeper.core.merkle import HASH, MissingNodeError, ProofError, included_root, inclusion, leaf_hash, tiled
-from sweeper.core.run import Run
+from sweeper.core.span import Span
 from sweeper.errors import SweeperError
 from sweeper.store import ledger
 from sweeper.store.database import Database
@@ -124,7 +124,7 @@ def _newest(connection: Connection, ids: Sequence[int], size: int) -> tuple[int,
 
 def _receipt(tiles: Tiles, id_: int, index: int, note: str) -> Receipt | None:
     """The receipt, None where the ledger does not have what it needs."""
-    told = ledger.rows(tiles.connection, "tombstones", [Run(id_, 1)])
+    told = ledger.rows(tiles.connection, "tombstones", [Span(id_, 1)])
     try:
         checkpoint = notes.parse(note)
         proof = inclusion(index, checkpoint.tree.size, tiled(tiles))

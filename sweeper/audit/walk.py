@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from sweeper.audit import leaf
-from sweeper.core.run import Run
+from sweeper.core.span import Span
 from sweeper.store import ledger
 from sweeper.store.database import Database
 from sweeper.store.ledger import Numbered
@@ -63,7 +63,7 @@ class Placed(NamedTuple):
 
 @dataclass
 class Walk:
-    """Where the walk is: the next leaf's number, and the runs that are to come."""
+    """Where the walk is: the next leaf's number, and the spans that are to come."""
 
     database: Database
     position: int = 0
@@ -83,46 +83,46 @@ class Walk:
             yield from self._read(self._batch(end))
 
     def _batch(self, end: int) -> list[Numbered]:
-        """The next runs of one table in order of id, no more than a portion of rows."""
+        """The next spans of one table in order of id, no more than a portion of rows."""
         batch: list[Numbered] = []
         number = self.position
         limit = min(end, number + PORTION)
         while number < limit:
             try:
-                run = self._next(number)
+                span = self._next(number)
             except FaultError:
                 if batch:
                     break  # what comes before it is read first
                 raise
-            if batch and (run.source != batch[-1].source or run.ids.first < batch[-1].ids.end):
-                self.left = run
+            if batch and (span.source != batch[-1].source or span.ids.first < batch[-1].ids.end):
+                self.left = span
                 break
-            taken = min(run.ids.length, limit - number)
-            batch.append(Numbered(run.first, run.source, Run(run.ids.first, taken)))
-            if taken < run.ids.length:
-                rest = Run(run.ids.first + taken, run.ids.length - taken)
-                self.left = Numbered(run.first + taken, run.source, rest)
+            taken = min(span.ids.length, limit - number)
+            batch.append(Numbered(span.first, span.source, Span(span.ids.first, taken)))
+            if taken < span.ids.length:
+                rest = Span(span.ids.first + taken, span.ids.length - taken)
+                self.left = Numbered(span.first + taken, span.source, rest)
             number += taken
         return batch
 
     def _next(self, number: int) -> Numbered:
-        run = self.left = self.left or next(self.coming, None)
-        if run is None or run.first > number:
-            until = f"to {run.first - 1}" if run else "and those after it"
+        span = self.left = self.left or next(self.coming, None)
+        if span is None or span.first > number:
+            until = f"to {span.first - 1}" if span else "and those after it"
             text = f"leaf {number} {until}: sweeper.leaves does not say which rows they are"
             raise FaultError(Fault(Kind.NUMBERS, text, leaf=number))
-        if run.first < number:
-            text = f"leaf {run.first}: sweeper.leaves says twice which row it is, the second is {_row(run)}"
-            raise FaultError(Fault(Kind.NUMBERS, text, run.source, run.ids.first, run.first))
+        if span.first < number:
+            text = f"leaf {span.first}: sweeper.leaves says twice which row it is, the second is {_row(span)}"
+            raise FaultError(Fault(Kind.NUMBERS, text, span.source, span.ids.first, span.first))
         self.left = None
-        return run
+        return span
 
     def _read(self, batch: list[Numbered]) -> Iterator[Placed]:
         source = batch[0].source
         with self.database.transaction() as connection:
-            told = dict(ledger.rows(connection, source, [run.ids for run in batch]))
-        for run in batch:
-            for id_ in run.ids.numbers():
+            told = dict(ledger.rows(connection, source, [span.ids for span in batch]))
+        for span in batch:
+            for id_ in span.ids.numbers():
                 if id_ not in told:
                     text = f"sweeper.{source} {id_} (leaf {self.position}) is missing: the row was deleted"
                     raise FaultError(Fault(Kind.MISSING, text, source, id_, self.position))
@@ -130,5 +130,5 @@ class Walk:
                 self.position += 1
 
 
-def _row(run: Numbered) -> str:
-    return f"sweeper.{run.source} {run.ids.first}"
+def _row(span: Numbered) -> str:
+    return f"sweeper.{span.source} {span.ids.first}"

@@ -12,14 +12,14 @@ from sqlalchemy import Connection, Row
 
 from sweeper.core.instant import Stored
 from sweeper.core.merkle import HASH, WIDTH, Edge, Part
-from sweeper.core.run import LAST, Run, multirange
+from sweeper.core.span import LAST, Span, multirange
 from sweeper.store.database import Database
 from sweeper.store.statement import statement
 
 SOURCES = ("tombstones", "events")
 """The tables whose rows are the leaves."""
 PAGE = 1_000
-"""So many runs or checkpoints are read at a time."""
+"""So many spans or checkpoints are read at a time."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Numbered:
 
     first: int
     source: str
-    ids: Run
+    ids: Span
 
 
 @dataclass(frozen=True)
@@ -62,26 +62,26 @@ def unnumbered(connection: Connection, source: str, since: int | None, limit: in
     return [row.id for row in connection.execute(sql, {"since": since, "limit": limit})]
 
 
-def rows(connection: Connection, source: str, ids: Sequence[Run]) -> list[tuple[int, str]]:
+def rows(connection: Connection, source: str, ids: Sequence[Span]) -> list[tuple[int, str]]:
     """The rows with these ids that are there, in order of id: each with the JSON text that tells its columns."""
-    asked = {"ids": multirange(ids), "limit": sum(run.length for run in ids)}
+    asked = {"ids": multirange(ids), "limit": sum(span.length for span in ids)}
     found = connection.execute(statement(f"ledger_{source}"), asked)
     return [(row.id, row.told) for row in found]
 
 
-def number(connection: Connection, first: int, source: str, ids: Sequence[Run]) -> None:
+def number(connection: Connection, first: int, source: str, ids: Sequence[Span]) -> None:
     """Give the leaf numbers from `first` on to the rows with these ids."""
     firsts, leaf = [], first
-    for run in ids:
+    for span in ids:
         firsts.append(leaf)
-        leaf += run.length
+        leaf += span.length
     connection.execute(
         statement("ledger_number"),
         {
             "source": source,
             "firsts": firsts,
-            "first_ids": [run.first for run in ids],
-            "lengths": [run.length for run in ids],
+            "first_ids": [span.first for span in ids],
+            "lengths": [span.length for span in ids],
         },
     )
     connection.execute(statement("ledger_advance"), {"source": source, "ids": multirange(ids)})
@@ -133,8 +133,8 @@ def edge(connection: Connection, tree_size: int) -> Edge:
 
 def numbered(database: Database) -> Iterator[Numbered]:
     """Which rows the leaves are, in order of leaf number."""
-    pages = _pages(database, "ledger_runs", "first", -1)
-    return (Numbered(row.first, row.source, Run(row.first_id, row.length)) for row in pages)
+    pages = _pages(database, "ledger_spans", "first", -1)
+    return (Numbered(row.first, row.source, Span(row.first_id, row.length)) for row in pages)
 
 
 def leaf_of(connection: Connection, source: str, id_: int) -> int | None:

@@ -26,6 +26,7 @@ COMMANDS = [
     "hold list",
     "order add",
     "order list",
+    *(f"audit {step}" for step in ("checkpoint", "verify", "prove", "check-receipt", "export", "key")),
     *(f"manifest {step}" for step in ("build", "start", "complete", "list", "verify", "recall")),
 ]
 

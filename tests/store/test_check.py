@@ -107,6 +107,12 @@ BROKEN = {
         "its trigger fence is switched off",
         "",
     ),
+    "switched off ledger": (
+        "ALTER TABLE sweeper.tiles DISABLE TRIGGER insert_only",
+        "sweeper.tiles",
+        "its trigger insert_only is switched off",
+        "",
+    ),
     "objects anywhere": (
         "INSERT INTO store.conversations (id, account_id) VALUES (gen_random_uuid(), gen_random_uuid());"
         "INSERT INTO store.attachments SELECT gen_random_uuid(), id, 's3://b/o' FROM store.conversations",

@@ -343,24 +343,31 @@ def evidence(store: Store) -> tuple[Checkpoint, Checkpoint]:
     return first, second
 
 
+SAVED = ("checkpoints", "tiles", "leaves", "ledger_sources", "events", "tombstones")
+
+
 @pytest.fixture(scope="module")
-def witnessed(server: embedded.Server, templates: dict[str, str]) -> Iterator[str]:
-    """A database with evidence under two checkpoints, for others to be copied from; it fits as it is."""
+def witnessed(server: embedded.Server, templates: dict[str, str]) -> Iterator[Store]:
+    """A database with evidence under two checkpoints, which fits, and a copy of its tables."""
     opened = stores.copy(server, templates["uuid"], "witnessed", "uuid")
     evidence(opened)
     assert verified(opened).fault is None
+    opened.execute("CREATE SCHEMA saved")
+    for table in SAVED:
+        opened.execute(f"CREATE TABLE saved.{table} AS TABLE sweeper.{table}")
+    yield opened
     opened.close()
-    yield "witnessed"
     stores.drop(server, "witnessed")
 
 
 @pytest.fixture
-def ledgered(server: embedded.Server, witnessed: str) -> Iterator[Store]:
-    """A copy of the database with evidence, to be tampered with."""
-    opened = stores.copy(server, witnessed, "tampered", "uuid")
-    yield opened
-    opened.close()
-    stores.drop(server, "tampered")
+def ledgered(witnessed: Store) -> Iterator[Store]:
+    """The database with evidence, to be tampered with; afterwards its tables are as they were."""
+    yield witnessed
+    with tampering(witnessed) as execute:
+        for table in SAVED:
+            execute(f"DELETE FROM sweeper.{table}")
+            execute(f"INSERT INTO sweeper.{table} OVERRIDING SYSTEM VALUE TABLE saved.{table}")
 
 
 TAMPERED: dict[str, tuple[str, Kind, dict[str, Any], str]] = {

@@ -3,5 +3,6 @@ SELECT count(*)
 FROM sweeper.ledger_sources s
 CROSS JOIN LATERAL unnest(s.unnumbered) AS r (ids)
 JOIN sweeper.$source t
-    ON t.id >= coalesce(lower(r.ids), -9223372036854775808) AND (upper(r.ids) IS NULL OR t.id < upper(r.ids))
+    ON t.id >= coalesce(lower(r.ids), -9223372036854775808) AND t.id <= coalesce(upper(r.ids), 9223372036854775807)
+    AND t.id <@ r.ids
 WHERE s.source = '$source'

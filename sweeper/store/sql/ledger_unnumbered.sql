@@ -4,7 +4,8 @@ FROM sweeper.ledger_sources s
 CROSS JOIN LATERAL unnest(s.unnumbered * int8multirange(int8range(:since, NULL))) AS r (ids)
 CROSS JOIN LATERAL (
     SELECT t.id FROM sweeper.$source t
-    WHERE t.id >= coalesce(lower(r.ids), -9223372036854775808) AND (upper(r.ids) IS NULL OR t.id < upper(r.ids))
+    WHERE t.id >= coalesce(lower(r.ids), -9223372036854775808) AND t.id <= coalesce(upper(r.ids), 9223372036854775807)
+        AND t.id <@ r.ids
     ORDER BY t.id LIMIT :limit
 ) t
 WHERE s.source = '$source'

@@ -1,6 +1,6 @@
-"""Runs: neighbouring numbers told as the first of them and how many they are.
+"""Spans: neighbouring numbers told as the first of them and how many they are.
 
-The law of this file: runs that come out hold exactly the numbers that went in, each once.
+The law of this file: spans that come out hold exactly the numbers that went in, each once.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,7 +11,7 @@ LAST = 2**63 - 1
 
 
 @dataclass(frozen=True)
-class Run:
+class Span:
     """The numbers from `first` on, `length` of them, at least one."""
 
     first: int
@@ -27,31 +27,31 @@ class Run:
         return range(self.first, self.end)
 
 
-def runs(numbers: Iterable[int]) -> list[Run]:
-    """The runs that ascending numbers are made of."""
-    found: list[Run] = []
+def spans(numbers: Iterable[int]) -> list[Span]:
+    """The spans that ascending numbers are made of."""
+    found: list[Span] = []
     first = last = None
     for number in numbers:
         if last is None or first is None:
             first = number
         elif number != last + 1:
-            found.append(Run(first, last + 1 - first))
+            found.append(Span(first, last + 1 - first))
             first = number
         last = number
     if first is not None and last is not None:
-        found.append(Run(first, last + 1 - first))
+        found.append(Span(first, last + 1 - first))
     return found
 
 
-def portions(whole: Iterable[Run], size: int) -> Iterator[list[Run]]:
-    """The runs in portions of at most `size` numbers; a run that does not fit is divided."""
-    portion: list[Run] = []
+def portions(whole: Iterable[Span], size: int) -> Iterator[list[Span]]:
+    """The spans in portions of at most `size` numbers; a span that does not fit is divided."""
+    portion: list[Span] = []
     room = size
-    for run in whole:
-        left = run
+    for span in whole:
+        left = span
         while left.length >= room:
-            yield [*portion, Run(left.first, room)]
-            left = Run(left.first + room, left.length - room)
+            yield [*portion, Span(left.first, room)]
+            left = Span(left.first + room, left.length - room)
             portion, room = [], size
         if left.length:
             portion.append(left)
@@ -60,6 +60,6 @@ def portions(whole: Iterable[Run], size: int) -> Iterator[list[Run]]:
         yield portion
 
 
-def multirange(whole: Iterable[Run]) -> str:
-    """The runs as PostgreSQL writes an int8multirange."""
-    return "{" + ",".join(f"[{run.first},{'' if run.end > LAST else run.end})" for run in whole) + "}"
+def multirange(whole: Iterable[Span]) -> str:
+    """The spans as PostgreSQL writes an int8multirange."""
+    return "{" + ",".join(f"[{span.first},{'' if span.end > LAST else span.end})" for span in whole) + "}"
