@@ -272,6 +272,8 @@ class _Sweep:
         strays = 0
         for run_id in database.within(lambda c: evidence.unfinished_runs(c, self.session.lease.store)):
             for ids in evidence.purged_by(database, run_id):
+                if self.steering.is_cut_short():
+                    return strays  # this run does not complete: the next one looks again
                 strays += self._delete_strays(ids)
         return strays
 

@@ -19,6 +19,7 @@ from sweeper.core import policy as policies
 from tests.manifest import made
 from tests.store import stores
 from tests.store.stores import Store
+from tests.store.test_races import until
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -86,8 +87,11 @@ def shown(
 
 
 MANIFESTS = section("Training manifests")
-SWEEPER = [c for c in commands() if c.startswith("sweeper ") and c not in commands(MANIFESTS)]
-OTHER = [c for c in commands() if not c.startswith("sweeper ") and c not in commands(MANIFESTS)]
+OPERATION, BACKFILL, EVIDENCE = map(section, ("Leave it alone", "Years of it at once", "Evidence"))
+APART = [c for text in (MANIFESTS, OPERATION, BACKFILL, EVIDENCE) for c in commands(text)]
+"""What has tests of its own, in an order of its own."""
+SWEEPER = [c for c in commands() if c.startswith("sweeper ") and c not in APART]
+OTHER = [c for c in commands() if not c.startswith("sweeper ") and c not in APART]
 
 
 def test_readme_shows_commands() -> None:
@@ -107,6 +111,76 @@ def test_sweeper_commands(command: str, shown: Store) -> None:
     done = run(command, {"SWEEPER_DATABASE_URL": shown.url})
     assert done.returncode == 0, done.stderr
     assert done.stdout
+
+
+@pytest.fixture
+def overdue(store: Store, tmp_path: Path) -> dict[str, str]:
+    """The environment of a store in which the conversation that the README names, and three others, are long overdue."""
+    named = re.search(r"explain ([0-9a-f-]{36})", README)
+    assert named is not None
+    account = {"id": "a1", "plans": [{"effective_at": "-infinity", "plan": "free"}], "consent": []}
+    old = {"account": "a1", "created_at": OLD, "last_activity_at": OLD, "messages": []}
+    chats = [{**old, "id": f"c{number}"} for number in range(4)]
+    store.load({"accounts": [account], "conversations": chats, "holds": [], "orders": []})
+    store.execute("UPDATE conversations SET id = %s WHERE id = %s", named[1], store.id("c0"))
+    (tmp_path / "sweeper.toml").write_text(
+        f'[guards]\nhistory = false\n[policy]\nfile = "{stores.POLICY}"\n[serve]\nlisten = "127.0.0.1:0"\n'
+    )
+    return {"SWEEPER_DATABASE_URL": store.url, "SWEEPER_CONFIG": str(tmp_path / "sweeper.toml")}
+
+
+OLD = "2024-05-05T00:00:00Z"
+
+
+def test_operation(overdue: dict[str, str], store: Store, tmp_path: Path) -> None:
+    """The daemon makes up for the night that was missed and ends in order when asked to; the other commands end well."""
+    serve, *others = commands(OPERATION)
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+    process = subprocess.Popen(serve.split(), cwd=tmp_path, env={**os.environ, "PATH": path, **overdue})
+    try:
+        until(lambda: process.poll() is not None or not store.left())
+        process.terminate()
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.wait()
+    for command in others:
+        done = run(command, overdue, tmp_path)
+        assert done.returncode == 0, (command, done.stderr)
+    assert "sweeper_up" in (tmp_path / "sweeper.prom").read_text()
+
+
+def test_budget(overdue: dict[str, str], store: Store, tmp_path: Path) -> None:
+    """The options that bound a run are taken as the README writes them."""
+    (command,) = re.findall(r"`(run --max-runtime .*?)`", OPERATION)
+    assert run(f"sweeper {command}", overdue, tmp_path).returncode == 0
+    assert store.left() == set()
+
+
+def test_backfill(overdue: dict[str, str], store: Store, tmp_path: Path) -> None:
+    """The plan is previewed, and purged under its digest; the hours of the night are left out here."""
+    preview, work = commands(BACKFILL)
+    done = run(f"{preview} --json", overdue, tmp_path)
+    assert json.loads(done.stdout)["would_purge"] == 4
+    command = work.replace("DIGEST", json.loads(done.stdout)["digest"]).replace(" --between 01:00-05:00", "")
+    assert run(command, overdue, tmp_path).returncode == 0
+    assert store.left() == set()
+
+
+def test_evidence(overdue: dict[str, str], store: Store, tmp_path: Path) -> None:
+    """Key, checkpoint, verification, receipt, export and reapplication follow one another as they are shown."""
+    environment = dict(overdue)
+    for command in commands(EVIDENCE):
+        if command.startswith("export "):
+            name, _, value = command.removeprefix("export ").partition("=")
+            environment[name] = value
+            assert run("sweeper run", environment, tmp_path).returncode == 0
+            continue
+        done = run(command, environment, tmp_path)
+        assert done.returncode == 0, (command, done.stderr)
+    checked = next(c for c in commands(EVIDENCE) if "check-receipt" in c)
+    (tmp_path / "receipt.json").write_text((tmp_path / "receipt.json").read_text().replace("standard", "deleted"))
+    assert run(checked, {}, tmp_path).returncode == 1
 
 
 def test_make_demo(tmp_path: Path) -> None:
