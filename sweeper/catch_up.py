@@ -18,7 +18,7 @@ from sweeper.core.instant import rfc3339
 from sweeper.duties import DUTIES, Ended, Outcome
 from sweeper.steering import Stop
 from sweeper.store import database as databases
-from sweeper.store import done, pauses
+from sweeper.store import done, operation
 from sweeper.store.database import Database
 
 AGAIN_SECONDS, AGAIN_AT_MOST_SECONDS = 300.0, 14_400.0
@@ -83,7 +83,7 @@ class CatchUp:
             return
         try:
             with self._database.transaction() as connection:
-                sinces, paused = self._sinces(connection, due), pauses.reason(connection)
+                sinces, paused = self._sinces(connection, due), operation.pauses(connection)
         except DBAPIError as error:
             self._say_waiting(databases.reason(error))
             return

@@ -96,6 +96,15 @@ def sweep(bench: Bench) -> Done:
     return Outcome.FAILED if stalled else Outcome(result.outcome), result.as_json()
 
 
+def report(bench: Bench) -> Done:
+    """A report on everything, recorded. One that sees what is overdue while nothing is purged has failed."""
+    from sweeper import report as reports
+
+    with bench.job() as job:
+        found = reports.report(job)
+    return Outcome.FAILED if found.alarms else Outcome.COMPLETED, found.as_json()
+
+
 def checkpoint(bench: Bench) -> Done:
     """A checkpoint of the evidence, where there is any that the last one does not cover."""
     from sweeper.audit import checkpoint as checkpoints
@@ -182,6 +191,7 @@ class Duty:
 
 DUTIES: Mapping[str, Duty] = {
     "sweep": Duty(sweep, done.sweep, purges=True),
+    "report": Duty(report, done.event("reported")),
     "checkpoint": Duty(checkpoint, None, needs=_checkpoint_needs),
     "manifest": Duty(manifest, done.manifest, needs=_manifest_needs),
     "recall": Duty(recall, done.event("recalled"), needs=_recall_needs),

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sweeper.errors import ConfigurationError
 from sweeper.settings import Settings, load_policy
 from sweeper.store import database as databases
-from sweeper.store import migrate, pauses
+from sweeper.store import migrate, operation
 from sweeper.store.database import Database
 
 BOUND_SECONDS = 2.0
@@ -61,7 +61,7 @@ class _Look(Thread):
         try:
             migrate.refuse_other(migrate.revision(self._database))
             with self._database.transaction() as connection:
-                paused = pauses.reason(connection)
+                paused = next((pause.reason for pause in operation.pauses(connection)), None)
         except ConfigurationError as error:
             self.found = State((*unreadable, str(error)))
         except DBAPIError as error:

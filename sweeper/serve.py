@@ -28,6 +28,7 @@ from sweeper.diary import Diary
 from sweeper.duties import DUTIES, Bench, Ended, Outcome, perform
 from sweeper.endpoint import Answer, Routes
 from sweeper.errors import SweeperError
+from sweeper.exporter import Exporter
 from sweeper.readiness import Readiness
 from sweeper.schedule import Scheduler, timetable
 from sweeper.settings import Settings, load_policy
@@ -71,7 +72,7 @@ class Daemon:
         self._bench = Bench(fresh, clock, Stopping(), Live())
         self._bench.live.watch(self._database.engine)
         self.diary, self.readiness = Diary(), Readiness(fresh, self._database)
-        self.numbers: list[Callable[[], bytes]] = [lambda: self.diary.text(self.nexts())]
+        self._exporter = Exporter(settings, clock)
         self.scheduler = Scheduler(
             threads=len(self.timetable) + 2,  # each can be at work while all others are
             grace_seconds=settings.schedule.misfire_grace_seconds,
@@ -164,7 +165,7 @@ class Daemon:
         return Answer.json(said, good=not reasons)
 
     def _metrics(self) -> Answer:
-        return Answer(HTTPStatus.OK, b"".join(text() for text in self.numbers), CONTENT_TYPE_LATEST)
+        return Answer(HTTPStatus.OK, self._exporter.text() + self.diary.text(self.nexts()), CONTENT_TYPE_LATEST)
 
     # What the scheduler calls, each in a thread of its own
 

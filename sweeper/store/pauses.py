@@ -3,8 +3,6 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection
-
 from sweeper.store.database import Database
 from sweeper.store.statement import statement
 
@@ -24,9 +22,3 @@ def resume(database: Database, now: datetime) -> list[dict[str, Any]]:
 def in_force(database: Database) -> list[dict[str, Any]]:
     """The pauses that are not resumed, oldest first."""
     return [dict(row._mapping) for row in database.fetched(statement("pauses"), {})]
-
-
-def reason(connection: Connection) -> str | None:
-    """Why no batch begins now; None: batches begin."""
-    row = connection.execute(statement("pauses"), {}).first()
-    return None if row is None else str(row.reason)

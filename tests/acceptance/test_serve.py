@@ -145,9 +145,10 @@ def test_sweeps_by_itself_and_answers(due: Store, tmp_path: Path) -> None:
         assert daemon.get("/healthz", "HEAD") == (200, b"")
         status, said = daemon.ready()
         assert (status, said["ready"], said["jobs"]["sweep"]["last_outcome"]) == (200, True, "completed")
-        families = text_string_to_metric_families(daemon.get("/metrics")[1].decode())
-        samples = {s.name: s.value for family in families for s in family.samples if s.labels.get("job") == "sweep"}
-        assert samples["sweeper_job_runs_total"] == 1
+        families = list(text_string_to_metric_families(daemon.get("/metrics")[1].decode()))
+        assert len({family.name for family in families}) == len(families)
+        samples = {sample.name: sample.value for family in families for sample in family.samples}
+        assert (samples["sweeper_up"], samples["sweeper_job_runs_total"]) == (1, 1)
         assert [daemon.get(path)[0] for path in ("/", "/metrics/x", "/readyz?x=1")] == [404, 404, 200]
         assert daemon.get("/metrics", "POST")[0] == 501
         host, port = daemon.said("serving")[0]["address"].split(":")

@@ -164,7 +164,7 @@ def test_every_beginning_is_recorded(store: Store) -> None:
 
 @pytest.mark.parametrize("of", ["store", "another"])
 def test_other_duties_by_their_own_evidence(of: str, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A manifest counts when it was frozen, a recall when its event was written, each for its own store only."""
+    """A manifest counts when it was frozen, a recall and a report when their events were written, each for its own store only."""
     monkeypatch.setenv("SWEEPER_PSEUDONYM_KEY", "a key of the tests, with 32 bytes or more")
     served(store)
     store.execute(
@@ -174,10 +174,11 @@ def test_other_duties_by_their_own_evidence(of: str, store: Store, monkeypatch: 
         LAST,
         LAST,
     )
-    event(store, "recalled", LAST, of)
-    with begun(store, manifest="17 2 * * *", recall="17 2 * * *") as (catch_up, _):
+    for kind in ("recalled", "reported"):
+        event(store, kind, LAST, of)
+    with begun(store, manifest="17 2 * * *", recall="17 2 * * *", report="17 2 * * *") as (catch_up, _):
         catch_up.look()
-        assert sorted(catch_up.begun) == ([] if of == "store" else ["manifest", "recall"])
+        assert sorted(catch_up.begun) == ([] if of == "store" else ["manifest", "recall", "report"])
 
 
 def test_no_database_yet(store: Store) -> None:

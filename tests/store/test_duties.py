@@ -54,6 +54,16 @@ def test_nothing_purged_while_something_is_overdue(store: Store, tmp_path: Path)
     assert (ended.outcome, ended.passing, ended.result["stalled"]) == (Outcome.FAILED, False, True)
 
 
+def test_report(store: Store, tmp_path: Path) -> None:
+    """A report leaves its event; one that sees what is long overdue while nothing was purged has failed."""
+    overdue = case("opt-out: thirty days later")
+    store.load(overdue)
+    assert perform("report", bench(store, tmp_path, overdue["as_of"])).outcome is Outcome.COMPLETED
+    ended = perform("report", bench(store, tmp_path, "2027-07-01T00:00:00Z"))
+    assert (ended.outcome, ended.passing, len(ended.result["alarms"])) == (Outcome.FAILED, False, 1)
+    assert store.execute("SELECT count(*) FROM sweeper.events WHERE kind = 'reported'") == [(2,)]
+
+
 def test_checkpoint(store: Store, tmp_path: Path) -> None:
     """A checkpoint covers the evidence that there is; the next one has nothing to add. The policy is not asked for."""
     at = bench(store, tmp_path)
