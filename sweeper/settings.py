@@ -136,7 +136,7 @@ class Backfill(Section):
 
 
 class Schedule(Section):
-    """When `serve` does what, as cron expressions; "" is never."""
+    """When `serve` does what, as cron expressions in a zone; "" is never. Relative directories: from where it is started."""
 
     zone: str = "UTC"
     sweep: Cron = "17 2 * * *"

@@ -18,6 +18,7 @@ from sweeper.cli.manifesting import manifest_app
 from sweeper.cli.protecting import hold_app, order_app
 from sweeper.cli.reporting import report, status
 from sweeper.cli.restoring import reapply
+from sweeper.cli.serving import serve
 from sweeper.cli.steering import pause, resume
 from sweeper.cli.sweeping import run
 from sweeper.cli.upkeep import check, demo, migrate
@@ -41,7 +42,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (migrate, run, backfill, reapply, pause, resume, status, report, explain, check, demo):
+for command in (migrate, run, serve, backfill, reapply, pause, resume, status, report, explain, check, demo):
     app.command()(command)
 app.add_typer(hold_app, name="hold")
 app.add_typer(order_app, name="order")

@@ -340,7 +340,7 @@ def _recall_one(
         files = _hand_over(Path(spool), out) if reasons else ()
         with job.database.transaction() as connection:
             _record(connection, Path(spool), prefix, said.manifest_id, look.now, "recall")
-            manifests.recalled(connection, said.manifest_id, look.now)
+            manifests.recalled(connection, job.contract.schema, said.manifest_id, look.now, reasons)
     return replace(said, reasons=reasons, files=files)
 
 

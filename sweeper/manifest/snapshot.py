@@ -5,7 +5,7 @@ the driver fetch everything at once.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,8 @@ from sweeper.store.database import DatabaseError, begin_values
 from sweeper.store.eligibility import Eligibility
 from sweeper.store.statement import inlined
 
+OPEN: set[Any] = set()
+"""The driver's connections of this process that are open now, for whoever must cancel what runs on them."""
 BATCH_BYTES = 2 << 20
 ELIGIBLE = "eligible"
 
@@ -67,13 +69,24 @@ def taken(job: Job, *, with_text: bool = False) -> Iterator[Snapshot]:
     begin = inlined("begin", begin_values(settings, statement_timeout_ms=settings.manifest.statement_timeout_ms))
     try:
         with driver.connect(_uri(settings)) as connection:
-            with connection.cursor() as cursor:
-                for sql in ("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", begin, *eligibility.prepare()):
-                    cursor.execute(sql)
-            yield Snapshot(connection, eligibility)
-            connection.rollback()  # nothing was written but tables of its own: a pooler may keep the server connection
+            OPEN.add(connection)
+            try:
+                with connection.cursor() as cursor:
+                    for sql in ("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", begin, *eligibility.prepare()):
+                        cursor.execute(sql)
+                yield Snapshot(connection, eligibility)
+                connection.rollback()  # nothing was written but tables of its own: a pooler may keep the server connection
+            finally:
+                OPEN.discard(connection)
     except driver.Error as error:
         raise _failed(error) from None
+
+
+def cancel() -> None:
+    """Cancel, from another thread, what every open snapshot runs now; the build fails, and nothing appears."""
+    for connection in list(OPEN):
+        with suppress(Exception):  # it has just ended, or the server is gone
+            connection.adbc_cancel()
 
 
 def _refuse_encoded(type_: str) -> None:

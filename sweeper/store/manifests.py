@@ -101,9 +101,10 @@ def revoked(connection: Connection, manifest_id: str) -> int:
     return found
 
 
-def recalled(connection: Connection, manifest_id: str, now: datetime) -> None:
-    """Note that a manifest was looked through."""
+def recalled(connection: Connection, store: str, manifest_id: str, now: datetime, reasons: Mapping[str, int]) -> None:
+    """Record that a manifest was looked through, and how many rows were handed over by the reason why they left."""
     connection.execute(statement("manifest_recalled"), {"id": manifest_id, "now": now})
+    evidence.record(connection, "recalled", None, {"store": store, "manifest": manifest_id, "reasons": dict(reasons)})
 
 
 def last_tombstone(connection: Connection) -> int:

@@ -1,0 +1,81 @@
+"""Whether the next sweep could begin: the database answers, its tables are ours, settings and policy can be read.
+
+The law of this file: whoever asks is answered within a bound, also where the database is not.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from threading import Lock, Thread
+
+from sqlalchemy.exc import DBAPIError
+
+from sweeper.errors import ConfigurationError
+from sweeper.settings import Settings, load_policy
+from sweeper.store import database as databases
+from sweeper.store import migrate, operation
+from sweeper.store.database import Database
+
+BOUND_SECONDS = 2.0
+"""So long an answer is waited for."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What was found: why it is not ready (empty: it is), and why it is paused, which is ready all the same."""
+
+    reasons: tuple[str, ...] = ()
+    paused: str | None = None
+
+
+@dataclass
+class Readiness:
+    """Looks when it is asked; two that ask at once get the same look."""
+
+    fresh: Callable[[], Settings]
+    database: Database
+    bound_seconds: float = BOUND_SECONDS
+    _lock: Lock = field(default_factory=Lock)
+    _look: "_Look | None" = None
+
+    def state(self) -> State:
+        """How things stand, within the bound."""
+        with self._lock:
+            if self._look is None or not self._look.is_alive():
+                self._look = _Look(self.fresh, self.database)
+                self._look.start()
+            look = self._look
+        look.join(self.bound_seconds)
+        return look.found or State((f"database: no answer within {self.bound_seconds:g} s",))
+
+
+class _Look(Thread):
+    """One look; where the database hangs, this thread hangs with it, and no other is begun."""
+
+    def __init__(self, fresh: Callable[[], Settings], database: Database) -> None:
+        super().__init__(name="readiness", daemon=True)
+        self._fresh, self._database = fresh, database
+        self.found: State | None = None
+
+    def run(self) -> None:
+        unreadable = _unreadable(self._fresh)
+        try:
+            migrate.refuse_other(migrate.revision(self._database))
+            with self._database.transaction() as connection:
+                paused = next((pause.reason for pause in operation.pauses(connection)), None)
+        except ConfigurationError as error:
+            self.found = State((*unreadable, str(error)))
+        except DBAPIError as error:
+            self.found = State(
+                (*unreadable, f"database: not reached (SQLSTATE {databases.sqlstate(error) or 'unknown'})")
+            )
+        else:
+            self.found = State(unreadable, paused)
+
+
+def _unreadable(fresh: Callable[[], Settings]) -> tuple[str, ...]:
+    """Why settings or policy cannot be used; empty: they can."""
+    try:
+        load_policy(fresh())
+    except ConfigurationError as error:
+        return (str(error),)
+    return ()

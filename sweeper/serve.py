@@ -1,0 +1,274 @@
+"""The daemon: does the duties when they are due, makes up for those that were missed, and ends in order when it is asked to.
+
+    signal → nothing new begins → what is at work ends its batch → (4 s) its statements are cancelled → (8.5 s) it is cut off
+
+The law of this file: whatever a duty runs into, the daemon lives on and says so; asked to end, it has ended within 10 s.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from functools import partial
+from http import HTTPStatus
+from queue import SimpleQueue
+from threading import Lock, Thread
+from types import FrameType
+from typing import NoReturn
+
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from sweeper import endpoint, log
+from sweeper.catch_up import CatchUp
+from sweeper.clock import Clock
+from sweeper.core.instant import rfc3339
+from sweeper.diary import Diary
+from sweeper.duties import DUTIES, Bench, Ended, Outcome, perform
+from sweeper.endpoint import Answer, Routes
+from sweeper.errors import SweeperError
+from sweeper.exporter import Exporter
+from sweeper.readiness import Readiness
+from sweeper.schedule import Scheduler, timetable
+from sweeper.settings import Settings, load_policy
+from sweeper.stopping import Stopping
+from sweeper.store import database as databases
+from sweeper.store.live import Live
+
+PULSE, CATCH_UP = "pulse", "catch-up"
+PULSE_SECONDS = 5.0
+"""So often the scheduler shows that it is alive."""
+DEAD_SECONDS = 30.0
+"""A scheduler that has shown nothing for so long is taken for dead."""
+CATCH_UP_SECONDS = 5.0
+CANCEL_AFTER_SECONDS, CANCEL_EVERY_SECONDS, CUT_OFF_AFTER_SECONDS = 4.0, 0.5, 8.5
+"""Counted from when the daemon was asked to end. A batch takes well under a second; what takes longer waits for a statement."""
+
+
+class Daemon:
+    """What happens between `begin` and `end`."""
+
+    def __init__(
+        self, fresh: Callable[[], Settings], clock: Clock, told: Callable[[Ended], None] = lambda _: None
+    ) -> None:
+        """Prepare everything; nothing is begun or connected.
+
+        Args:
+            fresh: reads the settings as they are on disk. The schedule stays that of now until the daemon ends.
+            clock: says what time it is.
+            told: is told of each duty that has ended, from the thread that did it.
+
+        Raises:
+            ConfigurationError: settings, policy, zone or an expression cannot be used, or a duty lacks what it needs.
+        """
+        settings = fresh()
+        load_policy(settings)
+        self.clock, self._told = clock, told
+        self.timetable = timetable(settings.schedule, tuple(DUTIES))
+        for name in self.timetable:
+            DUTIES[name].needs(settings)
+        self._database = databases.connect(settings)
+        self._bench = Bench(fresh, clock, Stopping(), Live())
+        self._bench.live.watch(self._database.engine)
+        self.diary, self.readiness = Diary(), Readiness(fresh, self._database)
+        self._exporter = Exporter(settings, clock)
+        self.scheduler = Scheduler(
+            threads=len(self.timetable) + 2,  # each can be at work while all others are
+            grace_seconds=settings.schedule.misfire_grace_seconds,
+            missed=self._say_missed,
+            busy=self._say_busy,
+        )
+        self.catch_up = CatchUp(
+            self._database, clock, self.timetable, lambda name: self.scheduler.at_once(name, clock.now())
+        )
+        self._lock = Lock()
+        self._at_work: set[str] = set()
+        self._beat = time.monotonic()
+
+    def begin(self, ended: Callable[[], None] = lambda: None) -> None:
+        """Begin to do what is due, in threads of its own; `ended` is called when the scheduler has ended."""
+        began = self.clock.now()
+        for name, cron in self.timetable.items():
+            self.scheduler.on_time(name, cron, partial(self._do, name), began)
+        self.catch_up.expect(began)
+        self.scheduler.every(PULSE, PULSE_SECONDS, self._pulse)
+        self.scheduler.every(CATCH_UP, CATCH_UP_SECONDS, self._catch_up)
+
+        def run() -> None:
+            try:
+                self.scheduler.run()
+            finally:
+                ended()
+
+        Thread(target=run, name="scheduler", daemon=True).start()
+
+    def end(self) -> list[str]:
+        """End in order: what is at work finishes its batch; what does not within 4 s is cancelled.
+
+        Returns:
+            What was still at work after 8.5 s.
+        """
+        asked = time.monotonic()
+        self._bench.stopping.ask()
+        self.scheduler.stop()
+        self._wait(asked + CANCEL_AFTER_SECONDS)
+        if self.at_work:
+            log.get().warning("cancelling what does not end by itself", jobs=self.at_work)
+        while self.at_work and time.monotonic() < asked + CUT_OFF_AFTER_SECONDS:
+            self._bench.live.cancel()
+            self._wait(time.monotonic() + CANCEL_EVERY_SECONDS)
+        left = self.at_work
+        if left:
+            self._bench.live.cancel()  # once more, so that the server lets go of what it holds for us
+        else:
+            self._database.engine.dispose()
+        return left
+
+    def _wait(self, deadline: float) -> None:
+        """Until nothing is at work, or the deadline."""
+        while self.at_work and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+    @property
+    def at_work(self) -> list[str]:
+        """What is at work now."""
+        with self._lock:
+            return sorted(self._at_work)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the scheduler has shown itself lately."""
+        return time.monotonic() - self._beat < DEAD_SECONDS
+
+    def nexts(self) -> dict[str, datetime]:
+        """When each duty is done next."""
+        return {name: instant for name, instant in self.scheduler.nexts().items() if name in self.timetable}
+
+    def routes(self) -> Routes:
+        """What is answered over HTTP."""
+        return {"/healthz": self._health, "/readyz": self._ready, "/metrics": self._metrics}
+
+    def _health(self) -> Answer:
+        return Answer.json({"alive": self.is_alive}, good=self.is_alive)
+
+    def _ready(self) -> Answer:
+        found = self.readiness.state()
+        reasons = [*found.reasons, *(["it is stopping"] if self._bench.stopping.asked else [])]
+        said = {
+            "ready": not reasons,
+            "reasons": reasons,
+            "paused": found.paused,
+            "at_work": self.at_work,
+            "jobs": self.diary.said(self.nexts()),
+        }
+        return Answer.json(said, good=not reasons)
+
+    def _metrics(self) -> Answer:
+        return Answer(HTTPStatus.OK, self._exporter.text() + self.diary.text(self.nexts()), CONTENT_TYPE_LATEST)
+
+    # What the scheduler calls, each in a thread of its own
+
+    def _pulse(self) -> None:
+        self._beat = time.monotonic()
+        if self._bench.stopping.asked:
+            self.scheduler.stop()  # asked while the scheduler was just beginning
+
+    def _do(self, name: str) -> None:
+        if self._bench.stopping.asked:
+            return
+        with self._working(name):
+            ended = perform(name, self._bench)
+            self.diary.note(ended)
+            _say(ended)
+            self._told(ended)
+            self.catch_up.ended(ended)
+
+    def _catch_up(self) -> None:
+        if self.catch_up.due() and not self._bench.stopping.asked:
+            with self._working(CATCH_UP):
+                self.catch_up.look()
+
+    def _say_missed(self, name: str) -> None:
+        if name in self.timetable:
+            self.catch_up.missed(name)
+
+    def _say_busy(self, name: str) -> None:
+        if name in self.timetable:
+            log.get().warning("still at work since last time: not begun again", job=name)
+
+    @contextmanager
+    def _working(self, name: str) -> Iterator[None]:
+        with self._lock:
+            self._at_work.add(name)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._at_work.discard(name)
+
+
+def serve(
+    fresh: Callable[[], Settings],
+    clock: Clock,
+    listen: str | None = None,
+    told: Callable[[Ended], None] = lambda _: None,
+) -> None:
+    """Serve until SIGTERM or SIGINT comes, then end in order within 10 s; signals that come after that are ignored.
+
+    Args:
+        fresh: reads the settings as they are on disk.
+        clock: says what time it is.
+        listen: HOST:PORT instead of that of the settings.
+        told: is told of each duty that has ended.
+
+    Raises:
+        ConfigurationError: settings, policy, schedule or address cannot be used; nothing was started.
+        SweeperError: the scheduler ended by itself.
+    """
+    daemon = Daemon(fresh, clock, told)
+    with endpoint.answering(listen or fresh().serve.listen, daemon.routes()) as address:
+        signals: SimpleQueue[int | None] = SimpleQueue()  # whose put may come in the middle of a get, as signals do
+        _catch(signals)
+        daemon.begin(lambda: signals.put(None))
+        log.get().info("serving", address=address, next={n: rfc3339(at) for n, at in daemon.nexts().items()})
+        number = signals.get()
+        log.get().info("stopping", signal=signal.Signals(number).name if number else None, at_work=daemon.at_work)
+        left = daemon.end()
+        if left:
+            _cut_off(left)
+    if number is None:
+        raise SweeperError(
+            "the scheduler ended by itself: nothing more is done. Start the daemon again, and report it."
+        )
+    log.get().info("stopped")
+
+
+def _catch(signals: "SimpleQueue[int | None]") -> None:
+    """Put SIGTERM and SIGINT into a queue for the rest of the process."""
+
+    def put(number: int, _: FrameType | None) -> None:
+        signals.put(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, put)
+
+
+def _cut_off(left: list[str]) -> NoReturn:
+    """End the process whatever its threads do.
+
+    That is safe, as every change is a transaction of its own: the server undoes the one that is open, and the next run
+    records this one as interrupted. It is the last resort all the same: the evidence then says less.
+    """
+    log.get().error("cut off: what was at work did not end in time; the next run records it as interrupted", jobs=left)
+    os._exit(1)
+
+
+def _say(ended: Ended) -> None:
+    """One line for each duty that has ended."""
+    said = {key: value for key, value in ended.result.items() if key not in ("outcome", "duration_s")}
+    logger = log.get()
+    tell = {Outcome.FAILED: logger.error, Outcome.REFUSED: logger.warning, Outcome.LEASE_HELD: logger.warning}
+    tell.get(ended.outcome, logger.info)(
+        "job ended", job=ended.duty, outcome=ended.outcome.value, duration_s=round(ended.seconds, 3), **said
+    )

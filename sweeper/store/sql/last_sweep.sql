@@ -1,0 +1,4 @@
+-- When the latest sweep began that was a whole one, or was stopped in order: what it looked at was due by then.
+SELECT max(least(r.started_at, r.as_of)) AS at
+FROM sweeper.runs r
+WHERE r.store = :store AND r.kind = 'run' AND r.outcome IN ('completed', 'stopped')
