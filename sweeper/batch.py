@@ -145,7 +145,7 @@ class Purger:
                 worth_it=lambda e: _worth_repeating(e, len(ids)),
             )
         except (purge.MismatchError, DBAPIError) as error:
-            _raise_if_hopeless(error)
+            self._raise_if_hopeless(error)
             if len(ids) == 1 and _state(error) == LOCK_NOT_AVAILABLE:
                 return FeedbackReport(Tally(), list(ids))
             if len(ids) == 1:
@@ -156,7 +156,7 @@ class Purger:
 
     def _smaller(self, proposals: Sequence[Proposal], error: Exception, *, waiting: bool) -> Report:
         """The same work in halves; a single row that fails is counted, and the rest goes on."""
-        _raise_if_hopeless(error)
+        self._raise_if_hopeless(error)
         if isinstance(error, purge.SlowError) or _state(error) in SLOW:
             self.pace.halve()
         if len(proposals) > 1:
@@ -165,6 +165,12 @@ class Purger:
         if isinstance(error, purge.ChildrenLockedError) or _state(error) == LOCK_NOT_AVAILABLE:
             return Report(unlocked=list(proposals))
         return Report(self._failed(f"conversation {proposals[0].conversation_id}", error))
+
+    def _raise_if_hopeless(self, error: Exception) -> None:
+        """Where every other row would fare the same, or the process must end and cancels its statements, no more is tried."""
+        abandoned = self.job.database.abandoned.is_set()
+        if isinstance(error, DBAPIError) and (abandoned or _is_hopeless(error)):
+            raise unreachable(error) from None
 
     def _failed(self, what: str, error: Exception) -> Tally:
         """Count and record one record that could not be purged.
@@ -320,10 +326,9 @@ def _state(error: BaseException) -> str | None:
     return databases.sqlstate(error) if isinstance(error, DBAPIError) else None
 
 
-def _raise_if_hopeless(error: Exception) -> None:
+def _is_hopeless(error: DBAPIError) -> bool:
     """Where the connection is gone, or the role may not, or a table is missing, every other row would fare the same."""
-    if isinstance(error, DBAPIError) and (databases.is_gone(error) or (_state(error) or "").startswith("42")):
-        raise unreachable(error) from None
+    return databases.is_gone(error) or (_state(error) or "").startswith("42")
 
 
 def _say(event: str, tally: Tally, purged: int, started: float, run_id: int) -> None:

@@ -116,6 +116,13 @@ class Session:
             evidence.record(connection, "refusal", self.run.id, {"guard": result.get("guard")})
         self.lease.give_back(connection)
 
+    def failure(self, error: str) -> tuple[evidence.Outcome, dict[str, Any]]:
+        """How a run ended that an error ended: it was stopped where its statements were cancelled because the process must end."""
+        if self.job.database.abandoned.is_set():
+            self.patience = 0.0
+            return "stopped", {"stop_reason": Stop.SIGNAL.value, "error": error}
+        return "failed", {"error": error}
+
     def close_if_possible(self, outcome: evidence.Outcome, result: dict[str, Any]) -> None:
         """As `close`; a database that is gone leaves the run open, and the next run records it as interrupted."""
         try:
@@ -154,10 +161,10 @@ def _recorded(opened: Session) -> Iterator[None]:
         opened.close("refused", {"guard": refusal.guard, "text": str(refusal)})
         raise
     except SweeperError as error:
-        opened.close_if_possible("failed", {"error": str(error)})
+        opened.close_if_possible(*opened.failure(str(error)))
         raise
     except DBAPIError as error:
-        opened.close_if_possible("failed", {"error": type(error).__name__})
+        opened.close_if_possible(*opened.failure(type(error).__name__))
         raise unreachable(error) from None
     except Exception:
         opened.close_if_possible("failed", {"error": "unforeseen"})

@@ -18,9 +18,9 @@ from sweeper.errors import ConfigurationError, SweeperError
 
 if TYPE_CHECKING:
     from sweeper.job import Job
-    from sweeper.report import Part, Report
+    from sweeper.numbers.report import Part, Report
+    from sweeper.numbers.status import Status
     from sweeper.settings import Settings
-    from sweeper.status import Status
 
 COUNT_SECONDS = 10.0
 """So long `status` counts what is overdue; a `report` counts to the end."""
@@ -79,7 +79,7 @@ def _written(settings: "Settings", file: Path | None) -> Iterator[None]:
 
 
 def _write(settings: "Settings", file: Path | None) -> None:
-    from sweeper import exporter
+    from sweeper.numbers import exporter
 
     if file is not None:
         exporter.write(file, exporter.read(settings, door.CLOCK)[0])
@@ -87,7 +87,7 @@ def _write(settings: "Settings", file: Path | None) -> None:
 
 def _reported(job: "Job") -> "Report":
     from sweeper import progress
-    from sweeper import report as reports
+    from sweeper.numbers import report as reports
     from sweeper.store import census
 
     with progress.watched(lambda: "") as watch:
@@ -120,7 +120,7 @@ def _print_report(report: "Report") -> None:
 
 
 def _print_part(what: str, part: "Part") -> None:
-    from sweeper.report import DAYS, State
+    from sweeper.numbers.report import DAYS, State
 
     output.say("")
     rows: list[tuple[object, ...]] = [
@@ -156,7 +156,7 @@ def _print_reasons(report: "Report") -> None:
 
 
 def _print_purged(report: "Report") -> None:
-    from sweeper.report import DAYS
+    from sweeper.numbers.report import DAYS
 
     longest = report.past.purged[DAYS[-1]]
     rows: list[tuple[object, ...]] = [
@@ -180,7 +180,7 @@ def _evidence(report: "Report") -> str:
 
 
 def _forecast(seconds: float | None) -> str:
-    from sweeper.status import length
+    from sweeper.numbers.status import length
 
     if seconds is None:
         return "unknown, for no run has purged anything lately"
@@ -194,8 +194,8 @@ def status(config: Config = None, as_json: AsJson = False) -> None:
 
     Example: sweeper status --json
     """
-    from sweeper import numbers
-    from sweeper import status as statuses
+    from sweeper.numbers import reading as numbers
+    from sweeper.numbers import status as statuses
     from sweeper.store import database as databases
 
     with door.configured(config) as settings:
@@ -212,7 +212,7 @@ def status(config: Config = None, as_json: AsJson = False) -> None:
 
 
 def _print_status(status: "Status") -> None:
-    from sweeper.status import length
+    from sweeper.numbers.status import length
 
     output.say(f"{status.store} at {rfc3339(status.at)}")
     for pause in status.pauses:
@@ -278,7 +278,7 @@ def _print_backfills(status: "Status") -> None:
 
 
 def _print_runs(status: "Status") -> None:
-    from sweeper.status import length
+    from sweeper.numbers.status import length
 
     rows = [
         (

@@ -9,7 +9,7 @@ from sweeper.cli import door, output
 from sweeper.cli.door import AsJson, Config
 
 if TYPE_CHECKING:
-    from sweeper.duties import Ended
+    from sweeper.daemon.duties import Ended
     from sweeper.settings import Settings
 
 
@@ -24,7 +24,7 @@ def serve(
 
     Example: sweeper serve --listen 0.0.0.0:9464
     """
-    from sweeper import serve as serving
+    from sweeper.daemon import serve as serving
 
     with door.configured(config) as opened:
         serving.serve(lambda: _fresh(config, opened), door.CLOCK, listen, _print if as_json else lambda _: None)

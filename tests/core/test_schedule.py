@@ -12,8 +12,8 @@ import pytest
 from freezegun import freeze_time
 
 from sweeper.core import cron
+from sweeper.daemon.schedule import CronTrigger, EveryTrigger, Scheduler, timetable
 from sweeper.errors import ConfigurationError
-from sweeper.schedule import CronTrigger, EveryTrigger, Scheduler, timetable
 from sweeper.settings import Schedule
 
 NAMES = ("sweep", "report", "checkpoint", "manifest", "recall")

@@ -6,9 +6,9 @@ from functools import cache
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from sweeper import metrics
-from sweeper.numbers import Numbers, Recorded
-from sweeper.overdue import Due, Overdue
+from sweeper.numbers import metrics
+from sweeper.numbers.overdue import Due, Overdue
+from sweeper.numbers.reading import Numbers, Recorded
 from sweeper.store.operation import Covered, Ended, Reported
 from sweeper.store.totals import Totals
 

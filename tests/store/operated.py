@@ -6,9 +6,10 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from sweeper import metrics, numbers
 from sweeper.core.instant import rfc3339
-from sweeper.numbers import Numbers
+from sweeper.numbers import metrics
+from sweeper.numbers import reading as numbers
+from sweeper.numbers.reading import Numbers
 from tests.facts import World, instant
 from tests.store.stores import Store, frozen
 

@@ -9,11 +9,11 @@ import pytest
 from freezegun import freeze_time
 from structlog.testing import capture_logs
 
-from sweeper.catch_up import AGAIN_SECONDS, CatchUp
 from sweeper.clock import Clock
-from sweeper.duties import DUTIES, Ended, Outcome
-from sweeper.schedule import timetable
-from sweeper.serve import CATCH_UP_SECONDS, Daemon
+from sweeper.daemon.catch_up import AGAIN_SECONDS, CatchUp
+from sweeper.daemon.duties import DUTIES, Ended, Outcome
+from sweeper.daemon.schedule import timetable
+from sweeper.daemon.serve import CATCH_UP_SECONDS, Daemon
 from sweeper.settings import Schedule
 from tests.core.test_schedule import until
 from tests.facts import instant

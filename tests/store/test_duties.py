@@ -9,11 +9,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 
-from sweeper.diary import Diary
-from sweeper.duties import Bench, Ended, Outcome, perform
+from sweeper.daemon.diary import Diary
+from sweeper.daemon.duties import Bench, Ended, Outcome, perform
+from sweeper.daemon.readiness import Readiness
 from sweeper.errors import ConfigurationError, LeaseHeldError
 from sweeper.manifest import snapshot
-from sweeper.readiness import Readiness
 from sweeper.settings import Settings
 from sweeper.stopping import Stopping
 from sweeper.store.live import Live

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from sweeper import metrics, numbers, overdue
 from sweeper.audit import checkpoint
 from sweeper.core.instant import rfc3339
 from sweeper.core.policy import Policy
 from sweeper.explain import would_spare
-from sweeper.report import report
+from sweeper.numbers import metrics, overdue
+from sweeper.numbers import reading as numbers
+from sweeper.numbers.report import report
 from sweeper.store import operation
 from sweeper.survey import everything
 from sweeper.sweep import sweep

@@ -5,11 +5,11 @@ from datetime import timedelta
 
 import pytest
 
-from sweeper import overdue
 from sweeper.core.instant import rfc3339
 from sweeper.core.policy import Policy
-from sweeper.overdue import PATIENCE, Due
-from sweeper.report import Report, report
+from sweeper.numbers import overdue
+from sweeper.numbers.overdue import PATIENCE, Due
+from sweeper.numbers.report import Report, report
 from tests.facts import instant
 from tests.store.operated import NOW, TICK, bury, chat, exported, mixed, ran, read, world
 from tests.store.stores import Store, frozen

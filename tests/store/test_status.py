@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from sweeper import status
 from sweeper.core.instant import rfc3339
-from sweeper.overdue import PATIENCE
-from sweeper.status import Status
+from sweeper.numbers import status
+from sweeper.numbers.overdue import PATIENCE
+from sweeper.numbers.status import Status
 from tests.facts import instant
 from tests.store.operated import NOW, TICK, chat, ran, world
 from tests.store.stores import Store, frozen

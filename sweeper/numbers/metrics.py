@@ -14,13 +14,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
-from sweeper import numbers
 from sweeper.core.anomaly import Anomaly
 from sweeper.core.decide import Doubt
 from sweeper.core.feedback import FeedbackDoubt
 from sweeper.core.recheck import Spared
-from sweeper.numbers import Numbers, Recorded
-from sweeper.overdue import Overdue
+from sweeper.numbers import reading as numbers
+from sweeper.numbers.overdue import Overdue
+from sweeper.numbers.reading import Numbers, Recorded
 from sweeper.settings import Guards
 from sweeper.store import evidence
 from sweeper.store.operation import Reported

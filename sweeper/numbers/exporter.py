@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from sweeper import log, metrics, numbers
+from sweeper import log
 from sweeper.audit.place import placed
 from sweeper.clock import Clock
 from sweeper.errors import ConfigurationError, SweeperError
-from sweeper.numbers import Numbers
+from sweeper.numbers import metrics
+from sweeper.numbers import reading as numbers
+from sweeper.numbers.reading import Numbers
 from sweeper.settings import Settings
 
 

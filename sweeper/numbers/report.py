@@ -13,7 +13,6 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from sweeper import numbers
 from sweeper.core.anomaly import Anomaly
 from sweeper.core.decide import UNCLASSIFIED, Verdict
 from sweeper.core.feedback import FeedbackFacts, FeedbackVerdict, decide_feedback, has_stray_transcript
@@ -21,7 +20,8 @@ from sweeper.core.instant import rfc3339
 from sweeper.core.recheck import Spared
 from sweeper.explain import would_spare
 from sweeper.job import Job
-from sweeper.overdue import PATIENCE, Due, alarms
+from sweeper.numbers import reading as numbers
+from sweeper.numbers.overdue import PATIENCE, Due, alarms
 from sweeper.steering import ORDERED
 from sweeper.store import evidence, objects, operation
 from sweeper.store.operation import Covered, Manifests, Purged

@@ -12,11 +12,11 @@ from sqlalchemy import Connection
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from sweeper import overdue as overdues
 from sweeper.clock import Clock
 from sweeper.errors import ConfigurationError, SweeperError
 from sweeper.job import unreachable
-from sweeper.overdue import Overdue
+from sweeper.numbers import overdue as overdues
+from sweeper.numbers.overdue import Overdue
 from sweeper.settings import Settings, load_policy
 from sweeper.steering import ORDERED
 from sweeper.store import database as databases

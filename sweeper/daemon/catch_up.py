@@ -15,7 +15,7 @@ from sweeper import log
 from sweeper.clock import Clock
 from sweeper.core.cron import Cron, missed
 from sweeper.core.instant import rfc3339
-from sweeper.duties import DUTIES, Ended, Outcome
+from sweeper.daemon.duties import DUTIES, Ended, Outcome
 from sweeper.steering import Stop
 from sweeper.store import database as databases
 from sweeper.store import done, operation

@@ -20,17 +20,18 @@ from typing import NoReturn
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from sweeper import endpoint, log
-from sweeper.catch_up import CatchUp
+from sweeper import log
 from sweeper.clock import Clock
 from sweeper.core.instant import rfc3339
-from sweeper.diary import Diary
-from sweeper.duties import DUTIES, Bench, Ended, Outcome, perform
-from sweeper.endpoint import Answer, Routes
+from sweeper.daemon import endpoint
+from sweeper.daemon.catch_up import CatchUp
+from sweeper.daemon.diary import Diary
+from sweeper.daemon.duties import DUTIES, Bench, Ended, Outcome, perform
+from sweeper.daemon.endpoint import Answer, Routes
+from sweeper.daemon.readiness import Readiness
+from sweeper.daemon.schedule import Scheduler, timetable
 from sweeper.errors import SweeperError
-from sweeper.exporter import Exporter
-from sweeper.readiness import Readiness
-from sweeper.schedule import Scheduler, timetable
+from sweeper.numbers.exporter import Exporter
 from sweeper.settings import Settings, load_policy
 from sweeper.stopping import Stopping
 from sweeper.store import database as databases

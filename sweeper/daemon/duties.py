@@ -98,7 +98,7 @@ def sweep(bench: Bench) -> Done:
 
 def report(bench: Bench) -> Done:
     """A report on everything, recorded. One that sees what is overdue while nothing is purged has failed."""
-    from sweeper import report as reports
+    from sweeper.numbers import report as reports
 
     with bench.job() as job:
         found = reports.report(job)

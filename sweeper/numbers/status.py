@@ -10,11 +10,11 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from sweeper import numbers
-from sweeper import overdue as overdues
 from sweeper.clock import Clock
 from sweeper.core.instant import rfc3339
-from sweeper.overdue import PATIENCE, Overdue
+from sweeper.numbers import overdue as overdues
+from sweeper.numbers import reading as numbers
+from sweeper.numbers.overdue import PATIENCE, Overdue
 from sweeper.steering import ORDERED
 from sweeper.store import migrate, operation
 from sweeper.store.database import Database

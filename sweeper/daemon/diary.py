@@ -7,7 +7,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
-from sweeper.duties import Ended
+from sweeper.daemon.duties import Ended
 
 
 class Diary:

@@ -1,0 +1,1 @@
+"""What can be said in numbers of how things stand: reports, status, metrics."""
