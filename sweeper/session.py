@@ -117,7 +117,7 @@ class Session:
         self.lease.give_back(connection)
 
     def failure(self, error: str) -> tuple[evidence.Outcome, dict[str, Any]]:
-        """How a run ended that an error ended: it was stopped where its statements were cancelled because the process must end."""
+        """How a run ended that an error ended: as stopped where its statements were cancelled because the process must end."""
         if self.job.database.abandoned.is_set():
             self.patience = 0.0
             return "stopped", {"stop_reason": Stop.SIGNAL.value, "error": error}

@@ -1,5 +1,6 @@
 """What a daemon makes up for when it begins or wakes: by the evidence, once, and said. Against a real database."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -98,7 +99,10 @@ def missed(logged: list[Any]) -> list[str]:
         (LAST, "completed", False),
         (LAST + TICK, "completed", False),
         (LAST - TICK, "completed", True),
-        (LAST, "stopped", False),
+        (LAST, "stopped max_runtime", False),
+        (LAST, "stopped max_purge", False),
+        (LAST, "stopped signal", True),
+        (LAST, "stopped replica_lag", True),
         (LAST + timedelta(hours=3), "refused", True),
         (LAST + timedelta(hours=3), "failed", True),
         (LAST + timedelta(hours=3), "interrupted", True),
@@ -106,9 +110,10 @@ def missed(logged: list[Any]) -> list[str]:
     ],
 )
 def test_what_counts_as_swept(began: datetime, outcome: str | None, is_made_up: bool, store: Store) -> None:  # noqa: FBT001
-    """A run that completed or was stopped, begun at the scheduled instant or later, is in time; nothing else is."""
+    """A run that completed or used up its budget, begun at the scheduled instant or later, is in time; nothing else is."""
     run(store, LAST - timedelta(days=1))
-    run(store, began, outcome)
+    ended, _, reason = (outcome or "").partition(" ")
+    run(store, began, ended or None, result=json.dumps({"stop_reason": reason or None}))
     with begun(store, sweep="17 2 * * *") as (catch_up, logged):
         catch_up.look()
         assert catch_up.begun == ["sweep"] * is_made_up
