@@ -18,10 +18,11 @@ from sweeper.core.policy import Policy
 from sweeper.errors import ConfigurationError
 from sweeper.settings import Settings
 from sweeper.store import contract as contracts
-from sweeper.store import migrate
+from sweeper.store import migrate, privileges
 from sweeper.store.contract import Contract
 from sweeper.store.database import Database, reason
 from sweeper.store.family import Branch, branches, everything_below, ways_back
+from sweeper.store.privileges import Need
 from sweeper.store.statement import quoted, statement
 from sweeper.store.tree import OUTLIVING, TABLES, Key
 
@@ -177,7 +178,7 @@ def _own_parts(subject: Subject) -> Iterator[Finding]:
     """Tables and triggers that the newest revision made and somebody has dropped or switched off since."""
     tables = {row.table for row in subject.rows("check_own")}
     firing = {(row.table, row.trigger): row.fires for row in subject.rows("check_own_triggers")}
-    for table in sorted(OWN_NEEDS.keys() - tables):
+    for table in sorted(privileges.OWN_NEEDS.keys() - tables):
         yield Finding(Level.FAULT, f"sweeper.{table}", "the table is missing", "restore it from a backup")
     for table, trigger in OWN_TRIGGERS:
         fires = firing.get((table, trigger))
@@ -209,69 +210,68 @@ OWN_TRIGGERS = (
     ("tiles", "insert_only"),
     ("checkpoints", "insert_only"),
 )
-OWN_NEEDS = {
-    "identity": ("SELECT",),
-    "schema_version": ("SELECT",),
-    "runs": ("SELECT", "INSERT", "UPDATE"),
-    "lease": ("SELECT", "INSERT", "UPDATE"),
-    "object_purges": ("SELECT", "INSERT", "UPDATE"),
-    "tombstones": ("SELECT", "INSERT"),
-    "events": ("SELECT", "INSERT"),
-    "legal_holds": ("SELECT",),
-    "erasure_orders": ("SELECT",),
-    "manifests": ("SELECT", "INSERT", "UPDATE"),
-    "revocations": ("SELECT", "INSERT"),
-    "pauses": ("SELECT", "INSERT", "UPDATE"),
-    "backfills": ("SELECT", "INSERT", "UPDATE"),
-    "ledger_sources": ("SELECT", "UPDATE"),
-    "leaves": ("SELECT", "INSERT"),
-    "tiles": ("SELECT", "INSERT"),
-    "checkpoints": ("SELECT", "INSERT"),
-}
 
 
 def _privileges(subject: Subject) -> Iterator[Finding]:
-    """What the role may not do and a run needs; the referential triggers of a cascade run as the tables' owners."""
+    """What the role may not do and a run needs."""
     role = subject.rows("check_session")[0].role
     needs = list(dict.fromkeys(_needs(subject)))
-    asked = [
-        {"number": number, "oid": oid, "privilege": privilege, "columns": []}
-        for number, (oid, _, privilege) in enumerate(needs)
-    ]
-    schemas = {oid for oid, _, _ in needs}
-    for row in subject.rows("check_schemas", oids=sorted(schemas)):
+    for row in subject.rows("check_schemas", oids=sorted({need.oid for need in needs})):
         yield Finding(
             Level.FAULT,
             f"schema {row.schema}",
             f"role {role} may not use it",
             f"GRANT USAGE ON SCHEMA {row.schema} TO {role}",
         )
-    for row in subject.rows("check_privileges", needs=json.dumps(asked)):
-        _, table, privilege = needs[row.number]
+    for need in _lacking(subject, needs):
         yield Finding(
-            Level.FAULT, table, f"role {role} lacks {privilege} on {table}", f"GRANT {privilege} ON {table} TO {role}"
+            Level.FAULT,
+            need.table,
+            f"role {role} lacks {need.grant} on {need.table}",
+            f"GRANT {need.grant} ON {need.table} TO {role}",
         )
 
 
-def _needs(subject: Subject) -> Iterator[tuple[int, str, str]]:
-    own = {row.table: row.oid for row in subject.rows("check_own")}
-    for table, privileges in OWN_NEEDS.items():
-        if table in own:
-            yield from ((own[table], f"sweeper.{table}", privilege) for privilege in privileges)
-    for row in subject.rows(
-        "check_relations", schema=subject.settings.store.schema_name, relations=list(contracts.CONTRACT)
-    ):
-        yield row.oid, row.name, "SELECT"
-    if subject.contract is None:
-        return
-    for root in (subject.contract.conversations, subject.contract.feedback):
-        if root is not None:
-            yield from ((root.oid, root.table, p) for p in ("SELECT", "DELETE", f"UPDATE ({quoted(root.key)})"))
-    for branch in subject.family:
-        yield branch.key.oid, branch.table, "SELECT"
-        yield branch.key.oid, branch.table, f"UPDATE ({quoted(branch.key.columns[0])})"
-        if branch.key.action == "explicit":
-            yield branch.key.oid, branch.table, "DELETE"
+def _needs(subject: Subject) -> Iterator[Need]:
+    yield from privileges.of_own_tables(_own_oids(subject))
+    for row in _relations(subject):
+        yield privileges.to_read(row.oid, row.name, row.relation, subject.policy)
+    if subject.contract is not None:
+        yield from privileges.to_purge(subject.contract)
+
+
+def _lacking(subject: Subject, needs: Sequence[Need]) -> Iterator[Need]:
+    asked = [{"number": number, **need.asked} for number, need in enumerate(needs)]
+    for row in subject.rows("check_privileges", needs=json.dumps(asked)):
+        yield needs[row.number]
+
+
+def _own_oids(subject: Subject) -> dict[str, int]:
+    return {row.table: row.oid for row in subject.rows("check_own")}
+
+
+def _relations(subject: Subject) -> Sequence[Any]:
+    schema = subject.settings.store.schema_name
+    return subject.rows("check_relations", schema=schema, relations=list(contracts.CONTRACT))
+
+
+def _left_to_others(subject: Subject) -> Iterator[Finding]:
+    """What a sweep does without and other commands need: a warning only where no other role could run them."""
+    role = subject.rows("check_session")[0].role
+    needs = privileges.of_people(_own_oids(subject))
+    able = {(row.oid, row.privilege) for row in subject.rows("check_people", oids=[need.oid for need in needs])}
+    for need in _lacking(subject, list(needs)):
+        if (need.oid, need.privilege) not in able:
+            yield Finding(
+                Level.WARNING,
+                need.table,
+                f"neither role {role} nor any other but the owner may run `sweeper {needs[need]}`",
+                f"GRANT {need.grant} ON {need.table} TO {role}, or better to another role: see deploy/postgres/roles.sql",
+            )
+    texts = [privileges.to_read_text(row.oid, row.name) for row in _relations(subject) if row.relation == "messages"]
+    for need in _lacking(subject, texts):
+        text = f"role {role} does not read what people wrote; `manifest build --with-text` would need {need.grant} on {need.table}"
+        yield Finding(Level.OK, need.table, text)
 
 
 SEARCHED: tuple[tuple[str, tuple[str, ...], str], ...] = (
@@ -291,12 +291,7 @@ SEARCHED: tuple[tuple[str, tuple[str, ...], str], ...] = (
 
 def _indexes(subject: Subject) -> Iterator[Finding]:
     yield from _key_indexes(subject)
-    schema = subject.settings.store.schema_name
-    relations = {
-        row.relation: row
-        for row in subject.rows("check_relations", schema=schema, relations=list(contracts.CONTRACT))
-        if row.kind in TABLES
-    }
+    relations = {row.relation: row for row in _relations(subject) if row.kind in TABLES}
     indexes = subject.rows("check_indexes", oids=[row.oid for row in relations.values()])
     for relation, columns, predicate in SEARCHED:
         if relation in relations and not _is_indexed(indexes, relations[relation].oid, columns, predicate):
@@ -424,10 +419,7 @@ def _keyless(subject: Subject) -> Iterator[Finding]:
         if branch.is_direct
         for column in branch.key.columns
     }
-    relations = subject.rows(
-        "check_relations", schema=subject.settings.store.schema_name, relations=list(contracts.CONTRACT)
-    )
-    outliving = [row.oid for row in relations if row.relation in OUTLIVING]
+    outliving = [row.oid for row in _relations(subject) if row.relation in OUTLIVING]
     known = [*subject.oids, *outliving]
     rows = subject.rows(
         "check_unkeyed", schema=subject.settings.store.schema_name, oids=subject.oids, known=known, names=sorted(names)
@@ -495,6 +487,7 @@ CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     _policy,
     _own_tables,
     _privileges,
+    _left_to_others,
     _indexes,
     _hazards,
     _keys,

@@ -6,6 +6,7 @@ from sqlalchemy import Connection, text
 
 from sweeper.errors import ConfigurationError
 from sweeper.store.database import Database
+from sweeper.store.statement import statement
 
 HEAD = "0004"
 FOLDER = Path(__file__).parent / "migrations"
@@ -30,12 +31,23 @@ def migrate(database: Database) -> tuple[str | None, str]:
     config.set_main_option("path_separator", "os")
     with database.transaction(lock_timeout_ms=30_000) as connection:
         connection.execute(text("SELECT pg_catalog.pg_advisory_xact_lock(5857584, 2)"))
-        connection.execute(text("CREATE SCHEMA IF NOT EXISTS sweeper"))
+        _act_as_owner(connection)
         before = _revision(connection)  # in a second transaction it could wait for a pooler's last server connection
         _refuse_foreign(connection, before)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
     return before, HEAD
+
+
+def _act_as_owner(connection: Connection) -> None:
+    """Make the schema; where it is another role's, be that role until the transaction ends, so that all in it has one owner."""
+    owner = connection.execute(statement("schema_owner")).one_or_none()
+    if owner is None:
+        connection.execute(
+            text("CREATE SCHEMA sweeper")
+        )  # IF NOT EXISTS would ask for CREATE on the database every time
+    elif owner.may_act:
+        connection.execute(text("SELECT set_config('role', :owner, true)"), {"owner": owner.name})
 
 
 def refuse_other(found: str | None) -> None:

@@ -146,7 +146,7 @@ def test_migrated_already(sweeper: Command, store: Store) -> None:
     try:
         name = store.execute("SELECT current_database()")[0][0]
         store.execute(f"ALTER ROLE reader IN DATABASE {name} SET statement_timeout = 0; ALTER ROLE reader LOGIN")
-        done = sweeper("migrate", SWEEPER_DATABASE_URL=store.url.replace("postgres@", "reader@"))
+        done = sweeper("migrate", SWEEPER_DATABASE_URL=store.acting("reader").url)
         assert (done.code, "already at revision" in done.out) == (0, True)
     finally:
         store.execute("DROP OWNED BY reader; DROP ROLE reader")

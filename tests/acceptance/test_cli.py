@@ -234,7 +234,7 @@ def test_no_content_anywhere(store: Store) -> None:
     worked: dict[str, Any] = case("opt-out: thirty days later")
     store.load(worked)
     store.execute("INSERT INTO attachments VALUES (gen_random_uuid(), %s, 'nowhere://secret words')", store.id("c1"))
-    secret = store.url.replace("postgres@", "postgres:hunter2@")
+    secret = store.url.replace("sweeper@", "sweeper:hunter2@")
     printed = ""
     for words in (["explain", str(store.id("c1"))], ["run", "--as-of", worked["as_of"]], ["check"]):
         done = process(store, *words, SWEEPER_DATABASE_URL=secret)

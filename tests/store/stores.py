@@ -1,14 +1,19 @@
-"""A real PostgreSQL for the tests: a template database per id type, a fresh copy per test, worlds loaded into it."""
+"""A real PostgreSQL for the tests: a template database per id type, a fresh copy per test, worlds loaded into it.
+
+The law of this file: the program connects as the role `sweeper` of deploy/postgres/roles.sql, and so sweeps with no more
+privileges than it needs; only what a test does itself, to arrange and to look, is done as the superuser.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
 
 import psycopg
 from psycopg import sql
+from sqlalchemy.engine import make_url
 
 from sweeper import embedded
 from sweeper.clock import Clock
@@ -34,7 +39,7 @@ def identifier(id_type: str, name: str | None) -> str | None:
 
 @dataclass(frozen=True)
 class Store:
-    """A database with the sweeper's tables and a reference store whose ids are of one type."""
+    """A database with the sweeper's tables and a reference store whose ids are of one type; `url` is the program's."""
 
     url: str
     id_type: str
@@ -42,8 +47,12 @@ class Store:
 
     @property
     def libpq(self) -> str:
-        """The URL for psycopg and libpq."""
-        return self.url.replace("postgresql+psycopg", "postgresql")
+        """The superuser's URL for psycopg and libpq."""
+        return make_url(self.url).set(drivername="postgresql", username="postgres").render_as_string()
+
+    def acting(self, role: str) -> "Store":
+        """The same database as the program sees it that connects as another role."""
+        return replace(self, url=make_url(self.url).set(username=role).render_as_string())
 
     @contextmanager
     def connect(self, **options: Any) -> Iterator[psycopg.Connection[Any]]:
@@ -144,6 +153,40 @@ def administered(server: embedded.Server) -> Iterator[psycopg.Connection[Any]]:
         yield connection
 
 
+ROLES = (ROOT / "deploy" / "postgres" / "roles.sql").read_text()
+PEOPLE = """
+DO $$ BEGIN
+    IF to_regrole('officer') IS NULL THEN CREATE ROLE officer LOGIN IN ROLE sweeper_officer; END IF;
+END $$
+"""
+"""Who logs in to place holds and to add orders."""
+FURTHER = """
+GRANT SELECT (history_enabled, retention_days) ON store.accounts TO sweeper;
+CREATE FUNCTION public.grant_further() RETURNS event_trigger LANGUAGE plpgsql AS $$
+DECLARE
+    made record;
+BEGIN
+    FOR made IN
+        SELECT d.objid, d.object_type, d.object_identity AS name FROM pg_event_trigger_ddl_commands() d
+        WHERE d.object_type IN ('schema', 'table', 'view') AND d.object_identity !~ '^(sweeper|pg_temp|pg_toast)\\M'
+    LOOP
+        IF made.object_type = 'schema' THEN
+            EXECUTE format('GRANT USAGE ON SCHEMA %s TO sweeper, sweeper_officer', made.name);
+        ELSE
+            EXECUTE format('GRANT SELECT, DELETE ON %s TO sweeper', made.name);
+            EXECUTE (SELECT format('GRANT UPDATE (%I) ON %s TO sweeper', a.attname, made.name)
+                     FROM pg_attribute a WHERE a.attrelid = made.objid AND a.attnum > 0 AND NOT a.attisdropped
+                     ORDER BY a.attnum LIMIT 1);
+        END IF;
+    END LOOP;
+END $$;
+CREATE EVENT TRIGGER grant_further ON ddl_command_end WHEN TAG IN ('CREATE SCHEMA', 'CREATE TABLE', 'CREATE VIEW', 'ALTER TABLE')
+    EXECUTE FUNCTION public.grant_further();
+"""
+"""What a DBA grants beside the file: the columns that policies read and, of tables that a test makes or alters, what a purge
+needs there. Of schema sweeper nothing is granted."""
+
+
 def create(server: embedded.Server, id_type: str) -> str:
     """Make the template database of an id type; returns its name."""
     name = f"template_{id_type}"
@@ -156,14 +199,16 @@ def create(server: embedded.Server, id_type: str) -> str:
     with psycopg.connect(server.url(name).replace("+psycopg", ""), autocommit=True) as connection:
         connection.execute(script.replace("{schema}", "store").replace("{id}", id_type))
         connection.execute("ALTER TABLE store.accounts ADD history_enabled boolean, ADD retention_days integer")
+        for script in (ROLES, PEOPLE, FURTHER):
+            connection.execute(script)
     return name
 
 
 def copy(server: embedded.Server, template: str, name: str, id_type: str) -> Store:
-    """A fresh database from a template."""
+    """A fresh database from a template; the program works on it as the role `sweeper`."""
     with administered(server) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
-    return Store(server.url(name), id_type)
+    return Store(server.url(name), id_type).acting("sweeper")
 
 
 def drop(server: embedded.Server, name: str) -> None:

@@ -150,7 +150,7 @@ def test_privileges(store: Store, policy: Policy) -> None:
     """A role that may do nothing is told each missing privilege with its GRANT; with all of them it has none to miss."""
     store.execute("DROP ROLE IF EXISTS sweeping_role")
     store.execute("CREATE ROLE sweeping_role LOGIN")
-    as_role = Store(store.url.replace("postgres@", "sweeping_role@"), "uuid")
+    as_role = store.acting("sweeping_role")
     try:
         for _ in range(4):  # what lies in a schema can be seen only once the schema may be used
             faults = [finding for finding in bad(as_role, policy) if finding.level is Level.FAULT]
@@ -177,7 +177,7 @@ def test_row_security(store: Store, policy: Policy) -> None:
     store.execute("DROP ROLE IF EXISTS guarded_role")
     store.execute("CREATE ROLE guarded_role LOGIN")
     store.execute("GRANT USAGE ON SCHEMA store, sweeper TO guarded_role")
-    as_role = Store(store.url.replace("postgres@", "guarded_role@"), "uuid")
+    as_role = store.acting("guarded_role")
     try:
         assert any("row-level security" in finding.text for finding in bad(as_role, policy))
     finally:

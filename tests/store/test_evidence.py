@@ -321,7 +321,7 @@ def test_row_security_never_reads_as_nothing(store: Store, policy: Policy) -> No
         f"CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA store, sweeper TO {role}; "
         f"GRANT ALL ON ALL TABLES IN SCHEMA store TO {role}; GRANT ALL ON ALL TABLES IN SCHEMA sweeper TO {role}"
     )
-    masked = replace(store, url=store.url.replace("postgres@", f"{role}@"))
+    masked = store.acting(role)
     try:
         store.execute("ALTER TABLE consent_events ENABLE ROW LEVEL SECURITY")
         with pytest.raises(SweeperError, match="row-level security"):
