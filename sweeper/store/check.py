@@ -230,6 +230,13 @@ def _privileges(subject: Subject) -> Iterator[Finding]:
             f"role {role} lacks {need.grant} on {need.table}",
             f"GRANT {need.grant} ON {need.table} TO {role}",
         )
+    for row in subject.rows("check_spelling"):
+        yield Finding(
+            Level.FAULT,
+            row.function,
+            f"role {role} may not execute it, and no hold can be looked for without",
+            f"GRANT EXECUTE ON FUNCTION {row.function} TO {role}",
+        )
 
 
 def _needs(subject: Subject) -> Iterator[Need]:
@@ -270,7 +277,9 @@ def _left_to_others(subject: Subject) -> Iterator[Finding]:
             )
     texts = [privileges.to_read_text(row.oid, row.name) for row in _relations(subject) if row.relation == "messages"]
     for need in _lacking(subject, texts):
-        text = f"role {role} does not read what people wrote; `manifest build --with-text` would need {need.grant} on {need.table}"
+        text = (
+            f"role {role} does not read what people wrote; `manifest build --with-text` would need {need.grant} on it"
+        )
         yield Finding(Level.OK, need.table, text)
 
 

@@ -3,7 +3,7 @@
 The law of this file: it asks for no more than the statements use, column by column; deploy/postgres/roles.sql grants no more.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from sweeper.core.policy import Policy
 from sweeper.store.contract import CONTRACT, Contract
 from sweeper.store.family import Branch, branches
 from sweeper.store.statement import quoted
+from sweeper.store.tree import Key
 
 OWN_NEEDS = {
     "identity": ("SELECT",),
@@ -108,7 +109,7 @@ def to_purge(contract: Contract) -> Iterator[Need]:
     """What a purge needs on the physical tables; the triggers of a cascade run as the owners of the tables below."""
     for root in (contract.conversations, contract.feedback):
         if root is not None:
-            yield Need(root.oid, root.table, "SELECT", (root.key,))
+            yield Need(root.oid, root.table, "SELECT", tuple(dict.fromkeys([root.key, *_led_to(root.children)])))
             yield Need(root.oid, root.table, "DELETE")
             yield _to_lock(root.oid, root.table, root.key)
     for branch in branches(contract.conversations):
@@ -117,12 +118,16 @@ def to_purge(contract: Contract) -> Iterator[Need]:
 
 def _of_branch(branch: Branch) -> Iterator[Need]:
     key = branch.key
-    below = [column for child in key.children for column in child.parent_columns]
     place = () if branch.is_direct else ("ctid", "tableoid")
-    yield Need(key.oid, branch.table, "SELECT", tuple(dict.fromkeys([*key.columns, *below, *place])))
+    yield Need(key.oid, branch.table, "SELECT", tuple(dict.fromkeys([*key.columns, *_led_to(key.children), *place])))
     yield _to_lock(key.oid, branch.table, key.columns[0])
     if key.action == "explicit":
         yield Need(key.oid, branch.table, "DELETE")
+
+
+def _led_to(children: Sequence[Key]) -> Iterator[str]:
+    """The columns of a table by which its children are found."""
+    return (column for child in children for column in child.parent_columns)
 
 
 def _to_lock(oid: int, table: str, key: str) -> Need:

@@ -1,7 +1,6 @@
 """What a sweep leaves behind: evidence that is insert-only, complete and without content; no orphan in any tree of keys."""
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -120,8 +119,7 @@ def test_evidence_holds_no_content(store: Store, policy: Policy) -> None:
         "RETURN OLD; END $$"
     )
     store.execute("CREATE TRIGGER tell BEFORE DELETE ON messages FOR EACH ROW EXECUTE FUNCTION store.tell()")
-    database = store.database()
-    protections.place_hold(database, "m", None, ids[2], instant(AS_OF))
+    protections.place_hold(store.acting("officer").database(), "m", None, ids[2], instant(AS_OF))
     result = swept(store, policy).as_json()
     assert (result["purged"], result["failed"], result["held"], result["feedback_purged"]) == (3, 2, 1, 1)
     assert SECRET not in texts(store)
@@ -231,7 +229,7 @@ def test_failed_run_is_recorded(store: Store, policy: Policy) -> None:
 
 def test_holds_leave_events(store: Store) -> None:
     """Placing, releasing and dropping a hold leaves an event each, whoever did it."""
-    database = store.database()
+    database = store.acting("officer").database()
     protections.place_hold(database, "m", None, "c", instant(AS_OF))
     protections.release_holds(database, "m", None, instant(AS_OF))
     store.execute("DELETE FROM sweeper.legal_holds")
@@ -316,22 +314,12 @@ def test_order_for_another_store_of_the_database(store: Store, policy: Policy) -
 def test_row_security_never_reads_as_nothing(store: Store, policy: Policy) -> None:
     """Where row security would hide rows from the role, the run fails: what is hidden must not read as "nothing there"."""
     ids = fill(store, 2)
-    role = f"masked_{store.execute('SELECT current_database()')[0][0]}"
-    store.execute(
-        f"CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA store, sweeper TO {role}; "
-        f"GRANT ALL ON ALL TABLES IN SCHEMA store TO {role}; GRANT ALL ON ALL TABLES IN SCHEMA sweeper TO {role}"
-    )
-    masked = store.acting(role)
-    try:
-        store.execute("ALTER TABLE consent_events ENABLE ROW LEVEL SECURITY")
-        with pytest.raises(SweeperError, match="row-level security"):
-            swept(masked, policy)
-        store.execute("ALTER TABLE consent_events DISABLE ROW LEVEL SECURITY")
-        assert store.left() == set(ids)
-        assert swept(masked, policy).as_json()["purged"] == 2
-    finally:
-        masked.close()
-        store.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+    store.execute("ALTER TABLE consent_events ENABLE ROW LEVEL SECURITY")
+    with pytest.raises(SweeperError, match="row-level security"):
+        swept(store, policy)
+    store.execute("ALTER TABLE consent_events DISABLE ROW LEVEL SECURITY")
+    assert store.left() == set(ids)
+    assert swept(store, policy).as_json()["purged"] == 2
 
 
 # Trees of foreign keys
@@ -415,7 +403,7 @@ def test_messages_without_any_key_go(store: Store, policy: Policy) -> None:
 def test_messages_of_other_conversations_never_go(store: Store, policy: Policy, action: str) -> None:
     """A second key from messages to conversations takes no message of a kept conversation along."""
     ids = fill(store, 2)
-    protections.place_hold(store.database(), "m", None, ids[1], instant(AS_OF))
+    protections.place_hold(store.acting("officer").database(), "m", None, ids[1], instant(AS_OF))
     store.execute(f"ALTER TABLE messages ADD forked_from uuid REFERENCES conversations ON DELETE {action}")
     store.execute("UPDATE messages SET forked_from = %s WHERE conversation_id = %s", ids[0], ids[1])
     result = swept(store, policy).as_json()
@@ -446,7 +434,7 @@ def test_conversation_forked_from_a_purged_one_stays(store: Store, policy: Polic
     ids = fill(store, 3)
     store.execute(f"ALTER TABLE conversations ADD forked_from uuid REFERENCES conversations ON DELETE {action}")
     store.execute("UPDATE conversations SET forked_from = %s WHERE id = %s", ids[0], ids[1])
-    protections.place_hold(store.database(), "m", None, ids[1], instant(AS_OF))
+    protections.place_hold(store.acting("officer").database(), "m", None, ids[1], instant(AS_OF))
     swept(store, policy)
     assert ids[1] in store.left()
     assert sorted([*buried(store), *store.left()]) == ids
@@ -577,7 +565,7 @@ def test_store_of_views(store: Store, policy: Policy) -> None:
     """A store whose relations are views over other tables, with text ids and epoch seconds, is swept in those tables."""
     for statement in FOREIGN.split(";"):
         store.execute(statement)
-    protections.place_hold(store.database(), "m", None, "HELD", instant(AS_OF))
+    protections.place_hold(store.acting("officer").database(), "m", None, "HELD", instant(AS_OF))
     result = sweep(store.job(policy, AS_OF, guards=GUARDS, **LENS)).as_json()
     assert (result["purged"], result["held"], result["failed"], result["feedback_purged"]) == (2, 1, 0, 1)
     assert result["by_rule"] == {"deleted": 1, "standard": 1}

@@ -253,7 +253,7 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
 def test_hold_by_command_between_proposal_and_purge(isolated: Store, policy: Policy) -> None:
     """A hold that the command placed after the proposal keeps its conversation, whether dated before or after as-of."""
     ids = fill(isolated, 4)
-    database = isolated.database()
+    database = isolated.acting("officer").database()
 
     def place(_: int) -> None:
         protections.place_hold(database, "m1", None, ids[0], LATER)
@@ -365,7 +365,7 @@ def test_placement_waits_for_the_batch_at_work(
 ) -> None:
     """A hold placed while its conversation is being deleted returns only when the conversation is gone."""
     ids = fill(isolated, 2)
-    database = isolated.database()
+    database = isolated.acting("officer").database()
     seen: list[Future[bool]] = []
 
     def place() -> bool:
@@ -425,7 +425,7 @@ def test_open_placement_does_not_stop_a_run_for_ever(
 
 def test_returned_placements_are_never_violated(isolated: Store, policy: Policy, threads: ThreadPoolExecutor) -> None:
     """Whatever still exists when the placement of its hold returns exists for ever; the rest has a tombstone by then."""
-    database = isolated.database()
+    database = isolated.acting("officer").database()
     for size in range(1, 6):
         isolated.wipe()
         ids = fill(isolated, 60)

@@ -5,5 +5,6 @@ CROSS JOIN (VALUES ('INSERT'), ('UPDATE')) AS p (privilege)
 WHERE c.oid = ANY(CAST(CAST(:oids AS bigint[]) AS oid[]))
   AND EXISTS (
       SELECT FROM pg_catalog.pg_roles r
-      WHERE r.oid <> c.relowner AND NOT r.rolsuper AND has_any_column_privilege(r.oid, c.oid, p.privilege)
+      WHERE r.oid <> c.relowner AND NOT r.rolsuper AND r.rolname NOT LIKE 'pg\_%'
+        AND has_any_column_privilege(r.oid, c.oid, p.privilege)
   )
