@@ -26,10 +26,17 @@ class Done:
 Command = Callable[..., Done]
 
 
-def environment(store: Store | None, **variables: str) -> dict[str, str]:
-    """The environment of a command on a store."""
+PEOPLE = {"hold": "officer", "order": "officer", "migrate": "postgres"}
+"""Who runs a command that is not the job's."""
+
+
+def environment(store: Store | None, *words: str, **variables: str) -> dict[str, str]:
+    """The environment of a command on a store, for the job or for whoever runs such a command."""
     found = {"SWEEPER_POLICY_FILE": stores.POLICY, **variables}
-    return {"SWEEPER_DATABASE_URL": store.url, **found} if store else found
+    if store is None:
+        return found
+    person = PEOPLE.get(words[0]) if words else None
+    return {"SWEEPER_DATABASE_URL": (store.instead(person) if person else store).url, **found}
 
 
 def in_process(
@@ -42,7 +49,7 @@ def in_process(
     """A command through the program's own entry."""
     for name in ("SWEEPER_CONFIG", "SWEEPER_DATABASE_URL", "SWEEPER_POLICY_FILE", "SWEEPER_STORE_SCHEMA"):
         monkeypatch.delenv(name, raising=False)
-    for name, value in environment(store, **variables).items():
+    for name, value in environment(store, *words, **variables).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "argv", ["sweeper", *words])
     capsys.readouterr()
@@ -57,7 +64,7 @@ def process(store: Store | None, *words: str, cwd: Path | None = None, **variabl
     """A command as a process."""
     done = subprocess.run(
         [sys.executable, "-m", "sweeper.cli", *words],
-        env={**os.environ, **environment(store, **variables)},
+        env={**os.environ, **environment(store, *words, **variables)},
         cwd=cwd,
         capture_output=True,
         text=True,

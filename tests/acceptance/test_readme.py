@@ -16,6 +16,7 @@ import pytest
 
 from sweeper import embedded
 from sweeper.core import policy as policies
+from tests.acceptance.commands import environment as of_who_runs
 from tests.manifest import made
 from tests.store import stores
 from tests.store.stores import Store
@@ -103,12 +104,10 @@ def test_readme_shows_commands() -> None:
 @pytest.mark.parametrize("command", SWEEPER)
 def test_sweeper_commands(command: str, shown: Store) -> None:
     """Each of the sweeper's commands does what it is shown for: it ends with exit code 0."""
+    environment = of_who_runs(shown, *command.split()[1:])
     if "hold release" in command:
-        run(
-            SWEEPER[[c.startswith("sweeper hold place") for c in SWEEPER].index(True)],
-            {"SWEEPER_DATABASE_URL": shown.url},
-        )
-    done = run(command, {"SWEEPER_DATABASE_URL": shown.url})
+        run(SWEEPER[[c.startswith("sweeper hold place") for c in SWEEPER].index(True)], environment)
+    done = run(command, environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout
 

@@ -13,6 +13,7 @@ import pytest
 from sweeper.store import migrate
 from tests.acceptance.commands import Done, environment, process
 from tests.acceptance.test_cli import case
+from tests.store import stores
 from tests.store.stores import Store
 
 DUE = case("opt-out: thirty days later")
@@ -22,7 +23,7 @@ def shell(store: Store, words: str, redirection: str, **variables: str) -> Done:
     """A command as a process whose streams the shell redirects; `$?` of the command itself is the code."""
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", f"{sys.executable} -m sweeper.cli {words} {redirection}"],
-        env={**os.environ, **environment(store, **variables)},
+        env={**os.environ, **environment(store, *words.split(), **variables)},
         capture_output=True,
         text=True,
         errors="replace",
@@ -62,6 +63,7 @@ def test_any_encoding(encoding: str, store: Store) -> None:
     store.execute("DROP SCHEMA sweeper CASCADE")
     done = process(store, "migrate", PYTHONIOENCODING=encoding)
     assert (done.code, rf"none \u2192 {migrate.HEAD}" in done.out, done.err) == (0, True, "")
+    store.execute(stores.ROLES)
     store.execute("DROP TABLE attachments")
     assert r"\u2192" in process(store, "check", PYTHONIOENCODING=encoding).out
     placed = shell(store, "hold place 'Müller ✓' --everything", "", PYTHONIOENCODING=encoding)

@@ -85,11 +85,15 @@ def built(
 ) -> Description:
     """Write a manifest's files into a new directory; nothing is recorded."""
     folder.mkdir()
+    if with_text:
+        store.grant_text()
     return build.build(store.job(policy, as_of), folder, key, with_text=with_text)
 
 
 def freeze(store: Store, policy: Policy, folder: Path, *, now: str = AS_OF, with_text: bool = False) -> Frozen:
     """Freeze a manifest as of AS_OF when it is `now`."""
+    if with_text:
+        store.grant_text()
     return lifecycle.freeze(store.job(policy, AS_OF, frozen(now)), folder, KEY, with_text=with_text)
 
 

@@ -431,6 +431,7 @@ def test_text_that_is_stored_as_something_else(store: Store, policy: Policy, tmp
 def test_directory_keeps_its_mode(store: Store, policy: Policy, tmp_path: Path, mode: int) -> None:
     """A manifest built into an empty directory leaves it as closed as it was; one with text is its owner's alone."""
     world(store)
+    store.grant_text()
     for name, private in (("plain", False), ("text", True)):
         (tmp_path / name).mkdir()
         (tmp_path / name).chmod(mode)

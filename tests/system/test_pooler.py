@@ -190,6 +190,7 @@ def test_migrate_by_two_at_once(empty: tuple[Store, Store]) -> None:
 def test_manifest(store: Store, pooled: Store, policy: Policy, tmp_path: Path) -> None:
     """A manifest is built, verified, started and, after a withdrawal, recalled as without the pool."""
     test_lifecycle.world(store)
+    store.grant_text()
     at = test_lifecycle.job(pooled, policy)
     frozen = lifecycle.freeze(at, tmp_path / "manifest", test_lifecycle.KEY, with_text=True)
     assert frozen.description.eligible == 2 * test_lifecycle.CHATS
