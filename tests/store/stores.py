@@ -50,6 +50,11 @@ class Store:
         """The superuser's URL for psycopg and libpq."""
         return make_url(self.url).set(drivername="postgresql", username="postgres").render_as_string()
 
+    @property
+    def program(self) -> str:
+        """The program's own URL for psycopg and libpq."""
+        return make_url(self.url).set(drivername="postgresql").render_as_string()
+
     def acting(self, role: str) -> "Store":
         """The same database as the program sees it that connects as another role."""
         return replace(self, url=make_url(self.url).set(username=role).render_as_string())

@@ -36,7 +36,7 @@ def pooled(store: Store, pooler: Pooler) -> Iterator[Store]:
     for setting, value in DEFAULTS.items():
         configure(store, setting, value)
     name = store.execute("SELECT current_database()")[0][0]
-    through = Store(pooler.url(name), store.id_type)
+    through = Store(pooler.url(name, "sweeper"), store.id_type)
     with clients(through):
         pass
     yield through
@@ -47,7 +47,7 @@ def pooled(store: Store, pooler: Pooler) -> Iterator[Store]:
 def clients(pooled: Store) -> Iterator[list[psycopg.Connection[Any]]]:
     """Plain clients of the pool, each in a transaction; together they have all its server connections."""
     with ExitStack() as opened:
-        found = [opened.enter_context(psycopg.connect(pooled.libpq)) for _ in range(SERVERS)]
+        found = [opened.enter_context(psycopg.connect(pooled.program)) for _ in range(SERVERS)]
         pids = {client.execute("SELECT pg_backend_pid()").fetchone() for client in found}
         assert len(pids) == SERVERS
         yield found

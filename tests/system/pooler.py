@@ -46,9 +46,9 @@ class Pooler:
 
     home: Path
 
-    def url(self, database: str) -> str:
-        """The SQLAlchemy URL of a database through the pool."""
-        return f"postgresql+psycopg://postgres@/{database}?host={self.home}&port={PORT}"
+    def url(self, database: str, role: str) -> str:
+        """The SQLAlchemy URL of a database through the pool that serves the role."""
+        return f"postgresql+psycopg://{role}@/{database}?host={self.home}&port={PORT}"
 
 
 @contextmanager
@@ -96,7 +96,7 @@ def _configured(server: embedded.Server) -> Path:
     port = make_url(server.url()).query["port"]
     configuration = CONFIGURATION.format(sockets=server.sockets, port=port, home=home, own_port=PORT, servers=SERVERS)
     (home / "pgbouncer.ini").write_text(configuration)
-    (home / "users.txt").write_text('"postgres" ""\n')
+    (home / "users.txt").write_text("".join(f'"{role}" ""\n' for role in ("postgres", "sweeper", "officer")))
     if os.geteuid() == 0:
         nobody = pwd.getpwnam("nobody")
         for path in (*home.iterdir(), home):
