@@ -269,7 +269,7 @@ BEGIN
                       'FROM PUBLIC', n.nspname, n.nspname)
         FROM pg_namespace n
         WHERE n.nspname NOT LIKE 'pg\_%' AND has_schema_privilege('sweeper', n.oid, 'CREATE')
-          AND NOT (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = 'sweeper')
+          AND NOT pg_has_role('sweeper', n.nspowner, 'USAGE')
     LOOP
         RAISE WARNING '%', warning;
     END LOOP;

