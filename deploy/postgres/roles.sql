@@ -57,6 +57,10 @@ END $$;
 -- Where tables of the store have row-level security, the job must see all rows: it sets row_security = off, and a statement that
 -- would see only a part fails. Then, and only then:
 --     ALTER ROLE sweeper BYPASSRLS;
+-- Where there are replicas, the job waits for those that fall behind ([pace] replica_lag_…). To see how far they are it must be
+-- allowed to read all statistics, other sessions' statements with the words in them included; otherwise it says so in its log and
+-- waits for none. If you want it to:
+--     GRANT pg_read_all_stats TO sweeper;
 
 DO $$
 BEGIN
@@ -170,7 +174,7 @@ INSERT INTO allowed VALUES
     ('sweeper', 'sweeper.backfills', 'INSERT', NULL),
     ('sweeper', 'sweeper.backfills', 'UPDATE', 'done_until, seen_at, finished_at'),  -- how far it is; its plan stays
     ('sweeper', 'sweeper.ledger_sources', 'SELECT', NULL),   -- the Merkle tree: it grows, and nothing in it changes
-    ('sweeper', 'sweeper.ledger_sources', 'UPDATE', NULL),   -- up to where evidence has got its place in it
+    ('sweeper', 'sweeper.ledger_sources', 'UPDATE', 'unnumbered'),  -- what evidence has no place in it yet
     ('sweeper', 'sweeper.leaves', 'SELECT', NULL),
     ('sweeper', 'sweeper.leaves', 'INSERT', NULL),
     ('sweeper', 'sweeper.tiles', 'SELECT', NULL),

@@ -17,7 +17,7 @@ OWN_NEEDS = {
     "identity": ("SELECT",),
     "schema_version": ("SELECT",),
     "runs": ("SELECT", "INSERT", "UPDATE (started_at, finished_at, outcome, result, plan_changes, consent_events)"),
-    "lease": ("SELECT", "INSERT", "UPDATE (run_id, token, expires_at)"),
+    "lease": ("SELECT", "INSERT", "UPDATE (run_id, token, expires_at, yields, wanted_at)"),
     "object_purges": (
         "SELECT",
         "INSERT (uri, conversation_id, run_id)",
@@ -36,6 +36,8 @@ OWN_NEEDS = {
         "SELECT",
         "INSERT (manifest_id, message_id, conversation_id, reason, since, found_at, found_by)",
     ),
+    "pauses": ("SELECT", "INSERT (reason, paused_at)", "UPDATE (resumed_at)"),
+    "backfills": ("SELECT", "INSERT", "UPDATE (done_until, seen_at, finished_at)"),
 }
 """What a sweep and a manifest need on the sweeper's own tables, as GRANT has it: on these columns, or on the whole table."""
 PEOPLE_NEED = (
