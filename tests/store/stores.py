@@ -170,9 +170,11 @@ ROLES = (ROOT / "deploy" / "postgres" / "roles.sql").read_text()
 PEOPLE = """
 DO $$ BEGIN
     IF to_regrole('officer') IS NULL THEN CREATE ROLE officer LOGIN IN ROLE sweeper_officer; END IF;
+    IF to_regrole('auditor') IS NULL THEN CREATE ROLE auditor LOGIN IN ROLE sweeper_auditor; END IF;
+    IF to_regrole('stranger') IS NULL THEN CREATE ROLE stranger LOGIN; END IF;
 END $$
 """
-"""Who logs in to place holds and to add orders."""
+"""Who logs in beside the job: one for each role of the file that is for people, and one of no role."""
 FURTHER = """
 GRANT SELECT (history_enabled, retention_days) ON store.accounts TO sweeper;
 CREATE FUNCTION public.grant_further() RETURNS event_trigger LANGUAGE plpgsql AS $$
@@ -200,6 +202,12 @@ CREATE EVENT TRIGGER grant_further ON ddl_command_end WHEN TAG IN ('CREATE SCHEM
 needs there. Of schema sweeper nothing is granted."""
 
 
+def reference(id_type: str) -> str:
+    """The SQL that makes the reference store."""
+    script = (ROOT / "sweeper" / "demo" / "reference.sql").read_text()
+    return script.replace("{schema}", "store").replace("{id}", id_type)
+
+
 def create(server: embedded.Server, id_type: str) -> str:
     """Make the template database of an id type; returns its name."""
     name = f"template_{id_type}"
@@ -208,9 +216,8 @@ def create(server: embedded.Server, id_type: str) -> str:
     opened = database.connect(Settings.model_validate({"database": {"url": server.url(name)}}))
     migrate.migrate(opened)
     opened.engine.dispose()
-    script = (ROOT / "sweeper" / "demo" / "reference.sql").read_text()
     with psycopg.connect(server.url(name).replace("+psycopg", ""), autocommit=True) as connection:
-        connection.execute(script.replace("{schema}", "store").replace("{id}", id_type))
+        connection.execute(reference(id_type))
         connection.execute("ALTER TABLE store.accounts ADD history_enabled boolean, ADD retention_days integer")
         for script in (ROLES, PEOPLE, FURTHER):
             connection.execute(script)

