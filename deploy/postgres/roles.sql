@@ -180,7 +180,7 @@ INSERT INTO allowed VALUES
     ('sweeper', 'sweeper.tiles', 'SELECT', NULL),
     ('sweeper', 'sweeper.tiles', 'INSERT', NULL),
     ('sweeper', 'sweeper.checkpoints', 'SELECT', NULL),
-    ('sweeper', 'sweeper.checkpoints', 'INSERT', NULL);
+    ('sweeper', 'sweeper.checkpoints', 'INSERT', 'size, root, note, signed_by, taken_at');
 
 -- The auditor reads what happened. It needs no conversation: evidence is judged by itself, and a receipt by its signature.
 INSERT INTO allowed

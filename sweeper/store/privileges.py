@@ -38,6 +38,10 @@ OWN_NEEDS = {
     ),
     "pauses": ("SELECT", "INSERT (reason, paused_at)", "UPDATE (resumed_at)"),
     "backfills": ("SELECT", "INSERT", "UPDATE (done_until, seen_at, finished_at)"),
+    "ledger_sources": ("SELECT", "UPDATE (unnumbered)"),
+    "leaves": ("SELECT", "INSERT"),
+    "tiles": ("SELECT", "INSERT"),
+    "checkpoints": ("SELECT", "INSERT (size, root, note, signed_by, taken_at)"),
 }
 """What a sweep and a manifest need on the sweeper's own tables, as GRANT has it: on these columns, or on the whole table."""
 PEOPLE_NEED = (

@@ -15,6 +15,7 @@ from sweeper.core.policy import Policy
 from sweeper.errors import SweeperError
 from sweeper.manifest import build
 from sweeper.store import check, database, protections
+from tests.acceptance.commands import process
 from tests.facts import instant
 from tests.manifest import made
 from tests.store import stores
@@ -40,6 +41,10 @@ MAY: Mapping[str, Mapping[str, str]] = {
         "sweeper.revocations": "SELECT; INSERT manifest_id message_id conversation_id reason since found_at found_by",
         "sweeper.pauses": "SELECT; INSERT reason paused_at; UPDATE resumed_at",
         "sweeper.backfills": "SELECT; INSERT; UPDATE done_until seen_at finished_at",
+        "sweeper.ledger_sources": "SELECT; UPDATE unnumbered",
+        "sweeper.leaves": "SELECT; INSERT",
+        "sweeper.tiles": "SELECT; INSERT",
+        "sweeper.checkpoints": "SELECT; INSERT size root note signed_by taken_at",
         "store.accounts": "SELECT id created_at closed_at",
         "store.plan_changes": "SELECT id account_id effective_at plan",
         "store.consent_events": "SELECT id account_id purpose granted recorded_at effective_at",
@@ -61,6 +66,10 @@ MAY: Mapping[str, Mapping[str, str]] = {
         "sweeper.revocations": "SELECT",
         "sweeper.pauses": "SELECT",
         "sweeper.backfills": "SELECT",
+        "sweeper.ledger_sources": "SELECT",
+        "sweeper.leaves": "SELECT",
+        "sweeper.tiles": "SELECT",
+        "sweeper.checkpoints": "SELECT",
     },
     "sweeper_officer": {
         "sweeper.schema_version": "SELECT",
@@ -326,16 +335,23 @@ def test_nobody_else_purges(login: str, ruled: Store, policy: Policy) -> None:
     assert ruled.execute("SELECT count(*) FROM sweeper.runs") == [(0,)]
 
 
-def test_the_auditor_reads_the_evidence(ruled: Store, policy: Policy) -> None:
-    """The auditor sees what a run did, by whom, and what is held."""
+def test_the_auditor_audits(ruled: Store, policy: Policy, tmp_path: Path) -> None:
+    """The auditor sees what a run did and what is held, and verifies and exports the ledger; she takes no checkpoint."""
     fill(ruled, 2)
     swept(ruled, policy)
-    with psycopg.connect(ruled.acting("auditor").program) as connection:
+    auditor = ruled.acting("auditor")
+    with psycopg.connect(auditor.program) as connection:
         seen = "SELECT t.rule, r.outcome FROM sweeper.tombstones t JOIN sweeper.runs r ON r.id = t.run_id"
         assert connection.execute(seen).fetchall() == [("standard", "completed")] * 2
         kinds = connection.execute("SELECT kind, actor FROM sweeper.events ORDER BY id").fetchall()
         assert kinds == [("run_opened", "sweeper"), ("run_closed", "sweeper")]
-    assert protections.list_holds(ruled.acting("auditor").database(), released=True) == []
+    assert protections.list_holds(auditor.database(), released=True) == []
+    checkpoint = ("audit", "checkpoint")
+    assert process(auditor, *checkpoint).code == 1
+    assert process(ruled, *checkpoint).code == 0
+    for words in (("verify",), ("export", str(tmp_path / "ledger.jsonl"))):
+        done = process(auditor, "audit", *words)
+        assert done.code == 0, done.err
 
 
 def test_manifests(ruled: Store, policy: Policy, tmp_path: Path) -> None:
