@@ -161,13 +161,14 @@ def test_a_role_that_may_not_record(sweeper: Command, store: Store) -> None:
         "REVOKE ALL ON sweeper.events FROM PUBLIC; CREATE ROLE looker LOGIN; GRANT USAGE ON SCHEMA sweeper TO looker"
     )
     store.execute(
-        "GRANT USAGE ON SCHEMA store TO looker; GRANT SELECT ON ALL TABLES IN SCHEMA sweeper, store TO looker"
+        "GRANT USAGE ON SCHEMA store TO looker; GRANT SELECT ON ALL TABLES IN SCHEMA sweeper, store TO looker; "
+        "GRANT EXECUTE ON FUNCTION sweeper.spelling(text) TO looker"
     )
     try:
-        done = sweeper("report", SWEEPER_DATABASE_URL=store.url.replace("postgres@", "looker@"))
+        done = sweeper("report", SWEEPER_DATABASE_URL=store.acting("looker").url)
         assert (done.code, done.out) == (1, "")
         assert "permission denied for table events" in done.err
-        assert sweeper("status", SWEEPER_DATABASE_URL=store.url.replace("postgres@", "looker@")).code == 0
+        assert sweeper("status", SWEEPER_DATABASE_URL=store.acting("looker").url).code == 0
     finally:
         store.execute("DROP OWNED BY looker; DROP ROLE looker")
 
