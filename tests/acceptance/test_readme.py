@@ -133,6 +133,10 @@ OLD = "2024-05-05T00:00:00Z"
 
 def test_operation(overdue: dict[str, str], store: Store, tmp_path: Path) -> None:
     """The daemon makes up for the night that was missed and ends in order when asked to; the other commands end well."""
+    store.execute(
+        "INSERT INTO sweeper.runs (store, as_of, policy_name, policy_digest, token, started_at, finished_at, outcome) "
+        "SELECT 'store', at, '', '', 0, at, at, 'completed' FROM (SELECT now() - interval '3 days') AS last (at)"
+    )
     serve, *others = commands(OPERATION)
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
     process = subprocess.Popen(serve.split(), cwd=tmp_path, env={**os.environ, "PATH": path, **overdue})
