@@ -6,7 +6,7 @@ exactly is left out.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from sweeper.core.period import Period
 from sweeper.core.policy import SLACK_DAYS, Anchor, ColumnPeriod, Consent, Epoch, Policy, Rule, Term, When
@@ -75,9 +75,10 @@ def latest(period: Period, as_of: datetime) -> datetime | None:
 def earliest(period: Period, since: datetime) -> datetime | None:
     """The earliest anchor from which a period ends at `since` or later, with a slack in calendar months; None: no bound."""
     before = period.before(since)
-    if before is None:
+    slack = SLACK if period.months else timedelta()
+    if before is None or before - datetime.min.replace(tzinfo=UTC) < slack:  # before year 1
         return None
-    return before - SLACK if period.months else before
+    return before - slack
 
 
 def _variants(probe: Probe, policy: Policy) -> Iterator[Probe]:
