@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweeper.core.period import Period
-from sweeper.core.probe import earliest, latest, probes
 from sweeper.core.policy import Policy
+from sweeper.core.probe import earliest, latest, probes
 from sweeper.core.window import EVERYTHING, Slice, Window, slices
 from tests.facts import instant
 
@@ -26,7 +26,7 @@ HARD = [
     "2025-10-26T01:30:00Z",
 ]
 INSTANTS = st.one_of(
-    st.datetimes(datetime(2019, 1, 1), datetime(2030, 1, 1), timezones=st.just(UTC)),
+    st.timedeltas(timedelta(0), timedelta(days=4_000)).map(lambda passed: datetime(2019, 1, 1, tzinfo=UTC) + passed),
     st.sampled_from([instant(text) + tick for text in HARD for tick in (-TICK, timedelta(0), TICK)]),
 )
 LONGEST = {Slice.DAY: timedelta(days=1), Slice.WEEK: timedelta(days=7), Slice.MONTH: timedelta(days=31)}
@@ -120,14 +120,17 @@ def test_edges_of_a_window() -> None:
     both = Window(since, until)
     assert [both.holds(since + tick) for tick in (-TICK, timedelta(0), TICK)] == [False, True, True]
     assert [both.holds(until + tick) for tick in (-TICK, timedelta(0), TICK)] == [True, False, False]
-    assert Window(since=since).holds(until) and not Window(since=since).holds(since - TICK)
-    assert Window(until=until).holds(since - TICK) and not Window(until=until).holds(until)
+    assert Window(since=since).holds(until)
+    assert not Window(since=since).holds(since - TICK)
+    assert Window(until=until).holds(since - TICK)
+    assert not Window(until=until).holds(until)
 
 
 def test_never_lies_in_no_window_with_a_bound() -> None:
     """A record without a due is nobody's, but for a sweep of everything."""
     at = instant("2024-01-01T00:00:00Z")
-    assert EVERYTHING.holds(None) and EVERYTHING.holds(at)
+    assert EVERYTHING.holds(None)
+    assert EVERYTHING.holds(at)
     assert not any(window.holds(None) for window in (Window(at), Window(None, at), Window(at, at + TICK)))
 
 
@@ -148,7 +151,8 @@ def test_anchor_lies_between_the_bounds_at_its_due(anchor: datetime, period: Per
     due = period.after(anchor)
     assert due is not None
     before, after = earliest(period, due), latest(period, due)
-    assert before is not None and after is not None
+    assert before is not None
+    assert after is not None
     assert before <= anchor <= after
 
 
