@@ -4,15 +4,16 @@ The law of this file: whatever makes a run wait or stop has a name, and the name
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from math import inf
+from typing import Any, Protocol
 
 from sweeper import log
 from sweeper.pace import Pace
 from sweeper.settings import Settings
-from sweeper.store.pressure import Gauge, Pressure
+from sweeper.store.pressure import Pressure
 
 STEP_SECONDS = 0.1
 """A wait is cut into steps, so that whoever asks it to stop is heard."""
@@ -77,21 +78,37 @@ class Waits:
         }
 
 
+class Looking(Protocol):
+    """Whoever looks at the server."""
+
+    def read(self) -> Mapping[Pressure, str]:
+        """What is above its limit now, each in words."""
+
+
 @dataclass
 class Steering:
-    """Steers one run. `renew` keeps its lease while it waits; `purged` says how many conversations it has purged."""
+    """Steers one run. `renew` keeps its lease while it waits; `purged` says how many conversations it has purged.
+
+    `monotonic` (seconds, from any beginning) and `sleep` are those of the machine, so that a test need not wait.
+    """
 
     settings: Settings
     watch: Watch
     budget: Budget
-    gauge: Gauge
+    gauge: Looking
     renew: Callable[[], None]
     purged: Callable[[], int]
     pace: Pace
     stopped: str = ""
     waits: Waits = field(default_factory=Waits)
-    started: float = field(default_factory=time.monotonic)
-    looked: float = 0.0
+    monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    started: float = field(init=False)
+    paced_from: float = field(init=False)
+    looked: float = -inf
+
+    def __post_init__(self) -> None:
+        self.started = self.paced_from = self.monotonic()
 
     def next_batch(self) -> int:
         """How many conversations the next batch may take, once nothing speaks against it; 0: the run is to stop."""
@@ -114,7 +131,7 @@ class Steering:
         return self.stopped not in ("", Stop.MAX_PURGE)
 
     def _out_of_time(self) -> str:
-        over = self.budget.seconds is not None and time.monotonic() - self.started >= self.budget.seconds
+        over = self.budget.seconds is not None and self.monotonic() - self.started >= self.budget.seconds
         return Stop.MAX_RUNTIME if over else ""
 
     def _room(self) -> int:
@@ -126,26 +143,31 @@ class Steering:
             rooms.append(max(1, int(self.budget.per_second * BATCH_SECONDS)))
         return min(rooms)
 
+    @property
+    def earliest(self) -> float:
+        """When, on the clock of `monotonic`, so many as were purged may have been."""
+        rate = self.budget.per_second
+        return self.paced_from + self.purged() / rate if rate else self.paced_from
+
     def _keep_to_the_rate(self) -> None:
-        """Wait until so many as were purged may have been."""
-        if self.budget.per_second:
-            earliest = self.started + self.purged() / self.budget.per_second
-            while not self.is_over() and time.monotonic() < earliest:
-                self._sleep(min(self.settings.lease.seconds / 4, earliest - time.monotonic()))
-                self.renew()
+        """Wait until so many as were purged may have been; what a wait or a slow batch has cost is not made up for."""
+        while not self.is_over() and (left := self.earliest - self.monotonic()) > 0:
+            self._sleep(min(self.settings.lease.seconds / 4, left))
+            self.renew()
+        self.paced_from += max(self.monotonic() - self.earliest, 0.0)
 
     def _give_way(self) -> None:
         """Wait while the server is above a limit; after longest_pause_seconds the run stops rather than push on."""
-        if time.monotonic() - self.looked < self.settings.pace.look_seconds:
+        if self.monotonic() - self.looked < self.settings.pace.look_seconds:
             return
-        begun, reason = time.monotonic(), ""
+        begun, reason = self.monotonic(), ""
         while not self.is_over() and (above := self._look()):
             if above[0] != reason:
                 reason = above[0]
                 self._tell(*above)
             self._sleep(max(self.settings.pace.look_seconds, STEP_SECONDS))
-            self.waits.add(reason, time.monotonic() - self.looked)
-            if time.monotonic() - begun >= self.settings.pace.longest_pause_seconds:
+            self.waits.add(reason, self.monotonic() - self.looked)
+            if not self.stopped and self.monotonic() - begun >= self.settings.pace.longest_pause_seconds:
                 self.stopped = reason
             self.renew()
         if reason:
@@ -153,7 +175,7 @@ class Steering:
             log.get().info("goes on" if not self.stopped else "waits no longer", waited_for=reason)
 
     def _look(self) -> tuple[Pressure, str] | None:
-        self.looked = time.monotonic()
+        self.looked = self.monotonic()
         return next(iter(self.gauge.read().items()), None)
 
     def _tell(self, reason: Pressure, words: str) -> None:
@@ -162,6 +184,6 @@ class Steering:
         log.get().warning("waits", reason=reason.value, because=words)
 
     def _sleep(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while not self.is_over() and (left := until - time.monotonic()) > 0:
-            time.sleep(min(STEP_SECONDS, left))
+        until = self.monotonic() + seconds
+        while not self.is_over() and (left := until - self.monotonic()) > 0:
+            self.sleep(min(STEP_SECONDS, left))
