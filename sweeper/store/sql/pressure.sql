@@ -3,8 +3,9 @@ SELECT pg_catalog.pg_current_wal_lsn() - CAST('0/0' AS pg_lsn) AS wal_bytes,
        replicas.lag_seconds,
        replicas.lag_bytes,
        replicas.hidden,
-       (SELECT count(*) FROM pg_catalog.pg_locks l
-        WHERE NOT l.granted AND l.waitstart < clock_timestamp() - interval '1 second' AND l.pid <> pg_backend_pid()) AS blocked,
+       (SELECT count(*) FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+        WHERE NOT l.granted AND l.waitstart < clock_timestamp() - interval '1 second' AND l.locktype <> 'advisory'
+          AND a.datname = current_database() AND l.pid <> pg_backend_pid()) AS blocked,
        (SELECT count(*) FROM pg_catalog.pg_locks l
         WHERE l.granted AND l.mode = 'ShareUpdateExclusiveLock' AND l.pid <> pg_backend_pid()
           AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())
