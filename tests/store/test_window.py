@@ -1,6 +1,6 @@
 """Windows of dues on a real store: what is due within is proposed and purged, nothing outside is, whatever the world."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -94,7 +94,7 @@ def missed(bench: Bench, policy: Policy, as_of: datetime, window: Window, found:
 
 
 @given(world=furnished(), at=EDGES)
-@example(45)
+@example(15)
 def test_nothing_due_within_is_missed(
     bench: Bench, every_policy: list[Policy], world: World, at: tuple[int, int, timedelta]
 ) -> None:
@@ -108,7 +108,7 @@ def test_nothing_due_within_is_missed(
 
 
 @given(world=furnished(), several=st.lists(policies(), min_size=3, max_size=3), at=EDGES)
-@example(30)
+@example(20)
 def test_any_policy_misses_nothing_within(
     bench: Bench, world: World, several: list[Policy], at: tuple[int, int, timedelta]
 ) -> None:
@@ -134,9 +134,15 @@ def chat(name: str, last: str, **columns: object) -> World:
     }
 
 
-def world_of(chats: list[World], **more: object) -> World:
-    """A world of one consumer who never chose."""
-    account = {"id": "a1", "plans": [{"effective_at": "-infinity", "plan": "free"}], "consent": []}
+CHOSEN = [
+    {"granted": True, "recorded_at": "2025-09-01T00:00:00Z"},
+    {"granted": False, "recorded_at": "2026-01-30T00:00:00Z"},
+]
+
+
+def world_of(chats: list[World], consent: Sequence[World] = (), **more: object) -> World:
+    """A world of one consumer, who never chose unless it says so."""
+    account = {"id": "a1", "plans": [{"effective_at": "-infinity", "plan": "free"}], "consent": consent}
     return {
         "as_of": "2026-06-01T00:00:00Z",
         "accounts": [account],
@@ -168,6 +174,7 @@ MOVED = {
         [{"account": "a1", "due_at": LATE}],
     ),
     "a deletion": (chat("c1", "2026-02-20T00:00:00Z", deleted_at="2026-01-30T00:00:00Z"), []),
+    "consent that ended": (chat("c1", "2025-10-15T00:00:00Z"), []),
 }
 
 
@@ -175,7 +182,7 @@ MOVED = {
 def test_due_that_something_else_has_moved(store: Store, policy: Policy, why: str) -> None:
     """A due that a later step has moved far from its anchor is found in the window of that due, and in no other."""
     moved, orders = MOVED[why]
-    world = world_of([moved], orders=orders)
+    world = world_of([moved], CHOSEN if why == "consent that ended" else (), orders=orders)
     job = store.job(policy, world["as_of"])
     store.load(world)
     due = instant(LATE)
@@ -217,7 +224,7 @@ def dues_of(gone: dict[str, model.Verdict]) -> list[datetime]:
 
 
 @given(world=worlds(poison=True), by=st.sampled_from(Slice), cut=st.integers(0, 40), tick=TICKS)
-@example(25)
+@example(20)
 def test_slices_in_order_equal_one_sweep(
     store: Store, policy: Policy, world: World, by: Slice, cut: int, tick: timedelta
 ) -> None:
