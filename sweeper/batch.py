@@ -123,6 +123,9 @@ class Purger:
         try:
             report = self.job.database.retried(once, worth_it=lambda e: _worth_repeating(e, len(proposals)))
         except (purge.SlowError, purge.MismatchError, purge.ChildrenLockedError, DBAPIError) as error:
+            self._raise_if_hopeless(error)
+            if next(attempts) > 1:
+                self._recount()
             return self._smaller(proposals, error, waiting=waiting)
         if next(attempts) == 1:
             self.pace.took(len(proposals) - len(report.later), time.monotonic() - started)
@@ -156,7 +159,6 @@ class Purger:
 
     def _smaller(self, proposals: Sequence[Proposal], error: Exception, *, waiting: bool) -> Report:
         """The same work in halves; a single row that fails is counted, and the rest goes on."""
-        self._raise_if_hopeless(error)
         if isinstance(error, purge.SlowError) or _state(error) in SLOW:
             self.pace.halve()
         if len(proposals) > 1:
