@@ -11,11 +11,13 @@ from sqlalchemy import Connection
 
 from sweeper.core.policy import Policy
 from sweeper.errors import LeaseHeldError
+from sweeper.result import Result
+from sweeper.session import Errand
 from sweeper.steering import Stop, Watch
 from sweeper.store import lease as leases
 from sweeper.store import purge
 from sweeper.store.database import Database
-from sweeper.sweep import Errand, Result, sweep
+from sweeper.sweep import sweep
 from tests.store.stores import Store
 from tests.store.test_races import AS_OF, GUARDS, buried, fill, once_before, until
 
@@ -93,7 +95,7 @@ def test_second_is_refused_at_once(
             with pytest.raises(LeaseHeldError) as held:
                 swept(store, policy, errand, purge={"batch": 2})
             refused.append(held.value.exit_code)
-        assert store.execute(LOOKED) == [(first.is_slice, False, True)]
+        assert store.execute(LOOKED) == [(first.gives_way, False, True)]
 
     once_before(monkeypatch, purge, "delete", begin)
     result = swept(store, policy, first)

@@ -18,10 +18,11 @@ from sweeper import embedded
 from sweeper.core.policy import Policy
 from sweeper.embedded import Server
 from sweeper.errors import SweeperError
+from sweeper.session import Errand
 from sweeper.steering import Budget, Watch
 from sweeper.store import database as databases
 from sweeper.store import purge
-from sweeper.sweep import Errand, preview, sweep
+from sweeper.sweep import preview, sweep
 from tests.store import stores
 from tests.store.stores import Store
 from tests.store.test_races import AS_OF, GUARDS, buried, fill, is_waiting, orphans, until

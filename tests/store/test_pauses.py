@@ -8,10 +8,11 @@ from sqlalchemy import Connection
 
 from sweeper.core.policy import Policy
 from sweeper.errors import PausedError, RefusedError
+from sweeper.session import Errand
 from sweeper.steering import Stop, Watch
 from sweeper.store import census, objects, pauses, purge
 from sweeper.store import lease as leases
-from sweeper.sweep import Errand, preview, sweep
+from sweeper.sweep import preview, sweep
 from tests.acceptance.commands import in_process
 from tests.facts import instant
 from tests.store.stores import Store

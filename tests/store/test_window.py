@@ -14,10 +14,12 @@ from sweeper.core.policy import Policy, parse
 from sweeper.core.recheck import Outcome
 from sweeper.core.window import Slice, Window, slices
 from sweeper.job import read_contract
+from sweeper.result import Result
+from sweeper.session import Errand
 from sweeper.steering import Watch
 from sweeper.store.select import Selector
 from sweeper.survey import disposals
-from sweeper.sweep import Errand, Result, sweep
+from sweeper.sweep import sweep
 from tests import model
 from tests.facts import World, instant
 from tests.store.stores import ROOT, Store
