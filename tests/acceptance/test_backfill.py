@@ -1,0 +1,632 @@
+"""A backfill as a person lives with it: approved once, stopped and gone on with, beside nightly runs, never more than said."""
+
+import gc
+import json
+import signal
+import time
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from structlog.testing import capture_logs
+
+from sweeper import backfill as filling
+from sweeper.backfill import Scope, begin
+from sweeper.clock import Clock
+from sweeper.core.hours import Hours
+from sweeper.core.policy import Policy, parse
+from sweeper.core.recheck import Proposal
+from sweeper.core.window import Slice
+from sweeper.errors import RefusedError
+from sweeper.steering import Budget, Watch
+from sweeper.store import backfills, pauses
+from sweeper.sweep import preview, sweep
+from tests.acceptance.backfills import (
+    ACCOUNT,
+    AFTER,
+    BEFORE,
+    DUE,
+    EACH,
+    MONTHS,
+    NOW,
+    SCOPE,
+    begun,
+    done,
+    drained,
+    fill,
+    job_of,
+    key,
+    moved,
+    running,
+    runs,
+    state,
+    token_of,
+    words,
+)
+from tests.acceptance.test_kill import each_once, gate, until, waiting
+from tests.facts import instant
+from tests.store.stores import POLICY, Store
+
+POLICY_TEXT = Path(POLICY).read_text()
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backfill in this process that waits looks again soon."""
+    monkeypatch.setattr(filling, "LOOK_SECONDS", 0.02)
+
+
+# What it does
+
+
+def test_whole_plan(store: Store, policy: Policy) -> None:
+    """Slice by slice all that is due within is purged, with evidence of its own; what is outside, held or feedback stays."""
+    fill(store)
+    job = job_of(store, policy)
+    found = filling.preview(job, SCOPE).as_json()
+    assert (found["would_purge"], found["held"], found["by_rule"]) == (DUE, 1, {"standard": DUE})
+    assert [(row["since"][:7], row["would_purge"]) for row in found["slices"]] == [
+        (f"2024-{month:02d}", EACH - (month == 3)) for month in range(1, MONTHS + 1)
+    ]
+    assert runs(store) == []
+    result = drained(job, token=found["digest"])
+    assert (result.outcome, result.purged, result.purged_now, result.failed) == ("completed", DUE, DUE, 0)
+    assert result.done_until == SCOPE.until
+    assert len(store.left()) == BEFORE + AFTER + 2
+    assert key(2 * EACH) in store.left()
+    assert store.execute("SELECT count(*) FROM feedback") == [(1,)]
+    assert runs(store) == [("backfill", "completed", None)] * MONTHS
+    assert (
+        store.execute(
+            "SELECT count(DISTINCT date_trunc('month', t.due_at, 'UTC')), count(DISTINCT r.backfill_id) "
+            "FROM sweeper.runs r JOIN sweeper.tombstones t ON t.run_id = r.id GROUP BY r.id"
+        )
+        == [(1, 1)] * MONTHS
+    )
+    assert store.execute("SELECT due_at FROM sweeper.tombstones ORDER BY id") == store.execute(
+        "SELECT due_at FROM sweeper.tombstones ORDER BY due_at, id"
+    )
+    assert store.execute("SELECT DISTINCT approved FROM sweeper.tombstones") == [(True,)]
+    assert each_once(store)
+    assert store.execute("SELECT kind FROM sweeper.events WHERE kind LIKE 'backfill%%' ORDER BY id") == [
+        ("backfill_begun",),
+        ("backfill_finished",),
+    ]
+
+
+def test_slices_give_the_lease_back(store: Store, policy: Policy) -> None:
+    """Between two slices the lease is free: each takes it anew."""
+    fill(store)
+    job = job_of(store, policy)
+    drained(job, token=token_of(job))
+    assert store.execute("SELECT token, expires_at < clock_timestamp() FROM sweeper.lease") == [(MONTHS, True)]
+
+
+@pytest.mark.parametrize("by", list(Slice))
+def test_any_slices_do_the_same(store: Store, policy: Policy, by: Slice) -> None:
+    """By day, week or month: the same is gone."""
+    fill(store, 1)
+    scope = Scope(instant("2024-02-10T00:00:00Z"), instant("2024-04-10T00:00:00Z"), by)
+    job = job_of(store, policy)
+    assert drained(job, token=token_of(job, scope), scope=scope).purged == 1
+    assert store.execute("SELECT record_id FROM sweeper.tombstones") == [(key(1),)]
+
+
+def test_progress(store: Store, policy: Policy) -> None:
+    """Whoever watches is told of the whole plan and of each proposal; the log tells rate and remaining time of each slice."""
+    fill(store)
+    job = job_of(store, policy)
+    expected: list[int] = []
+    advanced: list[int] = []
+    with capture_logs() as logged:
+        drained(job, token=token_of(job), watch=Watch(expect=expected.append, advance=advanced.append))
+    assert (expected, sum(advanced)) == ([DUE], DUE)
+    slices = [entry for entry in logged if entry["event"] == "slice"]
+    assert [entry["purged_in_all"] for entry in slices] == [3, 6, 8, 11, 14, 17]
+    assert all(entry["per_second"] > 0 and entry["remaining_seconds"] >= 0 for entry in slices)
+    assert slices[-1]["remaining_seconds"] == 0
+
+
+def test_proposals_are_never_all_held(store: Store, policy: Policy) -> None:
+    """Of thousands in one slice no more than a page of proposals is in memory."""
+    fill(store, 0)
+    count = 6_500
+    store.execute(
+        "INSERT INTO conversations (id, account_id, kind, platform, incognito, zero_retention, created_at, "
+        "last_activity_at) SELECT gen_random_uuid(), %s, 'chat', 'first_party', false, false, '2020-01-01Z', "
+        "'2024-03-05Z' FROM generate_series(1, %s)",
+        ACCOUNT,
+        count,
+    )
+    job = job_of(store, policy, purge={"batch": 1_000}, pace={"target_batch_ms": 5_000})
+    alive: list[int] = []
+
+    def look(_: int) -> None:
+        alive.append(sum(type(thing) is Proposal for thing in gc.get_objects()))
+
+    result = drained(job, token=token_of(job), watch=Watch(advance=look))
+    assert result.purged == count
+    assert 0 < max(alive) <= 5_000
+
+
+# Budgets, rate, hours
+
+
+def test_max_purge(store: Store, policy: Policy) -> None:
+    """--max-purge counts over all slices, ends in order, and the next call goes on."""
+    fill(store)
+    job = job_of(store, policy)
+    first = drained(job, token=token_of(job), budget=Budget(purges=4))
+    assert (first.outcome, first.stop_reason, first.purged_now) == ("stopped", "max_purge", 4)
+    assert first.done_until == instant("2024-02-01T00:00:00Z")
+    second = drained(job, budget=Budget(purges=4))
+    assert (second.purged_now, second.purged) == (4, 8)
+    third = drained(job)
+    assert (third.outcome, third.purged_now, third.purged) == ("completed", DUE - 8, DUE)
+    assert each_once(store)
+
+
+def test_max_runtime(store: Store, policy: Policy) -> None:
+    """--max-runtime counts over all slices and ends in order between two batches."""
+    fill(store)
+    job = job_of(store, policy)
+    began = time.monotonic()
+
+    def spend(_: int) -> None:
+        if len(store.left()) < DUE - 4:
+            until_passed(began + 3.0)
+
+    result = drained(job, token=token_of(job), watch=Watch(advance=spend), budget=Budget(seconds=3.0))
+    assert (result.outcome, result.stop_reason) == ("stopped", "max_runtime")
+    assert 0 < result.purged < DUE
+    assert drained(job).purged == DUE
+
+
+def until_passed(end: float) -> None:
+    """Work until then."""
+    while time.monotonic() < end:
+        pass
+
+
+def test_rate_holds_over_slices(store: Store, policy: Policy) -> None:
+    """Slices of a few conversations are purged no faster than --rate allows together."""
+    fill(store, 1)
+    job = job_of(store, policy)
+    token, began = token_of(job), time.monotonic()
+    result = drained(job, token=token, budget=Budget(per_second=4.0))
+    assert result.purged == MONTHS - 1
+    assert time.monotonic() - began >= (MONTHS - 2) / 4.0
+
+
+def test_hours(store: Store, policy: Policy) -> None:
+    """Outside of --between it waits without the lease and says so; in the hours it works."""
+    fill(store)
+    told: list[str] = []
+    at = [instant("2026-06-01T00:00:00Z")]
+    clock = Clock(lambda: at[0], lambda _: at[0])
+
+    def wait(reason: str) -> None:
+        if reason:
+            assert store.execute("SELECT 1 FROM sweeper.lease WHERE expires_at > clock_timestamp()") == []
+            told.append(reason)
+            at[0] += HOUR / 2
+
+    job = job_of(store, policy, clock)
+    token = token_of(job)
+    hours = Hours.parse("01:00-02:00", ZoneInfo("UTC"))
+
+    def work(_: int) -> None:
+        assert hours.holds(at[0])
+        at[0] += HOUR / 4
+
+    result = drained(job, token=token, watch=Watch(waits=wait, advance=work), hours=hours)
+    assert (result.outcome, result.purged) == ("completed", DUE)
+    assert told[0].startswith("until 01:00-02:00 UTC")
+    assert len(told) > 2 * 23
+    assert ("backfill", "stopped", "hours") in runs(store)
+
+
+def test_signal_while_it_waits(store: Store, policy: Policy) -> None:
+    """A backfill that waits for its hours hears who asks it to stop."""
+    fill(store)
+    job = job_of(store, policy)
+    token, asked = token_of(job), [""]
+
+    def ask(reason: str) -> None:
+        if reason:
+            asked[0] = "signal"
+
+    watch = Watch(waits=ask, stopping=lambda: asked[0])
+    hours = Hours.parse("01:00-02:00", ZoneInfo("UTC"))
+    result = drained(job, token=token, watch=watch, hours=hours)
+    assert (result.outcome, result.stop_reason, result.purged) == ("stopped", "signal", 0)
+
+
+def test_pause_and_resume(store: Store, policy: Policy) -> None:
+    """Paused in a slice it begins no further batch, waits without the lease, and goes on by itself when resumed."""
+    fill(store)
+    job = job_of(store, policy)
+    counts: list[int] = []
+    token = token_of(job)
+
+    def pause(_: int) -> None:
+        if not counts:
+            pauses.pause(job.database, "look", instant(NOW))
+            counts.append(len(store.left()))
+
+    def resume(reason: str) -> None:
+        if reason.startswith("paused"):
+            counts.append(len(store.left()))
+            assert store.execute("SELECT 1 FROM sweeper.lease WHERE expires_at > clock_timestamp()") == []
+            pauses.resume(job.database, instant(NOW))
+
+    result = drained(job, token=token, watch=Watch(advance=pause, waits=resume))
+    assert (result.outcome, result.purged) == ("completed", DUE)
+    assert counts[0] == counts[1]
+    assert runs(store)[:2] == [("backfill", "stopped", "paused"), ("backfill", "completed", None)]
+
+
+# Approvals
+
+
+def refused(job: Any, token: str | None, *texts: str, scope: Scope = SCOPE) -> None:
+    """That a backfill is refused for its approval, with these words, and nothing purged or begun."""
+    left, plans = job.database, job.database.within(lambda c: backfills.unfinished(c, "store"))
+    with pytest.raises(RefusedError) as refusal:
+        begin(job, scope, token)
+    assert (refusal.value.guard, refusal.value.exit_code) == ("approval", 3)
+    for words_ in (*texts, "Nothing was purged"):
+        assert words_ in str(refusal.value)
+    assert left.within(lambda c: backfills.unfinished(c, "store")) == plans
+
+
+def test_nothing_without_an_approval(store: Store, policy: Policy) -> None:
+    """Without an approval there is no backfill."""
+    fill(store)
+    refused(job_of(store, policy), None, "--dry-run", "--approve")
+
+
+OTHERS = {
+    "since": replace(SCOPE, since=instant("2023-01-01T00:00:00Z")),
+    "until": replace(SCOPE, until=instant("2025-06-01T00:00:00Z")),
+    "by": replace(SCOPE, by=Slice.DAY),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_approval_of_another_plan(store: Store, policy: Policy, other: str) -> None:
+    """An approval is of one scope: another since, until or length of slices is another plan."""
+    fill(store)
+    job = job_of(store, policy)
+    refused(job, token_of(job, OTHERS[other]))
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_approval_of_another_plan_that_was_begun(store: Store, policy: Policy, other: str) -> None:
+    """Also an approval under which another plan has been begun is none of this one."""
+    fill(store)
+    job = job_of(store, policy)
+    refused(job, begun(job, OTHERS[other]))
+
+
+def test_approval_of_another_store(store: Store, policy: Policy) -> None:
+    """A plan that was begun for one store of the database is none of the other."""
+    fill(store)
+    job = job_of(store, policy)
+    token = begun(job)
+    store.execute("ALTER SCHEMA store RENAME TO second")
+    second = job_of(store, policy, store={"schema": "second"})
+    refused(second, token)
+    refused(second, None)
+
+
+def test_approval_lapses_before_it_is_used(store: Store, policy: Policy) -> None:
+    """After 24 hours an approval begins nothing; what it has begun it goes on with for weeks."""
+    fill(store)
+    job = job_of(store, policy)
+    token = token_of(job)
+    refused(moved(job, "2026-06-02T00:00:00Z"), token, "lapsed")
+    begin(moved(job, "2026-06-01T23:59:59Z"), SCOPE, token)
+    for how in (token, None):
+        assert begin(moved(job, "2026-06-20T00:00:00Z"), SCOPE, how).approval == token
+    assert drained(moved(job, "2026-06-20T00:00:00Z")).purged == DUE
+
+
+def test_changed_policy(store: Store, policy: Policy) -> None:
+    """Another policy needs another approval, also to go on."""
+    fill(store)
+    job = job_of(store, policy)
+    changed = replace(job, policy=parse(POLICY_TEXT.replace("30 days", "31 days")))
+    assert changed.policy.digest != policy.digest
+    token = token_of(job)
+    refused(changed, token)
+    begin(job, SCOPE, token)
+    for how in (token, None):
+        refused(changed, how, "policy")
+    assert drained(job).purged == DUE
+
+
+def test_more_than_approved_stays(store: Store, policy: Policy) -> None:
+    """What becomes due in the plan after its approval is not purged under it: ceilings hold by rule, over all slices."""
+    fill(store)
+    job = job_of(store, policy)
+    token = token_of(job)
+    store.execute("UPDATE sweeper.legal_holds SET released_at = '2026-05-01Z'")
+    store.execute(
+        "UPDATE conversations SET deleted_at = '2024-01-02Z' "
+        "WHERE last_activity_at = '2024-04-10Z'::timestamptz - interval '30 days'"
+    )
+    with capture_logs() as logged:
+        result = drained(job, token=token)
+    assert (result.outcome, result.purged) == ("completed", DUE + 1 - EACH)
+    assert store.execute("SELECT rule, count(*) FROM sweeper.tombstones GROUP BY rule") == [
+        ("standard", DUE + 1 - EACH)
+    ]
+    assert store.execute("SELECT sum((result #>> '{spared_by_reason,not_approved}')::int) FROM sweeper.runs") == [
+        (EACH,)
+    ]
+    assert [entry for entry in logged if entry["event"] == "slice"] != []
+
+
+def test_ceiling_holds_over_slices(store: Store, policy: Policy) -> None:
+    """What earlier slices have purged counts against the approval in later ones."""
+    fill(store)
+    job = job_of(store, policy)
+    token = token_of(job)
+    store.execute(
+        "UPDATE conversations SET last_activity_at = '2024-01-03Z' WHERE id IN (%s, %s)",
+        key(len_due()),
+        key(len_due() + 1),
+    )
+    store.execute("UPDATE messages SET created_at = '2024-01-03Z' WHERE created_at < '2024-01-03Z'")
+    result = drained(job, token=token)
+    assert result.purged == DUE
+    assert len(store.left()) == BEFORE + AFTER + 2
+
+
+def len_due() -> int:
+    """The number of the first conversation that is due before the plan."""
+    return MONTHS * EACH
+
+
+def test_approvals_of_runs_and_backfills_are_not_exchanged(store: Store, tmp_path: Path) -> None:
+    """A run does not take a backfill's digest, nor a backfill a run's: exit code 3, and nothing is purged."""
+    fill(store)
+    left = store.left()
+    _, filled, _ = done(store, tmp_path, *words("--dry-run"))
+    _, ran, _ = done(store, tmp_path, "run", "--dry-run", "--json")
+    code, found, err = done(store, tmp_path, "run", "--json", "--approve", filled["digest"])
+    assert (code, found["guard"]) == (3, "approval"), err
+    code, _, err = done(store, tmp_path, *words("--approve", ran["digest"]))
+    assert (code, "Nothing was purged" in err) == (3, True), err
+    assert store.left() == left
+
+
+# Beside nightly runs
+
+
+def test_nightly_run_leaves_the_plan_alone(store: Store, policy: Policy) -> None:
+    """While a plan is at work a run takes what is due from its end on, without weighing the rest, and so does its preview."""
+    fill(store)
+    limits = {"history": False, "volume": True, "max_count": AFTER, "max_share": 0.0001}
+    job = job_of(store, policy, guards=limits)
+    with pytest.raises(RefusedError, match="conversations are due"):
+        sweep(job)
+    begun(job)
+    assert preview(job).as_json()["would_purge"] == AFTER
+    assert preview(job).as_json()["would_refuse"] == []
+    result = sweep(job)
+    assert (result.outcome, result.count, result.is_done) == ("completed", AFTER, True)
+    assert store.execute(
+        "SELECT DISTINCT due_at >= '2025-01-01Z' FROM sweeper.tombstones WHERE record = 'conversation'"
+    ) == [(True,)]
+    assert store.execute("SELECT count(*) FROM feedback") == [(0,)]
+    assert drained(job).purged == DUE
+    assert sweep(job_of(store, policy)).count == BEFORE
+
+
+def test_plan_of_a_process_not_seen_for_a_day(store: Store, policy: Policy) -> None:
+    """A plan whose process was not seen for 24 hours binds no run any more; just before, it does."""
+    fill(store)
+    job = job_of(store, policy)
+    begun(job)
+    assert preview(moved(job, "2026-06-01T23:59:59.999999Z")).tally.due == AFTER
+    assert preview(moved(job, "2026-06-02T00:00:00Z")).tally.due == BEFORE + DUE + AFTER
+
+
+def test_finished_plan_binds_nobody(store: Store, policy: Policy) -> None:
+    """When the plan has come to its end, a run takes all that is due."""
+    fill(store)
+    job = job_of(store, policy)
+    drained(job, token=token_of(job))
+    assert sweep(job).count == BEFORE + AFTER
+
+
+def test_process_is_seen_during_a_long_slice(store: Store, policy: Policy) -> None:
+    """A slice that takes days, or waits for days, does not make its plan look given up."""
+    fill(store)
+    at = [instant(NOW)]
+    job = job_of(store, policy, Clock(lambda: at[0], lambda _: at[0]), purge={"batch": 1})
+    token = token_of(job)
+    unseen: list[timedelta] = []
+
+    def pass_(_: int) -> None:
+        seen = store.execute("SELECT seen_at FROM sweeper.backfills")[0][0]
+        unseen.append(at[0] - seen)
+        at[0] += 20 * HOUR
+
+    scope_in_one = replace(SCOPE, by=Slice.MONTH)
+    drained(job, token=token, scope=scope_in_one, watch=Watch(advance=pass_))
+    assert len(unseen) == DUE
+    assert max(unseen) < 24 * HOUR
+
+
+def test_run_goes_first_with_real_processes(store: Store, policy: Policy, tmp_path: Path) -> None:
+    """A run that begins in a slice gets the lease after the batch at work; the backfill goes on, and both end with 0.
+
+    A second backfill that begins meanwhile is refused with 4.
+    """
+    fill(store)
+    _, found, _ = done(store, tmp_path, *words("--dry-run"))
+    with running(store, tmp_path, *words("--approve", found["digest"])) as filler:
+        with gate(store, "sweeper.tombstones", "INSERT", "true") as holder:
+            waiting(filler, holder)
+            assert done(store, tmp_path, *words())[0] == 4
+            with running(store, tmp_path, "run", "--json") as runner:
+                asks = (
+                    "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' "
+                    "AND query LIKE '%SET wanted_at%'"
+                )
+                until(lambda: holder.execute(asks).fetchone() is not None, runner)
+                holder.execute("SELECT pg_advisory_unlock_all()")
+                out, err = runner.communicate(timeout=60)
+                assert runner.returncode == 0, err
+        filled, err = filler.communicate(timeout=90)
+    assert filler.returncode == 0, err
+    assert json.loads(out)["purged"] == AFTER
+    assert (json.loads(filled)["outcome"], json.loads(filled)["purged"]) == ("completed", DUE)
+    ended = runs(store)
+    assert ended[:2] == [("backfill", "stopped", "yielded"), ("run", "completed", None)]
+    assert set(ended[2:]) == {("backfill", "completed", None)}
+    assert each_once(store)
+
+
+# Stopped and gone on with
+
+
+@pytest.fixture
+def once(store: Store, policy: Policy) -> dict[str, Any]:
+    """What an uninterrupted backfill leaves; the store is filled again afterwards."""
+    fill(store)
+    job = job_of(store, policy)
+    drained(job, token=token_of(job))
+    left = state(store)
+    assert len(left["tombstones"]) == DUE
+    store.wipe()
+    fill(store)
+    store.execute(
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET deadlock_timeout = ''120s''', current_database()); END $$"
+    )
+    return left
+
+
+KILLS = {
+    "in a batch": ("sweeper.tombstones", "INSERT", "(SELECT count(*) FROM sweeper.tombstones) > 5"),
+    "at the end of a slice": ("sweeper.runs", "UPDATE", "NEW.outcome = 'completed' AND NEW.id > 1"),
+    "between slices": ("sweeper.backfills", "UPDATE", "NEW.done_until > '2024-02-15Z'"),
+    "at the end": ("sweeper.backfills", "UPDATE", "NEW.finished_at IS NOT NULL"),
+}
+
+
+@pytest.mark.parametrize("moment", KILLS)
+def test_killed_and_gone_on_with(moment: str, once: dict[str, Any], store: Store, tmp_path: Path) -> None:
+    """Killed at any moment and started again, without an approval, it ends as if nothing had happened."""
+    _, found, _ = done(store, tmp_path, *words("--dry-run"))
+    with running(store, tmp_path, *words("--approve", found["digest"])) as process, store.connect() as watcher:
+        with gate(store, *KILLS[moment]) as holder:
+            pid = waiting(process, holder)
+            process.kill()
+            assert process.wait() == -signal.SIGKILL
+        gone = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = %s)"
+        until(lambda: watcher.execute(gone, [pid]).fetchone() == (True,), process)
+    assert each_once(store)
+    code, again, err = done(store, tmp_path, *words())
+    assert (code, again["outcome"], again["purged"]) == (0, "completed", DUE), err
+    assert state(store) == once
+    assert each_once(store)
+    assert store.execute("SELECT count(*) FROM sweeper.runs WHERE finished_at IS NULL") == [(0,)]
+
+
+def test_asked_to_stop(once: dict[str, Any], store: Store, tmp_path: Path) -> None:
+    """SIGTERM lets the batch at work end, and exits 1 in order; the same command goes on."""
+    _, found, _ = done(store, tmp_path, *words("--dry-run"))
+    with running(store, tmp_path, *words("--approve", found["digest"])) as process:
+        with gate(store, "sweeper.tombstones", "INSERT", "true") as holder:
+            waiting(process, holder)
+            process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=60)
+    stopped = json.loads(out)
+    assert (process.returncode, stopped["outcome"], stopped["stop_reason"]) == (1, "stopped", "signal"), err
+    assert stopped["purged"] == 2
+    assert runs(store) == [("backfill", "stopped", "signal")]
+    code, again, err = done(store, tmp_path, *words())
+    assert (code, again["purged"], again["purged_now"]) == (0, DUE, DUE - 2), err
+    assert state(store) == once
+
+
+def test_budgets_end_with_0(store: Store, tmp_path: Path) -> None:
+    """A backfill that used up its budget did what was asked of it: exit code 0."""
+    fill(store)
+    _, found, _ = done(store, tmp_path, *words("--dry-run"))
+    code, first, err = done(store, tmp_path, *words("--approve", found["digest"], "--max-purge", "5"))
+    assert (code, first["outcome"], first["stop_reason"], first["purged"]) == (0, "stopped", "max_purge", 5), err
+
+
+# Bad input
+
+BAD = {
+    "--until in the future": ["--since", "2024-01-01T00:00:00Z", "--until", "2999-01-01T00:00:00Z"],
+    "--since after --until": ["--since", "2025-01-01T00:00:00Z", "--until", "2024-01-01T00:00:00Z"],
+    "--since is --until": ["--since", "2024-01-01T00:00:00Z", "--until", "2024-01-01T00:00:00Z"],
+    "--since naive": ["--since", "2024-01-01", "--until", "2025-01-01T00:00:00Z"],
+    "--since no instant": ["--since", "yesterday", "--until", "2025-01-01T00:00:00Z"],
+    "--until missing": ["--since", "2024-01-01T00:00:00Z"],
+    "--by": [*words()[1:5], "--by", "year"],
+    "--between": [*words()[1:5], "--between", "1-5"],
+    "--between of no length": [*words()[1:5], "--between", "01:00-01:00"],
+    "--rate 0": [*words()[1:5], "--rate", "0"],
+    "--rate negative": [*words()[1:5], "--rate", "-1"],
+    "--rate no number": [*words()[1:5], "--rate", "fast"],
+    "--rate nan": [*words()[1:5], "--rate", "nan"],
+    "--rate inf": [*words()[1:5], "--rate", "inf"],
+    "--max-runtime": [*words()[1:5], "--max-runtime", "soon"],
+    "--max-purge": [*words()[1:5], "--max-purge", "0"],
+    "--approve garbage": [*words()[1:5], "--approve", "garbage"],
+    "--approve with --dry-run": [*words()[1:5], "--approve", "x", "--dry-run"],
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_input(
+    what: str, store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What cannot be meant is refused with 2 and words, not with a traceback, and nothing is done."""
+    from tests.acceptance.commands import in_process
+
+    fill(store, 1)
+    left = store.left()
+    ended = in_process(monkeypatch, capsys, store, "backfill", *BAD[what])
+    assert (ended.code, "Traceback" in ended.err, ended.out) == (2, False, ""), ended.err
+    assert ended.err.strip()
+    assert store.left() == left
+
+
+@pytest.mark.parametrize("since", ["0001-01-01T00:00:00Z", "0003-01-02T00:00:00Z"])
+def test_plan_since_always(
+    since: str, store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A plan may begin before there were any computers: that is said or previewed, without a traceback."""
+    from tests.acceptance.commands import in_process
+
+    fill(store, 1)
+    ended = in_process(
+        monkeypatch, capsys, store, "backfill", "--since", since, "--until", "2025-01-01T00:00:00Z", "--dry-run"
+    )
+    assert (ended.code, "Traceback" in ended.err) == (0, False), ended.err
+    assert f"Would purge {BEFORE + MONTHS - 1} conversations" in ended.out
+
+
+def test_setting_between_is_named(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A fault in the settings is told with the setting's name."""
+    from tests.acceptance.commands import in_process
+
+    config = tmp_path / "sweeper.toml"
+    config.write_text('[backfill]\nbetween = "night"\n')
+    ended = in_process(monkeypatch, capsys, store, *words("--config", str(config)))
+    assert (ended.code, "[backfill] between" in ended.err) == (2, True)
