@@ -80,6 +80,16 @@ def check(approval: Approval, store: str, policy: str, now: datetime, scope: str
     Raises:
         RefusedError: naming what differs.
     """
+    refuse_other(approval, store, policy, scope)
+    refuse_lapsed(approval, now)
+
+
+def refuse_other(approval: Approval, store: str, policy: str, scope: str) -> None:
+    """Refuse an approval that is for something else.
+
+    Raises:
+        RefusedError: naming what differs.
+    """
     if approval.store != store:
         raise RefusedError("approval", f"the approval is for store {approval.store}, this is {store}. {WAY_OUT}")
     if approval.policy != policy:
@@ -90,6 +100,14 @@ def check(approval: Approval, store: str, policy: str, now: datetime, scope: str
         raise RefusedError(
             "approval", f"the approval is for {approval.scope or 'a run'}, this is {scope or 'a run'}. {WAY_OUT}"
         )
+
+
+def refuse_lapsed(approval: Approval, now: datetime) -> None:
+    """Refuse an approval that is older than 24 hours, or was given by a clock ahead of this one.
+
+    Raises:
+        RefusedError: naming the instants.
+    """
     if approval.issued_at > now:
         raise RefusedError(
             "approval",

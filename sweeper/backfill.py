@@ -128,6 +128,8 @@ def begin(job: Job, scope: Scope, token: str | None) -> Plan:
         RefusedError: nothing was approved for it, or something else was, or the policy has changed since.
     """
     approval = approvals.read(token) if token is not None else None
+    if approval is not None:
+        approvals.refuse_other(approval, _store(job), job.policy.digest, str(scope))
     with job.database.transaction() as connection:
         plan = _begun(connection, job, scope, token)
     if plan is None:
@@ -137,7 +139,7 @@ def begin(job: Job, scope: Scope, token: str | None) -> Plan:
                 f"no {scope} has been approved. Nothing was purged. Preview it with --dry-run, and begin it with "
                 "--approve DIGEST; after that it goes on without.",
             )
-        approvals.check(approval, _store(job), job.policy.digest, job.clock.now(), str(scope))
+        approvals.refuse_lapsed(approval, job.clock.now())
         plan = _recorded(job, scope, approval)
     if plan.policy_digest != job.policy.digest:
         raise RefusedError(
