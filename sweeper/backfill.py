@@ -11,7 +11,8 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from math import inf
 from typing import Any
 
 from sweeper import approval as approvals
@@ -34,8 +35,8 @@ from sweeper.tally import Tally
 
 LOOK_SECONDS = 2.0
 """How long it waits before it looks again whether it may go on: for the lease, the hours, the end of a pause."""
-SEEN_SECONDS = 60.0
-"""How often a backfill that waits says that it is alive."""
+SEEN = timedelta(seconds=60)
+"""How often a backfill says that it is alive, at work or waiting."""
 WAITS = frozenset({Stop.YIELDED, Stop.HOURS, Stop.PAUSED})
 
 
@@ -217,7 +218,8 @@ class Drain:
     stopped: str = ""
     failed: int = 0
     purged_now: int = 0
-    seen: float = 0.0
+    seen: datetime | None = None
+    free_at: float = -inf
     working: float = 0.0
     started: float = field(default_factory=time.monotonic)
 
@@ -228,6 +230,7 @@ class Drain:
             LeaseHeldError: another process is at work on a backfill of the store.
             RefusedError: a guard refused; what was purged before stands.
         """
+        self._be_seen()
         before = self._purged()
         self.watch.expect(self.plan.expected)
         self.watch.advance(before)
@@ -266,7 +269,7 @@ class Drain:
         return False
 
     def _swept(self, job: Job) -> Result:
-        watch = replace(self.watch, expect=lambda _: None, stopping=self._stopping)
+        watch = replace(self.watch, expect=lambda _: None, advance=self._advance, stopping=self._stopping)
         errand, approval = Errand("backfill", self.plan.id), approvals.read(self.plan.approval)
         result = sweep(
             job,
@@ -279,7 +282,21 @@ class Drain:
         self.purged_now += result.count
         self.failed += result.tally.failed
         self.working += result.seconds
+        self.free_at = result.steering.earliest
         return result
+
+    def _advance(self, count: int) -> None:
+        self.watch.advance(count)
+        self._be_seen()
+
+    def _be_seen(self) -> bool:
+        """Say that the backfill is alive, unless it has said so lately; returns whether it had to."""
+        now = self.job.clock.now()
+        if self.seen is not None and now - self.seen < SEEN:
+            return False
+        self.seen = now
+        backfills.seen(self.job.database, self.plan, now)
+        return True
 
     def _is_done(self, result: Result, window: Window) -> bool:
         self._tell(result, window)
@@ -321,9 +338,10 @@ class Drain:
         )
 
     def _wait_until_free(self) -> None:
-        """Wait for the hours and for the end of a pause, without the lease; what stops the backfill is in `stopped`."""
+        """Wait for the hours, the rate and the end of a pause, without the lease; what stops the backfill is in `stopped`."""
         while not self._is_spent() and (reason := self._reason_to_wait()):
-            self._sleep(reason, LOOK_SECONDS)
+            early = self.free_at - time.monotonic()
+            self._sleep(reason, min(LOOK_SECONDS, early) if early > 0 else LOOK_SECONDS)
         self.watch.waits("")
 
     def _is_spent(self) -> bool:
@@ -338,17 +356,17 @@ class Drain:
             return f"until {self.hours}, in {self.hours.until_open(now)}"
         for pause in pauses.in_force(self.job.database):
             return f"paused: {pause['reason']}"
+        if time.monotonic() < self.free_at:
+            return f"no more than {self.budget.per_second:g} a second"
         return ""
 
     def _sleep(self, reason: str, seconds: float) -> None:
         self.watch.waits(reason)
-        if time.monotonic() - self.seen >= SEEN_SECONDS:
-            self.seen = time.monotonic()
+        if self._be_seen():
             log.get().info("backfill waits", backfill=self.plan.id, because=reason)
-            backfills.seen(self.job.database, self.plan, self.job.clock.now())
         until = time.monotonic() + seconds
-        while time.monotonic() < until and not self.watch.stopping():
-            time.sleep(STEP_SECONDS)
+        while (left := until - time.monotonic()) > 0 and not self.watch.stopping():
+            time.sleep(min(STEP_SECONDS, left))
 
     def _purged(self) -> int:
         under: Callable[[Any], dict[str, int]] = lambda c: evidence.purged_under(c, self.plan.approval)  # noqa: E731

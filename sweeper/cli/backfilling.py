@@ -1,5 +1,6 @@
 """`backfill`: what is overdue since long ago, slice by slice."""
 
+from math import isfinite
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -52,7 +53,7 @@ def backfill(
     with door.prepared(config) as job:
         scope = _scope(job, since, until, by)
         hours = _hours(job, between)
-        budget = read_budget(max_runtime, max_purge, rate or job.settings.backfill.per_second)
+        budget = read_budget(max_runtime, max_purge, _rate(job, rate))
         if dry_run:
             _print_outlook(_previewed(job, scope), as_json=as_json)
             return
@@ -80,6 +81,14 @@ def _scope(job: "Job", since: str, until: str, by: Slice) -> "Scope":
     scope = Scope(begin, end, by)
     refuse_future(scope, job.clock.now())
     return scope
+
+
+def _rate(job: "Job", rate: float | None) -> float:
+    if rate is None:
+        return job.settings.backfill.per_second
+    if not isfinite(rate):
+        raise ConfigurationError(f"--rate {rate} is no number of conversations a second. Nothing was done.")
+    return rate
 
 
 def _hours(job: "Job", between: str | None) -> "Hours | None":

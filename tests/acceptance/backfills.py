@@ -36,8 +36,6 @@ lock_timeout_ms = 60000
 file = "{POLICY}"
 [purge]
 batch = 2
-[lease]
-seconds = 1.0
 [guards]
 history = false
 """
@@ -74,7 +72,8 @@ def fill(store: Store, each: int = EACH) -> None:
             [key(999), ACCOUNT],
         )
         connection.execute(
-            "INSERT INTO sweeper.legal_holds (matter, conversation_id) VALUES ('case', %s)", [key(2 * each)]
+            "INSERT INTO sweeper.legal_holds (matter, conversation_id, placed_at) VALUES ('case', %s, '2023-01-01Z')",
+            [key(2 * each)],
         )
 
 
@@ -131,10 +130,10 @@ def words(*more: str, scope: Scope = SCOPE) -> list[str]:
 
 
 @contextmanager
-def running(store: Store, folder: Path, *command: str) -> Iterator[subprocess.Popen[str]]:
+def running(store: Store, folder: Path, *command: str, lease: float = 1.0) -> Iterator[subprocess.Popen[str]]:
     """A command in a process of its own."""
     config = folder / "sweeper.toml"
-    config.write_text(SETTINGS)
+    config.write_text(f"{SETTINGS}[lease]\nseconds = {lease}\n")
     process = subprocess.Popen(
         [sys.executable, "-m", "sweeper.cli", *command, "--config", str(config)],
         env={**os.environ, "SWEEPER_DATABASE_URL": store.url},
@@ -149,9 +148,9 @@ def running(store: Store, folder: Path, *command: str) -> Iterator[subprocess.Po
         process.communicate()
 
 
-def done(store: Store, folder: Path, *command: str) -> tuple[int, dict[str, Any], str]:
+def done(store: Store, folder: Path, *command: str, lease: float = 1.0) -> tuple[int, dict[str, Any], str]:
     """Exit code, result and log of a command that ended by itself."""
-    with running(store, folder, *command) as process:
+    with running(store, folder, *command, lease=lease) as process:
         out, err = process.communicate(timeout=90)
     assert "Traceback" not in err
     return process.returncode, json.loads(out) if out.strip() else {}, err
