@@ -89,7 +89,7 @@ class Between:
 def test_server_that_never_answered_fails_at_once(store: Store, policy: Policy) -> None:
     """A wrong address is told after the few attempts of the settings; outage_seconds are for a server that has answered."""
     wanted = store.settings(
-        database={"url": "postgresql://nobody@127.0.0.1:9/nothing", "attempts": 3, "outage_seconds": 3_600}
+        database={"url": "postgresql://nobody@127.0.0.1:9/nothing", "attempts": 3, "outage_seconds": 3}
     )
     opened = databases.connect(wanted)
     with capture_logs() as logged, pytest.raises(OperationalError):
