@@ -96,7 +96,7 @@ def missed(bench: Bench, policy: Policy, as_of: datetime, window: Window, found:
 
 
 @given(world=furnished(), at=EDGES)
-@example(15)
+@example(10)
 def test_nothing_due_within_is_missed(
     bench: Bench, every_policy: list[Policy], world: World, at: tuple[int, int, timedelta]
 ) -> None:
@@ -110,7 +110,7 @@ def test_nothing_due_within_is_missed(
 
 
 @given(world=furnished(), several=st.lists(policies(), min_size=3, max_size=3), at=EDGES)
-@example(20)
+@example(12)
 def test_any_policy_misses_nothing_within(
     bench: Bench, world: World, several: list[Policy], at: tuple[int, int, timedelta]
 ) -> None:
@@ -226,7 +226,7 @@ def dues_of(gone: dict[str, model.Verdict]) -> list[datetime]:
 
 
 @given(world=worlds(poison=True), by=st.sampled_from(Slice), cut=st.integers(0, 40), tick=TICKS)
-@example(20)
+@example(12)
 def test_slices_in_order_equal_one_sweep(
     store: Store, policy: Policy, world: World, by: Slice, cut: int, tick: timedelta
 ) -> None:
