@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -21,9 +22,11 @@ from sweeper.audit.export import Ledger
 from sweeper.audit.leaf import Leaf
 from sweeper.batch import Purger
 from sweeper.core.again import Buried, dispose_again, judge_again
+from sweeper.core.decide import in_force
 from sweeper.core.feedback import FeedbackFacts, FeedbackVerdict
-from sweeper.core.instant import parse, rfc3339
-from sweeper.core.model import Facts
+from sweeper.core.instant import Odd, Stored, parse
+from sweeper.core.model import Facts, Hold
+from sweeper.core.policy import Policy
 from sweeper.core.recheck import Disposal, Proposal, Spared
 from sweeper.errors import PausedError, RefusedError
 from sweeper.job import Job
@@ -156,10 +159,23 @@ def missing(job: Job, ledger: Ledger) -> Lost:
     for leaf in ledger.leaves():
         holds.see(leaf)
         orders.see(leaf)
-    now = rfc3339(job.clock.now())
-    here = protections(job.database)
-    in_force = [row for row in holds.rows() if row.get("released_at") is None or str(row["released_at"]) > now]
-    return Lost(_absent(in_force, here["hold"], "matter"), _absent(orders.rows(), here["order"], "reference"))
+    stands = partial(_stands, job.policy, job.clock.now())
+    here = protections(job.database, stands)
+    standing = [row for row in holds.rows() if stands(_instant(row.get("released_at")))]
+    return Lost(_absent(standing, here["hold"], "matter"), _absent(orders.rows(), here["order"], "reference"))
+
+
+def _stands(policy: Policy, now: datetime, released_at: Stored) -> bool:
+    """Whether a hold that is released then is in force, as a batch decides it."""
+    return in_force(Hold("", None, None, None, released_at), policy, now)
+
+
+def _instant(told: object) -> Stored:
+    """An instant as an event tells it, in the time zone of whoever wrote; what is none never came, so that it releases nothing."""
+    try:
+        return None if told is None else parse(str(told))
+    except ValueError:
+        return Odd.NEVER
 
 
 @dataclass
@@ -170,14 +186,15 @@ class _Latest:
     found: dict[Any, dict[str, Any] | None] = field(default_factory=dict)
 
     def see(self, leaf: Leaf) -> None:
-        """One more leaf."""
+        """One more leaf; an event that has not what the trigger writes tells nothing."""
         if leaf["source"] != "events" or not str(leaf["kind"]).startswith(f"{self.kind}_"):
             return
         details = leaf["details"] if isinstance(leaf["details"], dict) else {}
-        if leaf["kind"] == f"{self.kind}_dropped":
-            self.found[details.get("was", {}).get("id")] = None
-        elif "now" in details:
-            self.found[details["now"].get("id")] = details["now"]
+        was, now = details.get("was"), details.get("now")
+        if leaf["kind"] == f"{self.kind}_dropped" and isinstance(was, dict):
+            self.found[was.get("id")] = None
+        elif isinstance(now, dict):
+            self.found[now.get("id")] = now
 
     def rows(self) -> list[dict[str, Any]]:
         """Those that were not dropped."""
@@ -186,7 +203,7 @@ class _Latest:
 
 def _absent(rows: Iterable[Mapping[str, Any]], here: Counter[tuple[Any, ...]], name: str) -> tuple[str, ...]:
     """How those are called that are not here."""
-    wanted = Counter((row[name], row.get("account_id"), row.get("conversation_id")) for row in rows)
+    wanted = Counter((str(row.get(name)), row.get("account_id"), row.get("conversation_id")) for row in rows)
     return tuple(sorted(_called(key) for key in (wanted - here).elements()))
 
 
