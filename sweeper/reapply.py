@@ -97,6 +97,7 @@ def preview(job: Job, ledger: Ledger) -> Reapplied:
     """What would be purged again; nothing is locked or written."""
     started, found = time.monotonic(), Reapplied(ledger, "preview", None)
     refuse_foreign(job, ledger)
+    refuse_storeless(job, ledger)
     found.lost = missing(job, ledger)
     for record, portion in _portions(job, ledger):
         found.buried += len(portion)
@@ -117,6 +118,7 @@ def reapply(job: Job, ledger: Ledger, watch: Watch | None = None) -> Reapplied:
     """
     refuse_paused(job)
     refuse_foreign(job, ledger)
+    refuse_storeless(job, ledger)
     lost = missing(job, ledger)
     refuse_lost_holds(lost)
     with session(job, Errand("reapply")) as opened:
@@ -136,6 +138,22 @@ def refuse_foreign(job: Job, ledger: Ledger) -> None:
             "ledger",
             f"{ledger.path} is the ledger of {ledger.tree.origin}, this database's is {own}. Nothing was purged. Restore schema "
             "sweeper (sweeper.identity) with the store, or name the ledger of this one.",
+        )
+
+
+def refuse_storeless(job: Job, ledger: Ledger) -> None:
+    """Refuse a ledger in which this store has no run but others have: what was purged would be missed in silence.
+
+    Raises:
+        RefusedError: naming the stores that it knows.
+    """
+    own = job.contract.schema
+    known = {store or own for store, _ in _opened(ledger)}
+    if known and own not in known:
+        raise RefusedError(
+            "ledger",
+            f"{ledger.path} knows no run of the store {own}, but of: {', '.join(sorted(known))}. Nothing was "
+            "purged. Restore under the schema's old name, or name the schema in [store] schema.",
         )
 
 
@@ -322,10 +340,15 @@ def _portions(job: Job, ledger: Ledger) -> Iterator[tuple[str, list[Buried]]]:
 
 def _runs_first(ledger: Ledger, ours: set[int], store: str) -> Iterator[Leaf]:
     """The tombstones; first the runs of the store are gathered, since a run may be numbered after what it purged."""
-    for leaf in ledger.leaves():
-        if leaf["source"] == "events" and leaf["kind"] == "run_opened" and leaf["details"].get("store", store) == store:
-            ours.add(leaf["run_id"])
+    ours.update(run_id for of, run_id in _opened(ledger) if of in (store, None))
     yield from (leaf for leaf in ledger.leaves() if leaf["source"] == "tombstones")
+
+
+def _opened(ledger: Ledger) -> Iterator[tuple[str | None, int]]:
+    """The store and the id of each run that was opened; the oldest events do not say which store."""
+    for leaf in ledger.leaves():
+        if leaf["source"] == "events" and leaf["kind"] == "run_opened" and isinstance(leaf["details"], dict):
+            yield leaf["details"].get("store"), leaf["run_id"]
 
 
 def _buried(leaf: Leaf) -> Buried:

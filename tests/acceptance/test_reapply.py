@@ -230,3 +230,13 @@ def _export(site: Site) -> None:
     """The ledger again, up to now."""
     assert site.run(site.was, "audit", "checkpoint").code == 0
     assert site.run(site.was, "audit", "export", str(site.ledger)).code == 0
+
+
+def test_another_schema(site: Site) -> None:
+    """A ledger that knows only stores of other names is refused: nothing of it would be looked for."""
+    site.restored.execute("ALTER SCHEMA store RENAME TO anew")
+    config = site.folder / "sweeper.toml"
+    config.write_text(config.read_text() + '[store]\nschema = "anew"\n')
+    for words in (["--dry-run"], []):
+        done = site.reapply(*words)
+        assert (done.code, "knows no run of the store anew, but of: store." in done.err) == (3, True)
