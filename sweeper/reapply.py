@@ -38,6 +38,10 @@ from sweeper.tally import Tally
 
 PORTION = 500
 """So many tombstones of the ledger are looked up at a time."""
+UNREADABLE = "unreadable_tombstone"
+"""A tombstone whose instants no calendar holds; the program writes none such, and none is purged on its word."""
+UNSEEN = "not_in_relation"
+"""A row that is back in its table while the store's relation does not show it, so that nothing can be decided of it."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class Reapplied:
     @property
     def is_done(self) -> bool:
         """Whether nothing that is back, and may go, is left."""
-        left = self.tally.failed + self.tally.spared[Spared.LOCKED.value]
+        left = self.tally.failed + self.tally.spared[Spared.LOCKED.value] + self.tally.spared[UNSEEN]
         return self.outcome in ("completed", "preview") and not left
 
     def as_json(self) -> dict[str, Any]:
@@ -99,7 +103,7 @@ def preview(job: Job, ledger: Ledger) -> Reapplied:
     refuse_foreign(job, ledger)
     refuse_storeless(job, ledger)
     found.lost = missing(job, ledger)
-    for record, portion in _portions(job, ledger):
+    for record, portion in _portions(job, ledger, found.tally):
         found.buried += len(portion)
         there = _back(job, record, portion)
         found.back += len(there)
@@ -262,10 +266,11 @@ class _Reapply:
         self.job.database.within(lambda c: evidence.record(c, "reapply", self.session.run.id, told))
 
     def _work(self, steering: Steering) -> None:
-        for record, portion in _portions(self.job, self.ledger):
+        for record, portion in _portions(self.job, self.ledger, self.tally):
             self.buried += len(portion)
             there = _back(self.job, record, portion)
             self.back += len(there)
+            there = self._shown(record, there)
             while there and not steering.is_over():
                 size = steering.next_batch()
                 self._purge(steering, record, there[:size])
@@ -275,6 +280,13 @@ class _Reapply:
             self._purge(steering, "conversation", self.locked, waiting=True)
         over = steering.is_over
         objects.remove_pending(self.job.database, self.session.run.id, self.job.clock.now(), self.session.renew, over)
+
+    def _shown(self, record: str, there: list[Buried]) -> list[Buried]:
+        """Those of which there are facts; the others are counted."""
+        facts = _facts(self.job, record, there)
+        shown = [buried for buried in there if buried.record_id in facts]
+        _count_unseen(self.tally, len(there) - len(shown))
+        return shown
 
     def _purge(self, steering: Steering, record: str, there: list[Buried], *, waiting: bool = False) -> None:
         purger = self._purger(steering, {buried.record_id: buried for buried in there})
@@ -322,14 +334,17 @@ class _Reapply:
         return found
 
 
-def _portions(job: Job, ledger: Ledger) -> Iterator[tuple[str, list[Buried]]]:
+def _portions(job: Job, ledger: Ledger, tally: Tally) -> Iterator[tuple[str, list[Buried]]]:
     """The tombstones of this store, of one kind of record at a time, in the order of the ledger."""
     ours: set[int] = set()
     waiting: dict[str, dict[str, Buried]] = {"conversation": {}, "feedback": {}}  # purged twice: the later counts
     for leaf in _runs_first(ledger, ours, job.contract.schema):
         if leaf["run_id"] in ours and leaf["record"] in waiting:
             found = waiting[leaf["record"]]
-            found[leaf["record_id"]] = _buried(leaf)
+            try:
+                found[leaf["record_id"]] = _buried(leaf)
+            except ValueError:
+                tally.unclassified[UNREADABLE] += 1
             if len(found) >= PORTION:
                 yield leaf["record"], list(found.values())
                 found.clear()
@@ -370,17 +385,30 @@ def _back(job: Job, record: str, portion: list[Buried]) -> list[Buried]:
     return [buried for buried in portion if buried.record_id in there]
 
 
+def _facts(job: Job, record: str, there: list[Buried]) -> dict[str, Facts] | dict[str, FeedbackFacts]:
+    """What the store's relation says of them."""
+    ids = [buried.record_id for buried in there]
+    if record == "conversation":
+        return job.database.within(lambda c: job.reader.conversations(c, ids))
+    return job.database.within(lambda c: job.reader.feedback(c, ids))
+
+
+def _count_unseen(tally: Tally, count: int) -> None:
+    if count:
+        tally.spared[UNSEEN] += count
+
+
 def _weighed(job: Job, record: str, there: list[Buried]) -> Tally:
     """What would become of some records that are back."""
     tally, of = Tally(), {buried.record_id: buried for buried in there}
-    ids = list(of)
-    if record == "conversation":
-        for id_, facts in job.database.within(lambda c: job.reader.conversations(c, ids)).items():
+    found = _facts(job, record, there)
+    _count_unseen(tally, len(there) - len(found))
+    for id_, facts in found.items():
+        if isinstance(facts, Facts):
             disposal = dispose_again(facts, of[id_], job.policy, job.as_of)
             tally.count(disposal, facts, job.policy, job.as_of, present=job.is_present)
-    else:
-        for id_, known in job.database.within(lambda c: job.reader.feedback(c, ids)).items():
-            tally.count_feedback(judge_again(known, of[id_], job.policy, job.as_of), known, job.policy)
+        else:
+            tally.count_feedback(judge_again(facts, of[id_], job.policy, job.as_of), facts, job.policy)
     return tally
 
 

@@ -240,3 +240,37 @@ def test_another_schema(site: Site) -> None:
     for words in (["--dry-run"], []):
         done = site.reapply(*words)
         assert (done.code, "knows no run of the store anew, but of: store." in done.err) == (3, True)
+
+
+def test_hidden_by_a_view(site: Site) -> None:
+    """A row that is back in the table and that the relation does not show is counted, and the work is not called done."""
+    site.restored.execute("ALTER TABLE conversations RENAME TO chats")
+    site.restored.execute(
+        f"CREATE VIEW store.conversations AS SELECT * FROM store.chats WHERE id <> '{site.was.id('c3')}'"
+    )
+    config = site.folder / "sweeper.toml"
+    config.write_text(config.read_text() + '[purge]\ntable = "store.chats"\n')
+    for words in (["--dry-run"], []):
+        done = site.reapply(*words)
+        found = json.loads(done.out)
+        told = {
+            "back": len(AFTER) + 1,
+            "spared_by_reason": {"not_in_relation": 1},
+            "by_rule": {"erasure_order": 1, "standard": 2},
+        }
+        assert (done.code, {key: found[key] for key in told}) == (1, told)
+
+
+def test_instants_of_no_calendar(site: Site) -> None:
+    """A tombstone whose instants cannot be read purges nothing, is counted, and does not keep the others from their work."""
+    site.was.execute(
+        "INSERT INTO sweeper.tombstones (record, record_id, account_id, rule, due_at, as_of, run_id, policy_digest, children, "
+        "approved, purged_at) SELECT 'conversation', %s, %s, 'standard', 'infinity', now(), max(id), 'p', '{}', false, now() "
+        "FROM sweeper.runs",
+        site.was.id("young"),
+        site.was.id("a1"),
+    )
+    _export(site)
+    found = json.loads(site.reapply().out)
+    assert (found["purged"], found["unclassified_by_reason"]) == (len(AFTER), {"unreadable_tombstone": 1})
+    assert site.names("young") <= site.restored.left()
