@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -21,9 +22,11 @@ from sweeper.audit.export import Ledger
 from sweeper.audit.leaf import Leaf
 from sweeper.batch import Purger
 from sweeper.core.again import Buried, dispose_again, judge_again
+from sweeper.core.decide import in_force
 from sweeper.core.feedback import FeedbackFacts, FeedbackVerdict
-from sweeper.core.instant import parse, rfc3339
-from sweeper.core.model import Facts
+from sweeper.core.instant import Odd, Stored, parse
+from sweeper.core.model import Facts, Hold
+from sweeper.core.policy import Policy
 from sweeper.core.recheck import Disposal, Proposal, Spared
 from sweeper.errors import PausedError, RefusedError
 from sweeper.job import Job
@@ -35,6 +38,10 @@ from sweeper.tally import Tally
 
 PORTION = 500
 """So many tombstones of the ledger are looked up at a time."""
+UNREADABLE = "unreadable_tombstone"
+"""A tombstone whose instants no calendar holds; the program writes none such, and none is purged on its word."""
+UNSEEN = "not_in_relation"
+"""A row that is back in its table while the store's relation does not show it, so that nothing can be decided of it."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,7 @@ class Reapplied:
     @property
     def is_done(self) -> bool:
         """Whether nothing that is back, and may go, is left."""
-        left = self.tally.failed + self.tally.spared[Spared.LOCKED.value]
+        left = self.tally.failed + self.tally.spared[Spared.LOCKED.value] + self.tally.spared[UNSEEN]
         return self.outcome in ("completed", "preview") and not left
 
     def as_json(self) -> dict[str, Any]:
@@ -94,8 +101,9 @@ def preview(job: Job, ledger: Ledger) -> Reapplied:
     """What would be purged again; nothing is locked or written."""
     started, found = time.monotonic(), Reapplied(ledger, "preview", None)
     refuse_foreign(job, ledger)
+    refuse_storeless(job, ledger)
     found.lost = missing(job, ledger)
-    for record, portion in _portions(job, ledger):
+    for record, portion in _portions(job, ledger, found.tally):
         found.buried += len(portion)
         there = _back(job, record, portion)
         found.back += len(there)
@@ -114,6 +122,7 @@ def reapply(job: Job, ledger: Ledger, watch: Watch | None = None) -> Reapplied:
     """
     refuse_paused(job)
     refuse_foreign(job, ledger)
+    refuse_storeless(job, ledger)
     lost = missing(job, ledger)
     refuse_lost_holds(lost)
     with session(job, Errand("reapply")) as opened:
@@ -133,6 +142,22 @@ def refuse_foreign(job: Job, ledger: Ledger) -> None:
             "ledger",
             f"{ledger.path} is the ledger of {ledger.tree.origin}, this database's is {own}. Nothing was purged. Restore schema "
             "sweeper (sweeper.identity) with the store, or name the ledger of this one.",
+        )
+
+
+def refuse_storeless(job: Job, ledger: Ledger) -> None:
+    """Refuse a ledger in which this store has no run but others have: what was purged would be missed in silence.
+
+    Raises:
+        RefusedError: naming the stores that it knows.
+    """
+    own = job.contract.schema
+    known = {store or own for store, _ in _opened(ledger)}
+    if known and own not in known:
+        raise RefusedError(
+            "ledger",
+            f"{ledger.path} knows no run of the store {own}, but of: {', '.join(sorted(known))}. Nothing was "
+            "purged. Restore under the schema's old name, or name the schema in [store] schema.",
         )
 
 
@@ -156,10 +181,23 @@ def missing(job: Job, ledger: Ledger) -> Lost:
     for leaf in ledger.leaves():
         holds.see(leaf)
         orders.see(leaf)
-    now = rfc3339(job.clock.now())
-    here = protections(job.database)
-    in_force = [row for row in holds.rows() if row.get("released_at") is None or str(row["released_at"]) > now]
-    return Lost(_absent(in_force, here["hold"], "matter"), _absent(orders.rows(), here["order"], "reference"))
+    stands = partial(_stands, job.policy, job.clock.now())
+    here = protections(job.database, stands)
+    standing = [row for row in holds.rows() if stands(_instant(row.get("released_at")))]
+    return Lost(_absent(standing, here["hold"], "matter"), _absent(orders.rows(), here["order"], "reference"))
+
+
+def _stands(policy: Policy, now: datetime, released_at: Stored) -> bool:
+    """Whether a hold that is released then is in force, as a batch decides it."""
+    return in_force(Hold("", None, None, None, released_at), policy, now)
+
+
+def _instant(told: object) -> Stored:
+    """An instant as an event tells it, in the time zone of whoever wrote; what is none never came, so that it releases nothing."""
+    try:
+        return None if told is None else parse(str(told))
+    except ValueError:
+        return Odd.NEVER
 
 
 @dataclass
@@ -170,14 +208,15 @@ class _Latest:
     found: dict[Any, dict[str, Any] | None] = field(default_factory=dict)
 
     def see(self, leaf: Leaf) -> None:
-        """One more leaf."""
+        """One more leaf; an event that has not what the trigger writes tells nothing."""
         if leaf["source"] != "events" or not str(leaf["kind"]).startswith(f"{self.kind}_"):
             return
         details = leaf["details"] if isinstance(leaf["details"], dict) else {}
-        if leaf["kind"] == f"{self.kind}_dropped":
-            self.found[details.get("was", {}).get("id")] = None
-        elif "now" in details:
-            self.found[details["now"].get("id")] = details["now"]
+        was, now = details.get("was"), details.get("now")
+        if leaf["kind"] == f"{self.kind}_dropped" and isinstance(was, dict):
+            self.found[was.get("id")] = None
+        elif isinstance(now, dict):
+            self.found[now.get("id")] = now
 
     def rows(self) -> list[dict[str, Any]]:
         """Those that were not dropped."""
@@ -186,7 +225,7 @@ class _Latest:
 
 def _absent(rows: Iterable[Mapping[str, Any]], here: Counter[tuple[Any, ...]], name: str) -> tuple[str, ...]:
     """How those are called that are not here."""
-    wanted = Counter((row[name], row.get("account_id"), row.get("conversation_id")) for row in rows)
+    wanted = Counter((str(row.get(name)), row.get("account_id"), row.get("conversation_id")) for row in rows)
     return tuple(sorted(_called(key) for key in (wanted - here).elements()))
 
 
@@ -227,10 +266,11 @@ class _Reapply:
         self.job.database.within(lambda c: evidence.record(c, "reapply", self.session.run.id, told))
 
     def _work(self, steering: Steering) -> None:
-        for record, portion in _portions(self.job, self.ledger):
+        for record, portion in _portions(self.job, self.ledger, self.tally):
             self.buried += len(portion)
             there = _back(self.job, record, portion)
             self.back += len(there)
+            there = self._shown(record, there)
             while there and not steering.is_over():
                 size = steering.next_batch()
                 self._purge(steering, record, there[:size])
@@ -240,6 +280,13 @@ class _Reapply:
             self._purge(steering, "conversation", self.locked, waiting=True)
         over = steering.is_over
         objects.remove_pending(self.job.database, self.session.run.id, self.job.clock.now(), self.session.renew, over)
+
+    def _shown(self, record: str, there: list[Buried]) -> list[Buried]:
+        """Those of which there are facts; the others are counted."""
+        facts = _facts(self.job, record, there)
+        shown = [buried for buried in there if buried.record_id in facts]
+        _count_unseen(self.tally, len(there) - len(shown))
+        return shown
 
     def _purge(self, steering: Steering, record: str, there: list[Buried], *, waiting: bool = False) -> None:
         purger = self._purger(steering, {buried.record_id: buried for buried in there})
@@ -287,14 +334,17 @@ class _Reapply:
         return found
 
 
-def _portions(job: Job, ledger: Ledger) -> Iterator[tuple[str, list[Buried]]]:
+def _portions(job: Job, ledger: Ledger, tally: Tally) -> Iterator[tuple[str, list[Buried]]]:
     """The tombstones of this store, of one kind of record at a time, in the order of the ledger."""
     ours: set[int] = set()
     waiting: dict[str, dict[str, Buried]] = {"conversation": {}, "feedback": {}}  # purged twice: the later counts
     for leaf in _runs_first(ledger, ours, job.contract.schema):
         if leaf["run_id"] in ours and leaf["record"] in waiting:
             found = waiting[leaf["record"]]
-            found[leaf["record_id"]] = _buried(leaf)
+            try:
+                found[leaf["record_id"]] = _buried(leaf)
+            except ValueError:
+                tally.unclassified[UNREADABLE] += 1
             if len(found) >= PORTION:
                 yield leaf["record"], list(found.values())
                 found.clear()
@@ -305,10 +355,15 @@ def _portions(job: Job, ledger: Ledger) -> Iterator[tuple[str, list[Buried]]]:
 
 def _runs_first(ledger: Ledger, ours: set[int], store: str) -> Iterator[Leaf]:
     """The tombstones; first the runs of the store are gathered, since a run may be numbered after what it purged."""
-    for leaf in ledger.leaves():
-        if leaf["source"] == "events" and leaf["kind"] == "run_opened" and leaf["details"].get("store", store) == store:
-            ours.add(leaf["run_id"])
+    ours.update(run_id for of, run_id in _opened(ledger) if of in (store, None))
     yield from (leaf for leaf in ledger.leaves() if leaf["source"] == "tombstones")
+
+
+def _opened(ledger: Ledger) -> Iterator[tuple[str | None, int]]:
+    """The store and the id of each run that was opened; the oldest events do not say which store."""
+    for leaf in ledger.leaves():
+        if leaf["source"] == "events" and leaf["kind"] == "run_opened" and isinstance(leaf["details"], dict):
+            yield leaf["details"].get("store"), leaf["run_id"]
 
 
 def _buried(leaf: Leaf) -> Buried:
@@ -330,17 +385,30 @@ def _back(job: Job, record: str, portion: list[Buried]) -> list[Buried]:
     return [buried for buried in portion if buried.record_id in there]
 
 
+def _facts(job: Job, record: str, there: list[Buried]) -> dict[str, Facts] | dict[str, FeedbackFacts]:
+    """What the store's relation says of them."""
+    ids = [buried.record_id for buried in there]
+    if record == "conversation":
+        return job.database.within(lambda c: job.reader.conversations(c, ids))
+    return job.database.within(lambda c: job.reader.feedback(c, ids))
+
+
+def _count_unseen(tally: Tally, count: int) -> None:
+    if count:
+        tally.spared[UNSEEN] += count
+
+
 def _weighed(job: Job, record: str, there: list[Buried]) -> Tally:
     """What would become of some records that are back."""
     tally, of = Tally(), {buried.record_id: buried for buried in there}
-    ids = list(of)
-    if record == "conversation":
-        for id_, facts in job.database.within(lambda c: job.reader.conversations(c, ids)).items():
+    found = _facts(job, record, there)
+    _count_unseen(tally, len(there) - len(found))
+    for id_, facts in found.items():
+        if isinstance(facts, Facts):
             disposal = dispose_again(facts, of[id_], job.policy, job.as_of)
             tally.count(disposal, facts, job.policy, job.as_of, present=job.is_present)
-    else:
-        for id_, known in job.database.within(lambda c: job.reader.feedback(c, ids)).items():
-            tally.count_feedback(judge_again(known, of[id_], job.policy, job.as_of), known, job.policy)
+        else:
+            tally.count_feedback(judge_again(facts, of[id_], job.policy, job.as_of), facts, job.policy)
     return tally
 
 

@@ -31,14 +31,15 @@ SELECT 'store' AS store,       -- [store] schema: where the seven relations are,
 -- The tables that rows are deleted from, as in [purge], [purge.feedback] and [[purge.children]], and those with a foreign key to
 -- them, each with the column that says whose a row is. `further` are other columns that lead there (a key of two columns), and
 -- for a child's child 'ctid, tableoid', which tell where it lay and so that it is gone. `deletes` is false where ON DELETE
--- CASCADE does it: a cascade runs as the owner of the child table, not as the job. `sweeper check`, run as the job, names what is
--- missing here.
-CREATE TEMPORARY TABLE purged (relation text, key text, further text, deletes boolean) ON COMMIT DROP;
+-- CASCADE does it: a cascade runs as the owner of the child table, not as the job. `locks` is the column that the job may write
+-- because it could not lock rows otherwise (part 5): never the one that says whose a row is, for with that the job could put what
+-- one person wrote into the conversation of another. `sweeper check`, run as the job, names what is missing here.
+CREATE TEMPORARY TABLE purged (relation text, key text, further text, deletes boolean, locks text) ON COMMIT DROP;
 INSERT INTO purged VALUES
-    ('store.conversations', 'id', '', true),
-    ('store.feedback', 'id', '', true),
-    ('store.messages', 'conversation_id', '', false),
-    ('store.attachments', 'conversation_id', '', false);
+    ('store.conversations', 'id', '', true, 'id'),
+    ('store.feedback', 'id', '', true, 'id'),
+    ('store.messages', 'conversation_id', '', false, 'id'),
+    ('store.attachments', 'conversation_id', '', false, 'id');
 
 -- 2. The roles ----------------------------------------------------------------------------------------------------------------
 
@@ -134,8 +135,8 @@ INSERT INTO allowed
 SELECT 'sweeper', p.relation, 'SELECT', concat_ws(', ', p.key, NULLIF(p.further, '')) FROM purged p;
 INSERT INTO allowed SELECT 'sweeper', p.relation, 'DELETE', NULL FROM purged p WHERE p.deletes;
 -- A batch's rows are locked FOR UPDATE before they are decided on, and for that PostgreSQL asks for UPDATE on one column at
--- least. The program never writes it; with it the job could do no more harm than the deleting that it is there for.
-INSERT INTO allowed SELECT 'sweeper', p.relation, 'UPDATE', p.key FROM purged p;
+-- least. The program never writes it; with a row's own id the job could do no more harm than the deleting that it is there for.
+INSERT INTO allowed SELECT 'sweeper', p.relation, 'UPDATE', p.locks FROM purged p;
 
 -- The job and its own tables. What is insert-only has no UPDATE and no DELETE; the triggers refuse them to the owner as well.
 INSERT INTO allowed VALUES

@@ -192,3 +192,85 @@ def test_nothing_vouches(site: Site) -> None:
     site.ledger.write_text(text)
     assert process(site.restored, *words, "--accept-unsigned", SWEEPER_CONFIG=config).code == 0
     assert site.restored.left() == site.names("held", "young")
+
+
+def test_holds_that_end(site: Site) -> None:
+    """Holds of ledger and database are in force or not by one rule, whatever time zone their end was written in."""
+    ends = {"Asia/Tokyo": "- interval '30 minutes'", "America/New_York": "+ interval '30 minutes'"}
+    for zone, end in ends.items():
+        with site.was.connect() as connection:
+            connection.execute("SELECT set_config('TimeZone', %s, false)", (zone,))
+            placed = "INSERT INTO sweeper.legal_holds (matter, conversation_id) VALUES (%s, %s)"
+            connection.execute(placed, (zone, site.was.id("c3")))
+            connection.execute(f"UPDATE sweeper.legal_holds SET released_at = now() {end} WHERE matter = '{zone}'")
+    _export(site)
+    assert json.loads(site.reapply("--dry-run").out)["lost_holds"] == [
+        f"America/New_York on conversation {site.was.id('c3')}"
+    ]
+    site.restored.execute(
+        "INSERT INTO sweeper.legal_holds (matter, conversation_id, released_at) VALUES ('America/New_York', %s, %s)",
+        site.was.id("c3"),
+        datetime.now(UTC) + timedelta(minutes=30),
+    )
+    found = json.loads(site.reapply().out)
+    assert (found["lost_holds"], found["purged"], found["held"]) == ([], len(AFTER) - 1, 1)
+
+
+@pytest.mark.parametrize("details", ['{"now": 7}', '{"now": {"id": 7}, "was": 7}', '"now"', '{"was": [7]}'])
+def test_events_that_tell_nothing(details: str, site: Site) -> None:
+    """An event that no trigger wrote neither ends a hold nor stops the program with a traceback."""
+    for kind in ("hold_changed", "hold_dropped", "order_added"):
+        site.was.execute("INSERT INTO sweeper.events (kind, details) VALUES (%s, %s)", kind, details)
+    _export(site)
+    done = site.reapply("--dry-run")
+    assert (done.code, "Traceback" in done.err) == (0, False)
+
+
+def _export(site: Site) -> None:
+    """The ledger again, up to now."""
+    assert site.run(site.was, "audit", "checkpoint").code == 0
+    assert site.run(site.was, "audit", "export", str(site.ledger)).code == 0
+
+
+def test_another_schema(site: Site) -> None:
+    """A ledger that knows only stores of other names is refused: nothing of it would be looked for."""
+    site.restored.execute("ALTER SCHEMA store RENAME TO anew")
+    config = site.folder / "sweeper.toml"
+    config.write_text(config.read_text() + '[store]\nschema = "anew"\n')
+    for words in (["--dry-run"], []):
+        done = site.reapply(*words)
+        assert (done.code, "knows no run of the store anew, but of: store." in done.err) == (3, True)
+
+
+def test_hidden_by_a_view(site: Site) -> None:
+    """A row that is back in the table and that the relation does not show is counted, and the work is not called done."""
+    site.restored.execute("ALTER TABLE conversations RENAME TO chats")
+    site.restored.execute(
+        f"CREATE VIEW store.conversations AS SELECT * FROM store.chats WHERE id <> '{site.was.id('c3')}'"
+    )
+    config = site.folder / "sweeper.toml"
+    config.write_text(config.read_text() + '[purge]\ntable = "store.chats"\n')
+    for words in (["--dry-run"], []):
+        done = site.reapply(*words)
+        found = json.loads(done.out)
+        told = {
+            "back": len(AFTER) + 1,
+            "spared_by_reason": {"not_in_relation": 1},
+            "by_rule": {"erasure_order": 1, "standard": 2},
+        }
+        assert (done.code, {key: found[key] for key in told}) == (1, told)
+
+
+def test_instants_of_no_calendar(site: Site) -> None:
+    """A tombstone whose instants cannot be read purges nothing, is counted, and does not keep the others from their work."""
+    site.was.execute(
+        "INSERT INTO sweeper.tombstones (record, record_id, account_id, rule, due_at, as_of, run_id, policy_digest, children, "
+        "approved, purged_at) SELECT 'conversation', %s, %s, 'standard', 'infinity', now(), max(id), 'p', '{}', false, now() "
+        "FROM sweeper.runs",
+        site.was.id("young"),
+        site.was.id("a1"),
+    )
+    _export(site)
+    found = json.loads(site.reapply().out)
+    assert (found["purged"], found["unclassified_by_reason"]) == (len(AFTER), {"unreadable_tombstone": 1})
+    assert site.names("young") <= site.restored.left()

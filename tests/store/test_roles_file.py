@@ -90,9 +90,9 @@ def test_a_store_of_views(ruled: Store, policy: Policy) -> None:
     script = ROLES.replace("'store' AS store", "'lens' AS store")
     before, insert, rest = script.partition("INSERT INTO purged VALUES\n")
     named = (
-        "('app.chats', 'chat_key', '', true), ('app.reports', 'report_key', '', true), "
-        "('app.lines', 'chat', 'line', true), ('app.files', 'chat', '', true), "
-        "('app.pins', 'line', 'ctid, tableoid', false);\n"
+        "('app.chats', 'chat_key', '', true, 'chat_key'), ('app.reports', 'report_key', '', true, 'report_key'), "
+        "('app.lines', 'chat', 'line', true, 'line'), ('app.files', 'chat', '', true, 'file'), "
+        "('app.pins', 'line', 'ctid, tableoid', false, 'line');\n"
     )
     ruled.execute(FOREIGN)
     ruled.execute("CREATE TABLE app.pins (line bigint REFERENCES app.lines ON DELETE CASCADE)")
