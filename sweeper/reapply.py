@@ -125,8 +125,9 @@ def reapply(job: Job, ledger: Ledger, watch: Watch | None = None) -> Reapplied:
     refuse_storeless(job, ledger)
     lost = missing(job, ledger)
     refuse_lost_holds(lost)
-    with session(job, Errand("reapply")) as opened:
-        return _Reapply(job, opened, ledger, lost, watch or Watch()).run()
+    watch = watch or Watch()
+    with session(job, Errand("reapply"), stopping=watch.stopping) as opened:
+        return _Reapply(job, opened, ledger, lost, watch).run()
 
 
 def refuse_foreign(job: Job, ledger: Ledger) -> None:

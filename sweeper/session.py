@@ -132,16 +132,20 @@ class Session:
 
 
 @contextmanager
-def session(job: Job, errand: Errand, approval: Approval | None = None) -> Iterator[Session]:
+def session(
+    job: Job, errand: Errand, approval: Approval | None = None, stopping: Callable[[], str] = lambda: ""
+) -> Iterator[Session]:
     """A run for the body of the `with` statement, which closes it; where the body raises, it is closed with that.
 
+    `stopping` is asked while the lease is waited for: where it names a reason, nothing is opened.
+
     Raises:
-        LeaseHeldError: another run is at work.
+        LeaseHeldError: another run is at work, or was until this one was to stop.
         ConfigurationError: the key that signs checkpoints cannot be used; nothing was done.
         DatabaseError: for whatever the database answered.
     """
     signer = signing.read(job.settings)
-    lease = leases.take(job.database, yields=errand.gives_way)
+    lease = leases.take(job.database, yields=errand.gives_way, stopping=stopping)
     opened = Session(job, errand, lease, _opened(job, lease, approval, errand))
     try:
         with _recorded(opened):

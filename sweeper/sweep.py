@@ -66,12 +66,12 @@ def sweep(
         LeaseLostError: this run was taken for dead and replaced.
         SweeperError: the database failed; what was committed before stands.
     """
-    errand = errand or Errand()
+    errand, watch = errand or Errand(), watch or Watch()
     refuse_paused(job)
     job = job if errand.gives_way else beside_backfill(job)
-    with session(job, errand, approval) as opened:
+    with session(job, errand, approval, watch.stopping) as opened:
         left = _left_of(job, approval)
-        return _Sweep(job, opened, left, accept_history, watch or Watch(), budget or Budget()).run()
+        return _Sweep(job, opened, left, accept_history, watch, budget or Budget()).run()
 
 
 def beside_backfill(job: Job) -> Job:

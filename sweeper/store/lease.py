@@ -5,6 +5,7 @@ The lease's end is the database's business and read from its clock: it says who 
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -76,14 +77,19 @@ class Lease:
         connection.execute(statement("lease_give_back"), {"store": self.store, "token": self.token})
 
 
-def take(database: Database, *, yields: bool = False) -> Lease:
+def take(database: Database, *, yields: bool = False, stopping: Callable[[], str] = lambda: "") -> Lease:
     """The lease of the store, taken.
 
     A lease whose holder still renews it is refused at once; one that nobody renews is waited for until it ends. A holder that
     `yields` (a backfill) is asked for it, gives it back after its batch, and does not take it while somebody waits.
 
+    Args:
+        database: the store's database.
+        yields: whether the lease is for a holder that gives way.
+        stopping: asked while it waits why to stop ("": go on).
+
     Raises:
-        LeaseHeldError: another run holds it.
+        LeaseHeldError: another run holds it, or held it until this one was to stop.
     """
     store, seconds = database.settings.store.schema_name, database.settings.lease.seconds
     database.within(lambda connection: connection.execute(statement("lease_prepare"), {"store": store}))
@@ -92,6 +98,8 @@ def take(database: Database, *, yields: bool = False) -> Lease:
         lease = attempt.once()
         if lease is not None:
             return lease
+        if stopping():
+            raise attempt.held()
         time.sleep(LOOK_EVERY_SECONDS)
 
 
@@ -121,7 +129,7 @@ class _Attempt:
             self._ask()
         renewed = self.seen is not None and found is not None and found.expires_at != self.seen
         if self._is_over(asked=asked) or (not asked and (found is None or renewed)):
-            raise self._held()
+            raise self.held()
         if not self.waits:
             self.waits = True
             log.get().info(
@@ -155,7 +163,8 @@ class _Attempt:
         patience = self.seconds + (GIVES_WAY_SECONDS if asked else 1.0)
         return time.monotonic() - self.started > patience
 
-    def _held(self) -> LeaseHeldError:
+    def held(self) -> LeaseHeldError:
+        """What is said where it was not to be had."""
         return LeaseHeldError(
             f"lease of store {self.store!r}: another run holds it and is at work. Nothing was done. Wait until it has ended; "
             f"a run that died is replaced by the next one after {self.seconds:g} s ([lease] seconds)."

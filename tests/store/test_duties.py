@@ -54,6 +54,18 @@ def test_nothing_purged_while_something_is_overdue(store: Store, tmp_path: Path)
     assert (ended.outcome, ended.passing, ended.result["stalled"]) == (Outcome.FAILED, False, True)
 
 
+def test_asked_to_stop_while_the_lease_is_waited_for(store: Store, tmp_path: Path) -> None:
+    """A sweep that waits for the lease of a run that died waits no longer once the process is to end, and opens no run."""
+    store.load(made.world())
+    store.execute(
+        "INSERT INTO sweeper.lease (store, token, expires_at) VALUES ('store', 1, clock_timestamp() + interval '2 s')"
+    )
+    at_work = bench(store, tmp_path)
+    at_work.stopping.ask()
+    assert perform("sweep", at_work).outcome is Outcome.LEASE_HELD
+    assert store.execute("SELECT count(*) FROM sweeper.runs") == [(0,)]
+
+
 def test_report(store: Store, tmp_path: Path) -> None:
     """A report leaves its event; one that sees what is long overdue while nothing was purged has failed."""
     overdue = case("opt-out: thirty days later")

@@ -99,6 +99,14 @@ def test_earlier_as_of(store: Store, policy: Policy) -> None:
     assert run(store, policy, as_of=instant(NOW) - TICK, earlier_as_of=False).outcome == "completed"
 
 
+def test_as_of_beside_backfill(store: Store, policy: Policy) -> None:
+    """A slice of a backfill that completed with a later as-of, while a run waited for its lease, does not refuse that run."""
+    store.load(world(due=1, kept=1))
+    run(store, policy)
+    store.execute("UPDATE sweeper.runs SET kind = 'backfill'")
+    assert run(store, policy, as_of=instant(NOW) - TICK).outcome == "completed"
+
+
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_clock(store: Store, policy: Policy, sign: int) -> None:
     """Clocks more than 300 s apart are refused, at 300 s they are not, whichever is ahead."""
