@@ -194,7 +194,7 @@ def _stands(policy: Policy, now: datetime, released_at: Stored) -> bool:
 
 
 def _instant(told: object) -> Stored:
-    """An instant as an event tells it, in the time zone of whoever wrote; what is none never came, so that it releases nothing."""
+    """An instant as an event tells it, in the zone of whoever wrote; what is none never came, so that it releases nothing."""
     try:
         return None if told is None else parse(str(told))
     except ValueError:
