@@ -16,6 +16,7 @@ from sweeper.core.decide import (
     Doubt,
     Ruling,
     Verdict,
+    covering,
     decide,
     due_orders,
     is_deleted,
@@ -313,8 +314,17 @@ def _why(facts: Facts, policy: Policy, verdict: Verdict) -> Iterator[str]:
         else:
             yield f"Then {move.rule}: {reasons[move.rule]}, so the due is at least"
             yield f"  {_sum(move)}"
-    if not verdict.moves and any(due_orders(facts, policy, verdict.as_of)):
+    yield from _idle_orders(facts, policy, verdict)
+
+
+def _idle_orders(facts: Facts, policy: Policy, verdict: Verdict) -> Iterator[str]:
+    """The erasure orders that cover it and move no due."""
+    moved = any(move.rule == ERASURE_ORDER for move in verdict.moves)
+    if not moved and any(due_orders(facts, policy, verdict.as_of)):
         yield "An erasure order covers it, but its date is not earlier."
+    for order in covering(facts, policy, verdict.as_of):
+        if not (isinstance(order.due_at, datetime) and policy.plausible.holds(order.due_at)):
+            yield f"Erasure order {order.reference!r} covers it and names no date: it is not trained on, but moves no due."
 
 
 def _doubt(doubt: Doubt, facts: Facts, policy: Policy, as_of: datetime) -> str:

@@ -80,7 +80,12 @@ def read_contract(database: Database, policy: Policy) -> Contract:
 
 def unreachable(error: DBAPIError) -> DatabaseError:
     """What to say when the database does not answer or does not allow."""
+    if databases.sqlstate(error) == "42501":  # insufficient_privilege
+        way_out = (
+            "This role may not; deploy/postgres/roles.sql says which may: the job purges, officers hold, auditors read."
+        )
+    else:
+        way_out = "Check SWEEPER_DATABASE_URL, that the server runs and what the role may do (`sweeper check`)."
     return DatabaseError(
-        f"database: {databases.reason(error)}. What was committed before stands; nothing else was done. "
-        "Check SWEEPER_DATABASE_URL, that the server runs and what the role may do (`sweeper check`)."
+        f"database: {databases.reason(error)}. What was committed before stands; nothing else was done. {way_out}"
     )

@@ -209,4 +209,7 @@ def _opened(job: Job, lease: Lease, approval: Approval | None, errand: Errand) -
 
     run_id = job.database.within(open_run)
     log.get().info("run opened", run=run_id, as_of=rfc3339(job.as_of), policy=job.policy.digest[:12], kind=errand.kind)
-    return Run(run_id, lease.store, job.as_of, job.policy.digest, approval is not None)
+    vouched_for = (
+        approval is not None or errand.kind == "reapply"
+    )  # by a person, or by the ledger: no limit of volume counts it
+    return Run(run_id, lease.store, job.as_of, job.policy.digest, vouched_for)

@@ -229,7 +229,7 @@ def load_policy(settings: Settings) -> policies.Policy:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(
             f"policy {path}: cannot be read ({_reason(error)}). Nothing was done. Name the file in [policy] file, "
-            "or in SWEEPER_POLICY_FILE."
+            "or in SWEEPER_POLICY_FILE; settings are those of --config, of SWEEPER_CONFIG or of config/sweeper.toml from here."
         ) from None
     except policies.PolicyError as error:
         faults = "\n".join(f"  {line}" for line in str(error).splitlines())

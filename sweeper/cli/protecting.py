@@ -131,6 +131,11 @@ def order_add(
         order = protections.add_order(database, reference, *ids, door.CLOCK.now(), due_at)
     with output.afterwards():
         _print_placed(order, reached.both, as_json=as_json)
+        if due_at is None:
+            output.warn(
+                "it names no due: what it covers is not trained on any more, but NOTHING will be erased by it. To have it "
+                "erased, add the order with --due."
+            )
 
 
 @order_app.command("list")

@@ -166,7 +166,7 @@ def _print_purged(report: "Report") -> None:
     ]
     output.say("")
     if rows:
-        output.print_table(("purged", "rule", *(f"in {days} d" for days in DAYS)), rows)
+        output.print_table(("purged", "rule", *(f"in the last {days} d" for days in DAYS)), rows)
     else:
         output.say(f"purged in the last {DAYS[-1]} days: nothing")
 

@@ -174,7 +174,7 @@ def _stalled(status: Status) -> Iterator[str]:
         if status.at - plan.seen_at > SILENT:
             yield (
                 f"Backfill {plan.id} was last seen {length(status.at - plan.seen_at)} ago, done until "
-                f"{rfc3339(plan.done_until)}: the same `sweeper backfill` goes on from there."
+                f"{rfc3339(plan.done_until)}: `{plan.command}` goes on from there."
             )
 
 
@@ -190,8 +190,19 @@ def _overdue(status: Status) -> Iterator[str]:
         forecast = f"; at the recent pace {length(drain)} of work" if drain else ""
         yield (
             f"{at_least}{number} conversations are overdue, the oldest for {length(status.at - oldest)}{forecast}: "
-            "`sweeper run --dry-run`, then `sweeper run`, or `sweeper backfill` where it is years of them."
+            f"{_way_out(status)}"
         )
+
+
+def _way_out(status: Status) -> str:
+    """What takes them: a run leaves alone what a backfill has been approved for."""
+    if not status.backfills:
+        return "`sweeper run --dry-run`, then `sweeper run`, or `sweeper backfill` where it is years of them."
+    plan = status.backfills[-1].plan
+    return (
+        f"runs leave what is due before {rfc3339(plan.until)} to backfill {plan.id}; go on with it: `{plan.command}`, "
+        "or give it up: the same with --give-up."
+    )
 
 
 ADVICE: tuple[Callable[[Status], Iterator[str]], ...] = (_paused, _overdue, _success, _last_run, _dead, _stalled)

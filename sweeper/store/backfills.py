@@ -33,6 +33,12 @@ class Plan:
     finished_at: datetime | None
 
     @property
+    def command(self) -> str:
+        """The command that goes on with it."""
+        span = f"--since {rfc3339(self.since)} --until {rfc3339(self.until)}"
+        return f"sweeper backfill {span}{'' if self.by is Slice.MONTH else f' --by {self.by.value}'}"
+
+    @property
     def window(self) -> Window:
         """All dues that it is about."""
         return Window(self.since, self.until)

@@ -223,19 +223,33 @@ def _privileges(subject: Subject) -> Iterator[Finding]:
             f"role {role} may not use it",
             f"GRANT USAGE ON SCHEMA {row.schema} TO {role}",
         )
-    for need in _lacking(subject, needs):
-        yield Finding(
-            Level.FAULT,
-            need.table,
-            f"role {role} lacks {need.grant} on {need.table}",
-            f"GRANT {need.grant} ON {need.table} TO {role}",
-        )
+    yield from _lacks(role, list(_lacking(subject, needs)))
     for row in subject.rows("check_spelling"):
         yield Finding(
             Level.FAULT,
             row.function,
             f"role {role} may not execute it, and no hold can be looked for without",
             f"GRANT EXECUTE ON FUNCTION {row.function} TO {role}",
+        )
+
+
+def _lacks(role: str, lacking: Sequence[Need]) -> Iterator[Finding]:
+    """What is missing, one by one; a role that may neither purge nor record it is another's, and is not to be made the job's."""
+    bare = {(need.table, need.privilege.partition(" ")[0]) for need in lacking}
+    if ("sweeper.tombstones", "INSERT") in bare and ("sweeper.runs", "INSERT") in bare:
+        yield Finding(
+            Level.FAULT,
+            f"role {role}",
+            f"it is not the job's role: {len(lacking)} privileges to purge and to record are missing",
+            "connect as the job's role; deploy/postgres/roles.sql has that, and roles for officers and auditors",
+        )
+        return
+    for need in lacking:
+        yield Finding(
+            Level.FAULT,
+            need.table,
+            f"role {role} lacks {need.grant} on {need.table}",
+            f"GRANT {need.grant} ON {need.table} TO {role}",
         )
 
 
