@@ -91,6 +91,7 @@ class Reapplied:
             ("feedback_would_purge" if preview else "feedback_purged"): (
                 self.tally.due_feedback if preview else sum(feedback.values())
             ),
+            **({"would_refuse": ["holds"] if self.lost.holds else []} if preview else {}),
             "lost_holds": list(self.lost.holds),
             "lost_orders": list(self.lost.orders),
             "duration_s": round(self.seconds, 3),

@@ -23,7 +23,7 @@ from sweeper.errors import LeaseLostError, RefusedError, SweeperError
 from sweeper.job import Job, unreachable
 from sweeper.pace import Pace
 from sweeper.steering import Budget, Steering, Stop, Watch
-from sweeper.store import census, evidence, pauses
+from sweeper.store import census, evidence, ledger, pauses
 from sweeper.store import lease as leases
 from sweeper.store.database import reason
 from sweeper.store.evidence import Run
@@ -184,6 +184,10 @@ def _cover(opened: Session, signer: Signer | None) -> None:
             raise LedgerError("the checkpoint took too long")
 
     try:
+        if signer is None and opened.job.database.within(ledger.was_signed):
+            log.get().warning(
+                "no signing key: the checkpoint is UNSIGNED though earlier ones are signed", run=opened.run.id
+            )
         checkpoint.take(opened.job.database, opened.job.clock, signer, go_on)
     except (SweeperError, DBAPIError) as error:
         told = reason(error) if isinstance(error, DBAPIError) else str(error)

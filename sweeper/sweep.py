@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 from sweeper import approval as approvals
 from sweeper import guards, log
 from sweeper.approval import Approval
+from sweeper.audit import signing
 from sweeper.batch import Purger
 from sweeper.core.instant import rfc3339
 from sweeper.core.recheck import Proposal, Spared
@@ -39,7 +40,12 @@ LOCKED_AT_MOST = 10_000
 
 
 def preview(job: Job, watch: Watch | None = None) -> Preview:
-    """What a run would purge, keep and refuse now; nothing is locked or written."""
+    """What a run would purge, keep and refuse now; nothing is locked or written.
+
+    Raises:
+        ConfigurationError: the key that signs checkpoints cannot be used, and no run would begin.
+    """
+    signing.read(job.settings)
     watch, started, job = watch or Watch(), time.monotonic(), beside_backfill(job)
     tally = survey(job, job.selector.pages(), watch.advance)
     tally.add(survey_feedback(job))

@@ -198,6 +198,12 @@ def audit_check_receipt(
     verifier = signing.verifier(key)
     receipt = receipts.check(_read(file), verifier)
     _print_proven(receipts.said(receipt), as_json=as_json)
+    if not as_json:
+        key_id = verifier.line(receipt.checkpoint.tree.origin).split("+")[1]
+        output.say(
+            f"Checked: the signature of key {key_id}, and that the leaf is in the tree it signs. So this row of evidence has not "
+            "been changed since. It does not prove that no other copy of the conversation exists."
+        )
 
 
 def _print_proven(told: dict[str, Any], *, as_json: bool) -> None:

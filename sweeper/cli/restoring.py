@@ -81,6 +81,8 @@ def _print(found: "Reapplied", *, as_json: bool) -> None:
     print_tally(found.tally, "again", found.tally.by_rule, found.tally.feedback_by_rule)
     if found.stop_reason:
         output.say(f"It stopped early: {STOPS.get(found.stop_reason, found.stop_reason)}. Reapply again for the rest.")
+    if found.outcome == "preview" and found.lost.holds:
+        output.say("A run would refuse (holds): place these legal holds again first.")
     for what, lost in (("legal holds", found.lost.holds), ("erasure orders", found.lost.orders)):
         if lost:
             output.warn(f"{len(lost)} {what} of the ledger are not in this database: {'; '.join(lost)}.")

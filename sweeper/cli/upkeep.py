@@ -1,12 +1,17 @@
 """`migrate`, `check` and `demo`: what surrounds the sweeps."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sweeper.cli import door, output
 from sweeper.cli.door import AsJson, Config
+from sweeper.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from sweeper.settings import Settings
+    from sweeper.store.check import Finding
 
 
 def migrate(config: Config = None, as_json: AsJson = False) -> None:
@@ -37,6 +42,7 @@ def check(config: Config = None, as_json: AsJson = False) -> None:
 
     with door.connected(config) as database:
         findings = checks.check(database, load_policy(database.settings), door.CLOCK)
+        findings.append(_signing(database.settings))
     if as_json:
         output.print_json(
             [{"level": f.level.value, "subject": f.subject, "text": f.text, "remedy": f.remedy} for f in findings]
@@ -48,6 +54,23 @@ def check(config: Config = None, as_json: AsJson = False) -> None:
                 output.say(f"         → {finding.remedy}")
     if any(finding.level is checks.Level.FAULT for finding in findings):
         raise typer.Exit(1)
+
+
+def _signing(settings: "Settings") -> "Finding":
+    """Whether what signs checkpoints can be used: a run without it would refuse to begin."""
+    from sweeper.audit import signing
+    from sweeper.store.check import Finding, Level
+
+    try:
+        signer = signing.read(settings)
+    except ConfigurationError as error:
+        return Finding(
+            Level.FAULT, "signing key", str(error), "mend the key's file, or name none: runs refuse to begin"
+        )
+    if signer is None:
+        text = "there is none: checkpoints of the evidence are unsigned"
+        return Finding(Level.WARNING, "signing key", text, signing.REMEDY.removeprefix("Nothing was done. "))
+    return Finding(Level.OK, "signing key", "there is one: checkpoints are signed")
 
 
 def demo(

@@ -18,7 +18,7 @@ from sweeper.numbers.overdue import PATIENCE, Overdue
 from sweeper.steering import ORDERED
 from sweeper.store import migrate, operation
 from sweeper.store.database import Database
-from sweeper.store.operation import Ended, Entry, Holder, Pause, Progress
+from sweeper.store.operation import Covered, Ended, Entry, Holder, Pause, Progress
 
 RUNS_SHOWN = 10
 SILENT = timedelta(minutes=10)
@@ -36,6 +36,7 @@ class Status:
     runs: list[Entry]
     ended: Ended
     backfills: list[Progress]
+    covered: Covered
     pace: float | None
     overdue: Overdue | str
 
@@ -105,6 +106,7 @@ def _read(connection: Connection, database: Database, now: datetime) -> Status:
         runs=operation.runs(connection, store, RUNS_SHOWN),
         ended=operation.ended(connection, store, ORDERED),
         backfills=operation.progress(connection, store),
+        covered=operation.covered(connection),
         pace=operation.pace(connection, store, now),
         overdue="not counted",
     )
@@ -205,5 +207,15 @@ def _way_out(status: Status) -> str:
     )
 
 
-ADVICE: tuple[Callable[[Status], Iterator[str]], ...] = (_paused, _overdue, _success, _last_run, _dead, _stalled)
+def _unsigned(status: Status) -> Iterator[str]:
+    if status.covered.was_signed and not status.covered.is_signed:
+        yield (
+            "The newest checkpoint of the evidence is unsigned, though earlier ones are signed: give runs the key again "
+            "(SWEEPER_SIGNING_KEY_FILE), then `sweeper audit checkpoint`."
+        )
+
+
+ADVICE: tuple[Callable[[Status], Iterator[str]], ...] = (
+    *(_paused, _overdue, _success, _last_run, _dead, _stalled, _unsigned),
+)
 """What is looked for, the most pressing first."""

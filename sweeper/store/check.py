@@ -234,9 +234,10 @@ def _privileges(subject: Subject) -> Iterator[Finding]:
 
 
 def _lacks(role: str, lacking: Sequence[Need]) -> Iterator[Finding]:
-    """What is missing, one by one; a role that may neither purge nor record it is another's, and is not to be made the job's."""
+    """What is missing, one by one; a role that reads holds and may record no purge is another's, not to be made the job's."""
     bare = {(need.table, need.privilege.partition(" ")[0]) for need in lacking}
-    if ("sweeper.tombstones", "INSERT") in bare and ("sweeper.runs", "INSERT") in bare:
+    records = {("sweeper.tombstones", "INSERT"), ("sweeper.runs", "INSERT")}
+    if records <= bare and ("sweeper.legal_holds", "SELECT") not in bare:
         yield Finding(
             Level.FAULT,
             f"role {role}",

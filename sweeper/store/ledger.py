@@ -168,6 +168,11 @@ def record(connection: Connection, taken: Checkpoint) -> None:
     )
 
 
+def was_signed(connection: Connection) -> bool:
+    """Whether any checkpoint is signed: then an unsigned one is worth a word."""
+    return bool(connection.execute(statement("ledger_was_signed")).scalar_one())
+
+
 def last(connection: Connection, *, signed: bool = False) -> Checkpoint | None:
     """The newest checkpoint, or the newest signed one."""
     row = connection.execute(statement("checkpoint_last"), {"signed": signed}).one_or_none()

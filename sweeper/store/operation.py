@@ -116,10 +116,11 @@ class Manifests:
 
 @dataclass(frozen=True)
 class Covered:
-    """When the newest checkpoint was taken (None: none was), whether it is signed, and rows that none covers, by table."""
+    """When the newest checkpoint was taken (None: none was), whether it is signed or any was, and rows that none covers."""
 
     checkpoint_at: datetime | None
     is_signed: bool
+    was_signed: bool
     uncovered: Mapping[str, int]
 
     @property
@@ -174,6 +175,7 @@ def covered(connection: Connection) -> Covered:
     return Covered(
         checkpoint_at=_finite(last.taken_at) if last else None,
         is_signed=last is not None and last.signed_by is not None,
+        was_signed=ledger.was_signed(connection),
         uncovered={source: _uncovered(connection, source) for source in ledger.SOURCES},
     )
 

@@ -368,3 +368,25 @@ def test_key(sweeper: Command, store: Store) -> None:
     told = json.loads(sweeper("audit", "key", "--json", SWEEPER_SIGNING_KEY=KEY).out)
     assert told["key"] == LINE(f"sweeper/{identity}")
     assert told["key"].split("+")[:2] == [told["name"], told["id"]]
+
+
+def test_a_key_that_cannot_be_used(store: Store, tmp_path: Path) -> None:
+    """Before the first night `check` and the preview say what the run would refuse: a signing key that is not there."""
+    missing = str(tmp_path / "gone.pem")
+    broken = partial(process, store, cwd=None, SWEEPER_SIGNING_KEY_FILE=missing)
+    for words, code in ((("check",), 1), (("run", "--dry-run"), 2), (("run",), 2)):
+        done = broken(*words)
+        assert done.code == code, words
+        assert missing in done.out + done.err
+    assert store.execute("SELECT count(*) FROM sweeper.runs") == [(0,)]
+
+
+def test_the_key_was_forgotten(sweeper: Command, signing_sweeper: Command) -> None:
+    """A run without the key after runs with it says so in `status`, until the key is back."""
+    told = "unsigned, though earlier ones are signed"
+    assert signing_sweeper("run").code == 0
+    assert told not in " ".join(sweeper("status").out.split())
+    assert sweeper("run").code == 0
+    assert told in " ".join(sweeper("status").out.split())
+    assert signing_sweeper("run").code == 0
+    assert told not in " ".join(sweeper("status").out.split())

@@ -128,3 +128,13 @@ def test_order_of_lists(sweeper: Command, store: Store, ids: tuple[str, str]) ->
     assert [order["reference"] for order in json.loads(sweeper("order", "list", "--json").out)] == ["0", "3", "2", "1"]
     assert " infinity" in sweeper("hold", "list", "--all").out
     assert " -infinity" in sweeper("order", "list").out
+
+
+def test_order_without_due(sweeper: Command, ids: tuple[str, str]) -> None:
+    """An order without a due says loudly that nothing will be erased by it, and the explanation says so too."""
+    added = sweeper("order", "add", "DSR-9", "--conversation", ids[1])
+    assert added.code == 0
+    assert "NOTHING will be erased" in added.err
+    told = sweeper("explain", ids[1])
+    assert "Erasure order 'DSR-9' covers it and names no date" in " ".join(told.out.split())
+    assert "NOTHING" not in sweeper("order", "add", "D", "--conversation", ids[1], "--due", "2099-01-01T00:00:00Z").err

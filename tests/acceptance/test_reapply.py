@@ -124,6 +124,9 @@ def test_purged_again(site: Site) -> None:
     assert site.restored.left() == site.names("held", "young")
     told = "SELECT record, record_id, rule, due_at FROM sweeper.tombstones ORDER BY 1, 2"
     assert site.restored.execute(told) == site.was.execute(told)
+    assert site.restored.execute(
+        "SELECT DISTINCT approved FROM sweeper.tombstones WHERE run_id = (SELECT max(run_id) FROM sweeper.tombstones)"
+    ) == [(True,)]  # the night after is not refused for them
     again = json.loads(site.reapply().out)
     assert (again["back"], again["purged"]) == (0, 0)
     assert site.run(site.restored, "audit", "verify").code == 0
@@ -163,6 +166,7 @@ def test_lost_holds_refuse(site: Site) -> None:
     done = site.reapply()
     assert done.code == 3
     assert "CASE-9 on conversation" in done.err
+    assert json.loads(site.reapply("--dry-run").out)["would_refuse"] == ["holds"]
     assert site.restored.left() == before
     assert site.run(site.restored, *hold).code == 0
     assert json.loads(site.reapply().out)["purged"] == len(AFTER)

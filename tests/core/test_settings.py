@@ -211,7 +211,7 @@ def test_unreadable_policy(environment: dict[str, str], tmp_path: Path, monkeypa
         load_policy(settings)
     assert str(caught.value) == (
         f"policy {there}: cannot be read (No such file or directory). Nothing was done. Name the file in [policy] file, "
-        "or in SWEEPER_POLICY_FILE."
+        "or in SWEEPER_POLICY_FILE; settings are those of --config, of SWEEPER_CONFIG or of config/sweeper.toml from here."
     )
 
 

@@ -215,3 +215,20 @@ def test_columns_that_the_policy_reads(ruled: Store) -> None:
     ]
     ruled.execute(ROLES.replace("'' AS account_columns", "'history_enabled, retention_days' AS account_columns"))
     assert lacking(ruled, policy) == []
+
+
+@pytest.mark.parametrize("role", ["sweeper_officer", "sweeper_auditor"])
+def test_check_as_another_role(role: str, store: Store, policy: Policy) -> None:
+    """Who may not purge is told so once, and not how to be given the job's privileges."""
+    store.execute(f"DROP ROLE IF EXISTS of_{role}")
+    store.execute(f"CREATE ROLE of_{role} LOGIN IN ROLE {role}")
+    acting = store.acting(f"of_{role}")
+    try:
+        found = check.check(acting.database(), policy, Clock())
+    finally:
+        acting.close()
+        store.execute(f"DROP ROLE of_{role}")
+    told = [finding for finding in found if finding.subject == f"role of_{role}"]
+    assert len(told) == 1
+    assert "not the job's role" in told[0].text
+    assert not [finding for finding in found if "INSERT" in finding.remedy and "tombstones" in finding.remedy]
