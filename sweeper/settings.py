@@ -142,8 +142,10 @@ class Schedule(Section):
     sweep: Cron = "17 2 * * *"
     report: Cron = "47 3 * * *"
     checkpoint: Cron = "7 * * * *"
+    export: Cron = ""
     manifest: Cron = ""
     recall: Cron = ""
+    export_file: Path = Path("ledger.jsonl")
     manifest_directory: Path = Path("manifests")
     recall_directory: Path = Path("recalls")
     misfire_grace_seconds: Annotated[Positive, Field(le=86_400)] = 3_600

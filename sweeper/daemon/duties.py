@@ -115,6 +115,16 @@ def checkpoint(bench: Bench) -> Done:
     return Outcome.COMPLETED, {"size": taken.size, "signed_by": taken.signed_by} if taken else {}
 
 
+def export(bench: Bench) -> Done:
+    """The ledger in a file, to be copied to where the database's loss does not reach; rows that do not fit fail it."""
+    from sweeper.audit import export as exports
+
+    with bench.database() as database:
+        file = database.settings.schedule.export_file
+        note = exports.write(database, file)
+    return Outcome.COMPLETED, {"file": str(file), "size": note.tree.size}
+
+
 def manifest(bench: Bench) -> Done:
     """A manifest in a directory of its own, named after its as-of."""
     lifecycle, key = _lifecycle(), _key()
@@ -193,6 +203,7 @@ DUTIES: Mapping[str, Duty] = {
     "sweep": Duty(sweep, done.sweep, purges=True),
     "report": Duty(report, done.event("reported")),
     "checkpoint": Duty(checkpoint, None, needs=_checkpoint_needs),
+    "export": Duty(export, None),
     "manifest": Duty(manifest, done.manifest, needs=_manifest_needs),
     "recall": Duty(recall, done.event("recalled"), needs=_recall_needs),
 }

@@ -147,6 +147,16 @@ def test_numbers_follow_every_sweep(machine: Path, run: int) -> None:
     assert spent(machine, run, 0).ran == [f"run --json {url}", f"report --textfile /x/sweeper.prom {url}"]
 
 
+def test_ledger_where_one_is_named(machine: Path) -> None:
+    """Where the environment names a file for the ledger, it is exported last, and a failure of that alone is the night's."""
+    with (machine / "environment").open("a") as environment:
+        environment.write("SWEEPER_LEDGER='/x/ledger.jsonl'\n")
+    assert [line.rpartition(" ")[0] for line in spent(machine).ran][2:] == ["audit export /x/ledger.jsonl"]
+    _script(machine / "bin" / "sweeper", "case $1 in audit) exit 1;; esac")
+    assert spent(machine).code == 1
+    assert commands.refusal(["audit", "export", "/x/ledger.jsonl"]) == ""
+
+
 def test_missing_environment_is_said(machine: Path) -> None:
     """Without its environment file the night runs nothing, fails, and cron has the reason to mail."""
     (machine / "environment").unlink()

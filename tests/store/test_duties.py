@@ -9,6 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 
+from sweeper.audit import export
 from sweeper.daemon.diary import Diary
 from sweeper.daemon.duties import Bench, Ended, Outcome, perform
 from sweeper.daemon.readiness import Readiness
@@ -29,7 +30,11 @@ NOW = made.AS_OF
 
 def bench(store: Store, folder: Path, now: str = NOW, fresh: Callable[[], Settings] | None = None) -> Bench:
     """What duties of a store work with; manifests and recalls go into the folder."""
-    schedule = {"manifest_directory": str(folder / "manifests"), "recall_directory": str(folder / "recalls")}
+    schedule = {
+        "manifest_directory": str(folder / "manifests"),
+        "recall_directory": str(folder / "recalls"),
+        "export_file": str(folder / "ledger.jsonl"),
+    }
     settings = store.settings(schedule=schedule, guards={"history": False})
     return Bench(fresh or (lambda: settings), frozen(now), Stopping(), Live())
 
@@ -74,6 +79,19 @@ def test_report(store: Store, tmp_path: Path) -> None:
     ended = perform("report", bench(store, tmp_path, "2027-07-01T00:00:00Z"))
     assert (ended.outcome, ended.passing, len(ended.result["alarms"])) == (Outcome.FAILED, False, 1)
     assert store.execute("SELECT count(*) FROM sweeper.events WHERE kind = 'reported'") == [(2,)]
+
+
+def test_export(store: Store, tmp_path: Path) -> None:
+    """The ledger is written to its file, whole and newer each time; where a row was tampered with, the job fails."""
+    file, at = tmp_path / "ledger.jsonl", bench(store, tmp_path)
+    perform("sweep", at)
+    exported = perform("export", at)
+    assert (exported.outcome, exported.result["file"]) == (Outcome.COMPLETED, str(file))
+    assert export.read(file, None).tree.size == exported.result["size"]
+    before = file.read_bytes()
+    store.execute("ALTER TABLE sweeper.events DISABLE TRIGGER insert_only; UPDATE sweeper.events SET kind = 'other'")
+    assert perform("export", at).outcome is Outcome.FAILED
+    assert file.read_bytes() == before
 
 
 def test_checkpoint(store: Store, tmp_path: Path) -> None:
