@@ -18,7 +18,7 @@ Leaf: TypeAlias = dict[str, Any]
 """A leaf's object: `source` names the table, the other keys are its columns."""
 
 INSTANTS = {"tombstones": ("due_at", "as_of", "purged_at"), "events": ("at",)}
-"""The columns that hold instants; one that no calendar holds (infinity, 44 BC) stays as PostgreSQL writes it."""
+"""The columns that hold instants; one that no calendar holds (infinity, 44 BC), or none, stays as PostgreSQL writes it."""
 OBJECTS = {"tombstones": "children", "events": "details"}
 """The column that is jsonb."""
 MOST_BRACKETS = 200
@@ -33,8 +33,8 @@ def of(source: str, told: str) -> Leaf:
     for name in INSTANTS[source]:
         columns[name] = _instant(columns[name])
     name = OBJECTS[source]
-    if columns[name].count("{") + columns[name].count("[") <= MOST_BRACKETS:
-        columns[name] = _READER.decode(columns[name])
+    if (text := columns[name]) is not None and text.count("{") + text.count("[") <= MOST_BRACKETS:
+        columns[name] = _READER.decode(text)
     columns["source"] = source
     return columns
 
@@ -64,9 +64,9 @@ def read(text: str | bytes) -> Any:
 
 
 @lru_cache(maxsize=1024)
-def _instant(told: str) -> str:
+def _instant(told: str | None) -> str | None:
     try:
-        return rfc3339(datetime.fromisoformat(told))
+        return None if told is None else rfc3339(datetime.fromisoformat(told))
     except ValueError:
         return told
 

@@ -3,6 +3,7 @@
 The law of this file: what is read is the evidence itself and never what was kept of it; no transaction lasts.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -12,7 +13,7 @@ from sweeper.audit import leaf
 from sweeper.core.span import Span
 from sweeper.store import ledger
 from sweeper.store.database import Database
-from sweeper.store.ledger import Numbered
+from sweeper.store.ledger import SOURCES, Numbered
 
 PORTION = 1_024
 """So many rows are held in memory at a time."""
@@ -23,7 +24,7 @@ class Kind(StrEnum):
 
     CHANGED = "changed"
     MISSING = "missing"
-    TWICE = "numbered twice"
+    TWICE = "there twice"
     FORGOTTEN = "forgotten"
     NUMBERS = "leaf numbers altered"
     TILE = "tile altered"
@@ -114,20 +115,31 @@ class Walk:
         if span.first < number:
             text = f"leaf {span.first}: sweeper.leaves says twice which row it is, the second is {_row(span)}"
             raise FaultError(Fault(Kind.NUMBERS, text, span.source, span.ids.first, span.first))
+        if span.source not in SOURCES:
+            text = f"leaf {number}: sweeper.leaves says that it is a row of {span.source}, which holds no evidence"
+            raise FaultError(Fault(Kind.NUMBERS, text, leaf=number))
         self.left = None
         return span
 
     def _read(self, batch: list[Numbered]) -> Iterator[Placed]:
-        source = batch[0].source
+        source, told = batch[0].source, defaultdict[int, list[str]](list)
         with self.database.transaction() as connection:
-            told = dict(ledger.rows(connection, source, [span.ids for span in batch]))
+            for id_, columns in ledger.rows(connection, source, [span.ids for span in batch]):
+                told[id_].append(columns)
         for span in batch:
             for id_ in span.ids.numbers():
-                if id_ not in told:
-                    text = f"sweeper.{source} {id_} (leaf {self.position}) is missing: the row was deleted"
-                    raise FaultError(Fault(Kind.MISSING, text, source, id_, self.position))
-                yield Placed(self.position, source, id_, leaf.canonical(leaf.of(source, told[id_])))
+                if len(told[id_]) != 1:
+                    raise self._not_one(source, id_, len(told[id_]))
+                yield Placed(self.position, source, id_, leaf.canonical(leaf.of(source, told[id_][0])))
                 self.position += 1
+
+    def _not_one(self, source: str, id_: int, count: int) -> FaultError:
+        said = f"sweeper.{source} {id_} (leaf {self.position}) is"
+        if count:
+            text = f"{said} there {count} times: somebody put a second row under its id"
+            return FaultError(Fault(Kind.TWICE, text, source, id_, self.position))
+        text = f"{said} missing: the row was deleted, or sweeper.leaves was altered to name it"
+        return FaultError(Fault(Kind.MISSING, text, source, id_, self.position))
 
 
 def _row(span: Numbered) -> str:

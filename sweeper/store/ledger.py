@@ -120,7 +120,7 @@ class Tiles:
         self.read += 1
         hashes: list[bytes] = []
         for row in self.connection.execute(statement("ledger_tile"), {"level": level, "begin": begin}):
-            if row.first != begin + len(hashes):
+            if row.first != begin + len(hashes) or row.hashes is None:
                 return hashes[: row.first - begin]
             hashes += [row.hashes[at : at + HASH] for at in range(0, len(row.hashes), HASH)]
         return hashes

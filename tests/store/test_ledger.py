@@ -432,6 +432,12 @@ TAMPERED: dict[str, tuple[str, Kind, dict[str, Any], str]] = {
         {},
         "node 0 of level 1",
     ),
+    "many nodes changed": (
+        "UPDATE sweeper.tiles SET hashes = decode(repeat('ab', octet_length(hashes)), 'hex')",
+        Kind.TILE,
+        {"leaf": 0},
+        "node 0 of level 0",
+    ),
     "a part of a tile deleted": (
         "DELETE FROM sweeper.tiles WHERE level = 0 AND first = 503",
         Kind.TILE,
@@ -468,6 +474,18 @@ TAMPERED: dict[str, tuple[str, Kind, dict[str, Any], str]] = {
         {"id": 502, "leaf": 503},
         "it is not the row that became this leaf",
     ),
+    "leaf numbers of another table": (
+        "UPDATE sweeper.leaves SET source = 'runs' WHERE first = 500",
+        Kind.NUMBERS,
+        {"leaf": 500},
+        "a row of runs, which holds no evidence",
+    ),
+    "leaf numbers of a row that never was": (
+        "INSERT INTO sweeper.leaves VALUES (604, 'events', 5, 1)",
+        Kind.MISSING,
+        {"leaf": 604},
+        "or sweeper.leaves was altered to name it",
+    ),
     "leaf numbers made fewer": (
         "UPDATE sweeper.leaves SET length = length - 1 WHERE first = 0",
         Kind.NUMBERS,
@@ -498,6 +516,24 @@ TAMPERED: dict[str, tuple[str, Kind, dict[str, Any], str]] = {
         Kind.FORGOTTEN,
         {"source": "tombstones", "id": 7},
         "would get a second leaf number",
+    ),
+    "no list of a table's rows without a number": (
+        "DELETE FROM sweeper.ledger_sources WHERE source = 'events'",
+        Kind.FORGOTTEN,
+        {"source": "events"},
+        "ids of sweeper.events from the smallest on would never get a leaf number",
+    ),
+    "a list emptied": (
+        "UPDATE sweeper.ledger_sources SET unnumbered = '{}' WHERE source = 'tombstones'",
+        Kind.FORGOTTEN,
+        {"source": "tombstones", "id": None},
+        "from the smallest on would never",
+    ),
+    "another signer named": (
+        "UPDATE sweeper.checkpoints SET signed_by = 'cafe0123' WHERE id = 2",
+        Kind.CHECKPOINT,
+        {},
+        "checkpoint 2 of 604 leaves: its note says other than its row",
     ),
     "a root changed": (
         "UPDATE sweeper.checkpoints SET root = set_byte(root, 0, get_byte(root, 0) # 1) WHERE id = 1",
@@ -541,6 +577,77 @@ def test_tampering_is_named(name: str, ledgered: Store) -> None:
     assert fault.kind == kind, fault
     assert said in fault.text
     assert {key: getattr(fault, key) for key in where} == where
+
+
+SCHEMA_TAMPERED: dict[str, tuple[list[str], Kind, str]] = {
+    "a second row under one id": (
+        [
+            "ALTER TABLE sweeper.tombstones DROP CONSTRAINT tombstones_pkey",
+            "INSERT INTO sweeper.tombstones OVERRIDING SYSTEM VALUE SELECT * FROM sweeper.tombstones WHERE id = 7",
+        ],
+        Kind.TWICE,
+        "sweeper.tombstones 7 (leaf 6) is there 2 times",
+    ),
+    "an inherited row under one id": (
+        [
+            "CREATE TABLE sweeper.more () INHERITS (sweeper.events)",
+            "INSERT INTO sweeper.more SELECT * FROM sweeper.events WHERE id = 2",
+        ],
+        Kind.TWICE,
+        "sweeper.events 2 (leaf 501) is there 2 times",
+    ),
+    "no details": (
+        [
+            "ALTER TABLE sweeper.events ALTER details DROP NOT NULL",
+            "UPDATE sweeper.events SET details = NULL WHERE id = 3",
+        ],
+        Kind.CHANGED,
+        "sweeper.events 3 (leaf 502) was changed",
+    ),
+    "no instant": (
+        [
+            "ALTER TABLE sweeper.tombstones ALTER due_at DROP NOT NULL",
+            "UPDATE sweeper.tombstones SET due_at = NULL WHERE id = 9",
+        ],
+        Kind.CHANGED,
+        "sweeper.tombstones 9 (leaf 8) was changed",
+    ),
+    "no note": (
+        ["ALTER TABLE sweeper.checkpoints ALTER note DROP NOT NULL", "UPDATE sweeper.checkpoints SET note = NULL"],
+        Kind.CHECKPOINT,
+        "its note is no checkpoint",
+    ),
+    "no hashes": (
+        [
+            "ALTER TABLE sweeper.tiles ALTER hashes DROP NOT NULL",
+            "UPDATE sweeper.tiles SET hashes = NULL WHERE level = 0 AND first = 0",
+        ],
+        Kind.TILE,
+        "node 0 of level 0",
+    ),
+    "no list": (
+        [
+            "ALTER TABLE sweeper.ledger_sources ALTER unnumbered DROP NOT NULL",
+            "UPDATE sweeper.ledger_sources SET unnumbered = NULL",
+        ],
+        Kind.FORGOTTEN,
+        "ids of sweeper.events from the smallest on would never",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SCHEMA_TAMPERED)
+def test_tampering_with_the_tables_is_named(name: str, store: Store) -> None:
+    """Who drops keys and constraints as well meets no traceback, and no row is accused for another."""
+    statements, kind, said = SCHEMA_TAMPERED[name]
+    evidence(store)
+    with tampering(store) as execute:
+        for each in statements:
+            execute(each)
+    fault = verified(store).fault
+    assert fault is not None
+    assert fault.kind == kind, fault
+    assert said in fault.text
 
 
 def test_a_row_numbered_twice(store: Store) -> None:
