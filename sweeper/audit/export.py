@@ -58,7 +58,7 @@ def write(database: Database, path: Path) -> Note:
 
 
 def _write(walk: Walk, note: Note, file: BinaryIO) -> None:
-    edge = Edge()
+    edge = Edge(tells=False)
     _put(file, {"ledger": FORMAT, "checkpoint": note.text()})
     while edge.size < note.tree.size:
         lines = [each.leaf for each in walk.leaves(min(edge.size + WIDTH, note.tree.size))]
@@ -124,7 +124,7 @@ def read(path: Path, key: Verifier | None) -> Ledger:
         note = reading.checkpoint()
         if key is not None:
             _refuse_unsigned(reading, note, key)
-        edge, blocks = Edge(), []
+        edge, blocks = Edge(tells=False), []
         while edge.size < note.tree.size:
             block = reading.block(note.tree.size - edge.size)
             blocks.append(merkle.root(block.hashes))

@@ -13,7 +13,7 @@ from sweeper.audit import note as notes
 from sweeper.audit.note import Note, NoteError
 from sweeper.audit.signing import SignatureError, Verifier
 from sweeper.audit.walk import PORTION, Fault, FaultError, Kind, Placed, Walk
-from sweeper.core.merkle import WIDTH, Edge, MissingNodeError, Part, included_root, inclusion, leaf_hash, tiled
+from sweeper.core.merkle import WIDTH, Edge, MissingNodeError, Part, included_root, inclusion, leaf_hash, root, tiled
 from sweeper.store import ledger
 from sweeper.store.database import Database
 from sweeper.store.ledger import SOURCES, Checkpoint, Tiles
@@ -55,6 +55,11 @@ class Report:
 
 STATES = ("verified", "unknown key", "not checked", "unsigned")
 """What a checkpoint's signature is: good, by a key that was not given, without any key to check it with, not there."""
+
+RESTORED = (
+    ", or a backup was restored: then the exported ledger of before continues it, and the event `reapply` names that"
+)
+"""What else it can be, where a checkpoint from elsewhere does not fit."""
 
 
 def verify(database: Database, kept: Sequence[Kept] = (), keys: Sequence[Verifier] = ()) -> Report:
@@ -121,8 +126,10 @@ class _Verifying:
         except NoteError as error:
             raise _fault(Kind.CHECKPOINT, f"{said}: its note is no checkpoint ({error})") from None
         tree = note.tree
-        signers = {signature.key_id for signature in note.signatures} or {None}
-        if (tree.size, tree.root) != (checkpoint.size, checkpoint.root) or checkpoint.signed_by not in signers:
+        signers: set[str | None] = {signature.key_id for signature in note.signatures}
+        if (tree.size, tree.root) != (checkpoint.size, checkpoint.root) or checkpoint.signed_by not in (
+            signers or {None}
+        ):
             raise _fault(Kind.CHECKPOINT, f"{said}: its note says other than its row")
         if not before <= checkpoint.size <= self.report.size:
             raise _fault(
@@ -175,13 +182,11 @@ class _Verifying:
         if not signed:
             raise _fault(Kind.SIGNATURE, f"{kept.name}: is not signed by a key that was given")
         if tree.size > self.report.size:
-            text = (
-                f"{kept.name} has {tree.size} leaves, the ledger only {self.report.size}: what came after was cut off"
-            )
-            raise _fault(Kind.KEPT, text)
+            cut = f"the ledger only {self.report.size}: what came after was cut off{RESTORED}"
+            raise _fault(Kind.KEPT, f"{kept.name} has {tree.size} leaves, {cut}")
         self._advance(tree.size, kept.note)
         if self.edge.root() != tree.root:
-            text = f"{kept.name} of {tree.size} leaves is not of this ledger, or what it covers was rewritten"
+            text = f"{kept.name} of {tree.size} leaves is not of this ledger, or what it covers was rewritten{RESTORED}"
             raise _fault(Kind.KEPT, text)
         self.report.kept += 1
 
@@ -239,14 +244,11 @@ class _Verifying:
 
     def _rows_lead(self, note: Note) -> bool:
         """Whether all rows, without any node that is stored, lead to the root of a checkpoint: then only nodes are altered."""
-        edge = Edge()
+        leaves = Walk(self.database).leaves(note.tree.size)
         try:
-            for placed in Walk(self.database).leaves(note.tree.size):
-                edge.append(leaf_hash(placed.leaf))
-                edge.done.clear()  # so that memory does not grow
+            return root(leaf_hash(placed.leaf) for placed in leaves) == note.tree.root
         except FaultError:
             return False
-        return edge.root() == note.tree.root
 
     def _hold_tables(self) -> None:
         """What the walk along the leaves cannot see: rows with two numbers or none, nodes of no leaf."""

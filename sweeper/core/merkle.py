@@ -61,13 +61,15 @@ class Part:
 class Edge:
     """The right edge of a growing tree: what its root and its next nodes follow from, in memory that grows with log(size).
 
-    `tiles` holds, for every level, the nodes of its unfinished tile; `kept` says how many of those the last `parts` told.
+    `tiles` holds, for every level, the nodes of its unfinished tile; `kept` says how many of those the last `parts` told. Between
+    two calls of `parts` what it will tell is held; who wants the root alone says that it `tells` nothing.
     """
 
     size: int = 0
     tiles: list[list[bytes]] = field(default_factory=list)
     kept: list[int] = field(default_factory=list)
     done: list[Part] = field(default_factory=list)
+    tells: bool = True
 
     @classmethod
     def at(cls, size: int, tile: Tile) -> "Edge":
@@ -117,7 +119,7 @@ class Edge:
 
     def _tell(self, level: int, tile: Sequence[bytes], begin: int) -> None:
         kept = self.kept[level]
-        if kept < len(tile):
+        if self.tells and kept < len(tile):
             self.done.append(Part(level, begin + kept, tuple(tile[kept:])))
 
 
@@ -138,7 +140,7 @@ def _peaks(hashes: Sequence[bytes]) -> list[bytes]:
 
 def root(hashes: Iterable[bytes]) -> bytes:
     """The root over leaf hashes."""
-    edge = Edge()
+    edge = Edge(tells=False)
     for hash_ in hashes:
         edge.append(hash_)
     return edge.root()

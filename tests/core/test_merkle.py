@@ -1,6 +1,7 @@
 """The Merkle tree: the published vectors of certificate transparency, and laws over all sizes."""
 
 import hashlib
+import tracemalloc
 from collections.abc import Sequence
 
 import pytest
@@ -250,3 +251,12 @@ def test_a_missing_node_is_said() -> None:
         Edge.at(3, lambda level, index: numbered(2))
     with pytest.raises(MissingNodeError, match="level 0 lacks the node 2"):
         inclusion(0, 4, tiled(lambda level, index: numbered(2)))
+
+
+def test_a_root_needs_no_memory() -> None:
+    """The root over so many leaves is found in memory for a few tiles, not for the leaves."""
+    tracemalloc.start()
+    merkle.root(leaf_hash(str(number).encode()) for number in range(20_000))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 300_000
