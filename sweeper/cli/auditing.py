@@ -240,6 +240,33 @@ def audit_export(
             output.warn(f"its checkpoint is the newest, and {UNSIGNED}")
 
 
+@audit_app.command("check-export")
+def audit_check_export(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `sweeper audit export` wrote.")],
+    key: Annotated[str, typer.Option("--key", metavar="PUB", help="The log's public key, or the file it is in.")],
+    as_json: AsJson = False,
+) -> None:
+    """Check an exported ledger offline, and say what is in it. No settings and no database are needed.
+
+    Example: sweeper audit check-export ledger.jsonl --key sweeper.pub
+    """
+    from collections import Counter
+
+    from sweeper.audit import export, signing
+
+    ledger = export.read(file, signing.verifier(key))
+    held = Counter(leaf["source"] for leaf in ledger.leaves())
+    told = {"log": ledger.tree.origin, "size": ledger.tree.size, "root": ledger.tree.root.hex()}
+    told |= {source: held[source] for source in ("tombstones", "events")}
+    if as_json:
+        output.print_json(told)
+        return
+    output.say(
+        f"Everything fits: {told['size']} leaves of the log {told['log']} under a signed checkpoint, {told['tombstones']} "
+        f"tombstones and {told['events']} events."
+    )
+
+
 @audit_app.command("key")
 def audit_key(config: Config = None, as_json: AsJson = False) -> None:
     """Print the public key that checks what the signing key signs: a C2SP verifier key, to be given away.

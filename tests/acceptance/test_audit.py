@@ -139,12 +139,17 @@ def receipt(signing_sweeper: Command, purged: list[str], tmp_path: Path) -> tupl
     return file, signing_sweeper("audit", "key").out.strip()
 
 
+def offline(tmp_path: Path) -> Command:
+    """A command as a process in another directory, without settings or database."""
+    (tmp_path / "elsewhere").mkdir()
+    path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return partial(process, None, cwd=tmp_path / "elsewhere", PYTHONPATH=path, SWEEPER_DATABASE_URL="")
+
+
 def test_receipt_is_checked_offline(receipt: tuple[Path, str], purged: list[str], tmp_path: Path) -> None:
     """A receipt is checked as a process in another directory without settings or database, and says what it proves."""
     file, key = receipt
-    (tmp_path / "elsewhere").mkdir()
-    path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    away = partial(process, None, cwd=tmp_path / "elsewhere", PYTHONPATH=path, SWEEPER_DATABASE_URL="")
+    away = offline(tmp_path)
     done = away("audit", "check-receipt", str(file), "--key", key)
     assert (done.code, done.err) == (0, "")
     assert f"The conversation {purged[41]} was purged at 2026-07-01T00:00:00Z by run 1: rule standard" in done.out
@@ -273,6 +278,20 @@ def test_export_holds_everything(ledger: Path, store: Store, purged: list[str]) 
     assert [leaf["kind"] for leaf in leaves if leaf["source"] == "events"] == ["run_opened", "run_closed"]
     assert ledger.stat().st_mode & 0o777 == 0o600
     assert list(ledger.parent.glob(".*")) == []
+
+
+def test_export_is_checked_offline(ledger: Path, tmp_path: Path) -> None:
+    """An auditor with the file and the public key alone learns that it fits, or the first line that does not."""
+    away = offline(tmp_path)
+    words = ("audit", "check-export", str(ledger), "--key", LINE(export.read(ledger, None).tree.origin))
+    done = away(*words)
+    assert (done.code, "Everything fits: 302 leaves" in done.out) == (0, True)
+    assert "300 tombstones and 2 events" in done.out
+    told = json.loads(away(*words, "--json").out)
+    assert (told["size"], told["tombstones"], told["events"]) == (302, 300, 2)
+    ledger.write_bytes(ledger.read_bytes().replace(b"standard", b"standarc", 1))
+    done = away(*words)
+    assert (done.code, done.out, "line 3: the leaf is not what it was" in done.err) == (1, "", True)
 
 
 def refused(path: Path) -> str:

@@ -26,7 +26,7 @@ COMMANDS = [
     "hold list",
     "order add",
     "order list",
-    *(f"audit {step}" for step in ("checkpoint", "verify", "prove", "check-receipt", "export", "key")),
+    *(f"audit {step}" for step in ("checkpoint", "verify", "prove", "check-receipt", "export", "check-export", "key")),
     *(f"manifest {step}" for step in ("build", "start", "complete", "list", "verify", "recall")),
 ]
 
