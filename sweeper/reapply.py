@@ -8,13 +8,12 @@ hold which this database has lost.
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from sweeper import log
 from sweeper.audit import checkpoint
@@ -22,34 +21,28 @@ from sweeper.audit.export import Ledger
 from sweeper.audit.leaf import Leaf
 from sweeper.batch import Purger
 from sweeper.core.again import Buried, dispose_again, judge_again
-from sweeper.core.decide import in_force
 from sweeper.core.feedback import FeedbackFacts, FeedbackVerdict
-from sweeper.core.instant import Odd, Stored, parse
-from sweeper.core.model import Facts, Hold
-from sweeper.core.policy import Policy
+from sweeper.core.instant import parse
+from sweeper.core.model import Facts
 from sweeper.core.recheck import Disposal, Proposal, Spared
 from sweeper.errors import PausedError, RefusedError
 from sweeper.job import Job
+from sweeper.losses import Lost, missing, refuse_lost_holds
 from sweeper.session import HURRIED_SECONDS, Errand, Session, refuse_paused, session
 from sweeper.steering import Budget, Steering, Stop, Watch
 from sweeper.store import evidence, objects, purge
-from sweeper.store.restored import protections
+from sweeper.store.database import sqlstate
+from sweeper.store.tree import Physical
 from sweeper.tally import Tally
 
 PORTION = 500
 """So many tombstones of the ledger are looked up at a time."""
 UNREADABLE = "unreadable_tombstone"
-"""A tombstone whose instants no calendar holds; the program writes none such, and none is purged on its word."""
+"""A tombstone whose instants no calendar holds, or whose id the table could not hold: none is purged on its word."""
+NO_ID = frozenset({"22P02", "22003"})
+"""SQLSTATEs of a text that is no id of the type, or a number too large for it."""
 UNSEEN = "not_in_relation"
 """A row that is back in its table while the store's relation does not show it, so that nothing can be decided of it."""
-
-
-@dataclass(frozen=True)
-class Lost:
-    """What the ledger knows of and this database does not: nothing of it is restored here."""
-
-    holds: tuple[str, ...] = ()
-    orders: tuple[str, ...] = ()
 
 
 @dataclass
@@ -106,7 +99,7 @@ def preview(job: Job, ledger: Ledger) -> Reapplied:
     found.lost = missing(job, ledger)
     for record, portion in _portions(job, ledger, found.tally):
         found.buried += len(portion)
-        there = _back(job, record, portion)
+        there = _back(job, record, portion, found.tally)
         found.back += len(there)
         found.tally.add(_weighed(job, record, there))
     found.seconds = time.monotonic() - started
@@ -163,80 +156,6 @@ def refuse_storeless(job: Job, ledger: Ledger) -> None:
         )
 
 
-def refuse_lost_holds(lost: Lost) -> None:
-    """Refuse to purge while holds that the ledger knows of are missing: they may protect what is back.
-
-    Raises:
-        RefusedError: naming their matters.
-    """
-    if lost.holds:
-        raise RefusedError(
-            "holds",
-            f"the ledger knows {len(lost.holds)} legal holds in force that this database has lost: {'; '.join(lost.holds)}. "
-            "Nothing was purged. Place them again (`sweeper hold place`, --unknown where the id is not there), then reapply.",
-        )
-
-
-def missing(job: Job, ledger: Ledger) -> Lost:
-    """The holds in force and the erasure orders of the ledger that are not in this database."""
-    holds, orders = _Latest("hold"), _Latest("order")
-    for leaf in ledger.leaves():
-        holds.see(leaf)
-        orders.see(leaf)
-    stands = partial(_stands, job.policy, job.clock.now())
-    here = protections(job.database, stands)
-    standing = [row for row in holds.rows() if stands(_instant(row.get("released_at")))]
-    return Lost(_absent(standing, here["hold"], "matter"), _absent(orders.rows(), here["order"], "reference"))
-
-
-def _stands(policy: Policy, now: datetime, released_at: Stored) -> bool:
-    """Whether a hold that is released then is in force, as a batch decides it."""
-    return in_force(Hold("", None, None, None, released_at), policy, now)
-
-
-def _instant(told: object) -> Stored:
-    """An instant as an event tells it, in the zone of whoever wrote; what is none never came, so that it releases nothing."""
-    try:
-        return None if told is None else parse(str(told))
-    except ValueError:
-        return Odd.NEVER
-
-
-@dataclass
-class _Latest:
-    """The last state of each hold or order, as the events tell it."""
-
-    kind: str
-    found: dict[Any, dict[str, Any] | None] = field(default_factory=dict)
-
-    def see(self, leaf: Leaf) -> None:
-        """One more leaf; an event that has not what the trigger writes tells nothing."""
-        if leaf["source"] != "events" or not str(leaf["kind"]).startswith(f"{self.kind}_"):
-            return
-        details = leaf["details"] if isinstance(leaf["details"], dict) else {}
-        was, now = details.get("was"), details.get("now")
-        if leaf["kind"] == f"{self.kind}_dropped" and isinstance(was, dict):
-            self.found[was.get("id")] = None
-        elif isinstance(now, dict):
-            self.found[now.get("id")] = now
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Those that were not dropped."""
-        return [row for row in self.found.values() if row is not None]
-
-
-def _absent(rows: Iterable[Mapping[str, Any]], here: Counter[tuple[Any, ...]], name: str) -> tuple[str, ...]:
-    """How those are called that are not here."""
-    wanted = Counter((str(row.get(name)), row.get("account_id"), row.get("conversation_id")) for row in rows)
-    return tuple(sorted(_called(key) for key in (wanted - here).elements()))
-
-
-def _called(key: tuple[Any, ...]) -> str:
-    name, account, conversation = key
-    parts = [f"account {account}" if account else "", f"conversation {conversation}" if conversation else ""]
-    return f"{name} on {' and '.join(part for part in parts if part) or 'everything'}"
-
-
 @dataclass
 class _Reapply:
     job: Job
@@ -270,7 +189,7 @@ class _Reapply:
     def _work(self, steering: Steering) -> None:
         for record, portion in _portions(self.job, self.ledger, self.tally):
             self.buried += len(portion)
-            there = _back(self.job, record, portion)
+            there = _back(self.job, record, portion, self.tally)
             self.back += len(there)
             there = self._shown(record, there)
             while there and not steering.is_over():
@@ -373,18 +292,25 @@ def _buried(leaf: Leaf) -> Buried:
     return Buried(leaf["record_id"], leaf["account_id"], leaf["rule"], due_at, purged_at)
 
 
-def _back(job: Job, record: str, portion: list[Buried]) -> list[Buried]:
+def _back(job: Job, record: str, portion: list[Buried], tally: Tally) -> list[Buried]:
     """Those whose rows are there again."""
     table = job.contract.conversations if record == "conversation" else job.contract.feedback
-    if table is None:
-        return []
-    ids = [buried.record_id for buried in portion]
-
-    def look(connection: Connection) -> set[str]:
-        return purge.still_there(connection, table, ids)
-
-    there = job.database.within(look)
+    there = _there(job, table, [buried.record_id for buried in portion], tally) if table else set()
     return [buried for buried in portion if buried.record_id in there]
+
+
+def _there(job: Job, table: Physical, ids: list[str], tally: Tally) -> set[str]:
+    """Of some ids, those that have a row; one that cannot be an id of this table is counted, and hides no other."""
+    try:
+        return job.database.within(lambda c: purge.still_there(c, table, ids))
+    except DBAPIError as error:
+        if sqlstate(error) not in NO_ID:
+            raise
+    if len(ids) == 1:
+        tally.unclassified[UNREADABLE] += 1
+        return set()
+    half = len(ids) // 2
+    return _there(job, table, ids[:half], tally) | _there(job, table, ids[half:], tally)
 
 
 def _facts(job: Job, record: str, there: list[Buried]) -> dict[str, Facts] | dict[str, FeedbackFacts]:

@@ -265,16 +265,18 @@ def test_hidden_by_a_view(site: Site) -> None:
         assert (done.code, {key: found[key] for key in told}) == (1, told)
 
 
-def test_instants_of_no_calendar(site: Site) -> None:
-    """A tombstone whose instants cannot be read purges nothing, is counted, and does not keep the others from their work."""
-    site.was.execute(
-        "INSERT INTO sweeper.tombstones (record, record_id, account_id, rule, due_at, as_of, run_id, policy_digest, children, "
-        "approved, purged_at) SELECT 'conversation', %s, %s, 'standard', 'infinity', now(), max(id), 'p', '{}', false, now() "
-        "FROM sweeper.runs",
-        site.was.id("young"),
-        site.was.id("a1"),
-    )
+def test_tombstones_that_no_run_wrote(site: Site) -> None:
+    """A tombstone whose instants or id cannot be read purges nothing, is counted, and keeps no other from its work."""
+    for id_, due_at in ((site.was.id("young"), "infinity"), ("no uuid", "2026-01-01Z")):
+        site.was.execute(
+            "INSERT INTO sweeper.tombstones (record, record_id, account_id, rule, due_at, as_of, run_id, policy_digest, "
+            "children, approved, purged_at) "
+            "SELECT 'conversation', %s, %s, 'standard', %s, now(), max(id), 'p', '{}', false, now() FROM sweeper.runs",
+            id_,
+            site.was.id("a1"),
+            due_at,
+        )
     _export(site)
     found = json.loads(site.reapply().out)
-    assert (found["purged"], found["unclassified_by_reason"]) == (len(AFTER), {"unreadable_tombstone": 1})
+    assert (found["purged"], found["unclassified_by_reason"]) == (len(AFTER), {"unreadable_tombstone": 2})
     assert site.names("young") <= site.restored.left()
