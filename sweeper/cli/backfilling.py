@@ -140,7 +140,9 @@ def _print_drained(drained: "Drained", *, as_json: bool) -> None:
             f"It stopped early: {STOPS.get(drained.stop_reason, drained.stop_reason)}; the same command goes on."
         )
     if drained.is_stalled:
-        output.warn("NOTHING was purged, and not all that is overdue has been looked at or could be purged. See the log.")
+        output.warn(
+            "NOTHING was purged, and not all that is overdue has been looked at or could be purged. See the log."
+        )
     if drained.left > drained.failed:
         output.say(
             f"{drained.left - drained.failed} that are due were left: others had them locked, or more is due than was approved. "

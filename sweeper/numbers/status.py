@@ -153,10 +153,10 @@ def _success(status: Status) -> Iterator[str]:
 
 def _last_run(status: Status) -> Iterator[str]:
     """How the newest run ended, where that asks for something; an older one was made up for. Slices make up for no run."""
-    for is_slice in (False, True):
-        ended = (run for run in status.runs if run.outcome is not None and (run.kind == "backfill") is is_slice)
-        if (last := next(ended, None)) is not None:
-            yield from _ended(last)
+    ended = [run for run in status.runs if run.outcome is not None]
+    plain = [run for run in ended if run.kind != "backfill"]
+    for last in dict.fromkeys([*plain[:1], *ended[:1]]):
+        yield from _ended(last)
 
 
 def _ended(last: Entry) -> Iterator[str]:

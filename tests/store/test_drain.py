@@ -21,7 +21,10 @@ from tests.store.operated import NOW, chat, world
 from tests.store.stores import POLICY, Store
 
 SCOPE = Scope(instant("2026-04-01T00:00:00Z"), instant("2026-06-01T00:00:00Z"), Slice.MONTH)
-SETTINGS: dict[str, Any] = {"guards": {"history": False, "volume": False}, "purge": {"batch": 1, "locked_wait_seconds": 0.0}}
+SETTINGS: dict[str, Any] = {
+    "guards": {"history": False, "volume": False},
+    "purge": {"batch": 1, "locked_wait_seconds": 0.0},
+}
 OF_MAY, OF_APRIL = timedelta(days=3), timedelta(days=40)
 
 

@@ -96,7 +96,12 @@ def test_backlog(store: Store) -> None:
 def test_feedback_backlog(store: Store) -> None:
     """Feedback that is overdue is told as conversations are."""
     ran(store, {})
-    told = {"id": "f1", "account": "a1", "kind": "thumbs", "submitted_at": rfc3339(instant(NOW) - timedelta(days=3_000))}
+    told = {
+        "id": "f1",
+        "account": "a1",
+        "kind": "thumbs",
+        "submitted_at": rfc3339(instant(NOW) - timedelta(days=3_000)),
+    }
     store.load(world(feedback=[told]))
     assert advice(store).startswith("1 feedback rows are overdue, the oldest for 1174 days")
 
@@ -124,6 +129,10 @@ def test_slices_hide_no_run(store: Store) -> None:
     for _ in range(status.RUNS_SHOWN + 1):
         ran(store, {}, kind="backfill")
     assert advice(store) == f"Run {refused} was refused by volume: 9 are due."
+    failed = ran(store, {"failed": 3}, "failed", kind="backfill")
+    assert f"Run {failed} failed" in advice(store)
+    ran(store, {})
+    assert advice(store) == ""
 
 
 def test_holder(store: Store) -> None:
