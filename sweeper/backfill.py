@@ -22,10 +22,11 @@ from sweeper.core.hours import Hours
 from sweeper.core.instant import rfc3339
 from sweeper.core.recheck import Outcome
 from sweeper.core.window import Slice, Window, slices
-from sweeper.errors import ConfigurationError, LeaseHeldError, RefusedError
+from sweeper.errors import ConfigurationError, LeaseHeldError, LeaseLostError, RefusedError
 from sweeper.job import Job, read_contract
 from sweeper.result import Result
 from sweeper.session import Errand
+from sweeper.settings import load_policy
 from sweeper.steering import STEP_SECONDS, Budget, Stop, Watch
 from sweeper.store import backfills, census, evidence, pauses
 from sweeper.store.backfills import Plan
@@ -142,13 +143,22 @@ def begin(job: Job, scope: Scope, token: str | None) -> Plan:
             )
         approvals.refuse_lapsed(approval, job.clock.now())
         plan = _recorded(job, scope, approval)
-    if plan.policy_digest != job.policy.digest:
+    refuse_other_policy(plan, job.policy.digest, "Nothing was purged.")
+    return plan
+
+
+def refuse_other_policy(plan: Plan, digest: str, done: str) -> None:
+    """What was approved under one policy is not purged under another; `done`: what has been purged.
+
+    Raises:
+        RefusedError: the policy is another.
+    """
+    if plan.policy_digest != digest:
         raise RefusedError(
             "approval",
-            f"{scope} was approved under policy {plan.policy_digest[:12]}, this is {job.policy.digest[:12]}. Nothing was "
-            "purged. Preview again with --dry-run, and approve what it finds.",
+            f"{Scope(plan.since, plan.until, plan.by)} was approved under policy {plan.policy_digest[:12]}, this is "
+            f"{digest[:12]}. {done} Preview again with --dry-run, and approve what it finds.",
         )
-    return plan
 
 
 def _begun(connection: Any, job: Job, scope: Scope, token: str | None) -> Plan | None:
@@ -176,7 +186,7 @@ def _recorded(job: Job, scope: Scope, approval: Approval) -> Plan:
 
 @dataclass
 class Drained:
-    """How far a backfill has come."""
+    """How far a backfill has come. `left`: due, but they failed, stayed locked or were not approved; runs take them."""
 
     plan: Plan
     outcome: str
@@ -184,8 +194,14 @@ class Drained:
     purged: int
     purged_now: int
     failed: int
+    left: int
     done_until: datetime
     seconds: float
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether nothing at all was purged although something was left: nobody may take that for work that is done."""
+        return self.purged_now == 0 and (self.left > 0 or bool(self.stop_reason))
 
     def as_json(self) -> dict[str, Any]:
         """For machines."""
@@ -200,6 +216,8 @@ class Drained:
             "purged": self.purged,
             "purged_now": self.purged_now,
             "failed": self.failed,
+            "left": self.left,
+            "stalled": self.is_stalled,
             "done_until": rfc3339(self.done_until),
             "duration_s": round(self.seconds, 3),
         }
@@ -217,6 +235,8 @@ class Drain:
     accept_history: bool = False
     stopped: str = ""
     failed: int = 0
+    left: int = 0
+    before: int = 0
     purged_now: int = 0
     seen: datetime | None = None
     free_at: float = -inf
@@ -228,12 +248,13 @@ class Drain:
 
         Raises:
             LeaseHeldError: another process is at work on a backfill of the store.
-            RefusedError: a guard refused; what was purged before stands.
+            RefusedError: a guard refused, or the policy is another than was approved; what was purged before stands.
+            ConfigurationError: the policy cannot be read any more; what was purged before stands.
         """
         self._be_seen()
-        before = self._purged()
+        self.before = self._purged()
         self.watch.expect(self.plan.expected)
-        self.watch.advance(before)
+        self.watch.advance(self.before)
         done_until = self.plan.done_until
         for window in slices(done_until, self.plan.until, self.plan.by):
             while not self._is_swept(window):
@@ -249,6 +270,8 @@ class Drain:
         self._wait_until_free()
         if self.stopped:
             return False
+        now_on_disk = load_policy(self.job.settings).digest
+        refuse_other_policy(self.plan, now_on_disk, f"{self._purged()} were purged before it changed; no more was.")
         job = replace(
             self.job,
             as_of=self.job.clock.now(),
@@ -263,6 +286,9 @@ class Drain:
             if backfills.holder(job.database, job.contract.schema) == "backfill":
                 raise
             self._sleep("a run holds the lease", LOOK_SECONDS)
+        except LeaseLostError:  # this process was frozen for longer than a lease lasts, and a run went first
+            log.get().warning("a run has taken the lease over; the slice is tried again", backfill=self.plan.id)
+            self.purged_now = self._purged() - self.before
         except RefusedError as refusal:
             if refusal.guard != "paused":
                 raise
@@ -281,6 +307,7 @@ class Drain:
         )
         self.purged_now += result.count
         self.failed += result.tally.failed
+        self.left += result.overdue if result.outcome != "stopped" else 0
         self.working += result.seconds
         self.free_at = result.steering.earliest
         return result
@@ -375,7 +402,15 @@ class Drain:
     def _ended(self, outcome: str, done_until: datetime) -> Drained:
         seconds = time.monotonic() - self.started
         return Drained(
-            self.plan, outcome, self.stopped, self._purged(), self.purged_now, self.failed, done_until, seconds
+            plan=self.plan,
+            outcome=outcome,
+            stop_reason=self.stopped,
+            purged=self._purged(),
+            purged_now=self.purged_now,
+            failed=self.failed,
+            left=self.left,
+            done_until=done_until,
+            seconds=seconds,
         )
 
 

@@ -62,7 +62,7 @@ def backfill(
             drained = filling.Drain(job, plan, watch, budget, hours, accept_history).run()
     with output.afterwards():
         _print_drained(drained, as_json=as_json)
-    if drained.outcome == "failed" or drained.stop_reason == "signal":
+    if drained.outcome == "failed" or drained.stop_reason == "signal" or drained.is_stalled:
         raise typer.Exit(1)
 
 
@@ -147,6 +147,15 @@ def _print_drained(drained: "Drained", *, as_json: bool) -> None:
     if drained.stop_reason:
         output.say(
             f"It stopped early: {STOPS.get(drained.stop_reason, drained.stop_reason)}; the same command goes on."
+        )
+    if drained.is_stalled:
+        output.warn(
+            "NOTHING was purged, and not all that is overdue has been looked at or could be purged. See the log."
+        )
+    if drained.left > drained.failed:
+        output.say(
+            f"{drained.left - drained.failed} that are due were left: others had them locked, or more is due than was approved. "
+            "The next `sweeper run` takes them."
         )
     if drained.failed:
         output.say(f"{drained.failed} records could not be purged; the log on stderr names each with its reason.")

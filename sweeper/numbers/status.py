@@ -15,12 +15,15 @@ from sweeper.core.instant import rfc3339
 from sweeper.numbers import overdue as overdues
 from sweeper.numbers import reading as numbers
 from sweeper.numbers.overdue import PATIENCE, Overdue
-from sweeper.steering import ORDERED
-from sweeper.store import migrate, operation
+from sweeper.steering import ORDERED, Stop
+from sweeper.store import backfills, migrate, operation
+from sweeper.store.backfills import Plan
 from sweeper.store.database import Database
 from sweeper.store.operation import Covered, Ended, Entry, Holder, Pause, Progress
 
 RUNS_SHOWN = 10
+GOES_ON = frozenset({Stop.YIELDED, Stop.HOURS, Stop.PAUSED})
+"""Why a slice of a backfill stops that the backfill itself takes up again."""
 SILENT = timedelta(minutes=10)
 """A backfill that was not seen alive for so long has been stopped, or has died."""
 
@@ -48,6 +51,11 @@ class Status:
     def is_alive(self, run: Entry) -> bool:
         """Whether a run that has not ended still holds the lease."""
         return self.holder is not None and self.holder.held and self.holder.run_id == run.id
+
+    @property
+    def binding(self) -> Plan | None:
+        """The plan whose conversations the runs leave alone; None: there is none, or it has been silent for too long."""
+        return backfills.binding([progress.plan for progress in self.backfills], self.at)
 
     @property
     def success_age(self) -> timedelta | None:
@@ -146,10 +154,16 @@ def _success(status: Status) -> Iterator[str]:
 
 
 def _last_run(status: Status) -> Iterator[str]:
-    """How the newest run ended, where that asks for something; an older one was made up for."""
-    last = next((run for run in status.runs if run.outcome is not None), None)
-    if last is None:
-        return
+    """How the newest run ended, where that asks for something; an older one was made up for. Slices make up for no run."""
+    ended = [run for run in status.runs if run.outcome is not None]
+    plain = [run for run in ended if run.kind != "backfill"]
+    for last in dict.fromkeys([*plain[:1], *ended[:1]]):
+        yield from _ended(last)
+
+
+def _ended(last: Entry) -> Iterator[str]:
+    if last.kind == "backfill" and (last.outcome == "interrupted" or last.stop_reason in GOES_ON):
+        return  # the backfill goes on by itself, or was not seen lately and is told of as such
     if last.outcome == "refused":
         yield f"Run {last.id} was refused by {last.guard or 'a guard'}: {last.said or 'see sweeper.runs'}"
     elif last.outcome == "failed":
@@ -184,27 +198,25 @@ def _overdue(status: Status) -> Iterator[str]:
     if isinstance(status.overdue, str):
         yield f"What is overdue could not be counted: {status.overdue}"
         return
-    oldest = status.overdue.conversations.earliest
-    if oldest is not None and status.at - oldest > PATIENCE:
-        number = status.overdue.conversations.total
-        at_least = "" if status.overdue.complete else "at least "
-        drain = operation.drain(number, status.pace)
-        forecast = f"; at the recent pace {length(drain)} of work" if drain else ""
-        yield (
-            f"{at_least}{number} conversations are overdue, the oldest for {length(status.at - oldest)}{forecast}: "
-            f"{_way_out(status)}"
-        )
+    for kind, due in (("conversations", status.overdue.conversations), ("feedback rows", status.overdue.feedback)):
+        if due.earliest is not None and status.at - due.earliest > PATIENCE:
+            at_least = "" if status.overdue.complete else "at least "
+            drain = operation.drain(due.total, status.pace) if kind == "conversations" else None
+            forecast = f"; at the recent pace {length(drain)} of work" if drain else ""
+            yield (
+                f"{at_least}{due.total} {kind} are overdue, the oldest for {length(status.at - due.earliest)}{forecast}: "
+                f"{_way(status, due.earliest, kind)}"
+            )
 
 
-def _way_out(status: Status) -> str:
-    """What takes them: a run leaves alone what a backfill has been approved for."""
-    if not status.backfills:
-        return "`sweeper run --dry-run`, then `sweeper run`, or `sweeper backfill` where it is years of them."
-    plan = status.backfills[-1].plan
-    return (
-        f"runs leave what is due before {rfc3339(plan.until)} to backfill {plan.id}; go on with it: `{plan.command}`, "
-        "or give it up: the same with --give-up."
-    )
+def _way(status: Status, earliest: datetime, kind: str) -> str:
+    """What purges it: while a backfill binds the runs, they leave alone what is due before its end."""
+    plan = status.binding
+    if kind == "conversations" and plan is not None and earliest < plan.until:
+        left = f"runs leave to backfill {plan.id} what is due before {rfc3339(plan.until)}; it must be at work"
+        return f"{left}: `{plan.command}` goes on with it, the same with --give-up leaves it to runs."
+    more = ", or `sweeper backfill` where it is years of them." if kind == "conversations" else "."
+    return f"`sweeper run --dry-run`, then `sweeper run`{more}"
 
 
 def _unsigned(status: Status) -> Iterator[str]:

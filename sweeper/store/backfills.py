@@ -1,5 +1,6 @@
 """Plans of backfills: begun under an approval, moved on slice by slice, finished. Beginning and end leave an event."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -72,7 +73,12 @@ def unfinished(connection: Connection, store: str) -> list[Plan]:
 
 def alive(connection: Connection, store: str, now: datetime) -> Plan | None:
     """The plan of a store whose process was seen lately, the one that reaches furthest."""
-    found = [plan for plan in unfinished(connection, store) if now - plan.seen_at < ALIVE]
+    return binding(unfinished(connection, store), now)
+
+
+def binding(plans: Iterable[Plan], now: datetime) -> Plan | None:
+    """Of unfinished plans the one that binds the runs: its process was seen lately, and it reaches furthest."""
+    found = [plan for plan in plans if now - plan.seen_at < ALIVE]
     return max(found, key=lambda plan: plan.until, default=None)
 
 

@@ -15,6 +15,7 @@ from sweeper.job import Job, read_contract
 from sweeper.settings import Settings
 from sweeper.steering import Watch
 from sweeper.store import database
+from sweeper.store.pressure import Gauge
 from sweeper.sweep import sweep
 from tests.facts import instant
 from tests.store import stores
@@ -124,3 +125,13 @@ def test_failover(primary: embedded.Server, filled: Store, policy: Policy) -> No
         assert survivor.left() == set()
         assert survivor.execute("SELECT count(*), count(DISTINCT record_id) FROM sweeper.tombstones") == [(DUE, DUE)]
         assert [row[0] for row in survivor.execute("SELECT outcome FROM sweeper.runs ORDER BY id")] == ["completed"] * 2
+
+
+def test_look_at_a_server_that_is_no_primary(primary: embedded.Server, filled: Store, policy: Policy) -> None:
+    """Whoever looks how hard the server has it, after a failover, at one that follows another, is not told that it failed."""
+    with standby(primary) as follower, job(filled.url, policy) as leading:
+        root = leading.contract.conversations
+        at_follower = Settings.model_validate({"database": {"url": follower.url("filled")}, "policy": {"file": POLICY}})
+        opened = database.connect(at_follower)
+        assert Gauge(opened, [root.oid]).read() == {}
+        opened.engine.dispose()

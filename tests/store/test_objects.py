@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 from typing import Any
 from uuid import uuid4
 
@@ -11,6 +12,7 @@ from sqlalchemy import Connection
 
 from sweeper.core.policy import Policy
 from sweeper.errors import LeaseLostError
+from sweeper.steering import Stop, Watch
 from sweeper.store import evidence, objects
 from sweeper.store import lease as leases
 from tests.store.stores import Store
@@ -302,6 +304,44 @@ def test_lease_is_renewed_while_objects_are_removed(
     swept(store, policy)
     assert len(ends) == 3
     assert len(set(ends)) > 1
+
+
+def test_hanging_file_system(
+    store: Store, policy: Policy, stubborn: type[Stubborn], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One object that hangs is recorded as failed, the others wait for the next run, and this run comes to its end."""
+    let_go = Event()
+    stubborn.told.append(lambda _: let_go.wait(20.0))
+    monkeypatch.setattr(objects, "HANGS_SECONDS", 0.2)
+    (chat,) = fill(store, 1)
+    attach(store, chat, "stubborn://a", "stubborn://b")
+    try:
+        assert swept(store, policy).objects_pending == 2
+    finally:
+        let_go.set()
+    assert store.execute("SELECT outcome FROM sweeper.runs") == [("completed",)]
+    assert store.execute("SELECT attempts, last_error FROM sweeper.object_purges ORDER BY attempts DESC") == [
+        (1, "HangsError"),
+        (0, None),
+    ]
+
+
+def test_asked_to_stop_while_a_file_system_hangs(store: Store, policy: Policy, stubborn: type[Stubborn]) -> None:
+    """Who is asked to stop does not wait for a file system; the object is tried again."""
+    let_go, asked = Event(), Event()
+
+    def hang(_: str) -> None:
+        asked.set()
+        let_go.wait(20.0)
+
+    stubborn.told.append(hang)
+    (chat,) = fill(store, 1)
+    attach(store, chat, "stubborn://a")
+    try:
+        result = swept(store, policy, watch=Watch(stopping=lambda: Stop.SIGNAL if asked.is_set() else ""))
+    finally:
+        let_go.set()
+    assert (result.outcome, result.steering.stopped, result.objects_pending) == ("stopped", "signal", 1)
 
 
 def test_replaced_run_removes_no_more_objects(

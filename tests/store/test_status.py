@@ -93,6 +93,48 @@ def test_backlog(store: Store) -> None:
     assert ended.as_json()["overdue"]["complete"] is False
 
 
+def test_feedback_backlog(store: Store) -> None:
+    """Feedback that is overdue is told as conversations are."""
+    ran(store, {})
+    told = {
+        "id": "f1",
+        "account": "a1",
+        "kind": "thumbs",
+        "submitted_at": rfc3339(instant(NOW) - timedelta(days=3_000)),
+    }
+    store.load(world(feedback=[told]))
+    assert advice(store).startswith("1 feedback rows are overdue, the oldest for 1174 days")
+
+
+def test_backlog_of_a_backfill(store: Store) -> None:
+    """What runs leave to a backfill is not said to be purged by a run."""
+    ran(store, {})
+    store.load(world(chat("c1", timedelta(days=3))))
+    store.execute(
+        "INSERT INTO sweeper.backfills (store, since, until, slices, policy_digest, approval, expected, done_until, begun_at, "
+        "seen_at) VALUES ('store', '2026-01-01Z', '2026-05-30Z', 'day', 'd', 'a', 40, '2026-01-04Z', %s, %s)",
+        NOW, NOW,
+    )  # fmt: skip
+    assert "runs leave to backfill 1 what is due before 2026-05-30T00:00:00Z; it must be at work." in advice(store)
+    assert "sweeper run" not in advice(store)
+
+
+def test_slices_hide_no_run(store: Store) -> None:
+    """Slices that give way, or wait for their hours, ask for nothing, and a refused run before them is told all the same."""
+    ran(store, {})
+    for reason in ("yielded", "hours", "paused"):
+        ran(store, {"stop_reason": reason, "stalled": True}, "stopped", kind="backfill")
+        assert advice(store) == ""
+    refused = ran(store, {"guard": "volume", "text": "9 are due."}, "refused")
+    for _ in range(status.RUNS_SHOWN + 1):
+        ran(store, {}, kind="backfill")
+    assert advice(store) == f"Run {refused} was refused by volume: 9 are due."
+    failed = ran(store, {"failed": 3}, "failed", kind="backfill")
+    assert f"Run {failed} failed" in advice(store)
+    ran(store, {})
+    assert advice(store) == ""
+
+
 def test_holder(store: Store) -> None:
     """The lease is told as the database sees it: held until it ends, with when it was renewed."""
     run_id = ran(store, None, "")

@@ -1,5 +1,7 @@
 -- How hard the server has it now, as far as this role may see: replicas, WAL, sessions kept waiting, VACUUM of our tables.
-SELECT pg_catalog.pg_current_wal_lsn() - CAST('0/0' AS pg_lsn) AS wal_bytes,
+-- After a failover this may be no primary any more; that is for the next write to find out, which waits for the new one.
+SELECT (CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_lsn() END)
+           - CAST('0/0' AS pg_lsn) AS wal_bytes,
        replicas.lag_seconds,
        replicas.lag_bytes,
        replicas.hidden,
@@ -12,7 +14,8 @@ SELECT pg_catalog.pg_current_wal_lsn() - CAST('0/0' AS pg_lsn) AS wal_bytes,
           AND l.relation = ANY(CAST(:oids AS oid[]))) AS vacuums
 FROM (
     SELECT COALESCE(max(EXTRACT(epoch FROM r.replay_lag)), 0) AS lag_seconds,
-           COALESCE(max(pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), r.replay_lsn)), 0) AS lag_bytes,
+           COALESCE(max(CASE WHEN NOT pg_catalog.pg_is_in_recovery()
+                             THEN pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), r.replay_lsn) END), 0) AS lag_bytes,
            count(*) FILTER (WHERE r.state IS NULL) AS hidden
     FROM pg_catalog.pg_stat_replication r
 ) AS replicas
