@@ -115,7 +115,10 @@ def test_backlog_of_a_backfill(store: Store) -> None:
         "seen_at) VALUES ('store', '2026-01-01Z', '2026-05-30Z', 'day', 'd', 'a', 40, '2026-01-04Z', %s, %s)",
         NOW, NOW,
     )  # fmt: skip
-    assert "runs leave to backfill 1 what is due before 2026-05-30T00:00:00Z; it must be at work: `sweeper backfill" in advice(store)
+    assert (
+        "runs leave to backfill 1 what is due before 2026-05-30T00:00:00Z; it must be at work: `sweeper backfill"
+        in advice(store)
+    )
     assert "sweeper run" not in advice(store)
 
 
