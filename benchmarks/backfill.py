@@ -25,6 +25,7 @@ from sweeper import backfill, embedded, log
 from sweeper.clock import Clock
 from sweeper.core import policy as policies
 from sweeper.core.window import Slice
+from sweeper.drain import Drain
 from sweeper.job import Job, read_contract
 from sweeper.settings import Settings
 from sweeper.steering import Watch
@@ -84,7 +85,7 @@ def drain(url: str, by: Slice) -> Spent:
         plan = backfill.begin(job, scope, outlook.approval.token())
         nightly = _Nightly(url, plan.expected // 2)
         started = time.perf_counter()
-        drained = backfill.Drain(job, plan, Watch(advance=nightly.advance)).run()
+        drained = Drain(job, plan, Watch(advance=nightly.advance)).run()
         seconds = time.perf_counter() - started
         timed = job.database
         if not isinstance(timed, Timed) or drained.outcome != "completed":

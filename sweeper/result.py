@@ -9,7 +9,28 @@ from sweeper.core.recheck import Spared
 from sweeper.errors import RefusedError
 from sweeper.job import Job
 from sweeper.steering import ORDERED, Steering
+from sweeper.store.backfills import Plan
 from sweeper.tally import Tally
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A backfill that the run leaves something to. `backlog`: nobody has worked on it lately, and there is something to do."""
+
+    plan: Plan
+    silent: bool
+    backlog: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """For machines."""
+        return {
+            "backfill": self.plan.id,
+            "due_from": rfc3339(self.plan.done_until),
+            "due_before": rfc3339(self.plan.until),
+            "seen_at": rfc3339(self.plan.seen_at),
+            "silent": self.silent,
+            "command": self.plan.command,
+        }
 
 
 @dataclass
@@ -25,6 +46,7 @@ class Result:
     strays: int
     seconds: float
     steering: Steering
+    beside: Beside | None = None
 
     @property
     def count(self) -> int:
@@ -41,7 +63,8 @@ class Result:
     def is_stalled(self) -> bool:
         """Whether nothing at all was purged although something was left: nobody may take that for a night without work."""
         nothing = self.count + sum(self.purged["feedback"].values()) == 0
-        return nothing and (self.overdue > 0 or bool(self.steering.stopped))
+        abandoned = self.beside is not None and self.beside.backlog
+        return nothing and (self.overdue > 0 or bool(self.steering.stopped) or abandoned)
 
     @property
     def is_done(self) -> bool:
@@ -66,6 +89,7 @@ class Result:
             "feedback_by_rule": dict(sorted(feedback.items())),
             "strays": self.strays,
             "objects_pending": self.objects_pending,
+            "left_to_backfill": self.beside.as_json() if self.beside else None,
             "batches": self.steering.pace.times.as_json(),
             "pauses": self.steering.waits.as_json(),
             "duration_s": round(self.seconds, 3),

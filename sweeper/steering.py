@@ -30,6 +30,7 @@ class Stop(StrEnum):
     PAUSED = "paused"
     YIELDED = "yielded"
     HOURS = "hours"
+    GIVEN_UP = "given_up"
 
 
 ORDERED = frozenset({Stop.MAX_RUNTIME, Stop.MAX_PURGE})

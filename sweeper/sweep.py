@@ -20,12 +20,11 @@ from sweeper import guards, log
 from sweeper.approval import Approval
 from sweeper.audit import signing
 from sweeper.batch import Purger
-from sweeper.core.instant import rfc3339
 from sweeper.core.recheck import Proposal, Spared
 from sweeper.core.window import Window
 from sweeper.errors import PausedError
 from sweeper.job import Job
-from sweeper.result import Preview, Result
+from sweeper.result import Beside, Preview, Result
 from sweeper.session import HURRIED_SECONDS, Errand, Session, refuse_paused, session
 from sweeper.steering import Budget, Steering, Stop, Watch
 from sweeper.store import backfills, census, evidence, objects, purge
@@ -46,7 +45,7 @@ def preview(job: Job, watch: Watch | None = None) -> Preview:
         ConfigurationError: the key that signs checkpoints cannot be used, and no run would begin.
     """
     signing.read(job.settings)
-    watch, started, job = watch or Watch(), time.monotonic(), beside_backfill(job)
+    watch, started, job = watch or Watch(), time.monotonic(), without(job, beside_backfill(job))
     tally = survey(job, job.selector.pages(), watch.advance)
     tally.add(survey_feedback(job))
     refusals = [*guards.before(job, job.database.within(census.histories)), *guards.volume(job, tally.due, None)]
@@ -74,19 +73,29 @@ def sweep(
     """
     errand, watch = errand or Errand(), watch or Watch()
     refuse_paused(job)
-    job = job if errand.gives_way else beside_backfill(job)
+    beside = None if errand.gives_way else beside_backfill(job)
+    job = without(job, beside)
     with session(job, errand, approval, watch.stopping) as opened:
         left = _left_of(job, approval)
-        return _Sweep(job, opened, left, accept_history, watch, budget or Budget()).run()
+        return _Sweep(job, opened, left, accept_history, watch, budget or Budget(), beside).run()
 
 
-def beside_backfill(job: Job) -> Job:
-    """The job without what a backfill at work has been approved for: a run neither weighs nor purges that."""
-    plan = job.database.within(lambda c: backfills.alive(c, job.contract.schema, job.clock.now()))
+def beside_backfill(job: Job) -> Beside | None:
+    """The backfill that has been approved for a part of what is due: a run neither weighs nor purges that."""
+    now = job.clock.now()
+    plan = job.database.within(lambda c: backfills.alive(c, job.contract.schema, now))
     if plan is None:
-        return job
-    log.get().info("leaves to a backfill what is due before its end", backfill=plan.id, due_before=rfc3339(plan.until))
-    return replace(job, window=Window(since=plan.until))
+        return None
+    silent = now - plan.seen_at > backfills.SILENT
+    its_own = replace(job, window=Window(plan.done_until, plan.until))
+    beside = Beside(plan, silent, silent and any(page.free for page in its_own.selector.pages()))
+    log.get().info("leaves to a backfill what is due there", **beside.as_json())
+    return beside
+
+
+def without(job: Job, beside: Beside | None) -> Job:
+    """The job without what it leaves to a backfill."""
+    return job if beside is None else replace(job, window=Window(gap=(beside.plan.done_until, beside.plan.until)))
 
 
 def _left_of(job: Job, approval: Approval | None) -> Approval | None:
@@ -108,6 +117,7 @@ class _Sweep:
     accept_history: bool
     watch: Watch
     budget: Budget
+    beside: Beside | None
     tally: Tally = field(default_factory=Tally)
     done: Counter[str] = field(default_factory=Counter)
     strays: int = 0
@@ -300,7 +310,16 @@ class _Sweep:
             outcome = "failed"
         seconds = time.monotonic() - self.started
         result = Result(
-            self.job, self.session.run.id, outcome, self.tally, purged, pending, self.strays, seconds, self.steering
+            self.job,
+            self.session.run.id,
+            outcome,
+            self.tally,
+            purged,
+            pending,
+            self.strays,
+            seconds,
+            self.steering,
+            self.beside,
         )
         self.session.close(outcome, result.as_json())
         return result

@@ -13,9 +13,11 @@ from sweeper.core.window import Slice
 from sweeper.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from sweeper.backfill import Drained, Outlook, Scope
+    from sweeper.backfill import Outlook, Scope
     from sweeper.core.hours import Hours
+    from sweeper.drain import Drained
     from sweeper.job import Job
+    from sweeper.store.backfills import Plan
 
 
 def backfill(
@@ -36,6 +38,9 @@ def backfill(
     rate: Annotated[
         float | None, typer.Option("--rate", metavar="N", min=0.01, help="At most N conversations a second.")
     ] = None,
+    give_up: Annotated[
+        bool, typer.Option("--give-up", help="End the plan where it is; `sweeper run` takes what it has left.")
+    ] = False,
     accept_history: Annotated[
         bool, typer.Option("--accept-history", help="Go on although plan or consent history is missing or became less.")
     ] = False,
@@ -47,9 +52,12 @@ def backfill(
     Example: sweeper backfill --since 2021-01-01T00:00:00Z --until 2026-01-01T00:00:00Z --dry-run
     """
     from sweeper import backfill as filling
+    from sweeper.drain import Drain
 
-    if dry_run and approve is not None:
-        raise ConfigurationError("--dry-run and --approve: nothing was done. Preview first, then approve its digest.")
+    if dry_run + give_up + (approve is not None) > 1:
+        raise ConfigurationError(
+            "--dry-run, --approve and --give-up are three things: nothing was done. Preview first, then approve its digest."
+        )
     with door.prepared(config) as job:
         scope = _scope(job, since, until, by)
         hours = _hours(job, between)
@@ -57,13 +65,25 @@ def backfill(
         if dry_run:
             _print_outlook(_previewed(job, scope), as_json=as_json)
             return
+        if give_up:
+            _print_given_up(filling.give_up(job, scope), as_json=as_json)
+            return
         plan = filling.begin(job, scope, approve)
-        with stop_on_signal() as stopping, _watched(stopping) as watch:
-            drained = filling.Drain(job, plan, watch, budget, hours, accept_history).run()
+        with stop_on_signal(job.database) as stopping, _watched(stopping) as watch:
+            drained = Drain(job, plan, watch, budget, hours, accept_history).run()
     with output.afterwards():
         _print_drained(drained, as_json=as_json)
     if drained.outcome == "failed" or drained.stop_reason == "signal" or drained.is_stalled:
         raise typer.Exit(1)
+
+
+def _print_given_up(plan: "Plan", *, as_json: bool) -> None:
+    if as_json:
+        output.print_json({"backfill": plan.id, "outcome": "given_up", "done_until": rfc3339(plan.done_until)})
+    else:
+        output.say(
+            f"Backfill {plan.id} is given up, done until {rfc3339(plan.done_until)}. `sweeper run` takes what is left."
+        )
 
 
 def _watched(stopping: Any) -> Any:

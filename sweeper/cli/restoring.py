@@ -48,7 +48,7 @@ def _reapplied(job: "Job", read: "Ledger") -> "Reapplied":
     from sweeper import reapply as reapplying
     from sweeper.progress import watched
 
-    with stop_on_signal() as stopping, watched(stopping) as watch:
+    with stop_on_signal(job.database) as stopping, watched(stopping) as watch:
         return reapplying.reapply(job, read, watch)
 
 

@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from threading import Timer
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,8 +17,9 @@ from sweeper.errors import ConfigurationError, RefusedError
 if TYPE_CHECKING:
     from sweeper.approval import Approval
     from sweeper.job import Job
-    from sweeper.result import Preview, Result
+    from sweeper.result import Beside, Preview, Result
     from sweeper.steering import Budget
+    from sweeper.store.database import Database
     from sweeper.tally import Tally
 
 WAYS_OUT = {
@@ -117,7 +119,7 @@ def _swept(job: "Job", approval: "Approval | None", budget: "Budget", *, accept_
         with job.database.transaction() as connection:
             store = census.identity(connection, job.settings.store.schema_name)
         approvals.check(approval, store, job.policy.digest, job.clock.now())
-    with stop_on_signal() as stopping, watched(stopping) as watch:
+    with stop_on_signal(job.database) as stopping, watched(stopping) as watch:
         return sweeps.sweep(job, approval=approval, accept_history=accept_history, watch=watch, budget=budget)
 
 
@@ -168,6 +170,8 @@ def print_result(result: "Result", *, as_json: bool) -> None:
         output.say(
             f"It stopped early: {STOPS.get(result.steering.stopped, result.steering.stopped)}. The next run does the rest."
         )
+    if result.beside is not None:
+        _print_beside(result.beside)
     if result.is_stalled:
         output.warn(_stalled(result))
     print_tally(result.tally, "purged", result.purged["conversation"], result.purged["feedback"])
@@ -179,8 +183,24 @@ def print_result(result: "Result", *, as_json: bool) -> None:
         output.say(f"{result.tally.failed} records could not be purged; the log on stderr names each with its reason.")
 
 
+def _print_beside(beside: "Beside") -> None:
+    plan = beside.plan
+    left = f"what is due from {rfc3339(plan.done_until)} to {rfc3339(plan.until)} is left to backfill {plan.id}"
+    if beside.silent:
+        output.warn(
+            f"{left}, which NOBODY has worked on since {rfc3339(plan.seen_at)}: `{plan.command}` goes on with it, the same with "
+            "--give-up leaves it to runs."
+        )
+    else:
+        output.say(f"{left[0].upper()}{left[1:]}, which is at work.")
+
+
 def _stalled(result: "Result") -> str:
-    left = f"{result.overdue} records are overdue" if result.overdue else "not all that may be overdue was looked at"
+    left = (
+        f"{result.overdue} records are overdue"
+        if result.overdue
+        else "not all that may be overdue was looked at or taken"
+    )
     return (
         f"NOTHING was purged, and {left}. Look at the log for the reasons (failed, locked, not approved, stopped) and at "
         "`sweeper status`, mend what it names, and run again."
@@ -201,12 +221,20 @@ def print_tally(tally: "Tally", verb: str, conversations: Mapping[str, int], fee
         output.print_table(("", "", "count"), rows)
 
 
+ABANDON_SECONDS = 4.0
+"""Asked to stop, a batch ends well before; whoever then still waits for a server that is gone waits no longer."""
+
+
 @contextmanager
-def stop_on_signal() -> Iterator[Callable[[], str]]:
-    """Ask the sweep to stop after the batch at work when SIGINT or SIGTERM comes."""
+def stop_on_signal(database: "Database") -> Iterator[Callable[[], str]]:
+    """Ask the sweep to stop after the batch at work when SIGINT or SIGTERM comes, and soon after that not to try again."""
     asked: list[int] = []
 
     def ask(number: int, _: FrameType | None) -> None:
+        if not asked:
+            abandon = Timer(ABANDON_SECONDS, database.abandoned.set)
+            abandon.daemon = True
+            abandon.start()
         asked.append(number)
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -10,16 +10,25 @@ from dateutil.relativedelta import relativedelta
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Dues from `since` (inclusive) to `until` (exclusive), both UTC; None is no bound."""
+    """Dues from `since` (inclusive) to `until` (exclusive), both UTC; None is no bound. Those in the `gap` are another's."""
 
     since: datetime | None = None
     until: datetime | None = None
+    gap: tuple[datetime, datetime] | None = None
 
     def holds(self, due: datetime | None) -> bool:
         """Whether a due lies in the window; "never" lies in none that has a bound."""
         if due is None:
             return self == EVERYTHING
+        if self.gap is not None and self.gap[0] <= due < self.gap[1]:
+            return False
         return (self.since is None or due >= self.since) and (self.until is None or due < self.until)
+
+    def parts(self) -> tuple["Window", ...]:
+        """Windows without a gap that together are this one, the oldest first."""
+        if self.gap is None:
+            return (self,)
+        return Window(self.since, self.gap[0]), Window(self.gap[1], self.until)
 
     def horizon(self, as_of: datetime) -> datetime:
         """The latest due that is looked for at `as_of`."""

@@ -24,8 +24,6 @@ from sweeper.store.operation import Covered, Ended, Entry, Holder, Pause, Progre
 RUNS_SHOWN = 10
 GOES_ON = frozenset({Stop.YIELDED, Stop.HOURS, Stop.PAUSED})
 """Why a slice of a backfill stops that the backfill itself takes up again."""
-SILENT = timedelta(minutes=10)
-"""A backfill that was not seen alive for so long has been stopped, or has died."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +185,7 @@ def _stalled(status: Status) -> Iterator[str]:
     if status.holder is not None and status.holder.held and status.holder.kind == "backfill":
         return
     for plan in (progress.plan for progress in status.backfills):
-        if status.at - plan.seen_at > SILENT:
+        if status.at - plan.seen_at > backfills.SILENT:
             yield (
                 f"Backfill {plan.id} was last seen {length(status.at - plan.seen_at)} ago, done until "
                 f"{rfc3339(plan.done_until)}: `{plan.command}` goes on from there."

@@ -16,6 +16,9 @@ from sweeper.store.statement import statement
 ALIVE = timedelta(hours=24)
 """A plan whose process has not been seen for so long is taken for given up: runs purge what it left."""
 
+SILENT = timedelta(minutes=10)
+"""A backfill at work, or one that waits, is seen every minute: one that was not for so long is not there."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -82,10 +85,27 @@ def binding(plans: Iterable[Plan], now: datetime) -> Plan | None:
     return max(found, key=lambda plan: plan.until, default=None)
 
 
-def seen(database: Database, plan: Plan, now: datetime, done_until: datetime | None = None) -> None:
-    """Note that the plan's process is alive, and how far it has come; that only grows."""
+def seen(database: Database, plan: Plan, now: datetime, done_until: datetime | None = None) -> bool:
+    """Note that the plan's process is alive, and how far it has come, which only grows; False: it was given up meanwhile."""
     values = {"id": plan.id, "now": now, "done_until": done_until or plan.done_until}
-    database.within(lambda connection: connection.execute(statement("backfill_seen"), values))
+    return bool(database.within(lambda connection: connection.execute(statement("backfill_seen"), values).rowcount))
+
+
+def give_up(connection: Connection, plan: Plan, now: datetime) -> None:
+    """Note that nobody goes on with a plan: runs take what it has left."""
+    if connection.execute(statement("backfill_give_up"), {"id": plan.id, "now": now}).rowcount:
+        told = {"backfill": plan.id, "done_until": rfc3339(plan.done_until)}
+        evidence.record(connection, "backfill_given_up", None, told)
+
+
+def of_scope(connection: Connection, store: str, since: datetime, until: datetime, by: Slice) -> Plan | None:
+    """The newest plan of a store that is about just this; one that was given up is none."""
+    condition = "r.store = :store AND r.since = :since AND r.until = :until AND r.slices = :by"
+    names = {"store": store, "since": since, "until": until, "by": by.value}
+    rows = connection.execute(statement("backfills", condition=condition), names).all()
+    plan = _plan(rows[-1]) if rows else None
+    given_up = plan is not None and plan.finished_at is not None and plan.done_until < plan.until
+    return None if given_up else plan
 
 
 def finish(database: Database, plan: Plan, now: datetime, purged: int) -> None:

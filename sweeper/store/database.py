@@ -109,7 +109,10 @@ class Database:
         patient = error is not None and is_gone(error) and self.answered.is_set()
         if patient and (state.seconds_since_start or 0.0) < self.settings.database.outage_seconds:
             return False
-        return state.attempt_number >= self.settings.database.attempts
+        enough = state.attempt_number >= self.settings.database.attempts
+        if enough and patient:
+            self.answered.clear()  # who waited in vain once is not waited with again, by the next statement
+        return enough
 
     def _before_another(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None

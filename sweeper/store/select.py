@@ -5,7 +5,7 @@ The law of this file: it may propose too much, never too little, and never holds
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -91,7 +91,11 @@ class Selector:
     proposals_per_page: int = PROPOSALS_PER_PAGE
 
     def pages(self) -> Iterator[Page]:
-        """All proposals, page by page, each in a short transaction of its own."""
+        """All proposals, page by page, each in a short transaction of its own; on both sides of a gap some may come twice."""
+        for part in self.window.parts():
+            yield from replace(self, window=part)._pages()
+
+    def _pages(self) -> Iterator[Page]:
         for range_ in self.ranges():
             after: tuple[str | None, str] | None = None
             while True:

@@ -10,10 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sweeper.backfill import Drain, Drained, Scope, begin, preview
+from sweeper.backfill import Scope, begin, preview
 from sweeper.clock import Clock
 from sweeper.core.policy import Policy
 from sweeper.core.window import Slice
+from sweeper.drain import Drain, Drained
 from sweeper.job import Job
 from sweeper.steering import Watch
 from tests.facts import instant

@@ -14,12 +14,14 @@ import pytest
 from structlog.testing import capture_logs
 
 from sweeper import backfill as filling
+from sweeper import drain
 from sweeper.backfill import Scope, begin
 from sweeper.clock import Clock
 from sweeper.core.hours import Hours
 from sweeper.core.policy import Policy, parse
 from sweeper.core.recheck import Proposal
 from sweeper.core.window import Slice
+from sweeper.drain import Drain
 from sweeper.errors import RefusedError
 from sweeper.job import Job
 from sweeper.steering import Budget, Watch
@@ -59,7 +61,7 @@ HOUR = timedelta(hours=1)
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A backfill in this process that waits looks again soon."""
-    monkeypatch.setattr(filling, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(drain, "LOOK_SECONDS", 0.02)
 
 
 # What it does
@@ -432,23 +434,77 @@ def test_approvals_of_runs_and_backfills_are_not_exchanged(store: Store, tmp_pat
 
 
 def test_nightly_run_leaves_the_plan_alone(store: Store, policy: Policy) -> None:
-    """While a plan is at work a run takes what is due from its end on, without weighing the rest, and so does its preview."""
+    """While a plan is at work a run takes what is due before and after it, without weighing the rest; so does its preview."""
     fill(store)
-    limits = {"history": False, "volume": True, "max_count": AFTER, "max_share": 0.0001}
+    limits = {"history": False, "volume": True, "max_count": BEFORE + AFTER, "max_share": 0.0001}
     job = job_of(store, policy, guards=limits)
     with pytest.raises(RefusedError, match="conversations are due"):
         sweep(job)
     begun(job)
-    assert preview(job).as_json()["would_purge"] == AFTER
+    assert preview(job).as_json()["would_purge"] == BEFORE + AFTER
     assert preview(job).as_json()["would_refuse"] == []
     result = sweep(job)
-    assert (result.outcome, result.count, result.is_done) == ("completed", AFTER, True)
+    assert (result.outcome, result.count, result.is_done) == ("completed", BEFORE + AFTER, True)
     assert store.execute(
-        "SELECT DISTINCT due_at >= '2025-01-01Z' FROM sweeper.tombstones WHERE record = 'conversation'"
-    ) == [(True,)]
+        "SELECT DISTINCT due_at >= '2024-01-01Z' AND due_at < '2025-01-01Z' FROM sweeper.tombstones WHERE record = 'conversation'"
+    ) == [(False,)]
     assert store.execute("SELECT count(*) FROM feedback") == [(0,)]
     assert drained(job).purged == DUE
-    assert sweep(job_of(store, policy)).count == BEFORE
+    assert sweep(job_of(store, policy)).count == 0
+
+
+def test_slices_that_are_done_are_the_runs(store: Store, policy: Policy) -> None:
+    """What turns out to be due in a slice that is done with, when a hold is released say, goes with the next run."""
+    fill(store)
+    job = job_of(store, policy)
+    begun(job)
+    store.execute("UPDATE sweeper.backfills SET done_until = '2024-04-10Z'")
+    due = store.execute("SELECT count(*) FROM conversations WHERE last_activity_at < '2024-03-11Z'")[0][0]
+    assert sweep(job).count == due - 1 + AFTER
+    store.execute("UPDATE sweeper.legal_holds SET released_at = '2026-05-01Z'")
+    assert sweep(job).count == 1
+
+
+def test_given_up(store: Store, tmp_path: Path, policy: Policy) -> None:
+    """A plan that is given up binds no run any more, its process stops, and it cannot be gone on with or given up again."""
+    fill(store)
+    job = job_of(store, policy)
+    begun(job)
+    plan = begin(job, SCOPE, None)
+    assert done(store, tmp_path, *words("--give-up"))[0] == 0
+    assert store.execute("SELECT kind FROM sweeper.events WHERE kind LIKE 'backfill_%%' ORDER BY id")[-1] == (
+        "backfill_given_up",
+    )
+    stopped = Drain(job, plan).run()
+    assert (stopped.outcome, stopped.stop_reason) == ("stopped", "given_up")
+    assert done(store, tmp_path, *words())[0] == 3
+    assert done(store, tmp_path, *words("--give-up"))[0] == 2
+    assert sweep(job).beside is None
+
+
+def test_run_beside_an_abandoned_plan_is_loud(store: Store, policy: Policy) -> None:
+    """A run that purges nothing while nobody works on a plan with something to do is no success, and names the command."""
+    fill(store)
+    job = job_of(store, policy)
+    begun(job)
+    assert sweep(job).is_done
+    result = sweep(moved(job, "2026-06-01T00:10:00.000001Z"))
+    assert (result.outcome, result.count, result.is_done) == ("completed", 0, False)
+    left = result.as_json()["left_to_backfill"]
+    assert (left["silent"], left["command"].split()[:2]) == (True, ["sweeper", "backfill"])
+    assert sweep(moved(job, "2026-06-01T00:10:00.000001Z")).is_stalled
+    store.execute("DELETE FROM conversations")
+    assert sweep(moved(job, "2026-06-01T00:11:00Z")).is_done
+
+
+def test_finished_plan_again(store: Store, policy: Policy) -> None:
+    """The command of a plan that has come to its end has nothing to do, and says that it is done."""
+    fill(store)
+    job = job_of(store, policy)
+    begun(job)
+    assert drained(job).outcome == "completed"
+    again = Drain(job, begin(job, SCOPE, None)).run()
+    assert (again.outcome, again.purged_now, again.is_stalled) == ("completed", 0, False)
 
 
 def test_plan_of_a_process_not_seen_for_a_day(store: Store, policy: Policy) -> None:
@@ -456,7 +512,7 @@ def test_plan_of_a_process_not_seen_for_a_day(store: Store, policy: Policy) -> N
     fill(store)
     job = job_of(store, policy)
     begun(job)
-    assert preview(moved(job, "2026-06-01T23:59:59.999999Z")).tally.due == AFTER
+    assert preview(moved(job, "2026-06-01T23:59:59.999999Z")).tally.due == BEFORE + AFTER
     assert preview(moved(job, "2026-06-02T00:00:00Z")).tally.due == BEFORE + DUE + AFTER
 
 
@@ -510,7 +566,7 @@ def test_run_goes_first_with_real_processes(store: Store, tmp_path: Path) -> Non
                 assert runner.returncode == 0, err
         filled, err = filler.communicate(timeout=90)
     assert filler.returncode == 0, err
-    assert json.loads(out)["purged"] == AFTER
+    assert json.loads(out)["purged"] == BEFORE + AFTER
     assert (json.loads(filled)["outcome"], json.loads(filled)["purged"]) == ("completed", DUE)
     ended = runs(store)
     assert ended[:2] == [("backfill", "stopped", "yielded"), ("run", "completed", None)]

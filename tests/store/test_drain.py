@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from sweeper.backfill import Drain, Drained, Scope, begin, preview
+from sweeper.backfill import Scope, begin, preview
 from sweeper.core.policy import Policy
 from sweeper.core.window import Slice
+from sweeper.drain import Drain, Drained
 from sweeper.errors import RefusedError
 from sweeper.job import Job
 from sweeper.settings import PolicyFile

@@ -9,6 +9,7 @@ from sweeper.core.instant import rfc3339
 from sweeper.numbers import status
 from sweeper.numbers.overdue import PATIENCE
 from sweeper.numbers.status import Status
+from sweeper.store import backfills
 from tests.facts import instant
 from tests.store.operated import NOW, TICK, chat, ran, world
 from tests.store.stores import Store, frozen
@@ -59,7 +60,7 @@ def test_advice(store: Store) -> None:
     assert advice(store) == ""
 
 
-@pytest.mark.parametrize(("silent", "said"), [(status.SILENT, False), (status.SILENT + TICK, True)])
+@pytest.mark.parametrize(("silent", "said"), [(backfills.SILENT, False), (backfills.SILENT + TICK, True)])
 def test_backfills(store: Store, silent: timedelta, said: bool) -> None:  # noqa: FBT001 — a parameter of the table
     """An unfinished backfill is shown with its progress, and one that is silent for more than ten minutes is advised on."""
     ran(store, {})
