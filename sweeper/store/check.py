@@ -249,7 +249,7 @@ def _lacks(role: str, lacking: Sequence[Need]) -> Iterator[Finding]:
         yield Finding(
             Level.FAULT,
             need.table,
-            f"role {role} lacks {need.grant} on {need.table}{', to lock rows: any one column will do' if need.any_column else ''}",
+            f"role {role} lacks {need.grant} on {need.table}{', or on any other column' if need.any_column else ''}",
             f"GRANT {need.grant} ON {need.table} TO {role}",
         )
 
