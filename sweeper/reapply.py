@@ -8,8 +8,9 @@ hold which this database has lost.
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -22,7 +23,7 @@ from sweeper.audit.leaf import Leaf
 from sweeper.batch import Purger
 from sweeper.core.again import Buried, dispose_again, judge_again
 from sweeper.core.feedback import FeedbackFacts, FeedbackVerdict
-from sweeper.core.instant import parse
+from sweeper.core.instant import parse, rfc3339
 from sweeper.core.model import Facts
 from sweeper.core.recheck import Disposal, Proposal, Spared
 from sweeper.errors import PausedError, RefusedError
@@ -59,6 +60,8 @@ class Reapplied:
     lost: Lost = field(default_factory=Lost)
     stop_reason: str = ""
     seconds: float = 0.0
+    newest: datetime | None = None
+    """The newest purge that the ledger tells of: later ones are not known here."""
 
     @property
     def is_done(self) -> bool:
@@ -78,6 +81,7 @@ class Reapplied:
             "size": self.ledger.tree.size,
             "signed": self.ledger.signed,
             "in_ledger": self.buried,
+            "newest_purge": rfc3339(self.newest) if self.newest else None,
             "back": self.back,
             **self.tally.as_json(),
             ("would_purge" if preview else "purged"): self.tally.due if preview else sum(conversations.values()),
@@ -99,6 +103,7 @@ def preview(job: Job, ledger: Ledger) -> Reapplied:
     found.lost = missing(job, ledger)
     for record, portion in _portions(job, ledger, found.tally):
         found.buried += len(portion)
+        found.newest = _newest(found.newest, portion)
         there = _back(job, record, portion, found.tally)
         found.back += len(there)
         found.tally.add(_weighed(job, record, there))
@@ -166,6 +171,7 @@ class _Reapply:
     tally: Tally = field(default_factory=Tally)
     done: Counter[str] = field(default_factory=Counter)
     buried: int = 0
+    newest: datetime | None = None
     back: int = 0
     locked: list[Buried] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
@@ -189,6 +195,7 @@ class _Reapply:
     def _work(self, steering: Steering) -> None:
         for record, portion in _portions(self.job, self.ledger, self.tally):
             self.buried += len(portion)
+            self.newest = _newest(self.newest, portion)
             there = _back(self.job, record, portion, self.tally)
             self.back += len(there)
             there = self._shown(record, there)
@@ -249,6 +256,7 @@ class _Reapply:
             self.lost,
             steering.stopped,
             time.monotonic() - self.started,
+            self.newest,
         )
         self.session.close(outcome, {**found.as_json(), "batches": steering.pace.times.as_json()})
         log.get().info("reapplied", run=self.session.run.id, back=self.back, purged=found.as_json()["purged"])
@@ -285,6 +293,11 @@ def _opened(ledger: Ledger) -> Iterator[tuple[str | None, int]]:
     for leaf in ledger.leaves():
         if leaf["source"] == "events" and leaf["kind"] == "run_opened" and isinstance(leaf["details"], dict):
             yield leaf["details"].get("store"), leaf["run_id"]
+
+
+def _newest(known: datetime | None, portion: Iterable[Buried]) -> datetime | None:
+    instants = [buried.purged_at for buried in portion]
+    return max(instants if known is None else [*instants, known], default=known)
 
 
 def _buried(leaf: Leaf) -> Buried:

@@ -78,6 +78,10 @@ def _print(found: "Reapplied", *, as_json: bool) -> None:
         f"{what}: of {said['in_ledger']} purged records in the ledger {said['back']} are back; {count} conversations and "
         f"{said.get('feedback_would_purge', said.get('feedback_purged'))} feedback rows {verb} again."
     )
+    if said["newest_purge"]:
+        output.say(
+            f"The newest purge in the ledger is of {said['newest_purge']}; what was purged after it is not known here."
+        )
     print_tally(found.tally, "again", found.tally.by_rule, found.tally.feedback_by_rule)
     if found.stop_reason:
         output.say(f"It stopped early: {STOPS.get(found.stop_reason, found.stop_reason)}. Reapply again for the rest.")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from sweeper import embedded
+from sweeper.core.instant import parse
 from tests.acceptance.commands import Done, process
 from tests.facts import World
 from tests.store import stores
@@ -120,6 +121,8 @@ def test_purged_again(site: Site) -> None:
     assert (found["in_ledger"], found["back"]) == (len(BEFORE) + len(AFTER) + 1, len(AFTER) + 1)
     assert (found["purged"], found["feedback_purged"]) == (len(AFTER), 1)
     assert site.restored.execute("SELECT count(*) FROM feedback") == [(0,)]
+    ((newest,),) = site.was.execute("SELECT max(purged_at) FROM sweeper.tombstones")
+    assert parse(found["newest_purge"]) == parse(preview["newest_purge"]) == newest
     assert found["lost_orders"] == [f"DSR-1 on conversation {site.was.id('ordered')}"]
     assert site.restored.left() == site.names("held", "young")
     told = "SELECT record, record_id, rule, due_at FROM sweeper.tombstones ORDER BY 1, 2"
