@@ -24,6 +24,8 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.sweep
 	$(BIN)/python -m benchmarks.manifest
 	$(BIN)/python -m benchmarks.filter
+	$(BIN)/python -m benchmarks.backfill
+	$(BIN)/python -m benchmarks.soak
 
 # The lock names exact versions; a range that has moved on in pyproject.toml needs `make lock`.
 $(VENV)/.installed: pyproject.toml requirements.lock
