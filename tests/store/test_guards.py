@@ -16,6 +16,7 @@ from sweeper.errors import ConfigurationError, RefusedError
 from sweeper.job import Job
 from sweeper.result import Result
 from sweeper.steering import Watch
+from sweeper.store import evidence
 from sweeper.sweep import preview, sweep
 from tests.facts import World, instant
 from tests.store.stores import Store, frozen
@@ -180,6 +181,20 @@ def test_approval(store: Store, policy: Policy) -> None:
     assert approved(store, policy, previewed(store, policy)).as_json()["purged"] == 5
     assert run(store, policy, max_count=0).outcome == "completed"
     assert store.execute("SELECT DISTINCT approved FROM sweeper.tombstones") == [(True,)]
+
+
+@pytest.mark.parametrize(
+    "ending", ["outcome = 'completed'", "outcome = 'interrupted', result = NULL", "result = '{\"error\": 1}'"]
+)
+def test_approval_is_used_up(ending: str, store: Store, policy: Policy) -> None:
+    """What was purged under an approval is gone from it, however the run ended: its result or its tombstones tell."""
+    store.load(world(5, 5))
+    approval = previewed(store, policy)
+    assert approved(store, policy, approval).count == 5
+    store.execute(f"UPDATE sweeper.runs SET {ending}")
+    with store.database().transaction() as connection:
+        assert evidence.purged_under(connection, approval.token()) == {"standard": 5}
+        assert evidence.purged_under(connection, "another") == {}
 
 
 def test_approval_is_a_ceiling(store: Store, policy: Policy) -> None:
