@@ -186,7 +186,7 @@ def test_approval(store: Store, policy: Policy) -> None:
 @pytest.mark.parametrize(
     "ending", ["outcome = 'completed'", "outcome = 'interrupted', result = NULL", "result = '{\"error\": 1}'"]
 )
-def test_approval_is_used_up(ending: str, store: Store, policy: Policy) -> None:
+def test_approval_is_used_up_however_a_run_ended(ending: str, store: Store, policy: Policy) -> None:
     """What was purged under an approval is gone from it, however the run ended: its result or its tombstones tell."""
     store.load(world(5, 5))
     approval = previewed(store, policy)
