@@ -166,7 +166,7 @@ def main() -> None:
         print(machine(server))
         template = stores.create(server, "uuid")
         print(
-            "| backlog | seconds | conversations/s | longest write | longest read | that of the preview | peak memory | a nightly run |"
+            "| backlog | seconds | a second | longest write | longest read | that of the preview | peak memory | a nightly run |"
         )
         print("|---:|---:|---:|---:|---:|---:|---:|---|")
         for conversations in (given.conversations // 10, given.conversations):
