@@ -6,6 +6,7 @@ The law of this file: nothing is purged here; `drain.py` does that, and only wha
 import time
 from bisect import bisect_right
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -126,12 +127,12 @@ def begin(job: Job, scope: Scope, token: str | None) -> Plan:
             )
         approvals.refuse_lapsed(approval, job.clock.now())
         plan = _recorded(job, scope, approval)
-    refuse_other_policy(plan, job.policy.digest, "Nothing was purged.")
+    refuse_other_policy(plan, job.policy.digest, lambda: "Nothing was purged.")
     return plan
 
 
-def refuse_other_policy(plan: Plan, digest: str, done: str) -> None:
-    """What was approved under one policy is not purged under another; `done`: what has been purged.
+def refuse_other_policy(plan: Plan, digest: str, done: Callable[[], str]) -> None:
+    """What was approved under one policy is not purged under another; `done` tells what has been purged, where it is asked.
 
     Raises:
         RefusedError: the policy is another.
@@ -140,7 +141,7 @@ def refuse_other_policy(plan: Plan, digest: str, done: str) -> None:
         raise RefusedError(
             "approval",
             f"{Scope(plan.since, plan.until, plan.by)} was approved under policy {plan.policy_digest[:12]}, this is "
-            f"{digest[:12]}. {done} Preview again with --dry-run, and approve what it finds.",
+            f"{digest[:12]}. {done()} Preview again with --dry-run, and approve what it finds.",
         )
 
 

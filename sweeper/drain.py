@@ -123,8 +123,11 @@ class Drain:
         self._wait_until_free()
         if self.stopped:
             return False
-        now_on_disk = load_policy(self.job.settings).digest
-        refuse_other_policy(self.plan, now_on_disk, f"{self._purged()} were purged before it changed; no more was.")
+        refuse_other_policy(
+            self.plan,
+            load_policy(self.job.settings).digest,
+            lambda: f"{self._purged()} were purged before it changed; no more was.",
+        )
         job = replace(
             self.job,
             as_of=self.job.clock.now(),

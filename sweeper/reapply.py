@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from sqlalchemy.exc import DBAPIError
@@ -235,9 +235,14 @@ class _Reapply:
         if count:
             self.tally.spared[Spared.LOCKED.value] += count
 
+    @cached_property
+    def patience(self) -> float:
+        """How long a batch may take from its first lock on, in seconds; the server's setting, asked for once."""
+        return self.job.database.within(purge.read_patience)
+
     def _purger(self, steering: Steering, there: Mapping[str, Buried]) -> Purger:
-        job, patience = self.job, self.job.database.within(purge.read_patience)
-        purger = Purger(job, self.session.run, self.session.lease, patience, steering.pace, done=self.done)
+        job, session = self.job, self.session
+        purger = Purger(job, session.run, session.lease, self.patience, steering.pace, done=self.done)
         return replace(purger, dispose=partial(_disposed, job, there), judge=partial(_judged, job, there))
 
     def _finished(self, steering: Steering) -> Reapplied:

@@ -7,7 +7,7 @@ import typer
 
 from sweeper.cli import door, output
 from sweeper.cli.door import AsJson, Config
-from sweeper.cli.sweeping import STOPS, MaxPurge, MaxRuntime, print_tally, read_budget, stop_on_signal
+from sweeper.cli.sweeping import STOPS, AcceptHistory, MaxPurge, MaxRuntime, print_tally, read_budget, stop_on_signal
 from sweeper.core.instant import rfc3339
 from sweeper.core.window import Slice
 from sweeper.errors import ConfigurationError
@@ -41,9 +41,7 @@ def backfill(
     give_up: Annotated[
         bool, typer.Option("--give-up", help="End the plan where it is; `sweeper run` takes what it has left.")
     ] = False,
-    accept_history: Annotated[
-        bool, typer.Option("--accept-history", help="Go on although plan or consent history is missing or became less.")
-    ] = False,
+    accept_history: AcceptHistory = False,
     max_runtime: MaxRuntime = None,
     max_purge: MaxPurge = None,
 ) -> None:

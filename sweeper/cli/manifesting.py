@@ -5,7 +5,6 @@ The law of this file: a manifest that names something that may not be trained on
 
 from collections import Counter
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,7 +12,8 @@ import typer
 from sweeper.cli import door, output
 from sweeper.cli.door import AsJson, AsOf, Config
 from sweeper.core.instant import rfc3339
-from sweeper.errors import ConfigurationError, RefusedError
+from sweeper.errors import RefusedError
+from sweeper.manifest import extra
 
 if TYPE_CHECKING:
     from sweeper.job import Job
@@ -22,18 +22,6 @@ if TYPE_CHECKING:
 manifest_app = typer.Typer(
     help="Training manifests: what may be trained on, frozen, and taken back.", no_args_is_help=True
 )
-
-
-def _lifecycle() -> ModuleType:
-    """What works on manifests, once its packages are known to be there: they are an extra."""
-    try:
-        from sweeper.manifest import lifecycle
-    except ImportError as error:
-        raise ConfigurationError(
-            f"{error.name} is not installed, and nothing was done. Manifests need more packages: "
-            "pip install '.[manifest]' in the program's checkout"
-        ) from None
-    return lifecycle
 
 
 @manifest_app.command("build")
@@ -50,7 +38,7 @@ def manifest_build(
     """
     from sweeper.manifest import pseudonym
 
-    lifecycle = _lifecycle()
+    lifecycle = extra.lifecycle()
     key = pseudonym.read()
     with door.prepared(config, door.instant("--as-of", as_of)) as job:
         _refuse_future(job)
@@ -96,7 +84,7 @@ def manifest_start(
 
     Example: sweeper manifest start ce9ce1fc9d59b6b2023f0042f8d51169
     """
-    lifecycle = _lifecycle()
+    lifecycle = extra.lifecycle()
     with door.prepared(config) as job:
         description, revoked = lifecycle.start(job, manifest_id)
     with output.afterwards():
@@ -120,7 +108,7 @@ def manifest_complete(
 
     Example: sweeper manifest complete ce9ce1fc9d59b6b2023f0042f8d51169
     """
-    lifecycle = _lifecycle()
+    lifecycle = extra.lifecycle()
     with door.migrated(config) as database:
         lifecycle.complete(database, door.CLOCK, manifest_id)
     with output.afterwards():
@@ -136,7 +124,7 @@ def manifest_list(config: Config = None, as_json: AsJson = False) -> None:
 
     Example: sweeper manifest list --json
     """
-    lifecycle = _lifecycle()
+    lifecycle = extra.lifecycle()
     with door.migrated(config) as database:
         found = [lifecycle.line(known) for known in lifecycle.listed(database)]
     if as_json:
@@ -158,7 +146,7 @@ def manifest_verify(
     """
     from sweeper.manifest import pseudonym
 
-    lifecycle = _lifecycle()
+    lifecycle = extra.lifecycle()
     key = pseudonym.read() if pseudonym.is_given() else None
     with door.prepared(config) as job:
         verified = lifecycle.verify(job, directory, key)
@@ -212,7 +200,7 @@ def manifest_recall(
 
     Example: sweeper manifest recall --out /data/recalls
     """
-    lifecycle = _lifecycle()
+    lifecycle = extra.lifecycle()
     found: list[Recalled] = []
     with door.prepared(config) as job:
         for one in lifecycle.recall(job, out, everything=everything):

@@ -47,6 +47,9 @@ MaxPurge = Annotated[
     int | None,
     typer.Option("--max-purge", metavar="N", min=1, help="Purge at most N conversations, then end in order."),
 ]
+AcceptHistory = Annotated[
+    bool, typer.Option("--accept-history", help="Go on although plan or consent history is missing or became less.")
+]
 
 
 def run(
@@ -60,9 +63,7 @@ def run(
         str | None,
         typer.Option("--approve", metavar="DIGEST", help="Run what a dry run found, even beyond the volume limits."),
     ] = None,
-    accept_history: Annotated[
-        bool, typer.Option("--accept-history", help="Go on although plan or consent history is missing or became less.")
-    ] = False,
+    accept_history: AcceptHistory = False,
     max_runtime: MaxRuntime = None,
     max_purge: MaxPurge = None,
 ) -> None:

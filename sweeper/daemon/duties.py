@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import DBAPIError
@@ -19,8 +18,9 @@ from sqlalchemy.exc import DBAPIError
 from sweeper import sweep as sweeps
 from sweeper.clock import Clock
 from sweeper.core.instant import rfc3339
-from sweeper.errors import ConfigurationError, LeaseHeldError, RefusedError, SweeperError
+from sweeper.errors import LeaseHeldError, RefusedError, SweeperError
 from sweeper.job import Job, read_contract, unreachable
+from sweeper.manifest import extra
 from sweeper.settings import Settings, load_policy
 from sweeper.steering import Stop, Watch
 from sweeper.stopping import Stopping
@@ -127,7 +127,7 @@ def export(bench: Bench) -> Done:
 
 def manifest(bench: Bench) -> Done:
     """A manifest in a directory of its own, named after its as-of."""
-    lifecycle, key = _lifecycle(), _key()
+    lifecycle, key = extra.lifecycle(), _key()
     from sweeper.manifest import build, snapshot
 
     with bench.job() as job, bench.live.also(snapshot.cancel):
@@ -141,24 +141,12 @@ def manifest(bench: Bench) -> Done:
 
 def recall(bench: Bench) -> Done:
     """What left each manifest since the last recall, handed over in files."""
-    lifecycle = _lifecycle()
+    lifecycle = extra.lifecycle()
     with bench.job() as job:
         found = list(lifecycle.recall(job, job.settings.schedule.recall_directory))
     missing = [one.manifest_id for one in found if one.missing]
     said = {"manifests": len(found), "rows": sum(one.reasons.total() for one in found), "not_looked_through": missing}
     return Outcome.FAILED if missing else Outcome.COMPLETED, said
-
-
-def _lifecycle() -> ModuleType:
-    """What works on manifests: its packages are an extra."""
-    try:
-        from sweeper.manifest import lifecycle
-    except ImportError as error:
-        raise ConfigurationError(
-            f"{error.name} is not installed, and nothing was done. Manifests need more packages: "
-            "pip install '.[manifest]' in the program's checkout"
-        ) from None
-    return lifecycle
 
 
 def _key() -> "Pseudonym":
@@ -178,12 +166,12 @@ def _checkpoint_needs(settings: Settings) -> None:
 
 
 def _manifest_needs(_: Settings) -> None:
-    _lifecycle()
+    extra.lifecycle()
     _key()
 
 
 def _recall_needs(_: Settings) -> None:
-    _lifecycle()
+    extra.lifecycle()
 
 
 @dataclass(frozen=True)
