@@ -1,14 +1,16 @@
 """One batch, one transaction, one log line after the commit: lock, read facts, decide, purge, record.
 
-The law of this file: a batch that fails is undone whole and done again in halves, down to the one row that fails.
+Invariants: a batch that fails is undone whole and done again in halves, down to the one row that fails. What a purge was
+decided from is read once more before the commit, and where it would be decided otherwise the batch is undone.
 """
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import count
+from itertools import count, starmap
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
@@ -16,14 +18,15 @@ from sqlalchemy.exc import DBAPIError
 from sweeper import guards, log
 from sweeper.core.decide import Verdict
 from sweeper.core.feedback import FeedbackFacts, FeedbackVerdict
-from sweeper.core.model import Conversation, Facts
+from sweeper.core.model import Facts
 from sweeper.core.recheck import Disposal, Outcome, Proposal, Spared, dispose
 from sweeper.errors import SweeperError
 from sweeper.job import Job, unreachable
 from sweeper.pace import Pace
 from sweeper.store import database as databases
-from sweeper.store import evidence, purge
+from sweeper.store import evidence, fence, purge
 from sweeper.store.evidence import Run, Tombstone
+from sweeper.store.fence import FenceBusyError
 from sweeper.store.lease import Lease
 from sweeper.store.purge import Patience
 from sweeper.store.tree import Physical
@@ -44,7 +47,17 @@ class HopelessError(SweeperError):
     """Record after record failed and none was purged; nothing more was tried."""
 
 
-Doomed = list[tuple[Conversation, Verdict]]
+class ChangedError(SweeperError):
+    """A fact outside of the locked rows changed after it was read; the batch was rolled back and is decided again."""
+
+
+@dataclass(frozen=True)
+class ToDelete:
+    """A conversation that a batch purges, with what was decided and from what."""
+
+    proposal: Proposal
+    facts: Facts
+    verdict: Verdict
 
 
 @dataclass
@@ -95,6 +108,8 @@ class Purger:
     judge: Callable[[FeedbackFacts], FeedbackVerdict] | None = None
     done: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
+    changed: set[str] = field(default_factory=set)
+    """Conversations that were to be purged when a fact outside of their rows changed."""
 
     def purge(self, proposals: Sequence[Proposal], *, waiting: bool = False) -> Report:
         """Purge what is due of the proposals, in one transaction or, where that fails, in several smaller ones.
@@ -122,7 +137,7 @@ class Purger:
 
         try:
             report = self.job.database.retried(once, worth_it=lambda e: _worth_repeating(e, len(proposals)))
-        except (purge.SlowError, purge.MismatchError, purge.ChildrenLockedError, DBAPIError) as error:
+        except (ChangedError, purge.SlowError, purge.MismatchError, purge.ChildrenLockedError, DBAPIError) as error:
             self._raise_if_hopeless(error)
             if next(attempts) > 1:
                 self._recount()
@@ -147,8 +162,10 @@ class Purger:
                 lambda: self._feedback_once(feedback, ids, waiting=waiting),
                 worth_it=lambda e: _worth_repeating(e, len(ids)),
             )
-        except (purge.MismatchError, DBAPIError) as error:
+        except (ChangedError, purge.MismatchError, DBAPIError) as error:
             self._raise_if_hopeless(error)
+            if len(ids) == 1 and isinstance(error, ChangedError):
+                return FeedbackReport(Tally(spared=Counter({Spared.CHANGED.value: 1})))
             if len(ids) == 1 and _state(error) == LOCK_NOT_AVAILABLE:
                 return FeedbackReport(Tally(), list(ids))
             if len(ids) == 1:
@@ -166,6 +183,8 @@ class Purger:
             return self.purge(proposals[:half], waiting=waiting).add(self.purge(proposals[half:], waiting=waiting))
         if isinstance(error, purge.ChildrenLockedError) or _state(error) == LOCK_NOT_AVAILABLE:
             return Report(unlocked=list(proposals))
+        if isinstance(error, ChangedError):
+            return Report(Tally(spared=Counter({Spared.CHANGED.value: 1})))
         return Report(self._failed(f"conversation {proposals[0].conversation_id}", error))
 
     def _raise_if_hopeless(self, error: Exception) -> None:
@@ -195,15 +214,16 @@ class Purger:
     def _once(self, proposals: Sequence[Proposal], *, waiting: bool) -> Report:
         """One transaction: everything in it stands or none of it."""
         started = time.monotonic()
-        with self.job.database.transaction(lock_timeout_ms=FENCE_WAIT_MS) as connection:
+        with self._transaction() as connection:
             self._enter(connection)
             patience = Patience(self.patience)
             ids = [proposal.conversation_id for proposal in proposals]
             locked = set(purge.lock(connection, self.job.contract.conversations, ids, waiting=waiting))
             facts = self.job.reader.conversations(connection, sorted(locked))
-            report, doomed = self._decide(proposals, self._unlocked(connection, ids, locked), facts)
-            if doomed:
-                self._carry_out(connection, doomed, patience)
+            report, to_delete = self._decide(proposals, self._unlocked(connection, ids, locked), facts)
+            if to_delete:
+                self._carry_out(connection, to_delete, patience)
+                self._refuse_changed(connection, to_delete)
         _say("batch", report.tally, report.tally.due, started, self.run.id)
         return report
 
@@ -214,18 +234,28 @@ class Purger:
         purge.refuse_rowless(connection, self.job.contract, [id_ for id_ in missing if id_ not in there])
         return there
 
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        """The transaction of a batch; where a placement keeps it waiting for too long, the error names who has the fence."""
+        database = self.job.database
+        try:
+            with database.transaction(lock_timeout_ms=FENCE_WAIT_MS) as connection:
+                yield connection
+        except FenceBusyError:
+            raise fence.busy(database, "Nothing more is purged while it lasts.") from None
+
     def _enter(self, connection: Connection) -> None:
         """Show that the lease is still ours, then wait out any placement of a hold; no row is locked before that."""
         self.lease.renew(connection)
-        purge.fence(connection)
+        fence.share(connection)
         purge.bound_lock_wait(connection, self.job.settings.database.lock_timeout_ms)
 
     def _decide(
         self, proposals: Sequence[Proposal], unlocked: Set[str], facts: Mapping[str, Facts]
-    ) -> tuple[Report, Doomed]:
+    ) -> tuple[Report, list[ToDelete]]:
         """What becomes of each proposal; as many to purge as one transaction should."""
         job, report = self.job, Report()
-        doomed: Doomed = []
+        to_delete: list[ToDelete] = []
         room = job.settings.purge.batch_children
         for number, proposal in enumerate(proposals):
             known = facts.get(proposal.conversation_id)
@@ -235,21 +265,51 @@ class Purger:
                 continue  # gone: somebody else has deleted it
             disposal = self._disposal(known, proposal)
             if disposal.outcome is Outcome.PURGE:
-                if doomed and known.messages > room:
+                if to_delete and known.messages > room:
                     report.later = list(proposals[number:])
                     break
                 if self._is_over_ceiling(disposal.verdict, report):
                     report.tally.spared[Spared.NOT_APPROVED.value] += 1
                     continue
                 room -= known.messages
-                doomed.append((known.conversation, disposal.verdict))
+                to_delete.append(ToDelete(proposal, known, disposal.verdict))
             report.tally.count(disposal, known, job.policy, job.as_of, present=job.is_present)
-        return report, doomed
+        return report, to_delete
 
     def _disposal(self, known: Facts, proposal: Proposal) -> Disposal:
-        if self.dispose is not None:
-            return self.dispose(known, proposal)
+        decided = self.dispose or self._dispose
+        found = decided(known, proposal)
+        if found.outcome is Outcome.NOT_DUE and proposal.conversation_id in self.changed:
+            return replace(found, outcome=Outcome.SPARED, spared=Spared.CHANGED)
+        return found
+
+    def _dispose(self, known: Facts, proposal: Proposal) -> Disposal:
         return dispose(known, proposal, self.job.policy, self.job.as_of, self.job.window)
+
+    def _refuse_changed(self, connection: Connection, to_delete: Sequence[ToDelete]) -> None:
+        """Read again, as the last thing before the commit, what the locks do not cover, and decide again where it has changed.
+
+        A view or a table of histories cannot be locked row by row: whoever inserts waits for nobody. What commits after this
+        has read it comes after the purge.
+
+        Raises:
+            ChangedError: something would not be purged any more, or for another reason; the batch is to be undone.
+        """
+        purge.run_deferred(connection)
+        again = self.job.reader.anew(connection, [each.facts for each in to_delete])
+        changed = {
+            each.proposal.conversation_id
+            for each, now in zip(to_delete, again, strict=True)
+            if not each.facts.reads_as(now) and not self._is_still(each, now)
+        }
+        if changed:
+            self.changed.update(changed)
+            raise ChangedError(f"facts of {len(changed)} conversations changed while they were purged")
+
+    def _is_still(self, each: ToDelete, now: Facts) -> bool:
+        found = self._disposal(now, each.proposal)
+        same = (found.verdict.rule, found.verdict.due) == (each.verdict.rule, each.verdict.due)
+        return found.outcome is Outcome.PURGE and same
 
     def _is_over_ceiling(self, verdict: Verdict, report: Report) -> bool:
         """Whether an approval allows no more of the rule; without one, no more than was weighed is purged at all.
@@ -264,8 +324,8 @@ class Purger:
         rule = str(verdict.rule)
         return self.done[rule] + report.tally.by_rule[rule] >= self.ceilings.get(rule, 0)
 
-    def _carry_out(self, connection: Connection, doomed: Doomed, patience: Patience) -> None:
-        ids = [conversation.id for conversation, _ in doomed]
+    def _carry_out(self, connection: Connection, to_delete: Sequence[ToDelete], patience: Patience) -> None:
+        ids = [each.facts.conversation.id for each in to_delete]
         children = purge.delete(connection, self.job.contract, ids, self.run.id, patience)
         evidence.bury(
             connection,
@@ -273,36 +333,49 @@ class Purger:
             "conversation",
             [
                 Tombstone(
-                    conversation.id,
-                    conversation.id,
-                    conversation.account_id,
-                    str(verdict.rule),
-                    _set(verdict),
-                    children[conversation.id],
+                    each.facts.conversation.id,
+                    each.facts.conversation.id,
+                    each.facts.conversation.account_id,
+                    str(each.verdict.rule),
+                    _set(each.verdict),
+                    children[each.facts.conversation.id],
                 )
-                for conversation, verdict in doomed
+                for each in to_delete
             ],
             self.job.clock.now(),
         )
 
     def _feedback_once(self, feedback: Physical, ids: Sequence[str], *, waiting: bool) -> FeedbackReport:
         job, started, tally = self.job, time.monotonic(), Tally()
-        with job.database.transaction(lock_timeout_ms=FENCE_WAIT_MS) as connection:
+        with self._transaction() as connection:
             self._enter(connection)
             locked = purge.lock(connection, feedback, ids, waiting=waiting)
             others = purge.still_there(connection, feedback, [id_ for id_ in ids if id_ not in set(locked)])
             facts = job.reader.feedback(connection, locked)
-            doomed: list[Tombstone] = []
-            for id_, known in facts.items():
-                verdict = self._judged(known, tally)
-                if verdict is not None:
-                    f = known.feedback
-                    doomed.append(Tombstone(id_, f.conversation_id, f.account_id, str(verdict.rule), _set(verdict), {}))
-            if doomed:
-                purge.delete_feedback(connection, feedback, [t.record_id for t in doomed])
-                evidence.bury(connection, self.run, "feedback", doomed, job.clock.now())
+            judged = [(known, self._judged(known, tally)) for known in facts.values()]
+            to_delete = [(known, verdict) for known, verdict in judged if verdict is not None]
+            if to_delete:
+                purge.delete_feedback(connection, feedback, [known.feedback.id for known, _ in to_delete])
+                evidence.bury(connection, self.run, "feedback", list(starmap(_tombstone, to_delete)), job.clock.now())
+                self._refuse_changed_feedback(connection, to_delete)
         _say("feedback batch", tally, tally.feedback_by_rule.total(), started, self.run.id)
         return FeedbackReport(tally, sorted(others))
+
+    def _refuse_changed_feedback(
+        self, connection: Connection, to_delete: Sequence[tuple[FeedbackFacts, FeedbackVerdict]]
+    ) -> None:
+        """As `_refuse_changed`, for feedback rows.
+
+        Raises:
+            ChangedError: something would not be purged any more, or for another reason; the batch is to be undone.
+        """
+        purge.run_deferred(connection)
+        again = self.job.reader.feedback_anew(connection, [known for known, _ in to_delete])
+        if any(
+            now != known and self._judged(now, Tally()) != verdict
+            for now, (known, verdict) in zip(again, to_delete, strict=True)
+        ):
+            raise ChangedError("holds or orders changed while feedback was purged")
 
     def _judged(self, known: FeedbackFacts, tally: Tally) -> FeedbackVerdict | None:
         if self.judge is None:
@@ -312,6 +385,11 @@ class Purger:
         return verdict if verdict.purge else None
 
 
+def _tombstone(known: FeedbackFacts, verdict: FeedbackVerdict) -> Tombstone:
+    row = known.feedback
+    return Tombstone(row.id, row.conversation_id, row.account_id, str(verdict.rule), _set(verdict), {})
+
+
 def _set(verdict: Verdict | FeedbackVerdict) -> datetime:
     if verdict.due is None:
         raise ValueError("a record without a due is never purged")
@@ -319,7 +397,7 @@ def _set(verdict: Verdict | FeedbackVerdict) -> datetime:
 
 
 def _worth_repeating(error: BaseException, size: int) -> bool:
-    if isinstance(error, purge.FenceBusyError):
+    if isinstance(error, FenceBusyError | ChangedError):
         return True
     return databases.passes(error) and not (size > 1 and _state(error) in SLOW)
 

@@ -11,7 +11,7 @@ from sweeper.approval import Approval
 from sweeper.core.instant import rfc3339
 from sweeper.errors import RefusedError
 from sweeper.job import Job
-from sweeper.store import census, evidence
+from sweeper.store import census, evidence, fence
 from sweeper.store.census import Histories
 
 HISTORY_WAY_OUT = (
@@ -59,12 +59,13 @@ def before(job: Job, histories: Histories, *, accept_history: bool = False) -> I
             f"the limit is {guards.clock_tolerance_seconds} s. Nothing was purged. Mend the wrong clock, "
             "or raise [guards] clock_tolerance_seconds.",
         )
-    if guards.fence and not job.database.within(census.fence_stands):
+    if guards.fence and not job.database.within(fence.stands):
         yield RefusedError(
             "fence",
-            "the trigger `fence` on sweeper.legal_holds is missing or switched off: a legal hold placed by SQL might be "
-            "overlooked. 0 such triggers fire, 1 must. Nothing was purged. "
-            "ALTER TABLE sweeper.legal_holds ENABLE ALWAYS TRIGGER fence; or set [guards] fence = false.",
+            "a trigger `fence` on sweeper.legal_holds or sweeper.erasure_orders is missing or switched off: a legal hold placed "
+            "by SQL, or the withdrawal of an order, might be overlooked. Both must fire, for replicated rows too. Nothing was "
+            "purged. ALTER TABLE sweeper.legal_holds ENABLE ALWAYS TRIGGER fence; ALTER TABLE sweeper.erasure_orders ENABLE "
+            "ALWAYS TRIGGER fence; or set [guards] fence = false.",
         )
     if guards.history and not accept_history:
         yield from _history(job, histories, last)

@@ -44,7 +44,7 @@ class Job:
     @property
     def reader(self) -> Reader:
         """Reads facts for this policy."""
-        return Reader(self.contract, self.policy)
+        return Reader(self.contract, self.policy, self.as_of)
 
     @property
     def selector(self) -> Selector:

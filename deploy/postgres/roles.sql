@@ -160,6 +160,7 @@ INSERT INTO allowed VALUES
     ('sweeper', 'sweeper.object_purges', 'INSERT', 'uri, conversation_id, run_id'),
     -- Which object it was about never changes, only what became of it.
     ('sweeper', 'sweeper.object_purges', 'UPDATE', 'attempts, last_run_id, last_error, outcome, done_at'),
+    ('sweeper', 'sweeper.fence', 'UPDATE', NULL),            -- to lock it, which keeps holds and batches apart; it has no rows
     ('sweeper', 'sweeper.legal_holds', 'SELECT', NULL),      -- it obeys holds and orders, and places and releases none
     ('sweeper', 'sweeper.erasure_orders', 'SELECT', NULL),
     ('sweeper', 'sweeper.manifests', 'SELECT', NULL),

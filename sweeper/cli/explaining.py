@@ -66,7 +66,7 @@ def _explain_one(job: "Job", conversation_id: str, what_if: WhatIf | None, *, as
 
 def _read(job: "Job", id_: str) -> tuple["Facts | None", list["Message"]]:
     with job.database.transaction() as connection:
-        facts = job.reader.conversations(connection, [id_]).get(id_)
+        facts = job.reader.conversations(connection, [id_], every=True).get(id_)
         return facts, job.reader.messages(connection, id_) if facts else []
 
 

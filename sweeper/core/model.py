@@ -1,7 +1,7 @@
 """The facts a decision is made of, as they are in the store. No behaviour, no defaults that could hide a NULL."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 
 from sweeper.core.instant import Stored, at_or_before
@@ -37,6 +37,10 @@ class Account:
     plan_changes: tuple[PlanChange, ...]
     consent_events: tuple[ConsentEvent, ...]
     columns: Mapping[str, object] = field(default_factory=dict)
+
+    def reads_as(self, other: "Account | None") -> bool:
+        """Whether every field of the other is the same."""
+        return other is not None and all(getattr(self, each.name) == getattr(other, each.name) for each in fields(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +136,11 @@ class Facts:
     """The instant of its first user message at or after the earliest deadline for choosing, if the policy has one."""
     repeated: bool = False
     """Whether the store shows the conversation or its account more than once, so that no row of it can be believed."""
+
+    def reads_as(self, other: "Facts") -> bool:
+        """Whether the other's account, history, holds and orders are the same; of the rest nothing is compared."""
+        same = self.account.reads_as(other.account) if self.account is not None else other.account is None
+        return same and (self.holds, self.orders, self.repeated) == (other.holds, other.orders, other.repeated)
 
     def protected(self, as_of: datetime) -> "Facts":
         """The same facts with holds and flags recorded after `as_of` taken as recorded at `as_of` (policy, Purge).

@@ -26,7 +26,7 @@ from sweeper.manifest import recheck, table
 from sweeper.manifest.description import DamagedError, Description
 from sweeper.manifest.pseudonym import Pseudonym
 from sweeper.manifest.recheck import Look
-from sweeper.store import census, manifests
+from sweeper.store import census, fence, manifests
 from sweeper.store.database import Database
 from sweeper.store.manifests import Found, Lost, State
 
@@ -277,7 +277,7 @@ def _fence(
     rows: Path | None = None,
 ) -> Counter[str]:
     """Keep purges out, write and record what was purged since the look; returns how many rows of it there are."""
-    manifests.fence(connection)
+    fence.take(connection)
     purged = manifests.purged_since(connection, job.contract.schema, look.last_tombstone)
     lost = list(recheck.of_purged(rows or folder, description, purged))
     if not lost:

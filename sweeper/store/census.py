@@ -28,12 +28,6 @@ def conversations(connection: Connection, limit: int) -> int:
     return found
 
 
-def fence_stands(connection: Connection) -> bool:
-    """Whether every placement of a legal hold takes the fence."""
-    found: bool = connection.execute(statement("fence_stands")).scalar_one()
-    return found
-
-
 def identity(connection: Connection, schema: str) -> str:
     """A name for this store, to bind an approval to."""
     row = connection.execute(statement("identity")).one()

@@ -4,49 +4,64 @@ The law of this file: what cannot be read is not left out. A look-up that fails 
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, TextClause
+from sqlalchemy import Connection, Row, TextClause, text
 
 from sweeper.core.feedback import FeedbackFacts
 from sweeper.core.instant import Stored
 from sweeper.core.model import Account, ConsentEvent, Conversation, Facts, Feedback, Hold, Message, Order, PlanChange
 from sweeper.core.policy import Policy
 from sweeper.store.contract import Contract
-from sweeper.store.statement import array, statement
+from sweeper.store.statement import array, filled, spelling, statement
 
-Names = Sequence[tuple[str | None, str | None]]
+Named = Sequence[tuple[str | None, str | None, Stored]]
+"""For each record of a batch its account, its conversation, and when it came about."""
 
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads facts from one store for one policy."""
+    """Reads facts from one store for one policy and as-of (UTC).
+
+    Of many holds and orders that reach one record it reads those that decide, so that the cost of a batch does not follow their
+    number; with `every` it reads all, for an explanation.
+    """
 
     contract: Contract
     policy: Policy
+    as_of: datetime
 
-    def conversations(self, connection: Connection, ids: Sequence[str]) -> dict[str, Facts]:
+    def conversations(self, connection: Connection, ids: Sequence[str], *, every: bool = False) -> dict[str, Facts]:
         """The facts of the conversations that are still there, by id."""
         rows = connection.execute(self._statement("facts_conversations", "conversation"), {"ids": array(ids)}).all()
-        accounts = self.accounts(connection, {row.account_id for row in rows if row.account_id is not None})
-        times = Counter(row.id for row in rows)
-        names = [(row.account_id, row.id) for row in rows]
-        holds = _Holds.read(connection, self._asked(names))
-        orders = _Orders(connection.execute(statement("facts_orders"), self._asked(names)))
         messages = self._message_counts(connection, [row.id for row in rows])
-        return {
-            row.id: Facts(
-                Conversation(*row),
-                next(iter(found := accounts.get(row.account_id, ())), None),
-                holds.of(row.account_id, row.id),
-                orders(row.account_id, row.id),
-                *messages.get(row.id, (None, 0, None)),
-                repeated=times[row.id] > 1 or len(found) > 1,
+        found = [Facts(Conversation(*row), None, (), (), *messages.get(row.id, (None, 0, None))) for row in rows]
+        times = Counter(row.id for row in rows)
+        around = self._around(connection, found, every=every)
+        return {facts.conversation.id: _repeated(facts, times) for facts in around}
+
+    def anew(self, connection: Connection, known: Sequence[Facts]) -> list[Facts]:
+        """The same conversations with what is not in their own rows as it is now: accounts, histories, holds and orders."""
+        return list(self._around(connection, known, every=False))
+
+    def _around(self, connection: Connection, known: Sequence[Facts], *, every: bool) -> Iterator[Facts]:
+        rows = [facts.conversation for facts in known]
+        accounts = self.accounts(connection, {row.account_id for row in rows if row.account_id is not None})
+        named = [(row.account_id, row.id, row.created_at) for row in rows]
+        protections = self._protections(connection, named, "conversations", every=every)
+        for facts, (holds, orders) in zip(known, protections, strict=True):
+            of_account = accounts.get(facts.conversation.account_id or "", ())
+            yield replace(
+                facts,
+                account=next(iter(of_account), None),
+                holds=holds,
+                orders=orders,
+                repeated=facts.repeated or len(of_account) > 1,
             )
-            for row in rows
-        }
 
     def accounts(self, connection: Connection, ids: Iterable[str]) -> dict[str, list[Account]]:
         """The accounts with their whole histories, by id; several where a view shows one more than once."""
@@ -67,20 +82,62 @@ class Reader:
     def feedback(self, connection: Connection, ids: Sequence[str]) -> dict[str, FeedbackFacts]:
         """The facts of the feedback rows that are still there, by id."""
         rows = connection.execute(self._statement("facts_feedback"), {"ids": array(ids)}).all()
-        names = [(row.account_id, row.conversation_id) for row in rows]
         times = Counter(row.id for row in rows)
-        holds = _Holds.read(connection, self._asked(names))
-        orders = _Orders(connection.execute(statement("facts_orders"), self._asked(names)))
-        return {
-            row.id: FeedbackFacts(
+        found = [
+            FeedbackFacts(
                 Feedback(
                     row.id, row.account_id, row.conversation_id, row.kind, row.submitted_at, bool(row.has_transcript)
                 ),
-                holds.of(row.account_id, row.conversation_id),
-                orders(row.account_id, row.conversation_id),
                 repeated=times[row.id] > 1,
             )
             for row in rows
+        ]
+        return {facts.feedback.id: facts for facts in self.feedback_anew(connection, found)}
+
+    def feedback_anew(self, connection: Connection, known: Sequence[FeedbackFacts]) -> list[FeedbackFacts]:
+        """The same feedback rows with holds and orders as they are now."""
+        named = [(f.feedback.account_id, f.feedback.conversation_id, f.feedback.submitted_at) for f in known]
+        protections = self._protections(connection, named, "feedback", every=False)
+        return [
+            replace(facts, holds=holds, orders=orders)
+            for facts, (holds, orders) in zip(known, protections, strict=True)
+        ]
+
+    def _protections(
+        self, connection: Connection, named: Named, relation: str, *, every: bool
+    ) -> Iterator[tuple[tuple[Hold, ...], tuple[Order, ...]]]:
+        """The holds and the orders of each record, in the order of the records."""
+        account, conversation = self._id_types(relation)
+        asked = {**self._asked(named), "most": None if every else 1}
+        holds = _Holds.read(connection.execute(_hold_statement(account, conversation), asked))
+        orders = self._every_order(connection, named, relation) if every else self._order_dues(connection, named)
+        for number, (account_id, conversation_id, _) in enumerate(named):
+            yield holds.of(account_id, conversation_id), orders.get(number, ())
+
+    def _order_dues(self, connection: Connection, named: Named) -> dict[int, tuple[Order, ...]]:
+        """By the number of its record, the earliest date of the orders that cover it, as one order that covers it."""
+        return {
+            number: (Order("", named[number][0], named[number][1], None, due_at),)
+            for number, due_at in connection.execute(statement("facts_order_dues"), self._asked(named))
+        }
+
+    def _every_order(self, connection: Connection, named: Named, relation: str) -> dict[int, tuple[Order, ...]]:
+        """By the number of its record, all orders that may mean it."""
+        account, conversation = self._id_types(relation)
+        sql = statement(
+            "facts_orders",
+            account_spelling=spelling("a.id", account),
+            owner_spelling=spelling("r.account_id", account),
+            conversation_spelling=spelling("r.conversation_id", conversation),
+        )
+        found: dict[tuple[str | None, str | None], list[Order]] = defaultdict(list)
+        for row in connection.execute(sql, self._asked(named)):
+            order = Order(row.reference, row.account_id, row.conversation_id, row.recorded_at, row.due_at)
+            named_by = order.account_id if order.conversation_id is None else None
+            found[named_by, order.conversation_id].append(order)
+        return {
+            number: (*found.get((account_id, None), ()), *found.get((None, conversation_id), ()))
+            for number, (account_id, conversation_id, _) in enumerate(named)
         }
 
     def messages(self, connection: Connection, conversation_id: str) -> list[Message]:
@@ -93,12 +150,26 @@ class Reader:
         rows = connection.execute(self._statement("facts_messages"), asked)
         return {id_: (latest, count, late) for id_, count, latest, late in rows}
 
-    def _asked(self, names: Names) -> dict[str, str | list[str]]:
+    def _asked(self, named: Named) -> dict[str, Any]:
         return {
-            "accounts": array(sorted({account for account, _ in names if account is not None})),
-            "conversations": array(sorted({conversation for _, conversation in names if conversation is not None})),
+            "accounts": array(sorted({account for account, _, _ in named if account is not None})),
+            "owners": array(account for account, _, _ in named),
+            "conversations": array(conversation for _, conversation, _ in named),
+            "since": array(self._since(instant) for _, _, instant in named),
+            "as_of": self.as_of,
+            "plausible_from": self.policy.plausible.since,
+            "plausible_before": self.policy.plausible.before,
             "store": self.contract.schema,
         }
+
+    def _since(self, instant: Stored) -> str | None:
+        """When a record came about, if that can be believed: else only an order of no date can be shown to cover it."""
+        return instant.isoformat() if isinstance(instant, datetime) and self.policy.plausible.holds(instant) else None
+
+    def _id_types(self, relation: str) -> tuple[str, str]:
+        """The types of the ids of accounts and conversations as a relation has them."""
+        conversation = "id" if relation == "conversations" else "conversation_id"
+        return self.contract.type(relation, "account_id"), self.contract.type(relation, conversation)
 
     def _statement(self, name: str, further: str | None = None) -> TextClause:
         names = {
@@ -120,6 +191,34 @@ def _as_json(alias: str, columns: Sequence[str]) -> str:
     return "jsonb_build_object(" + ", ".join(f"'{name}', {alias}.\"{name}\"" for name in columns) + ")"
 
 
+def _repeated(facts: Facts, times: Mapping[str, int]) -> Facts:
+    return replace(facts, repeated=True) if times[facts.conversation.id] > 1 else facts
+
+
+@lru_cache(maxsize=16)
+def _hold_statement(account: str, conversation: str) -> TextClause:
+    """The holds that may reach the records of a batch whose ids are of these types."""
+    branches = (
+        (
+            {"account": "a.id", "conversation": "NULL::text", "asked": "unnest(CAST(:accounts AS text[])) AS a (id)"},
+            f"sweeper.spelling(h.account_id) = {spelling('a.id', account)}",
+        ),
+        (
+            {
+                "account": "NULL::text",
+                "conversation": "c.id",
+                "asked": "unnest(CAST(:conversations AS text[])) AS c (id)",
+            },
+            f"sweeper.spelling(h.conversation_id) = {spelling('c.id', conversation)}",
+        ),
+        (
+            {"account": "NULL::text", "conversation": "NULL::text", "asked": "(SELECT) AS everything"},
+            "h.account_id IS NULL AND h.conversation_id IS NULL",
+        ),
+    )
+    return text("\nUNION ALL\n".join(filled("facts_holds", named=named, **names) for names, named in branches))
+
+
 @dataclass(frozen=True)
 class _Holds:
     """Holds by the record they reach; how their ids were spelt was settled by the statement."""
@@ -129,11 +228,11 @@ class _Holds:
     by_conversation: Mapping[str, list[Hold]]
 
     @classmethod
-    def read(cls, connection: Connection, asked: Mapping[str, str | list[str]]) -> "_Holds":
+    def read(cls, rows: Iterable[Row[Any]]) -> "_Holds":
         everything: list[Hold] = []
         by_account: dict[str, list[Hold]] = defaultdict(list)
         by_conversation: dict[str, list[Hold]] = defaultdict(list)
-        for row in connection.execute(statement("facts_holds"), asked):
+        for row in rows:
             hold = Hold(row.matter, row.account_id, row.conversation_id, row.placed_at, row.released_at)
             if hold.account_id is not None:
                 by_account[hold.account_id].append(hold)
@@ -148,22 +247,3 @@ class _Holds:
         of_account = self.by_account.get(account_id, ()) if account_id is not None else ()
         of_conversation = self.by_conversation.get(conversation_id, ()) if conversation_id is not None else ()
         return (*self.everything, *of_account, *of_conversation)
-
-
-class _Orders:
-    """Orders by what they name, exactly as spelt: a doubtful spelling erases nothing."""
-
-    def __init__(self, rows: Iterable[Row[Any]]) -> None:
-        self._by_account: dict[str, list[Order]] = defaultdict(list)
-        self._by_conversation: dict[str, list[Order]] = defaultdict(list)
-        for row in rows:
-            order = Order(row.reference, row.account_id, row.conversation_id, row.recorded_at, row.due_at)
-            if order.conversation_id is not None:
-                self._by_conversation[order.conversation_id].append(order)
-            elif order.account_id is not None:
-                self._by_account[order.account_id].append(order)
-
-    def __call__(self, account_id: str | None, conversation_id: str | None) -> tuple[Order, ...]:
-        of_account = self._by_account.get(account_id, []) if account_id is not None else []
-        of_conversation = self._by_conversation.get(conversation_id, []) if conversation_id is not None else []
-        return (*of_account, *(order for order in of_conversation if order.names(account_id, conversation_id)))

@@ -9,14 +9,12 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection
 
-from sweeper.store import evidence
+from sweeper.store import evidence, fence
 from sweeper.store.database import Database
 from sweeper.store.statement import statement
 
 State = Literal["frozen", "started", "completed"]
 Found = Literal["freeze", "start", "recall"]
-FENCE_WAIT_MS = 30_000
-"""How long a transition waits for the batch at work: a batch takes well under a second."""
 TRANSITION_MS = 60_000
 """How long a transition may keep batches and holds waiting, at the very most; it takes well under a second, too."""
 
@@ -31,15 +29,13 @@ class Lost:
     since: datetime
 
 
-def fence(connection: Connection) -> None:
-    """Wait for the batch at work, and keep others from beginning until the transaction ends."""
-    connection.execute(statement("fence_alone"))
-
-
 @contextmanager
 def transition(database: Database) -> Iterator[Connection]:
     """A transaction that may wait for the batch at work, and has a minute for what it then does."""
-    with database.transaction(lock_timeout_ms=FENCE_WAIT_MS, statement_timeout_ms=TRANSITION_MS) as connection:
+    with (
+        fence.awaited(database, "Nothing was changed."),
+        database.transaction(lock_timeout_ms=fence.WAIT_MS, statement_timeout_ms=TRANSITION_MS) as connection,
+    ):
         yield connection
 
 
@@ -47,7 +43,7 @@ def transition(database: Database) -> Iterator[Connection]:
 def fenced(database: Database) -> Iterator[Connection]:
     """A transaction that has the fence alone."""
     with transition(database) as connection:
-        fence(connection)
+        fence.take(connection)
         yield connection
 
 

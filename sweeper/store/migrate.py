@@ -8,7 +8,7 @@ from sweeper.errors import ConfigurationError
 from sweeper.store.database import Database
 from sweeper.store.statement import statement
 
-HEAD = "0004"
+HEAD = "0005"
 FOLDER = Path(__file__).parent / "migrations"
 
 

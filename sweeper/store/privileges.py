@@ -29,6 +29,7 @@ OWN_NEEDS = {
         "approved, purged_at)",
     ),
     "events": ("SELECT", "INSERT (kind, run_id, details)"),
+    "fence": ("UPDATE",),
     "legal_holds": ("SELECT",),
     "erasure_orders": ("SELECT",),
     "manifests": ("SELECT", "INSERT", "UPDATE (state, started_at, completed_at, recalled_at)"),

@@ -1,18 +1,20 @@
 """Legal holds and erasure orders: placed, released, listed. Every change leaves an event, written by a trigger."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import DataError
 
 from sweeper.errors import ConfigurationError
+from sweeper.store import fence
 from sweeper.store.database import Database
 from sweeper.store.statement import statement
 
-FENCE_WAIT_MS = 30_000
-"""How long a placement waits for the batch at work: a batch takes well under a second."""
+STATEMENT_MS = fence.WAIT_MS + 5_000
+"""How long the statement of a placement may take, its waiting included: waiting too long is to be told as that."""
 
 
 def canonical(database: Database, type_: str, value: str | None, what: str) -> str | None:
@@ -39,7 +41,7 @@ def place_hold(
     database: Database, matter: str, account_id: str | None, conversation_id: str | None, placed_at: datetime
 ) -> dict[str, Any]:
     """Place a legal hold; when this returns, no purge violates it."""
-    with database.transaction(lock_timeout_ms=FENCE_WAIT_MS) as connection:
+    with _placing(database, "No hold was placed.") as connection:
         row = connection.execute(
             statement("hold_place"),
             {"matter": matter, "account_id": account_id, "conversation_id": conversation_id, "placed_at": placed_at},
@@ -47,11 +49,21 @@ def place_hold(
     return dict(row._mapping)
 
 
+@contextmanager
+def _placing(database: Database, undone: str) -> Iterator[Connection]:
+    """A transaction that waits for the batch at work, and says who has the fence where that is in vain."""
+    with (
+        fence.awaited(database, undone),
+        database.transaction(lock_timeout_ms=fence.WAIT_MS, statement_timeout_ms=STATEMENT_MS) as connection,
+    ):
+        yield connection
+
+
 def release_holds(
     database: Database, matter: str | None, hold_id: int | None, released_at: datetime
 ) -> list[dict[str, Any]]:
     """Release the holds of a matter, or one by its id; returns those released."""
-    with database.transaction(lock_timeout_ms=FENCE_WAIT_MS) as connection:
+    with _placing(database, "No hold was released.") as connection:
         rows = connection.execute(
             statement("hold_release"),
             {"matter": matter, "id": hold_id, "released_at": released_at},

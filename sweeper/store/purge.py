@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, TextClause, text
-from sqlalchemy.exc import OperationalError
 
 from sweeper.errors import SweeperError
 from sweeper.store.contract import Contract
@@ -30,11 +29,7 @@ class ChildrenLockedError(SweeperError):
     """Children of the conversation are locked by another transaction; nothing was purged, it is tried again at the end."""
 
 
-class FenceBusyError(SweeperError):
-    """A placement of a legal hold has not ended yet; nothing was purged while it lasts."""
-
-
-Asked = Mapping[str, str | list[str]]
+Asked = Mapping[str, str | list[str | None]]
 LEAST_SECONDS = 0.05
 """A DELETE is not begun with less patience than this."""
 
@@ -60,26 +55,14 @@ def read_patience(connection: Connection) -> float:
     return milliseconds / 1000 * 0.5
 
 
-def fence(connection: Connection) -> None:
-    """Share the fence of legal holds until the transaction ends; waits up to lock_timeout for a placement to end.
-
-    Raises:
-        FenceBusyError: a placement has been open for longer.
-    """
-    try:
-        connection.execute(statement("fence"))
-    except OperationalError as error:
-        if getattr(error.orig, "sqlstate", None) != "55P03":
-            raise
-        raise FenceBusyError(
-            "a placement of a legal hold is open and has not committed: nothing more is purged while it lasts. "
-            "End the transaction that has written to sweeper.legal_holds (see pg_locks, advisory 5857584), and run again."
-        ) from None
-
-
 def bound_lock_wait(connection: Connection, milliseconds: int) -> None:
     """Let no statement of the transaction wait longer than this for a lock."""
     connection.execute(text("SELECT set_config('lock_timeout', :limit, true)"), {"limit": str(milliseconds)})
+
+
+def run_deferred(connection: Connection) -> None:
+    """Run the deferred triggers of the tables that were deleted from now, not at the commit: what they do is then seen."""
+    connection.execute(text("SET CONSTRAINTS ALL IMMEDIATE"))
 
 
 def lock(connection: Connection, table: Physical, ids: Sequence[str], *, waiting: bool = False) -> list[str]:

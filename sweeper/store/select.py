@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from itertools import chain
+from typing import Any, Literal
 
 from sqlalchemy import Connection, TextClause, text
 
@@ -18,9 +19,10 @@ from sweeper.core.recheck import Proposal
 from sweeper.core.window import EVERYTHING, Window
 from sweeper.store.contract import Contract
 from sweeper.store.database import Database
-from sweeper.store.statement import filled, statement
+from sweeper.store.statement import filled, spelling, statement
 
 ACCOUNTS_PER_RANGE = 20_000
+ORDERS_PER_RANGE = 20_000
 PROPOSALS_PER_PAGE = 5_000
 
 _LEAST_SECONDS = {
@@ -58,6 +60,26 @@ class Range:
 
 
 @dataclass(frozen=True)
+class OrderRange:
+    """A range of the names that due erasure orders give: above `low`, up to `high`; None is no bound.
+
+    `named` is the column that names: a conversation, or an account where the order names no conversation.
+    """
+
+    named: Literal["conversation_id", "account_id"]
+    low: str | None = None
+    high: str | None = None
+
+    @property
+    def condition(self) -> str:
+        """The range as a condition on `sweeper.erasure_orders o`."""
+        bounds = [f"o.{self.named} > CAST(:low AS text)"] if self.low is not None else [f"o.{self.named} IS NOT NULL"]
+        bounds += [f"o.{self.named} <= CAST(:high AS text)"] if self.high is not None else []
+        bounds += ["o.conversation_id IS NULL"] if self.named == "account_id" else []
+        return " AND ".join(bounds)
+
+
+@dataclass(frozen=True)
 class Page:
     """Some proposals, in the order of account and id; those under a known hold are apart: they are read, never locked."""
 
@@ -89,6 +111,7 @@ class Selector:
     window: Window = EVERYTHING
     accounts_per_range: int = ACCOUNTS_PER_RANGE
     proposals_per_page: int = PROPOSALS_PER_PAGE
+    orders_per_range: int = ORDERS_PER_RANGE
 
     def pages(self) -> Iterator[Page]:
         """All proposals, page by page, each in a short transaction of its own; on both sides of a gap some may come twice."""
@@ -96,7 +119,17 @@ class Selector:
             yield from replace(self, window=part)._pages()
 
     def _pages(self) -> Iterator[Page]:
-        for range_ in self.ranges():
+        """By ranges of accounts what orders do not name, then by ranges of orders what they name.
+
+        The number of orders so costs one pass over those that are due, not one for each range of accounts. An order that is
+        withdrawn between the two passes can leave what it named to the next run.
+        """
+        ranges: tuple[Iterator[Range | OrderRange], ...] = (
+            self.ranges(),
+            self._order_ranges("conversation_id"),
+            self._order_ranges("account_id"),
+        )
+        for range_ in chain.from_iterable(ranges):
             after: tuple[str | None, str] | None = None
             while True:
                 rows = self._page(range_, after)
@@ -118,13 +151,29 @@ class Selector:
             low = high
         yield Range(orphaned=True)
 
+    def _order_ranges(self, named: Literal["conversation_id", "account_id"]) -> Iterator[OrderRange]:
+        """Ranges that together cover every erasure order whose date has come."""
+        low: str | None = None
+        while True:
+            sql = statement("order_range", named=named, orders=OrderRange(named, low).condition)
+            asked = {"low": low, "names": self.orders_per_range - 1, "as_of": self.as_of, "store": self.contract.schema}
+            found = self.database.fetched(sql, asked)
+            high = found[0].name if found else None
+            yield OrderRange(named, low, high)
+            if high is None:
+                return
+            low = high
+
     def feedback(self) -> Iterator[list[str]]:
-        """Keys of the feedback rows that may be due, page by page."""
-        if not self.policy.feedback:
-            return
+        """Keys of the feedback rows that may be due, page by page: by their age, then by orders."""
+        if self.policy.feedback:
+            yield from self._feedback_pages(self._aged_feedback)
+            yield from self._feedback_pages(self._ordered_feedback)
+
+    def _feedback_pages(self, probe: tuple[str, dict[str, Any]]) -> Iterator[list[str]]:
         after: str | None = None
         while True:
-            ids = self._feedback_page(after)
+            ids = self._feedback_page(probe, after)
             if ids:
                 yield ids
             if len(ids) < self.proposals_per_page:
@@ -138,7 +187,7 @@ class Selector:
         rows = connection.execute(text(f"EXPLAIN (COSTS OFF) {sql.text}"), parameters)
         return "\n".join(row[0] for row in rows)
 
-    def _page(self, range_: Range, after: tuple[str | None, str] | None) -> Sequence[Any]:
+    def _page(self, range_: Range | OrderRange, after: tuple[str | None, str] | None) -> Sequence[Any]:
         sql, parameters = self._proposing(range_, after)
 
         def propose(connection: Connection) -> Sequence[Any]:
@@ -154,45 +203,66 @@ class Selector:
         )
         return rows[0].id if rows else None
 
-    def _feedback_page(self, after: str | None) -> list[str]:
-        sql, parameters = self._feedback_probe
+    def _feedback_page(self, probe: tuple[str, dict[str, Any]], after: str | None) -> list[str]:
+        sql, parameters = probe
         where = f"f.id > CAST(:after AS {self.contract.type('feedback')})" if after is not None else "true"
-        names = self._order_names("f.conversation_id", "f.account_id")
-        rows = self.database.fetched(
-            statement("propose_feedback", probes=sql, after=where, **names),
-            {
-                **parameters,
-                "after": after,
-                "as_of": self.as_of,
-                "store": self.contract.schema,
-                "limit": self.proposals_per_page,
-            },
-        )
-        return [row.id for row in rows]
+        asked = {
+            **parameters,
+            "after": after,
+            "as_of": self.as_of,
+            "store": self.contract.schema,
+            "limit": self.proposals_per_page,
+        }
+        return [row.id for row in self.database.fetched(statement("propose_feedback", probe=sql, after=where), asked)]
 
     @cached_property
-    def _feedback_probe(self) -> tuple[str, dict[str, Any]]:
-        sql = _Sql()
-        found = []
+    def _aged(self) -> tuple[list[str], dict[str, Any]]:
+        """For each rule of feedback that anything can be due by, its condition on `feedback f`."""
+        sql, found = _Sql(), []
         for rule in self.policy.feedback:
             horizon = latest(rule.period, self.as_of)
             if horizon is not None:
                 kinds, until = sql.bound(sorted(rule.kinds), "text[]"), sql.bound(horizon, "timestamptz")
-                found.append(f"SELECT f.id FROM feedback f WHERE f.kind = ANY({kinds}) AND f.submitted_at <= {until}")  # noqa: S608 — parameters only
-        return "\nUNION\n".join(found) or "SELECT f.id FROM feedback f WHERE false", sql.parameters
+                found.append(f"f.kind = ANY({kinds}) AND f.submitted_at <= {until}")
+        return found or ["false"], sql.parameters
 
-    def _proposing(self, range_: Range, after: tuple[str | None, str] | None) -> tuple[TextClause, dict[str, Any]]:
+    @property
+    def _aged_feedback(self) -> tuple[str, dict[str, Any]]:
+        conditions, parameters = self._aged
+        return "\nUNION\n".join(f"SELECT f.id FROM feedback f WHERE {one}" for one in conditions), parameters  # noqa: S608 — parameters only
+
+    @property
+    def _ordered_feedback(self) -> tuple[str, dict[str, Any]]:
+        conditions, parameters = self._aged
+        return filled(
+            "propose_feedback_by_order",
+            aged=" OR ".join(f"({one})" for one in conditions),
+            names_conversation=_names(
+                "o.conversation_id", "f.conversation_id", self.contract.type("feedback", "conversation_id")
+            ),
+            names_account=_names("o.account_id", "f.account_id", self.contract.type("feedback", "account_id")),
+        ), parameters
+
+    def _proposing(
+        self, range_: Range | OrderRange, after: tuple[str | None, str] | None
+    ) -> tuple[TextClause, dict[str, Any]]:
         """The statement for one page and its parameters."""
         account, conversation = self.contract.type("conversations", "account_id"), self.contract.type("conversations")
         sql = _Sql()
-        found = list(self._probes(range_, sql))
-        beyond = ""
-        if after is not None and range_.orphaned:
-            beyond = f"AND p.id > {sql.bound(after[1], conversation)}"
-        elif after is not None:
-            beyond = f"AND (p.account_id, p.id) > ({sql.bound(after[0], account)}, {sql.bound(after[1], conversation)})"
-        histories = "" if range_.orphaned or not self._needs_histories else self._histories(range_)
-        built = filled("propose", histories=histories, probes="\nUNION\n".join(found), after=beyond)
+        if isinstance(range_, OrderRange):
+            found, histories = [self._by_order(range_)], ""
+        else:
+            found = list(self._probes(range_, sql))
+            histories = "" if range_.orphaned or not self._needs_histories else self._histories(range_)
+        built = filled(
+            "propose",
+            histories=histories,
+            probes="\nUNION\n".join(found),
+            others=" AND ".join(self._left_to_others(range_)),
+            after=self._beyond(after, sql),
+            account_spelling=spelling("p.account_id", account),
+            conversation_spelling=spelling("p.id", conversation),
+        )
         parameters = {
             **sql.parameters,
             "as_of": self.as_of,
@@ -204,6 +274,34 @@ class Selector:
             "purposes": self._purposes,
         }
         return text(built), parameters
+
+    def _by_order(self, range_: OrderRange) -> str:
+        column = "id" if range_.named == "conversation_id" else "account_id"
+        return filled(
+            "propose_by_order",
+            named=range_.named,
+            orders=range_.condition,
+            names=_names("o.name", f"k.{column}", self.contract.type("conversations", column)),
+            column=column,
+        )
+
+    def _left_to_others(self, range_: Range | OrderRange) -> Iterator[str]:
+        """What keeps a range from proposing what another one does: orders of a conversation first, then those of an account."""
+        yield "true"
+        if not (isinstance(range_, OrderRange) and range_.named == "conversation_id"):
+            yield _is_unnamed("o.conversation_id = p.id::text")
+        if not isinstance(range_, OrderRange):
+            yield _is_unnamed("o.conversation_id IS NULL AND o.account_id = p.account_id::text")
+
+    def _beyond(self, after: tuple[str | None, str] | None, sql: _Sql) -> str:
+        """The condition that a proposal comes after another; those of no account come last."""
+        if after is None:
+            return ""
+        id_ = sql.bound(after[1], self.contract.type("conversations"))
+        if after[0] is None:
+            return f"AND p.account_id IS NULL AND p.id > {id_}"
+        account = sql.bound(after[0], self.contract.type("conversations", "account_id"))
+        return f"AND ((p.account_id, p.id) > ({account}, {id_}) OR p.account_id IS NULL)"
 
     @cached_property
     def _needs_histories(self) -> bool:
@@ -236,7 +334,6 @@ class Selector:
 
     def _probes(self, range_: Range, sql: _Sql) -> Iterator[str]:
         conversations = range_.covers("c.account_id", self.contract.type("conversations", "account_id"))
-        yield filled("propose_by_order", conversations=conversations, **self._order_names("k.id", "k.account_id"))
         for probe in self._searches:
             conditions = " AND ".join(self._conditions(probe, sql)) or "true"
             horizon = self._horizon(probe, sql)
@@ -370,15 +467,6 @@ class Selector:
             f"+ {sql.bound(SLACK, 'interval')})"
         )
 
-    def _order_names(self, conversation: str, account: str) -> dict[str, str]:
-        """How an order's text finds a key through its index, without a cast that one bad text could break."""
-        relation = "feedback" if conversation.startswith("f.") else "conversations"
-        column = conversation.removeprefix("f.").removeprefix("k.")
-        return {
-            "names_conversation": _names("o.conversation_id", conversation, self.contract.type(relation, column)),
-            "names_account": _names("o.account_id", account, self.contract.type(relation, "account_id")),
-        }
-
 
 _ANCHORS = {
     Anchor.LAST_ACTIVITY: "c.last_activity_at",
@@ -389,12 +477,19 @@ _ANCHORS = {
 }
 
 
+def _is_unnamed(names: str) -> str:
+    """That no erasure order whose date has come names a proposal; asked of an index row by row, never by reading all orders."""
+    due = "o.due_at <= :as_of AND (o.store IS NULL OR o.store = :store)"
+    return f"(SELECT true FROM sweeper.erasure_orders o WHERE {names} AND {due} LIMIT 1) IS NULL"  # noqa: S608 — no value in it
+
+
 def _needs_account(probe: Probe) -> bool:
     reads = probe.column is not None and probe.column.relation == "account"
     return probe.anchor is Anchor.CLOSED or bool(probe.when.closed) or bool(probe.when.account) or reads
 
 
 def _names(order_column: str, key: str, type_: str) -> str:
+    """How an order's text finds a key through its index, without a cast that one bad text could break."""
     if type_ in _TEXTUAL:
         return f"{key} = {order_column}"
     if type_ == "uuid":

@@ -33,9 +33,9 @@ class Judged(Bench):
 
     def by_core(self, policy: Policy, as_of: datetime, *, ahead: bool) -> Reasons:
         """What the core says of every message."""
-        reader, found = Reader(self.contract, policy), {}
+        reader, found = Reader(self.contract, policy, as_of), {}
         with self.store.database().transaction() as connection:
-            for facts in reader.conversations(connection, sorted(self.store.left())).values():
+            for facts in reader.conversations(connection, sorted(self.store.left()), every=True).values():
                 if exists(facts.conversation, policy, as_of):
                     messages = reader.messages(connection, facts.conversation.id)
                     for message, reason in exclusions(facts, messages, policy, as_of, ahead=ahead):

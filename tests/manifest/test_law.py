@@ -69,7 +69,7 @@ def by_core(reader: Reader, connection: Any, store: Store, policy: Policy) -> di
     """Expiry, plan and opening grant of every message that the core calls eligible."""
     assert policy.training is not None
     found = {}
-    for facts in reader.conversations(connection, sorted(store.left())).values():
+    for facts in reader.conversations(connection, sorted(store.left()), every=True).values():
         due = decide(facts, policy, AS_OF).due
         for message, reason in exclusions(facts, reader.messages(connection, facts.conversation.id), policy, AS_OF):
             if reason is not None or facts.account is None or not isinstance(message.created_at, datetime):
@@ -94,6 +94,6 @@ def test_columns(store: Store, policy: Policy, seed: int, scope: str, cap: str) 
         for sql in eligibility.prepare():
             connection.exec_driver_sql(sql)
         rows = connection.exec_driver_sql(eligibility.rows()).all()
-        wanted = by_core(Reader(contract, scoped), connection, store, scoped)
+        wanted = by_core(Reader(contract, scoped, AS_OF), connection, store, scoped)
     assert {row.message_id: (row.expires_at, row.plan, row.consent_event_id) for row in rows} == wanted
     assert len(wanted) > ACCOUNTS / 4

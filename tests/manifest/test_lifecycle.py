@@ -26,7 +26,7 @@ from sweeper.manifest import lifecycle
 from sweeper.manifest.description import DamagedError
 from sweeper.manifest.lifecycle import Frozen, StateError
 from sweeper.manifest.pseudonym import Pseudonym
-from sweeper.store import manifests
+from sweeper.store import fence, manifests
 from sweeper.sweep import sweep
 from tests.facts import instant
 from tests.store.stores import POLICY, Store, frozen
@@ -344,16 +344,16 @@ def test_two_starts_at_once(store: Store, policy: Policy, made: Frozen, monkeypa
     """Of two starts at once one succeeds; the other changes nothing of what the first wrote."""
     at, id_ = job(store, policy, LATER), made.description.id
     other = store.job(policy, LATER, frozen(LATER), lease={"seconds": 21.0})  # with connections of its own
-    original, left, before = manifests.fence, [True], {}
+    original, left, before = fence.take, [True], {}
 
-    def fence(connection: Any) -> None:
+    def take(connection: Any) -> None:
         if left:
             left.pop()
             lifecycle.start(other, id_)
             before.update({path.name: path.read_bytes() for path in made.folder.iterdir() if path.is_file()})
         original(connection)
 
-    monkeypatch.setattr(manifests, "fence", fence)
+    monkeypatch.setattr(fence, "take", take)
     withdraw(store, "a1", NOW)
     with pytest.raises(StateError, match="is not frozen any more"):
         lifecycle.start(at, id_)
@@ -393,7 +393,7 @@ def test_purge_that_commits_late_is_seen(
     original = manifests.fenced
     with store.connect() as batch:
         batch.execute("BEGIN")
-        batch.execute("SELECT pg_advisory_xact_lock_shared(5857584, 1)")
+        batch.execute("LOCK TABLE sweeper.fence IN SHARE MODE")
         batch.execute(stone, [store.id("c0"), runs[0]])
         batch.execute("DELETE FROM conversations WHERE id = %s", [store.id("c0")])
         store.execute(stone, "elsewhere", runs[1])
@@ -491,15 +491,15 @@ def test_purged_between_check_and_fence(
     """A conversation purged after the rows were checked and before the fence was taken is revoked as well."""
     world(store)
     found = lifecycle.freeze(job(store, policy), tmp_path / "m", KEY) if step == "start" else None
-    original, left = manifests.fence, [True]
+    original, left = fence.take, [True]
 
-    def fence(connection: Any) -> None:
+    def take(connection: Any) -> None:
         if left:
             left.pop()
             purge_c0(store, policy)
         original(connection)
 
-    monkeypatch.setattr(manifests, "fence", fence)
+    monkeypatch.setattr(fence, "take", take)
     if found is None:
         found = lifecycle.freeze(job(store, policy), tmp_path / "m", KEY)
         assert found.revoked == {"purged": 2}
@@ -530,7 +530,7 @@ def test_freezing_waits_for_the_batch_at_work(store: Store, policy: Policy, tmp_
     )
     with store.connect() as batch, ThreadPoolExecutor(1) as threads:
         batch.execute("BEGIN")
-        batch.execute("SELECT pg_advisory_xact_lock_shared(5857584, 1)")
+        batch.execute("LOCK TABLE sweeper.fence IN SHARE MODE")
         freezing = threads.submit(lifecycle.freeze, job(store, policy), tmp_path / "m", KEY)
         deadline = time.monotonic() + 20
         while not store.execute(waits):
@@ -608,7 +608,7 @@ def held(store: Store) -> Iterator[Any]:
     """A connection that keeps whoever reads erasure orders waiting."""
     with store.connect() as holder:
         holder.execute("BEGIN")
-        holder.execute("SELECT pg_advisory_xact_lock_shared(5857584, 1)")
+        holder.execute("LOCK TABLE sweeper.fence IN SHARE MODE")
         yield holder
         holder.execute("ROLLBACK")
 

@@ -8,7 +8,7 @@ import pytest
 
 from sweeper.core.policy import Policy
 from sweeper.errors import ConfigurationError, RefusedError, SweeperError
-from sweeper.store import evidence, protections, purge
+from sweeper.store import evidence, fence, protections
 from sweeper.sweep import sweep
 from tests.facts import instant
 from tests.store.stores import Store
@@ -279,7 +279,7 @@ def test_tombstone_names_the_account_of_the_locked_row(
     other = "acc0ffee-0000-4000-8000-000000000002"
     store.execute("INSERT INTO accounts (id, created_at) VALUES (%s, '2019-01-01Z')", other)
     store.execute("INSERT INTO plan_changes (account_id, effective_at, plan) VALUES (%s, '-infinity', 'free')", other)
-    once_before(monkeypatch, purge, "fence", lambda _: store.execute("UPDATE conversations SET account_id = %s", other))
+    once_before(monkeypatch, fence, "share", lambda _: store.execute("UPDATE conversations SET account_id = %s", other))
     swept(store, policy)
     assert store.execute("SELECT record_id, account_id FROM sweeper.tombstones") == [(id_, other)]
 

@@ -66,10 +66,10 @@ class Bench:
         """A selector whose ranges and pages may be tiny."""
         return Selector(self.store.database(), self.contract, policy, as_of, EVERYTHING, **sizes)
 
-    def facts(self, policy: Policy) -> dict[str, Facts]:
-        """The facts of every conversation."""
+    def facts(self, policy: Policy, as_of: datetime) -> dict[str, Facts]:
+        """The facts of every conversation, with all its holds and orders."""
         with self.store.database().transaction() as connection:
-            return Reader(self.contract, policy).conversations(connection, sorted(self.store.left()))
+            return Reader(self.contract, policy, as_of).conversations(connection, sorted(self.store.left()), every=True)
 
     def check(self, policy: Policy, as_of: datetime, **sizes: int) -> None:
         """Every conversation that is expired is proposed, none twice, and none is called held that is not."""
@@ -78,7 +78,7 @@ class Bench:
         assert len(proposed) == len(set(proposed))
         verdicts = {
             name: decide(facts, policy, as_of)
-            for name, facts in self.facts(policy).items()
+            for name, facts in self.facts(policy, as_of).items()
             if exists(facts.conversation, policy, as_of)
         }
         expired = {name for name, verdict in verdicts.items() if verdict.expired}
@@ -94,14 +94,14 @@ class Bench:
         assert len(proposed) == len(set(proposed))
         ids = [str(row[0]) for row in self.store.execute("SELECT id FROM feedback")]
         with self.store.database().transaction() as connection:
-            facts = Reader(self.contract, policy).feedback(connection, ids)
+            facts = Reader(self.contract, policy, as_of).feedback(connection, ids)
         expired = {name for name, known in facts.items() if decide_feedback(known, policy, as_of).expired}
         assert expired - set(proposed) == set(), "due and never proposed"
 
     def dues(self, policy: Policy, as_of: datetime) -> list[datetime]:
         """Instants at which something falls due, as known at as-of or long after it: the edges to look at."""
         found: set[datetime] = set()
-        for facts in self.facts(policy).values():
+        for facts in self.facts(policy, as_of).values():
             for at in (as_of, FAR):
                 verdict = decide(facts, policy, at)
                 found |= {r.due for r in (*verdict.rulings, *verdict.moves) if r.due is not None and r.due < FAR}
@@ -562,7 +562,7 @@ def test_edge_is_proposed_when_due(bench: Bench, policy: Policy) -> None:
         if named == "account_closed":
             world["accounts"][0]["closed_at"] = "2025-12-15T00:00:00Z"
         bench.load(world)
-        (facts,) = bench.facts(policy).values()
+        (facts,) = bench.facts(policy, AS_OF).values()
         verdict = decide(facts, policy, AS_OF)
         assert (verdict.rule, verdict.expired) == (named, True), edge
         assert verdict.due is not None

@@ -23,7 +23,7 @@ from sweeper.core.policy import Policy
 from sweeper.errors import LeaseHeldError, LeaseLostError
 from sweeper.result import Result
 from sweeper.steering import Watch
-from sweeper.store import evidence, protections, purge
+from sweeper.store import evidence, fence, protections, purge
 from sweeper.store import lease as leases
 from sweeper.sweep import sweep
 from tests.facts import instant
@@ -392,7 +392,7 @@ def test_batch_waits_for_the_placement_at_work(isolated: Store, policy: Policy, 
     with another(isolated) as lawyer:
         lawyer.execute("INSERT INTO sweeper.legal_holds (matter, conversation_id) VALUES ('m', %s)", [ids[1]])
         running = threads.submit(swept, isolated, policy)
-        until(is_waiting(isolated, "pg_advisory_xact_lock_shared"))
+        until(is_waiting(isolated, "LOCK TABLE sweeper.fence IN SHARE MODE"))
         assert isolated.left() == set(ids)
         lawyer.execute("COMMIT")
         result = running.result(20).as_json()
@@ -406,18 +406,21 @@ def test_open_placement_does_not_stop_a_run_for_ever(
     """While a placement is left open nothing is purged, and the run ends after a few waits rather than many per row."""
     ids = fill(store, 32)
     waits = Counter[str]()
-    original = purge.fence
+    original = fence.share
 
-    def fence(connection: Connection) -> None:
+    def share(connection: Connection) -> None:
         waits["fence"] += 1
         assert waits["fence"] <= 20, "each wait for the fence takes FENCE_WAIT_MS, 5 s"
         original(connection)
 
     monkeypatch.setattr(batch, "FENCE_WAIT_MS", 20)
-    monkeypatch.setattr(purge, "fence", fence)
+    monkeypatch.setattr(fence, "share", share)
     with another(store) as lawyer:
         lawyer.execute("INSERT INTO sweeper.legal_holds (matter, conversation_id) VALUES ('m', %s)", [ids[1]])
-        with pytest.raises(purge.FenceBusyError, match="placement of a legal hold is open"):
+        with pytest.raises(
+            fence.FenceBusyError,
+            match=r"process \d+ of role postgres \(a placement of a legal hold",
+        ):
             swept(store, policy, purge={"locked_wait_seconds": 0})
     assert store.left() == set(ids)
     assert store.execute("SELECT outcome FROM sweeper.runs") == [("failed",)]
@@ -928,7 +931,7 @@ def _pid(connection: Connection) -> int:
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [(purge, "fence"), (purge, "lock"), (purge, "delete"), (evidence, "bury")],
+    [(fence, "share"), (purge, "lock"), (purge, "delete"), (evidence, "bury")],
     ids=["fence", "lock", "delete", "bury"],
 )
 def test_terminated_batch_is_done_again(

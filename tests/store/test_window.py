@@ -63,7 +63,7 @@ def verdicts(bench: Bench, policy: Policy, as_of: datetime) -> dict[str, Verdict
     """What `decide` says of everything that exists."""
     return {
         name: decide(facts, policy, as_of)
-        for name, facts in bench.facts(policy).items()
+        for name, facts in bench.facts(policy, as_of).items()
         if exists(facts.conversation, policy, as_of)
     }
 

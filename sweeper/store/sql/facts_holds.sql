@@ -1,12 +1,26 @@
--- The legal holds that may reach a record of a batch, under the record's own id: they name it, its account, or everything.
-SELECT h.matter, a.id AS account_id, NULL AS conversation_id, h.placed_at, h.released_at
-FROM unnest(CAST(:accounts AS text[])) AS a (id)
-JOIN sweeper.legal_holds h ON sweeper.spelling(h.account_id) = sweeper.spelling(a.id)
-UNION ALL
-SELECT h.matter, NULL, c.id, h.placed_at, h.released_at
-FROM unnest(CAST(:conversations AS text[])) AS c (id)
-JOIN sweeper.legal_holds h ON sweeper.spelling(h.conversation_id) = sweeper.spelling(c.id)
-UNION ALL
-SELECT h.matter, NULL, NULL, h.placed_at, h.released_at
-FROM sweeper.legal_holds h
-WHERE h.account_id IS NULL AND h.conversation_id IS NULL
+-- The holds that $named finds, for each of what is asked for: in force or released at an instant that is not believed; known at
+-- as-of or placed later. Each arm is one descent of an index, and an arm is not begun where those before have found enough.
+SELECT h.matter, $account AS account_id, $conversation AS conversation_id, h.placed_at, h.released_at
+FROM $asked
+CROSS JOIN LATERAL (
+    (SELECT h.* FROM sweeper.legal_holds h
+     WHERE $named AND COALESCE(h.released_at, 'infinity') > :as_of
+       AND (h.placed_at IS NULL OR h.placed_at <= :as_of OR h.placed_at >= :plausible_before)
+     LIMIT :most)
+    UNION ALL
+    (SELECT h.* FROM sweeper.legal_holds h
+     WHERE $named AND COALESCE(h.released_at, 'infinity') < :plausible_from
+       AND (h.placed_at IS NULL OR h.placed_at <= :as_of OR h.placed_at >= :plausible_before)
+     LIMIT :most)
+    UNION ALL
+    (SELECT h.* FROM sweeper.legal_holds h
+     WHERE $named AND COALESCE(h.released_at, 'infinity') > :as_of
+       AND h.placed_at > :as_of AND h.placed_at < :plausible_before
+     LIMIT :most)
+    UNION ALL
+    (SELECT h.* FROM sweeper.legal_holds h
+     WHERE $named AND COALESCE(h.released_at, 'infinity') < :plausible_from
+       AND h.placed_at > :as_of AND h.placed_at < :plausible_before
+     LIMIT :most)
+    LIMIT :most
+) AS h

@@ -1,23 +1,29 @@
--- Conversations of a range of accounts that may be due: what any probe finds, once each, in the order of their keys.
+-- Conversations of a range that may be due: what any probe finds, once each, in the order of their keys. A row under a hold that
+-- is known is marked; each row asks the indexes of the holds, so that the cost follows the rows and not the holds.
 WITH probed AS MATERIALIZED (
 $histories
 $probes
-), holding AS MATERIALIZED (
-    SELECT sweeper.spelling(h.account_id) AS account,
-           sweeper.spelling(h.conversation_id) AS conversation,
-           h.account_id IS NULL AND h.conversation_id IS NULL AS everything
-    FROM sweeper.legal_holds h
-    WHERE (h.placed_at IS NULL OR h.placed_at <= :as_of) AND (h.released_at IS NULL OR h.released_at > :as_of)
+), page AS MATERIALIZED (
+    SELECT p.* FROM probed p
+    WHERE p.id IS NOT NULL AND $others $after
+    ORDER BY p.account_id, p.id
+    LIMIT :limit
 )
 SELECT p.account_id::text AS account_id,
        p.id::text AS id,
        p.last_activity_at,
        p.deleted_at,
-       EXISTS (SELECT 1 FROM holding h WHERE h.everything)
-       OR COALESCE(sweeper.spelling(p.account_id::text) IN (SELECT h.account FROM holding h WHERE h.account IS NOT NULL), false)
-       OR COALESCE(sweeper.spelling(p.id::text) IN (SELECT h.conversation FROM holding h WHERE h.conversation IS NOT NULL), false)
-       AS held
-FROM probed p
-WHERE p.id IS NOT NULL $after
+       COALESCE(
+           (SELECT true FROM sweeper.legal_holds h
+            WHERE h.account_id IS NULL AND h.conversation_id IS NULL
+              AND COALESCE(h.released_at, 'infinity') > :as_of AND (h.placed_at IS NULL OR h.placed_at <= :as_of) LIMIT 1),
+           (SELECT true FROM sweeper.legal_holds h
+            WHERE sweeper.spelling(h.account_id) = $account_spelling
+              AND COALESCE(h.released_at, 'infinity') > :as_of AND (h.placed_at IS NULL OR h.placed_at <= :as_of) LIMIT 1),
+           (SELECT true FROM sweeper.legal_holds h
+            WHERE sweeper.spelling(h.conversation_id) = $conversation_spelling
+              AND COALESCE(h.released_at, 'infinity') > :as_of AND (h.placed_at IS NULL OR h.placed_at <= :as_of) LIMIT 1),
+           false
+       ) AS held
+FROM page p
 ORDER BY p.account_id, p.id
-LIMIT :limit

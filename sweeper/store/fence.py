@@ -1,0 +1,87 @@
+"""The fence between purging and protecting: batches share it, whoever places a hold or withdraws an order has it alone.
+
+Invariant: when a placement has committed, every batch that could have missed it has ended. It is a lock on a table of schema
+`sweeper`, so that nobody else can take it, and it ends with its transaction.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row
+from sqlalchemy.exc import OperationalError
+
+from sweeper.core.instant import rfc3339
+from sweeper.errors import SweeperError
+from sweeper.store.database import Database, sqlstate
+from sweeper.store.statement import statement
+
+WAIT_MS = 30_000
+"""How long a placement or a transition of a manifest waits for the batch at work: a batch takes well under a second."""
+TOO_LONG = frozenset({"55P03", "57014"})
+"""SQLSTATEs of lock and statement time-outs."""
+
+
+class FenceBusyError(SweeperError):
+    """Somebody else has had the fence for too long; nothing was purged, or placed, meanwhile."""
+
+
+def share(connection: Connection) -> None:
+    """Share the fence until the transaction ends; waits up to lock_timeout for a placement to end.
+
+    Raises:
+        FenceBusyError: a placement has been open for longer.
+    """
+    try:
+        connection.execute(statement("fence"))
+    except OperationalError as error:
+        if sqlstate(error) not in TOO_LONG:
+            raise
+        raise FenceBusyError("the fence of legal holds was not to be had") from None
+
+
+def take(connection: Connection) -> None:
+    """Have the fence alone until the transaction ends; waits up to lock_timeout for the batch at work."""
+    connection.execute(statement("fence_alone"))
+
+
+def stands(connection: Connection) -> bool:
+    """Whether every placement of a legal hold and every withdrawal of an order takes the fence."""
+    found: bool = connection.execute(statement("fence_stands")).scalar_one()
+    return found
+
+
+@contextmanager
+def awaited(database: Database, undone: str) -> Iterator[None]:
+    """Say who has the fence where the body, which changes nothing but what the fence guards, waited in vain.
+
+    Raises:
+        FenceBusyError: in place of the time-out.
+    """
+    try:
+        yield
+    except OperationalError as error:
+        if sqlstate(error) not in TOO_LONG:
+            raise
+        raise busy(database, undone) from None
+
+
+def busy(database: Database, undone: str) -> FenceBusyError:
+    """What to say where the fence was waited for in vain: who has it by process and role, and what was not done."""
+    holders = database.fetched(statement("fence_holders"), {})
+    named = "; ".join(map(_named, holders)) or "nobody any more"
+    return FenceBusyError(
+        f"the fence between purging and legal holds was not to be had in time; who has it: {named}. {undone} "
+        "Let that transaction end, or end it with pg_terminate_backend, and try again."
+    )
+
+
+def _named(holder: Row[Any]) -> str:
+    what = "a placement of a legal hold, or a manifest that changes" if holder.alone else "a batch of a sweep"
+    application = f", application {holder.application!r}" if holder.application else ""
+    state = (
+        f", {holder.state}" if holder.state else ""
+    )  # who may not see others' statistics sees neither state nor time
+    since = f" since {rfc3339(holder.since)}" if isinstance(holder.since, datetime) else ""
+    return f"process {holder.pid} of role {holder.role}{application} ({what}{state}{since})"

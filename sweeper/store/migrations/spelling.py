@@ -1,0 +1,104 @@
+"""How ids that people write are compared: the function `sweeper.spelling` of the database.
+
+Two texts that a person would take for the same id have one spelling, whatever the database's locale: case, Unicode form
+(NFKC), dashes, blanks, quotes, brackets, invisible characters, leading zeros, `urn:uuid:` and punctuation at the ends make no
+difference. A hold may so reach too much, never too little.
+"""
+
+import sys
+import unicodedata
+from collections.abc import Callable, Iterator
+
+_IGNORED = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp", "Pd", "Ps", "Pe", "Pi", "Pf"})
+"""Categories of characters that make no difference wherever they are: invisible ones, blanks, dashes, brackets, quotes."""
+_IGNORED_TOO = "\"'`\u00b4\u2032\u2033\u2035\u2036\u2043\u2212\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0"
+"""More quotes and dashes, and what Unicode calls ignorable in other categories."""
+_VARIATIONS = (range(0x180B, 0x1810), range(0xFE00, 0xFE10), range(0xE0100, 0xE01F0))
+"""Variation selectors: how a character looks, not which one it is."""
+_DOTLESS = {"\u0130": "i", "\u0131": "i"}
+"""The Turkish capital I with a dot and the small one without: whatever the locale, both are taken for an i."""
+
+_HEAD = """CREATE OR REPLACE FUNCTION sweeper.spelling(id text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $body$
+DECLARE
+    spelt text;
+BEGIN
+"""
+_UNICODE = """    IF octet_length(id) <> char_length(id) THEN
+        spelt := normalize(translate(normalize(regexp_replace(id, {ignored}, '', 'g'), NFKC), {capitals}, {small}), NFKC);
+        spelt := regexp_replace(replace(spelt, chr(223), 'ss'), {ignored}, '', 'g');
+        spelt := regexp_replace(spelt, {ends}, '', 'g');
+    ELSE
+        spelt := translate(lower(id COLLATE "C"), {ignored_ascii}, '');
+    END IF;
+"""
+_ASCII = """    spelt := translate(lower(id COLLATE "C"), {ignored_ascii}, '');
+"""
+_TAIL = """    spelt := COALESCE(NULLIF(btrim(spelt, {ends_ascii}), ''), spelt);
+    IF starts_with(spelt, 'urn:uuid:') THEN
+        spelt := substr(spelt, 10);
+    ELSIF spelt ~ '^[0-9]+[.]00?$' THEN  -- a number that went through a spreadsheet
+        spelt := split_part(spelt, '.', 1);
+    END IF;
+    RETURN CASE WHEN spelt ~ '^0+$' THEN '0' ELSE ltrim(spelt, '0') END;
+END $body$;
+COMMENT ON FUNCTION sweeper.spelling(text) IS 'What is the same for all ways of writing one id; compared, never shown.';"""
+
+
+def function(*, unicode: bool) -> str:
+    """The statement that makes the function; without `unicode` for a database of another encoding, which knows no NFKC."""
+    capitals, small = _folds()
+    values = {
+        "ignored": _text(f"[{_classes(_is_ignored)}]"),
+        "ends": _text(f"^[{_classes(_is_punctuation)}]+|[{_classes(_is_punctuation)}]+$"),
+        "capitals": _text(capitals),
+        "small": _text(small),
+        "ignored_ascii": _text("".join(filter(_is_ignored, map(chr, range(1, 128))))),
+        "ends_ascii": _text("".join(c for c in map(chr, range(33, 127)) if not c.isalnum())),
+    }
+    return (_HEAD + (_UNICODE if unicode else _ASCII) + _TAIL).format_map(values)
+
+
+def _folds() -> tuple[str, str]:
+    """Each character beyond ASCII that has another one as its small form, and beside it that form; sharp s stays."""
+    found = dict(_DOTLESS)
+    for character in _characters(128):
+        folded = character.casefold() if len(character.casefold()) == 1 else character.lower()
+        if len(folded) == 1 and folded != character and unicodedata.normalize("NFKC", character) == character:
+            found.setdefault(character, folded)
+    small = "".join(unicodedata.normalize("NFKC", folded) for folded in found.values())
+    return "".join(found), small
+
+
+def _characters(first: int) -> Iterator[str]:
+    return (chr(code) for code in range(first, sys.maxunicode + 1) if not 0xD800 <= code <= 0xDFFF)
+
+
+def _is_ignored(character: str) -> bool:
+    code = ord(character)
+    named = unicodedata.category(character) in _IGNORED or character in _IGNORED_TOO
+    return named or any(code in selectors for selectors in _VARIATIONS)
+
+
+def _is_punctuation(character: str) -> bool:
+    return not character.isascii() and unicodedata.category(character).startswith("P")
+
+
+def _classes(belongs: Callable[[str], bool]) -> str:
+    """The characters that belong, as the inside of a bracket expression, in escapes so that the text is ASCII."""
+    ranges: list[list[int]] = []
+    for code in (ord(character) for character in _characters(1) if belongs(character)):
+        if ranges and ranges[-1][1] == code - 1:
+            ranges[-1][1] = code
+        else:
+            ranges.append([code, code])
+    return "".join(f"\\U{first:08x}-\\U{last:08x}" if last > first else f"\\U{first:08x}" for first, last in ranges)
+
+
+def _text(value: str) -> str:
+    """A text as PostgreSQL reads it, whatever standard_conforming_strings says where the function runs."""
+    quoted = value.replace("\\", "\\\\").replace("'", "''")
+    return f"E'{quoted}'".translate(_ESCAPED)
+
+
+_ESCAPED = {code: f"\\x{code:02x}" for code in (*range(1, 32), 127)}
