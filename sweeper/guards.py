@@ -62,10 +62,9 @@ def before(job: Job, histories: Histories, *, accept_history: bool = False) -> I
     if guards.fence and not job.database.within(fence.stands):
         yield RefusedError(
             "fence",
-            "a trigger `fence` on sweeper.legal_holds or sweeper.erasure_orders is missing or switched off: a legal hold placed "
-            "by SQL, or the withdrawal of an order, might be overlooked. Both must fire, for replicated rows too. Nothing was "
-            "purged. ALTER TABLE sweeper.legal_holds ENABLE ALWAYS TRIGGER fence; ALTER TABLE sweeper.erasure_orders ENABLE "
-            "ALWAYS TRIGGER fence; or set [guards] fence = false.",
+            "the row trigger `fence` on sweeper.legal_holds is missing or switched off: a legal hold placed by SQL or by "
+            "replication might be overlooked. 0 such triggers fire, 1 must. Nothing was purged. "
+            "ALTER TABLE sweeper.legal_holds ENABLE ALWAYS TRIGGER fence; or set [guards] fence = false.",
         )
     if guards.history and not accept_history:
         yield from _history(job, histories, last)

@@ -16,7 +16,7 @@ from sweeper.core.period import LONGEST, MONTHS, SECONDS, Period
 from sweeper.core.policy import Anchor, ColumnPeriod, Consent, Epoch, Policy, Rule, Term, Training, When
 from sweeper.errors import ConfigurationError
 from sweeper.store.contract import Contract
-from sweeper.store.statement import filled, source
+from sweeper.store.statement import filled, source, spelling
 
 NEVER = "CAST('infinity' AS timestamptz)"
 CALENDAR_END = "CAST('10000-01-01T00:00:00Z' AS timestamptz)"
@@ -155,6 +155,8 @@ class Eligibility:
             for n, purpose in enumerate(purposes)
         ]
         return {
+            "account_spelling": spelling("c.account_id", self.contract.type("conversations", "account_id")),
+            "conversation_spelling": spelling("c.id", self.contract.type("conversations")),
             "created_believed": self._believed("o.created_at"),
             "created_plausible": self._believed("d.created_at"),
             "known_plans": _texts(sorted(self.policy.known_plans)),

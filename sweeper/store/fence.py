@@ -1,4 +1,4 @@
-"""The fence between purging and protecting: batches share it, whoever places a hold or withdraws an order has it alone.
+"""The fence between purging and protecting: batches share it, whoever places a hold has it alone.
 
 Invariant: when a placement has committed, every batch that could have missed it has ended. It is a lock on a table of schema
 `sweeper`, so that nobody else can take it, and it ends with its transaction.
@@ -47,7 +47,7 @@ def take(connection: Connection) -> None:
 
 
 def stands(connection: Connection) -> bool:
-    """Whether every placement of a legal hold and every withdrawal of an order takes the fence."""
+    """Whether every placement of a legal hold takes the fence."""
     found: bool = connection.execute(statement("fence_stands")).scalar_one()
     return found
 

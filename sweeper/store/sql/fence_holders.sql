@@ -1,4 +1,4 @@
--- Who has the fence, the longest first: a batch, or whoever places a hold or withdraws an order.
+-- Who has the fence, the longest first: a batch, or whoever places a hold.
 SELECT a.pid, a.usename::text AS role, a.application_name AS application, a.state, a.xact_start AS since,
        l.mode = 'ExclusiveLock' AS alone
 FROM pg_catalog.pg_locks l

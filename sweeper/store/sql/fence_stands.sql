@@ -1,5 +1,5 @@
--- Whether the row triggers by which changes of holds and orders take the fence are there and fire, replicated rows included.
-SELECT count(*) = 2
-FROM pg_catalog.pg_trigger t
-WHERE t.tgrelid IN (to_regclass('sweeper.legal_holds'), to_regclass('sweeper.erasure_orders'))
-  AND t.tgname = 'fence' AND t.tgenabled = 'A' AND t.tgtype & 1 = 1
+-- Whether the row trigger by which a placement of a legal hold takes the fence is there and fires, for replicated rows too.
+SELECT EXISTS (
+    SELECT FROM pg_catalog.pg_trigger t
+    WHERE t.tgrelid = to_regclass('sweeper.legal_holds') AND t.tgname = 'fence' AND t.tgenabled = 'A' AND t.tgtype & 1 = 1
+)

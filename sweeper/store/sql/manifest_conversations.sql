@@ -1,16 +1,16 @@
 -- Per conversation, its due by the rules and the first reason that bars all its messages from training, if any.
 CREATE TEMPORARY TABLE sweeper_conversations ON COMMIT DROP AS
-WITH ordered AS (
+WITH ordered AS (  -- by the spelling of ids: what an order may mean is not trained on
     SELECT o.id, min(COALESCE(o.recorded_at, '-infinity')) AS recorded_at
     FROM (
         SELECT c.id, c.created_at, o.recorded_at
         FROM sweeper.erasure_orders o
-        JOIN conversations c ON c.id::text = o.conversation_id
-        WHERE (o.account_id IS NULL OR o.account_id = c.account_id::text) AND (o.store IS NULL OR o.store = $store)
+        JOIN conversations c ON $conversation_spelling = sweeper.spelling(o.conversation_id)
+        WHERE (o.account_id IS NULL OR sweeper.spelling(o.account_id) = $account_spelling) AND (o.store IS NULL OR o.store = $store)
         UNION ALL
         SELECT c.id, c.created_at, o.recorded_at
         FROM sweeper.erasure_orders o
-        JOIN conversations c ON c.account_id::text = o.account_id
+        JOIN conversations c ON $account_spelling = sweeper.spelling(o.account_id)
         WHERE o.conversation_id IS NULL AND (o.store IS NULL OR o.store = $store)
     ) AS o
     WHERE o.recorded_at IS NULL OR ($ahead OR o.recorded_at <= $as_of) AND $created_believed AND o.created_at <= o.recorded_at

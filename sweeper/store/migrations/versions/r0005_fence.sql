@@ -4,25 +4,21 @@
 -- Batches lock this table in SHARE mode, placements in EXCLUSIVE mode. It has no rows. LOCK TABLE asks for UPDATE on it, which
 -- roles.sql grants to the job alone; placements take it as the owner. An advisory lock could be taken by anyone who connects.
 CREATE TABLE sweeper.fence ();
-COMMENT ON TABLE sweeper.fence IS 'Locked, never filled: a batch shares it, whoever places a hold or withdraws an order has it alone.';
+COMMENT ON TABLE sweeper.fence IS 'Locked, never filled: a batch shares it, whoever places a hold has it alone.';
 
 CREATE OR REPLACE FUNCTION sweeper.fence_legal_holds() RETURNS trigger LANGUAGE plpgsql
     SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     LOCK TABLE sweeper.fence IN EXCLUSIVE MODE;
-    RETURN CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
+    RETURN NEW;
 END $$;
-COMMENT ON FUNCTION sweeper.fence_legal_holds() IS 'When this has returned, every batch that could have missed the change has ended.';
+COMMENT ON FUNCTION sweeper.fence_legal_holds() IS 'When this has returned, every batch that could have missed the hold has ended.';
 
 -- Row triggers: an apply worker of logical replication fires no statement triggers, and of row triggers only ENABLE ALWAYS.
 DROP TRIGGER fence ON sweeper.legal_holds;
 CREATE TRIGGER fence BEFORE INSERT OR UPDATE ON sweeper.legal_holds
     FOR EACH ROW EXECUTE FUNCTION sweeper.fence_legal_holds();
 ALTER TABLE sweeper.legal_holds ENABLE ALWAYS TRIGGER fence;
--- An order that is withdrawn protects as a hold does; one that is added protects nothing and waits for nobody.
-CREATE TRIGGER fence BEFORE UPDATE OR DELETE ON sweeper.erasure_orders
-    FOR EACH ROW EXECUTE FUNCTION sweeper.fence_legal_holds();
-ALTER TABLE sweeper.erasure_orders ENABLE ALWAYS TRIGGER fence;
 
 ALTER TABLE sweeper.legal_holds ENABLE ALWAYS TRIGGER record;
 ALTER TABLE sweeper.legal_holds ENABLE ALWAYS TRIGGER record_truncation;
