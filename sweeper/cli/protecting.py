@@ -90,10 +90,12 @@ def hold_list(
 
     Example: sweeper hold list --all
     """
-    from sweeper.store import protections
+    from sweeper.store import protections, unmatched
 
     with door.migrated(config) as database:
         holds = protections.list_holds(database, released=released)
+        found = unmatched.attempt(database, door.CLOCK.now())
+    _mark(holds, {"unknown_id": found.holds} if found else None)
     _print_rows(sorted(holds, key=lambda hold: (hold["released_at"] is not None, -hold["id"])), as_json=as_json)
 
 
@@ -144,10 +146,25 @@ def order_list(config: Config = None, as_json: AsJson = False) -> None:
 
     Example: sweeper order list --json
     """
-    from sweeper.store import protections
+    from sweeper.store import protections, unmatched
 
     with door.migrated(config) as database:
-        _print_rows(protections.list_orders(database), as_json=as_json)
+        orders = protections.list_orders(database)
+        found = unmatched.attempt(database, door.CLOCK.now())
+    _mark(orders, {"unknown_id": found.orders, "other_spelling": found.misspelt} if found else None)
+    _print_rows(orders, as_json=as_json)
+
+
+def _mark(rows: Sequence[dict[str, Any]], unmatched: Mapping[str, Sequence[int]] | None) -> None:
+    """Say of each hold or order that finds nothing why; of none where this role may not look at the store."""
+    if unmatched is None:
+        output.warn(
+            "whether they find anything was not looked at: this role may not read the store's ids (see roles.sql)."
+        )
+        return
+    said = {id_: what for what, ids in unmatched.items() for id_ in ids}
+    for row in rows:
+        row["unmatched"] = said.get(row["id"])
 
 
 def _check_words(said: Mapping[str, str | None]) -> None:

@@ -113,10 +113,18 @@ def _print_report(report: "Report") -> None:
     output.say(f"last success: {rfc3339(past.success) if past.success else 'never'}")
     output.say(f"to purge what is overdue: {_forecast(report.drain_seconds)}")
     output.say(f"objects still to be removed: {past.objects_pending}")
+    output.say(f"holds and orders without effect: {_unmatched(report)}")
     if past.manifests.by_state:
         states = ", ".join(f"{count} {state}" for state, count in sorted(past.manifests.by_state.items()))
         output.say(f"manifests: {states}; never recalled: {past.manifests.never_recalled}")
     output.say(f"evidence: {_evidence(report)}")
+
+
+def _unmatched(report: "Report") -> str:
+    found = report.unmatched
+    if found is None:
+        return "could not be looked for"
+    return f"{len(found.holds)} holds, {len(found.orders)} orders, {len(found.misspelt)} orders in another spelling"
 
 
 def _print_part(what: str, part: "Part") -> None:

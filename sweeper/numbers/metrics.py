@@ -24,6 +24,7 @@ from sweeper.numbers.reading import Numbers, Recorded
 from sweeper.settings import Guards
 from sweeper.store import evidence
 from sweeper.store.operation import Reported
+from sweeper.store.unmatched import Unmatched
 
 T = TypeVar("T")
 Samples = Iterable[tuple[tuple[str, ...], float]]
@@ -81,6 +82,9 @@ def _of(part: Callable[[Numbers], T | None]) -> Callable[[Callable[[T], Samples]
 
 _recorded: Callable[[Callable[[Recorded], Samples]], Get] = _of(lambda found: found.recorded)
 _overdue: Callable[[Callable[[Overdue], Samples]], Get] = _of(lambda found: found.overdue)
+_unmatched: Callable[[Callable[[Unmatched], Samples]], Get] = _of(
+    lambda found: found.overdue.unmatched if found.overdue else None
+)
 _reported: Callable[[Callable[[Reported], Samples]], Get] = _of(
     lambda found: found.recorded.reported if found.recorded else None
 )
@@ -174,6 +178,12 @@ TABLE: tuple[Row, ...] = (
         "sweeper_held_conversations",
         "Conversations past their due that only a legal hold keeps.",
         _overdue(lambda o: _one(o.held)),
+    ),
+    _gauge(
+        "sweeper_unmatched_protections",
+        "Legal holds in force and erasure orders that find nothing in the store; absent: nobody could look.",
+        _unmatched(lambda u: _each(u.as_json(), ("holds", "orders", "misspelt_orders"))),
+        "kind",
     ),
     _gauge(
         "sweeper_drain_seconds",

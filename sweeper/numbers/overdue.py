@@ -21,7 +21,9 @@ from sweeper.core.recheck import Outcome, Proposal
 from sweeper.errors import SweeperError
 from sweeper.job import Job, read_contract, unreachable
 from sweeper.settings import load_policy
+from sweeper.store import unmatched
 from sweeper.store.database import Database
+from sweeper.store.unmatched import Unmatched
 from sweeper.survey import disposals, portions, proposed_feedback
 from sweeper.tally import Tally
 
@@ -77,6 +79,8 @@ class Overdue:
     held: int = 0
     feedback_held: int = 0
     complete: bool = True
+    unmatched: Unmatched | None = None
+    """Holds and orders that find nothing; None: that was not looked at, or could not be."""
 
     def as_json(self) -> dict[str, Any]:
         """The counts for machines."""
@@ -86,6 +90,7 @@ class Overdue:
             "held": self.held,
             "feedback_held": self.feedback_held,
             "complete": self.complete,
+            "unmatched": self.unmatched.as_json() if self.unmatched else None,
         }
 
 
@@ -97,6 +102,7 @@ def count(job: Job, enough: Callable[[], bool] = lambda: False) -> Overdue:
         enough: asked between portions; True ends the count, which then is not `complete`.
     """
     found = _nothing(job.policy, job.as_of)
+    found.unmatched = unmatched.attempt(job.database, job.as_of)
     for page in job.selector.pages():
         for portion in portions((*page.free, *page.held), job.settings.purge.batch):
             if enough():

@@ -23,8 +23,9 @@ from sweeper.job import Job
 from sweeper.numbers import reading as numbers
 from sweeper.numbers.overdue import PATIENCE, Due, alarms
 from sweeper.steering import ORDERED
-from sweeper.store import evidence, objects, operation
+from sweeper.store import evidence, objects, operation, unmatched
 from sweeper.store.operation import Covered, Manifests, Purged
+from sweeper.store.unmatched import Unmatched
 from sweeper.survey import Explained, every_feedback, everything
 
 DAYS = (1, 7, 30)
@@ -149,6 +150,7 @@ class Report:
     conversations: Part
     feedback: Part
     anomalies: Counter[str]
+    unmatched: Unmatched | None
     seconds: float
 
     @property
@@ -180,6 +182,7 @@ class Report:
             "conversations": self.conversations.as_json(self.job.as_of),
             "feedback": self.feedback.as_json(self.job.as_of),
             "anomalies": dict(sorted(self.anomalies.items())),
+            "unmatched": self.unmatched.as_json() if self.unmatched else None,
             **self.past.as_json(),
             "drain_seconds": self.drain_seconds,
             "alarms": self.alarms,
@@ -205,7 +208,8 @@ def report(job: Job, advance: Callable[[int], None] = lambda _: None) -> Report:
     for known in every_feedback(job):
         _count_feedback(job, known, feedback, anomalies)
     past = job.database.within(lambda connection: _past(connection, job))
-    found = Report(job, past, conversations, feedback, anomalies, time.monotonic() - started)
+    idle = unmatched.attempt(job.database, job.as_of)
+    found = Report(job, past, conversations, feedback, anomalies, idle, time.monotonic() - started)
     job.database.within(lambda connection: _record(connection, found))
     return found
 
@@ -251,7 +255,9 @@ def _past(connection: Connection, job: Job) -> Past:
 def _record(connection: Connection, found: Report) -> None:
     """Leave evidence that somebody looked, and what they saw: counts only."""
     told = found.as_json()
-    details = {key: told[key] for key in ("as_of", "policy", "conversations", "feedback", "anomalies", "alarms")}
+    details = {
+        key: told[key] for key in ("as_of", "policy", "conversations", "feedback", "anomalies", "unmatched", "alarms")
+    }
     store = found.job.settings.store.schema_name
     evidence.record(connection, "reported", None, {"store": store, "present": found.is_present, **details})
 

@@ -217,6 +217,24 @@ def _way(status: Status, earliest: datetime, kind: str) -> str:
     return f"`sweeper run --dry-run`, then `sweeper run`{more}"
 
 
+def _unmatched(status: Status) -> Iterator[str]:
+    """Holds and orders that do nothing, and so may not do what somebody relies on."""
+    if isinstance(status.overdue, str) or status.overdue.unmatched is None:
+        return
+    found = status.overdue.unmatched
+    if found.holds:
+        yield (
+            f"{len(found.holds)} legal holds protect nothing: the store has no account or conversation by the ids that they "
+            "name. `sweeper hold list` marks them; place each again with the id as the store writes it, and release it."
+        )
+    if found.misspelt or found.orders:
+        yield (
+            f"{len(found.orders) + len(found.misspelt)} erasure orders erase nothing: {len(found.misspelt)} spell an id in "
+            f"another way than the store, {len(found.orders)} name what it does not have. `sweeper order list` marks them; "
+            "add each again with the id as the store writes it."
+        )
+
+
 def _unsigned(status: Status) -> Iterator[str]:
     if status.covered.was_signed and not status.covered.is_signed:
         yield (
@@ -226,6 +244,6 @@ def _unsigned(status: Status) -> Iterator[str]:
 
 
 ADVICE: tuple[Callable[[Status], Iterator[str]], ...] = (
-    *(_paused, _overdue, _success, _last_run, _dead, _stalled, _unsigned),
+    *(_paused, _overdue, _unmatched, _success, _last_run, _dead, _stalled, _unsigned),
 )
 """What is looked for, the most pressing first."""

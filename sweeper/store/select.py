@@ -36,7 +36,8 @@ _LEAST_SECONDS = {
 """No unit is shorter than this: a bound made with it never cuts off too much."""
 _LONGEST_SECONDS = 60_000_000_000
 """Counted back from as-of this still is an instant that PostgreSQL can hold, long before any that is believed."""
-_UUID = "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$"
+_UUID = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
+_WHOLE = "^(0|-?[1-9][0-9]{0,18})$"
 _LARGEST = {"bigint": 2**63 - 1, "integer": 2**31 - 1, "smallint": 2**15 - 1}
 _TEXTUAL = frozenset({"text", "character varying"})
 
@@ -237,10 +238,10 @@ class Selector:
         return filled(
             "propose_feedback_by_order",
             aged=" OR ".join(f"({one})" for one in conditions),
-            names_conversation=_names(
+            names_conversation=exactly(
                 "o.conversation_id", "f.conversation_id", self.contract.type("feedback", "conversation_id")
             ),
-            names_account=_names("o.account_id", "f.account_id", self.contract.type("feedback", "account_id")),
+            names_account=exactly("o.account_id", "f.account_id", self.contract.type("feedback", "account_id")),
         ), parameters
 
     def _proposing(
@@ -281,8 +282,7 @@ class Selector:
             "propose_by_order",
             named=range_.named,
             orders=range_.condition,
-            names=_names("o.name", f"k.{column}", self.contract.type("conversations", column)),
-            column=column,
+            names=exactly("o.name", f"k.{column}", self.contract.type("conversations", column)),
         )
 
     def _left_to_others(self, range_: Range | OrderRange) -> Iterator[str]:
@@ -488,14 +488,14 @@ def _needs_account(probe: Probe) -> bool:
     return probe.anchor is Anchor.CLOSED or bool(probe.when.closed) or bool(probe.when.account) or reads
 
 
-def _names(order_column: str, key: str, type_: str) -> str:
-    """How an order's text finds a key through its index, without a cast that one bad text could break."""
+def exactly(order_column: str, key: str, type_: str) -> str:
+    """How an order's text finds a key that is written exactly so: by its index, without a cast that a bad text breaks."""
     if type_ in _TEXTUAL:
         return f"{key} = {order_column}"
     if type_ == "uuid":
         return f"{key} = CASE WHEN {order_column} ~ '{_UUID}' THEN CAST({order_column} AS uuid) END"
     if type_ in _LARGEST:
-        number = f"CASE WHEN {order_column} ~ '^-?[0-9]{{1,19}}$' THEN CAST({order_column} AS numeric) END"
+        number = f"CASE WHEN {order_column} ~ '{_WHOLE}' THEN CAST({order_column} AS numeric) END"
         largest = _LARGEST[type_]
         return (
             f"{key} = CASE WHEN {number} BETWEEN {-largest - 1} AND {largest} THEN CAST({order_column} AS {type_}) END"

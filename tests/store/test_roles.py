@@ -35,6 +35,7 @@ MAY: Mapping[str, Mapping[str, str]] = {
         "sweeper.events": "SELECT; INSERT kind run_id details",
         "sweeper.object_purges": "SELECT; INSERT uri conversation_id run_id; "
         "UPDATE attempts last_run_id last_error outcome done_at",
+        "sweeper.fence": "UPDATE",
         "sweeper.legal_holds": "SELECT",
         "sweeper.erasure_orders": "SELECT",
         "sweeper.manifests": "SELECT; INSERT; UPDATE state started_at completed_at recalled_at",
@@ -75,8 +76,10 @@ MAY: Mapping[str, Mapping[str, str]] = {
         "sweeper.schema_version": "SELECT",
         "sweeper.legal_holds": "SELECT; INSERT matter account_id conversation_id placed_at; UPDATE released_at",
         "sweeper.erasure_orders": "SELECT; INSERT reference account_id conversation_id recorded_at due_at store",
+        "sweeper.tombstones": "SELECT record_id account_id",
         "store.accounts": "SELECT id",
         "store.conversations": "SELECT id account_id",
+        "store.feedback": "SELECT account_id conversation_id",
     },
 }
 """By role and table: the privileges on all of it, or on the columns that follow. A table that is not named: none."""

@@ -5,4 +5,4 @@ FROM (
     FROM sweeper.erasure_orders o
     WHERE $orders AND o.due_at <= :as_of AND (o.store IS NULL OR o.store = :store)
 ) AS o
-CROSS JOIN LATERAL (SELECT k.* FROM conversations k WHERE $names AND k.$column::text = o.name OFFSET 0) AS c
+CROSS JOIN LATERAL (SELECT k.* FROM conversations k WHERE $names OFFSET 0) AS c

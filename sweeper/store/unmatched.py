@@ -1,0 +1,105 @@
+"""Holds and orders that do nothing: by what they name nothing is found in the store.
+
+A hold finds what is spelt alike. An order erases only what is written exactly as the store writes it; one that is spelt in
+another way erases nothing, and what it may mean is not trained on.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from sweeper.store import contract as contracts
+from sweeper.store.database import Database, sqlstate
+from sweeper.store.select import exactly
+from sweeper.store.statement import filled, statement
+
+Kind = Literal["holds", "orders"]
+STATEMENT_MS = 60_000
+"""How long one look may take, in milliseconds: where there are many holds and orders it reads the store's keys once."""
+TEXTUAL = frozenset({"text", "character varying", "bpchar"})
+
+
+@dataclass(frozen=True)
+class Unmatched:
+    """The ids of holds in force and of orders that find nothing; `misspelt` orders would find something if spelt as here."""
+
+    holds: tuple[int, ...] = ()
+    orders: tuple[int, ...] = ()
+    misspelt: tuple[int, ...] = ()
+
+    def as_json(self) -> dict[str, int]:
+        """How many there are, for machines."""
+        return {"holds": len(self.holds), "orders": len(self.orders), "misspelt_orders": len(self.misspelt)}
+
+
+Types = Mapping[str, Mapping[str, str]]
+"""The types of the store's columns, by relation and column."""
+
+
+def attempt(database: Database, now: datetime) -> Unmatched | None:
+    """As `read`; None where this role may not look at the store, or the store has not what is looked at.
+
+    Raises:
+        DBAPIError: the database failed.
+    """
+    schema = database.settings.store.schema_name
+    try:
+        with database.transaction(statement_timeout_ms=STATEMENT_MS) as connection:
+            types, _ = contracts.relations(connection, schema)
+            return None if any(contracts.missing(types, schema)) else read(connection, types, schema, now)
+    except DBAPIError as error:
+        if sqlstate(error) == "42501":  # insufficient_privilege
+            return None
+        raise
+
+
+def read(connection: Connection, types: Types, schema: str, now: datetime) -> Unmatched:
+    """The holds in force at `now` (UTC) and the orders that find nothing.
+
+    An order that names what was purged has done its work and is not among them.
+    """
+    asked = {"now": now, "store": schema}
+    textual = any(types[relation]["id"] in TEXTUAL for relation in ("accounts", "conversations"))
+    holds = _find(connection, types, "holds", asked, exact=textual)
+    if holds and textual:  # only for what is not found by an index the ids of the store are spelt one by one
+        holds = _find(connection, types, "holds", {**asked, "ids": holds}, exact=False)
+    inexact = _find(connection, types, "orders", asked, exact=True)
+    lost = _find(connection, types, "orders", {**asked, "ids": inexact}, exact=False) if inexact else []
+    done = (
+        {row.id for row in connection.execute(statement("orders_carried_out"), {"ids": inexact})} if inexact else set()
+    )
+    misspelt = sorted(set(inexact) - set(lost) - done)
+    return Unmatched(tuple(holds), tuple(id_ for id_ in lost if id_ not in done), tuple(misspelt))
+
+
+def _find(connection: Connection, types: Types, kind: Kind, asked: dict[str, Any], *, exact: bool) -> Sequence[int]:
+    compared = exactly if exact else _alike
+    conversations, feedback = types["conversations"], types["feedback"]
+    owner = conversations["account_id"]
+    of_owner = f"(p.owner IS NULL OR {compared('p.owner', 'r.account_id', owner)})"
+    sql = statement(
+        "unmatched",
+        protections=filled(f"unmatched_{kind}"),
+        account=compared("p.account_id", "r.id", types["accounts"]["id"]),
+        conversation=f"{compared('p.conversation_id', 'r.id', conversations['id'])} AND {of_owner}",
+        of_account=compared("p.account_id", "r.account_id", owner),
+        feedback=compared("p.conversation_id", "r.conversation_id", feedback["conversation_id"])
+        + f" AND (p.owner IS NULL OR {compared('p.owner', 'r.account_id', feedback['account_id'])})",
+        feedback_of_account=compared("p.account_id", "r.account_id", feedback["account_id"]),
+    )
+    return [row.id for row in connection.execute(sql, {"ids": None, **asked})]
+
+
+def _alike(named: str, key: str, type_: str) -> str:
+    """How the spelling of a text finds a key, through its index where the type allows."""
+    spelt = f"sweeper.spelling({named})"
+    if type_ == "uuid":
+        return f"{key} = CASE WHEN {spelt} ~ '^[0-9a-f]{{1,32}}$' THEN CAST(lpad({spelt}, 32, '0') AS uuid) END"
+    if type_ in TEXTUAL:
+        return f"sweeper.spelling({key}::text) = {spelt}"
+    number = f"CASE WHEN {spelt} ~ '^[0-9]{{1,18}}$' THEN CAST({spelt} AS bigint) END"  # which is of every sign
+    return f"{key} = ANY(ARRAY[{number}, -{number}])"
