@@ -204,14 +204,13 @@ INSERT INTO allowed VALUES
     ('sweeper_officer', 'sweeper.legal_holds', 'UPDATE', 'released_at'),  -- a hold is released; it is not turned into another
     ('sweeper_officer', 'sweeper.erasure_orders', 'SELECT', NULL),
     ('sweeper_officer', 'sweeper.erasure_orders', 'INSERT', 'reference, account_id, conversation_id, recorded_at, due_at, store');
--- `hold place` says how many conversations an id reaches, and refuses one that the store does not know; the lists mark what finds
--- nothing, and of that what was purged already.
+-- `hold place` says how many conversations an id reaches, and refuses one that the store does not know; `hold list`
+-- marks what finds nothing.
 INSERT INTO allowed
 SELECT 'sweeper_officer', format('%I.%s', s.store, r.relation), 'SELECT', r.columns
 FROM settings s, (VALUES
     ('accounts', 'id'), ('conversations', 'id, account_id'), ('feedback', 'account_id, conversation_id')
 ) AS r (relation, columns);
-INSERT INTO allowed VALUES ('sweeper_officer', 'sweeper.tombstones', 'SELECT', 'record_id, account_id');
 
 DO $$
 DECLARE

@@ -94,8 +94,8 @@ def hold_list(
 
     with door.migrated(config) as database:
         holds = protections.list_holds(database, released=released)
-        found = unmatched.attempt(database, door.CLOCK.now())
-    _mark(holds, {"unknown_id": found.holds} if found else None)
+        found = unmatched.attempt_holds(database, door.CLOCK.now())
+    _mark(holds, None if found is None else {"unknown_id": found})
     _print_rows(sorted(holds, key=lambda hold: (hold["released_at"] is not None, -hold["id"])), as_json=as_json)
 
 
@@ -150,8 +150,8 @@ def order_list(config: Config = None, as_json: AsJson = False) -> None:
 
     with door.migrated(config) as database:
         orders = protections.list_orders(database)
-        found = unmatched.attempt(database, door.CLOCK.now())
-    _mark(orders, {"unknown_id": found.orders, "other_spelling": found.misspelt} if found else None)
+        found = unmatched.attempt_orders(database)
+    _mark(orders, None if found is None else dict(zip(("unknown_id", "other_spelling"), found, strict=True)))
     _print_rows(orders, as_json=as_json)
 
 

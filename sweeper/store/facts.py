@@ -45,14 +45,19 @@ class Reader:
         return {facts.conversation.id: _repeated(facts, times) for facts in around}
 
     def anew(self, connection: Connection, known: Sequence[Facts]) -> list[Facts]:
-        """The same conversations with what is not in their own rows as it is now: accounts, histories, holds and orders."""
-        return list(self._around(connection, known, every=False))
+        """The same conversations with what is not in their own rows as it is now: accounts, histories, holds and orders.
 
-    def _around(self, connection: Connection, known: Sequence[Facts], *, every: bool) -> Iterator[Facts]:
+        Where no order reached any of them none is looked for: one that came since protects nothing.
+        """
+        return list(self._around(connection, known, every=False, ordered=any(facts.orders for facts in known)))
+
+    def _around(
+        self, connection: Connection, known: Sequence[Facts], *, every: bool, ordered: bool = True
+    ) -> Iterator[Facts]:
         rows = [facts.conversation for facts in known]
         accounts = self.accounts(connection, {row.account_id for row in rows if row.account_id is not None})
         named = [(row.account_id, row.id, row.created_at) for row in rows]
-        protections = self._protections(connection, named, "conversations", every=every)
+        protections = self._protections(connection, named, "conversations", every=every, ordered=ordered)
         for facts, (holds, orders) in zip(known, protections, strict=True):
             of_account = accounts.get(facts.conversation.account_id or "", ())
             yield replace(
@@ -104,13 +109,16 @@ class Reader:
         ]
 
     def _protections(
-        self, connection: Connection, named: Named, relation: str, *, every: bool
+        self, connection: Connection, named: Named, relation: str, *, every: bool, ordered: bool = True
     ) -> Iterator[tuple[tuple[Hold, ...], tuple[Order, ...]]]:
         """The holds and the orders of each record, in the order of the records."""
         account, conversation = self._id_types(relation)
         asked = {**self._asked(named), "most": None if every else 1}
         holds = _Holds.read(connection.execute(_hold_statement(account, conversation), asked))
-        orders = self._every_order(connection, named, relation) if every else self._order_dues(connection, named)
+        if every:
+            orders = self._every_order(connection, named, relation)
+        else:
+            orders = self._order_dues(connection, named) if ordered else {}
         for number, (account_id, conversation_id, _) in enumerate(named):
             yield holds.of(account_id, conversation_id), orders.get(number, ())
 

@@ -4,10 +4,10 @@ A hold finds what is spelt alike. An order erases only what is written exactly a
 another way erases nothing, and what it may mean is not trained on.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
@@ -17,10 +17,15 @@ from sweeper.store.database import Database, sqlstate
 from sweeper.store.select import exactly
 from sweeper.store.statement import filled, statement
 
+T = TypeVar("T")
 Kind = Literal["holds", "orders"]
 STATEMENT_MS = 60_000
 """How long one look may take, in milliseconds: where there are many holds and orders it reads the store's keys once."""
 TEXTUAL = frozenset({"text", "character varying", "bpchar"})
+
+
+NAMED = ("account_id", "conversation_id", "owner")
+"""What a hold or an order names; `owner`: the account that an order of a conversation names as well."""
 
 
 @dataclass(frozen=True)
@@ -41,39 +46,56 @@ Types = Mapping[str, Mapping[str, str]]
 
 
 def attempt(database: Database, now: datetime) -> Unmatched | None:
-    """As `read`; None where this role may not look at the store, or the store has not what is looked at.
+    """The holds in force at `now` (UTC) and the orders that find nothing; None as for `attempt_holds`."""
+    holds, orders = attempt_holds(database, now), attempt_orders(database)
+    return None if holds is None or orders is None else Unmatched(holds, *orders)
+
+
+def attempt_holds(database: Database, now: datetime) -> tuple[int, ...] | None:
+    """The holds that find nothing; None where this role may not look at the store, or the store has not what is looked at.
 
     Raises:
         DBAPIError: the database failed.
     """
+    return _attempt(database, lambda connection, types: _holds(connection, types, now))
+
+
+def attempt_orders(database: Database) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """The orders that find nothing, and those that would if they were spelt as the store spells; None as for holds.
+
+    An order that names what was purged has done its work and is not among them.
+    """
+    store = database.settings.store.schema_name
+    return _attempt(database, lambda connection, types: _orders(connection, types, store))
+
+
+def _attempt(database: Database, look: Callable[[Connection, Types], T]) -> T | None:
     schema = database.settings.store.schema_name
     try:
         with database.transaction(statement_timeout_ms=STATEMENT_MS) as connection:
             types, _ = contracts.relations(connection, schema)
-            return None if any(contracts.missing(types, schema)) else read(connection, types, schema, now)
+            return None if any(contracts.missing(types, schema)) else look(connection, types)
     except DBAPIError as error:
         if sqlstate(error) == "42501":  # insufficient_privilege
             return None
         raise
 
 
-def read(connection: Connection, types: Types, schema: str, now: datetime) -> Unmatched:
-    """The holds in force at `now` (UTC) and the orders that find nothing.
-
-    An order that names what was purged has done its work and is not among them.
-    """
-    asked = {"now": now, "store": schema}
+def _holds(connection: Connection, types: Types, now: datetime) -> tuple[int, ...]:
     textual = any(types[relation]["id"] in TEXTUAL for relation in ("accounts", "conversations"))
-    holds = _find(connection, types, "holds", asked, exact=textual)
-    if holds and textual:  # only for what is not found by an index the ids of the store are spelt one by one
-        holds = _find(connection, types, "holds", {**asked, "ids": holds}, exact=False)
-    inexact = _find(connection, types, "orders", asked, exact=True)
-    lost = _find(connection, types, "orders", {**asked, "ids": inexact}, exact=False) if inexact else []
-    done = (
-        {row.id for row in connection.execute(statement("orders_carried_out"), {"ids": inexact})} if inexact else set()
-    )
-    misspelt = sorted(set(inexact) - set(lost) - done)
-    return Unmatched(tuple(holds), tuple(id_ for id_ in lost if id_ not in done), tuple(misspelt))
+    found = _find(connection, types, "holds", {"now": now}, exact=textual)
+    if found and textual:  # only for what is not found by an index the ids of the store are spelt one by one
+        found = _find(connection, types, "holds", {"now": now, "ids": found}, exact=False)
+    return tuple(found)
+
+
+def _orders(connection: Connection, types: Types, store: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    inexact = _find(connection, types, "orders", {"store": store}, exact=True)
+    if not inexact:
+        return (), ()
+    lost = _find(connection, types, "orders", {"store": store, "ids": inexact}, exact=False)
+    done = {row.id for row in connection.execute(statement("orders_carried_out"), {"ids": inexact})}
+    return tuple(id_ for id_ in lost if id_ not in done), tuple(sorted(set(inexact) - set(lost) - done))
 
 
 def _find(connection: Connection, types: Types, kind: Kind, asked: dict[str, Any], *, exact: bool) -> Sequence[int]:
@@ -84,6 +106,7 @@ def _find(connection: Connection, types: Types, kind: Kind, asked: dict[str, Any
     sql = statement(
         "unmatched",
         protections=filled(f"unmatched_{kind}"),
+        spelt="1" if exact else ", ".join(f"sweeper.spelling(p.{name}) AS {name}_spelt" for name in NAMED),
         account=compared("p.account_id", "r.id", types["accounts"]["id"]),
         conversation=f"{compared('p.conversation_id', 'r.id', conversations['id'])} AND {of_owner}",
         of_account=compared("p.account_id", "r.account_id", owner),
@@ -96,7 +119,7 @@ def _find(connection: Connection, types: Types, kind: Kind, asked: dict[str, Any
 
 def _alike(named: str, key: str, type_: str) -> str:
     """How the spelling of a text finds a key, through its index where the type allows."""
-    spelt = f"sweeper.spelling({named})"
+    spelt = f"{named}_spelt"
     if type_ == "uuid":
         return f"{key} = CASE WHEN {spelt} ~ '^[0-9a-f]{{1,32}}$' THEN CAST(lpad({spelt}, 32, '0') AS uuid) END"
     if type_ in TEXTUAL:

@@ -45,7 +45,7 @@ def test_report_json(sweeper: Command, store: Store) -> None:
     told = json.loads(done.out)
     assert (done.code, done.err) == (0, "")
     assert set(told) == {
-        "store", "as_of", "policy", "conversations", "feedback", "anomalies", "purged_in_days", "last_success_at",
+        "store", "as_of", "policy", "conversations", "feedback", "anomalies", "unmatched", "purged_in_days", "last_success_at",
         "objects_pending", "manifests", "evidence", "drain_seconds", "alarms", "duration_s",
     }  # fmt: skip
     for part in (told["conversations"], told["feedback"]):

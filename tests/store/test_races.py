@@ -247,6 +247,18 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
     "in braces": lambda id_: f"{{{id_}}}",
     "without hyphens": lambda id_: id_.replace("-", ""),
     "no-break space": lambda id_: f"{id_}\u00a0",
+    "en dashes": lambda id_: id_.replace("-", "\u2013"),
+    "non-breaking hyphens": lambda id_: id_.replace("-", "\u2011"),
+    "minus signs": lambda id_: id_.replace("-", "\u2212"),
+    "soft hyphens": lambda id_: f"\u00ad{id_[:9]}\u00ad{id_[9:]}",
+    "a URN": lambda id_: f"urn:uuid:{id_}",
+    "a URN in angle brackets": lambda id_: f"<URN:UUID:{id_.upper()}>",
+    "quotes": lambda id_: f'"{id_}"',
+    "typographic quotes": lambda id_: f"\u201e{id_}\u201d",
+    "word joiners": lambda id_: f"\u2060{id_[:4]}\u2060{id_[4:]}",
+    "full-width": lambda id_: "".join(chr(ord(c) + 0xFEE0) for c in id_),
+    "the end of a sentence": lambda id_: f"{id_}.",
+    "a byte order mark and a comma": lambda id_: f"\ufeff{id_},",
 }
 
 

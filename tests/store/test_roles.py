@@ -76,7 +76,6 @@ MAY: Mapping[str, Mapping[str, str]] = {
         "sweeper.schema_version": "SELECT",
         "sweeper.legal_holds": "SELECT; INSERT matter account_id conversation_id placed_at; UPDATE released_at",
         "sweeper.erasure_orders": "SELECT; INSERT reference account_id conversation_id recorded_at due_at store",
-        "sweeper.tombstones": "SELECT record_id account_id",
         "store.accounts": "SELECT id",
         "store.conversations": "SELECT id account_id",
         "store.feedback": "SELECT account_id conversation_id",

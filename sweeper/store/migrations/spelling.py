@@ -26,7 +26,8 @@ BEGIN
 """
 _UNICODE = """    IF octet_length(id) <> char_length(id) THEN
         spelt := normalize(translate(normalize(regexp_replace(id, {ignored}, '', 'g'), NFKC), {capitals}, {small}), NFKC);
-        spelt := regexp_replace(replace(spelt, chr(223), 'ss'), {ignored}, '', 'g');
+        spelt := replace(replace(spelt, chr(223), 'ss'), 'i' || chr(775), 'i');  -- sharp s, and what a small dotted I becomes
+        spelt := regexp_replace(spelt, {ignored}, '', 'g');
         spelt := regexp_replace(spelt, {ends}, '', 'g');
     ELSE
         spelt := translate(lower(id COLLATE "C"), {ignored_ascii}, '');
@@ -60,9 +61,9 @@ def function(*, unicode: bool) -> str:
 
 
 def _folds() -> tuple[str, str]:
-    """Each character beyond ASCII that has another one as its small form, and beside it that form; sharp s stays."""
+    """Each character that has another one as its small form, and beside it that form; sharp s stays."""
     found = dict(_DOTLESS)
-    for character in _characters(128):
+    for character in _characters(1):
         folded = character.casefold() if len(character.casefold()) == 1 else character.lower()
         if len(folded) == 1 and folded != character and unicodedata.normalize("NFKC", character) == character:
             found.setdefault(character, folded)

@@ -6,21 +6,21 @@ CROSS JOIN LATERAL (
     (SELECT h.* FROM sweeper.legal_holds h
      WHERE $named AND COALESCE(h.released_at, 'infinity') > :as_of
        AND (h.placed_at IS NULL OR h.placed_at <= :as_of OR h.placed_at >= :plausible_before)
-     LIMIT :most)
+     ORDER BY COALESCE(h.released_at, 'infinity') LIMIT :most)
     UNION ALL
     (SELECT h.* FROM sweeper.legal_holds h
      WHERE $named AND COALESCE(h.released_at, 'infinity') < :plausible_from
        AND (h.placed_at IS NULL OR h.placed_at <= :as_of OR h.placed_at >= :plausible_before)
-     LIMIT :most)
+     ORDER BY COALESCE(h.released_at, 'infinity') LIMIT :most)
     UNION ALL
     (SELECT h.* FROM sweeper.legal_holds h
      WHERE $named AND COALESCE(h.released_at, 'infinity') > :as_of
        AND h.placed_at > :as_of AND h.placed_at < :plausible_before
-     LIMIT :most)
+     ORDER BY COALESCE(h.released_at, 'infinity') LIMIT :most)
     UNION ALL
     (SELECT h.* FROM sweeper.legal_holds h
      WHERE $named AND COALESCE(h.released_at, 'infinity') < :plausible_from
        AND h.placed_at > :as_of AND h.placed_at < :plausible_before
-     LIMIT :most)
+     ORDER BY COALESCE(h.released_at, 'infinity') LIMIT :most)
     LIMIT :most
 ) AS h

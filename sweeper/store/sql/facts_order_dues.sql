@@ -1,25 +1,33 @@
 -- The earliest date of the erasure orders that cover each record of a batch, exactly as they spell its ids (policy, Retention):
--- known at as-of, and recorded when the record was there. One pass by time over the orders of an account serves all its records.
+-- known at as-of, and recorded when the record was there. Of the orders of an account, each is looked at once: the records split
+-- its time into stretches, and what the orders of a later stretch say holds for the records before it as well.
 WITH records AS (
     SELECT r.number, r.account_id, r.conversation_id, COALESCE(r.since, 'infinity') AS since
     FROM unnest(CAST(:owners AS text[]), CAST(:conversations AS text[]), CAST(:since AS timestamptz[]))
          WITH ORDINALITY AS r (account_id, conversation_id, since, number)
-), dated AS (
-    SELECT o.account_id, COALESCE(o.recorded_at, 'infinity') AS at, o.due_at
-    FROM sweeper.erasure_orders o
-    WHERE o.account_id = ANY(CAST(:accounts AS text[])) AND o.conversation_id IS NULL AND (o.store IS NULL OR o.store = :store)
-      AND (o.recorded_at IS NULL OR o.recorded_at <= :as_of) AND o.due_at >= :plausible_from AND o.due_at < :plausible_before
-), covering AS (
-    SELECT t.number, min(t.due_at) OVER (PARTITION BY t.account_id ORDER BY t.at DESC) AS due_at
-    FROM (
-        SELECT CAST(NULL AS bigint) AS number, d.account_id, d.at, d.due_at FROM dated d
-        UNION ALL
-        SELECT r.number, r.account_id, r.since, NULL FROM records r WHERE EXISTS (SELECT FROM dated)
-    ) AS t
+), stretches AS (
+    SELECT r.number, r.account_id, r.since, lag(r.since) OVER (PARTITION BY r.account_id ORDER BY r.since DESC, r.number) AS until
+    FROM records r
+    WHERE r.account_id IS NOT NULL
+), of_stretches AS (
+    SELECT s.number, s.account_id, s.since,
+           LEAST(
+               (SELECT min(o.due_at) FROM sweeper.erasure_orders o
+                WHERE o.account_id = s.account_id AND o.conversation_id IS NULL AND (o.store IS NULL OR o.store = :store)
+                  AND o.recorded_at >= s.since AND o.recorded_at < s.until AND o.recorded_at <= :as_of
+                  AND o.due_at >= :plausible_from AND o.due_at < :plausible_before),
+               CASE WHEN s.until IS NULL THEN
+                   (SELECT min(o.due_at) FROM sweeper.erasure_orders o
+                    WHERE o.account_id = s.account_id AND o.conversation_id IS NULL AND (o.store IS NULL OR o.store = :store)
+                      AND (o.recorded_at >= s.since AND o.recorded_at <= :as_of OR o.recorded_at IS NULL)
+                      AND o.due_at >= :plausible_from AND o.due_at < :plausible_before)
+               END
+           ) AS due_at
+    FROM stretches s
 )
 SELECT f.number - 1 AS number, min(f.due_at) AS due_at
 FROM (
-    SELECT c.number, c.due_at FROM covering c WHERE c.number IS NOT NULL AND c.due_at IS NOT NULL
+    SELECT s.number, min(s.due_at) OVER (PARTITION BY s.account_id ORDER BY s.since DESC) AS due_at FROM of_stretches s
     UNION ALL
     SELECT r.number, o.due_at
     FROM records r
@@ -28,4 +36,5 @@ FROM (
       AND (o.recorded_at IS NULL OR o.recorded_at <= :as_of AND o.recorded_at >= r.since)
       AND o.due_at >= :plausible_from AND o.due_at < :plausible_before
 ) AS f
+WHERE f.due_at IS NOT NULL
 GROUP BY f.number

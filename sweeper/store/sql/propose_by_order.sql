@@ -1,8 +1,5 @@
 -- Conversations that an erasure order of a range of orders names whose date has come.
-SELECT c.account_id, c.id, c.last_activity_at, c.deleted_at
-FROM (
-    SELECT DISTINCT o.$named AS name
-    FROM sweeper.erasure_orders o
-    WHERE $orders AND o.due_at <= :as_of AND (o.store IS NULL OR o.store = :store)
-) AS o
-CROSS JOIN LATERAL (SELECT k.* FROM conversations k WHERE $names OFFSET 0) AS c
+SELECT DISTINCT c.account_id, c.id, c.last_activity_at, c.deleted_at
+FROM sweeper.erasure_orders o
+JOIN conversations c ON $names
+WHERE $orders AND o.due_at <= :as_of AND (o.store IS NULL OR o.store = :store)

@@ -39,6 +39,8 @@ CREATE INDEX legal_holds_everything ON sweeper.legal_holds (COALESCE(released_at
 -- Orders are searched by what they name exactly; by its spelling too, to keep what one may have meant out of training.
 DROP INDEX sweeper.erasure_orders_account_id_idx, sweeper.erasure_orders_conversation_id_idx;
 CREATE INDEX erasure_orders_account ON sweeper.erasure_orders (account_id, due_at) WHERE conversation_id IS NULL;
+CREATE INDEX erasure_orders_recorded ON sweeper.erasure_orders (account_id, recorded_at) INCLUDE (due_at, store)
+    WHERE conversation_id IS NULL;
 CREATE INDEX erasure_orders_conversation ON sweeper.erasure_orders (conversation_id, due_at);
 CREATE INDEX erasure_orders_spelt_account ON sweeper.erasure_orders (sweeper.spelling(account_id));
 CREATE INDEX erasure_orders_spelt_conversation ON sweeper.erasure_orders (sweeper.spelling(conversation_id));
