@@ -94,8 +94,7 @@ def _orders(connection: Connection, types: Types, store: str) -> tuple[tuple[int
     if not inexact:
         return (), ()
     lost = _find(connection, types, "orders", {"store": store, "ids": inexact}, exact=False)
-    done = {row.id for row in connection.execute(statement("orders_carried_out"), {"ids": inexact})}
-    return tuple(id_ for id_ in lost if id_ not in done), tuple(sorted(set(inexact) - set(lost) - done))
+    return tuple(lost), tuple(sorted(set(inexact) - set(lost)))
 
 
 def _find(connection: Connection, types: Types, kind: Kind, asked: dict[str, Any], *, exact: bool) -> Sequence[int]:

@@ -31,10 +31,13 @@ FROM (
     UNION ALL
     SELECT r.number, o.due_at
     FROM records r
-    JOIN sweeper.erasure_orders o ON o.conversation_id = r.conversation_id
-    WHERE (o.account_id IS NULL OR o.account_id = r.account_id) AND (o.store IS NULL OR o.store = :store)
-      AND (o.recorded_at IS NULL OR o.recorded_at <= :as_of AND o.recorded_at >= r.since)
-      AND o.due_at >= :plausible_from AND o.due_at < :plausible_before
+    CROSS JOIN LATERAL (
+        SELECT min(o.due_at) AS due_at FROM sweeper.erasure_orders o
+        WHERE o.conversation_id = r.conversation_id
+          AND (o.account_id IS NULL OR o.account_id = r.account_id) AND (o.store IS NULL OR o.store = :store)
+          AND (o.recorded_at IS NULL OR o.recorded_at <= :as_of AND o.recorded_at >= r.since)
+          AND o.due_at >= :plausible_from AND o.due_at < :plausible_before
+    ) AS o
 ) AS f
 WHERE f.due_at IS NOT NULL
 GROUP BY f.number
