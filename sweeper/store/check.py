@@ -356,7 +356,8 @@ def _is_indexed(indexes: Sequence[Any], oid: int, columns: Sequence[str], predic
 
 def _bare(predicate: str) -> str:
     """A predicate without what the server adds when it shows one: brackets around it, and a cast of the column to text."""
-    return re.sub(r"\((\w+)\)::text", r"\1", predicate.strip("()")).replace(" ", "").lower()
+    inner = predicate[1:-1] if predicate.startswith("(") and predicate.endswith(")") else predicate
+    return re.sub(r"\((\w+)\)::text", r"\1", inner).replace(" ", "").lower()
 
 
 def _hazards(subject: Subject) -> Iterator[Finding]:

@@ -755,7 +755,7 @@ def test_only_the_place_that_hangs_is_left_out(
     (chat,) = fill(store, 1)
     yes, elsewhere = [f"stubborn://yes/{n}" for n in range(3)], [f"stubborn://elsewhere/{n}" for n in range(3)]
     attach(store, chat, *(uri for pair in zip(yes, elsewhere, strict=True) for uri in pair))
-    sections = {"objects": {"prefixes": ["stubborn://yes", "stubborn://elsewhere"], "per_run": 4}}
+    sections: dict[str, Any] = {"objects": {"prefixes": ["stubborn://yes", "stubborn://elsewhere"], "per_run": 4}}
     before = threading.active_count()
     try:
         first = swept(store, policy, **sections)
