@@ -31,6 +31,8 @@ TREES = frozenset({FILE, "sftp", "ftp", "smb", "hdfs", "webhdfs", "dbfs", "webda
 ODD = (
     r"^([^a-z]|$|[a-z][a-z0-9+._-]*([^a-z0-9+._:-]|$|:([^/]|$|/([^/]|$))))"  # no scheme, or not in lower case
     r"|^(file|local)://[^/]"  # a relative path
+    r"|^[^/]*//[^/]*[A-Z:]|^[^a/][^/]*//[^/]*@"  # a host in capitals, with a port or a user (of Azure, that is the container)
+    r"|^([^h]|h[^t]).*[?#]"  # what file systems take for a version or drop, and http has everywhere
     r"|//.*//|/[.][.]?/|/([.][.]?)?$"
     r"|::|\\|[\u0001-\u001f\u007f-\u009f]"
     r"|%([cC]2%[89]|25|0|1|2[dDeEfF]|3[0-9]|4[1-9a-fA-F]|5[0-9aAcCfF]|6[1-9a-fA-F]|7[0-9aAeEfF])"
@@ -41,6 +43,7 @@ ROUNDS = 8
 """A text that is still percent-encoded after so many decodings is refused."""
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+._-]*)://")
+_MARKS = frozenset("?#")
 _UNENCODED = "/:@!$&'()*+,;="
 """What many leave as it is when they encode a path."""
 
@@ -59,6 +62,7 @@ class Kept(StrEnum):
     BACKSLASH = "backslash"
     CONTROL = "control_character"
     DOUBLED = "doubled_slash"
+    QUERY = "query_or_fragment"
     LINK = "link"
     NO_DIRECTORY = "prefix_directory_missing"
     IN_DOUBT = "in_doubt"
@@ -76,6 +80,7 @@ WORDS: Mapping[Kept, str] = {
     Kept.BACKSLASH: "has a backslash",
     Kept.CONTROL: "has a control character",
     Kept.DOUBLED: "has an empty or a `.` segment",
+    Kept.QUERY: "has a query or a fragment",
 }
 """What is wrong with a URI, for people."""
 
@@ -113,9 +118,14 @@ class Uri:
     def spellings(self) -> frozenset[str]:
         """How others plainly write it, by every alias of the scheme and percent-encoded or not; an index can look for these."""
         schemes = [self.protocol, *(alias for alias, protocol in ALIASES.items() if protocol == self.protocol)]
-        paths = {self.path, quote(self.path), quote(self.path, safe=_UNENCODED), unquote(self.path)}
+        own = {self.path, f"{_bare_host(self.protocol, self.host)}/{self.path.partition('/')[2]}"}
+        paths = {way(path) for path in own for way in (str, quote, _quoted, unquote)}
         slashes = ("://",) if self.protocol == FILE else ("://", ":///")
         return frozenset(f"{scheme}{mark}{path}" for scheme in schemes for mark in slashes for path in paths)
+
+
+def _quoted(path: str) -> str:
+    return quote(path, safe=_UNENCODED)
 
 
 def parse(text: str) -> Uri:
@@ -158,8 +168,14 @@ def _read(text: str) -> Uri:
         if is_so:
             raise UriError(kept)
     scheme, _, rest = text.partition("://")
-    protocol = ALIASES.get(scheme.lower(), scheme.lower())
+    protocol = _protocol(scheme)
+    if protocol != FILE and not _MARKS.isdisjoint(rest):
+        raise UriError(Kept.QUERY)  # s3fs, for one, removes the object before `?versionId=`
     return Uri(protocol, _path(protocol, rest))
+
+
+def _protocol(scheme: str) -> str:
+    return ALIASES.get(scheme.lower(), scheme.lower())
 
 
 def _path(protocol: str, rest: str) -> str:
@@ -198,10 +214,10 @@ def _decoded(text: str) -> str:
 def _is_certain(text: str) -> bool:
     """Whether a URI can be read in one way only."""
     try:
-        parse(text)
+        uri = parse(text)
     except UriError:
         return False
-    return "%" not in text
+    return "%" not in text and re.search("[A-Z:@]", uri.host) is None
 
 
 class Candidates:
@@ -214,7 +230,7 @@ class Candidates:
         self._last: dict[str, set[str]] = {}
         for id_, uris in objects.items():
             for uri in uris:
-                loose, _ = _loosely(uri.path)
+                loose, _ = _loosely(uri.text)
                 self._exact.setdefault(uri, set()).add(id_)
                 self._loose.setdefault(loose, set()).add(id_)
                 self._last.setdefault(loose.rpartition("/")[2], set()).add(loose)
@@ -233,7 +249,8 @@ class Candidates:
         return {id_ for loose in self._read(text) for id_ in self._loose[loose]}
 
     def _read(self, text: str) -> Iterator[str]:
-        for part in text.split("::"):
+        parts = text.split("::")
+        for part in {*parts, *(re.split("[?#]", part, maxsplit=1)[0] for part in parts)}:
             loose, is_relative = _loosely(part)
             if loose in self._loose:
                 yield loose
@@ -248,11 +265,26 @@ def _loosely(text: str) -> tuple[str, bool]:
     What follows a `..` may lie anywhere, since a link may come before it.
     """
     decoded = CONTROL.sub("", _decoded(text)).replace("\\", "/").strip()
-    decoded = re.sub("^(file|local)://localhost/", "file:///", decoded, flags=re.IGNORECASE)
-    scheme, colon, rest = decoded.rpartition(":/") if ":/" in decoded else ("", "", decoded)
-    rest = f"/{rest}" if colon else rest
-    climbs = ".." in rest.split("/")
-    segments = re.split(r"(?:^|.*/)[.][.](?:/|$)", rest)[-1].split("/")
-    is_file_of_a_host = ALIASES.get(scheme.lower(), scheme.lower()) == FILE and re.match(r"//[^/]", rest) is not None
+    scheme, colon, path = decoded.rpartition(":/")
+    host, _, rest = path.removeprefix("/").partition("/")
+    is_file_of_a_host = _is_file(scheme) and path.startswith("/") and host not in ("", "localhost")
+    if colon and path.startswith("/") and not is_file_of_a_host:
+        path = f"{_bare_host(scheme, host)}/{rest}"
+    segments = path.split("/")
+    climbs = ".." in segments
+    if climbs:
+        segments = segments[-segments[::-1].index("..") :] if segments[-1] != ".." else []
     loose = "/".join(segment for segment in segments if segment not in ("", "."))
-    return loose, bool(loose) and (climbs or is_file_of_a_host or not (colon or rest.startswith("/")))
+    return loose, bool(loose) and (climbs or is_file_of_a_host or not (colon or path.startswith("/")))
+
+
+def _is_file(scheme: str) -> bool:
+    return _protocol(scheme.rpartition("/")[2]) == FILE
+
+
+def _bare_host(scheme: str, host: str) -> str:
+    """A host without user and port, in lower case; of Azure the container, which stands before the host."""
+    if _is_file(scheme):
+        return ""
+    user, _, bare = host.rpartition("@")
+    return (user or bare if _protocol(scheme) == "abfs" else bare).partition(":")[0].lower()

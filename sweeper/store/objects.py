@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Row
 from sqlalchemy.exc import DBAPIError
 
 from sweeper import log
-from sweeper.core.uri import ODD, Candidates, Kept, UriError
+from sweeper.core.uri import ODD, Candidates, Kept, Uri, UriError
 from sweeper.store import evidence, places
 from sweeper.store.database import Database, passes, sqlstate
 from sweeper.store.places import Found, NotRemovedError, Places, StoppedError
@@ -113,7 +113,9 @@ class _Removal:
     renew: Callable[[], None]
     is_over: Callable[[], bool]
     kept: Counter[str]
-    hanging: set[object] = field(default_factory=set)
+    hanging: set[Uri] = field(default_factory=set)
+    after: tuple[int, int] = (-1, 0)
+    """Attempts and id of the last object that was looked at."""
     renewed: float = 0.0
 
     def run(self) -> None:
@@ -123,15 +125,14 @@ class _Removal:
             StoppedError: it was stopped while a file system was waited for.
         """
         known: Places | None = None
-        left, after = self.database.settings.objects.per_run, (-1, 0)
+        left = self.database.settings.objects.per_run
         while left > 0 and not self.is_over():
             self.renew()
-            page = self._page(after, min(PAGE, left))
+            page = self._page()
             if not page:
                 return
             known = known or Places.look(self.database.settings.objects.prefixes, self.goes_on)
-            after = (page[-1].attempts, page[-1].id)
-            left -= self._settle_page(page, known)
+            left -= self._settle_page(page, known, left)
 
     def goes_on(self) -> bool:
         """Whether to go on; keeps the lease."""
@@ -146,24 +147,23 @@ class _Removal:
             reasons = dict(sorted(self.kept.items()))
             log.get().warning("objects kept; sweeper.object_purges (last_error) says which", **reasons, run=self.run_id)
 
-    def _page(self, after: tuple[int, int], limit: int) -> Sequence[Row[Any]]:
+    def _page(self) -> Sequence[Row[Any]]:
         grace = self.database.settings.objects.grace_seconds
         asked = {
             "run_id": self.run_id,
             "store": self.database.settings.store.schema_name,
-            "attempts": after[0],
-            "after": after[1],
+            "attempts": self.after[0],
+            "after": self.after[1],
             "ended_by": self.now - timedelta(seconds=grace) if grace else None,
-            "limit": limit,
+            "limit": PAGE,
         }
         return self.database.fetched(statement("objects_pending"), asked)
 
-    def _settle_page(self, page: Sequence[Row[Any]], known: Places) -> int:
-        """Settle the objects of a page; returns how many were tried, without those left out because a file system hangs."""
-        objects, refused = _sorted_out(page, known)
+    def _settle_page(self, page: Sequence[Row[Any]], known: Places, most: int) -> int:
+        """Settle so many objects of a page; returns how many were tried, without those whose file system hangs."""
+        objects, refused = self._sorted_out(page, known, most)
         self._refuse(refused)
-        self.hanging |= {each.found.place for each in objects if known.hangs(each.found.place)}
-        self._compare([each for each in objects if each.found.place not in self.hanging])
+        self._compare(objects)
         tried = len(refused)
         for each in objects:
             if each.found.place in self.hanging:
@@ -174,6 +174,27 @@ class _Removal:
                 self._settle(each)
                 tried += 1
         return tried
+
+    def _sorted_out(self, page: Sequence[Row[Any]], known: Places, most: int) -> tuple[list[_Object], dict[int, str]]:
+        """The first objects of a page that may be removed, and of those that may not the ids and why; together so many."""
+        objects: list[_Object] = []
+        refused: dict[int, str] = {}
+        for row in page:
+            if len(objects) + len(refused) == most:
+                break
+            self.after = (row.attempts, row.id)
+            try:
+                each = _Object.of(row.id, row.uri, known.find(row.uri))
+            except UriError as error:
+                refused[row.id] = error.kept.value
+                continue
+            if known.hangs(each.found.place):
+                self.hanging.add(each.found.place)
+            if each.found.place in self.hanging:
+                self.kept[Kept.HANGS] += 1
+            else:
+                objects.append(each)
+        return objects, refused
 
     def _refuse(self, refused: dict[int, str]) -> None:
         if refused:
@@ -275,14 +296,3 @@ class _Removal:
 
 def _is_cancelled(error: BaseException) -> bool:
     return isinstance(error, DBAPIError) and sqlstate(error) == CANCELLED
-
-
-def _sorted_out(page: Sequence[Row[Any]], known: Places) -> tuple[list[_Object], dict[int, str]]:
-    """The objects of a page that may be removed, and for the ids of the others why they may not."""
-    objects, refused = [], {}
-    for row in page:
-        try:
-            objects.append(_Object.of(row.id, row.uri, known.find(row.uri)))
-        except UriError as error:
-            refused[row.id] = error.kept.value
-    return objects, refused

@@ -61,6 +61,8 @@ REFUSED = {
     "file:///a\nb": Kept.CONTROL,
     "file:///a\x85b": Kept.CONTROL,
     "https://h/a//b": Kept.DOUBLED,
+    "s3://b/k?versionId=1": Kept.QUERY,
+    "sftp://h/k#": Kept.QUERY,
     "unheard-of://h/./b": Kept.DOUBLED,
 }
 
@@ -134,6 +136,11 @@ NAMES = [
     ("s3://b/k", "s3:///b/k", DOUBT),
     ("s3://b/k", "http://h/s3://b/k", DOUBT),
     ("file:///d/p c", "file:///d/p%20%63", DOUBT),
+    ("file:///d/pic", "file:///d/pic?1", None),
+    ("s3://b/k", "s3://b/k?versionId=1", DOUBT),
+    ("gs://b/k", "gs://b/k#12", DOUBT),
+    ("sftp://h/k", "sftp://me@H:22/k", DOUBT),
+    ("s3://b/k", "s3://b-2/k", None),
     ("file:///d/pic", "file:///d/other", None),
     ("file:///d/pic", "..", None),
     ("file:///d/pic", "", None),
@@ -154,6 +161,7 @@ def test_a_blank_may_be_encoded() -> None:
     """The usual ways to encode a path are looked for by index, with every alias of the scheme."""
     found = parse("s3://b/a c@d.png").spellings
     assert {"s3://b/a c@d.png", "s3a://b/a%20c@d.png", "s3n://b/a%20c%40d.png"} <= found
+    assert {"sftp://me@h/k", "ssh://h/k", "sftp:///h/k"} <= parse("sftp://me@h/k").spellings
     assert "file:///a c" in parse("file:///a%20c").spellings
 
 
