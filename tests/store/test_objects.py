@@ -551,6 +551,20 @@ def test_live_attachment_in_another_spelling(
     assert (tmp_path / "pic").exists() == (outcome == "shared")
 
 
+def test_live_attachment_percent_encoded(store: Store, policy: Policy, tmp_path: Path) -> None:
+    """A file that a live attachment names percent-encoded, in the usual way, stays pending until that is gone."""
+    ids = fill(store, 2)
+    keep(store, ids[1])
+    (tmp_path / "a picture").write_text("x")
+    attach(store, ids[0], f"file://{tmp_path}/a picture")
+    attach(store, ids[1], f"file://{tmp_path}/a%20picture")
+    assert swept(store, policy).objects_kept == {"in_doubt": 1}
+    assert (tmp_path / "a picture").exists()
+    store.execute("DELETE FROM attachments")
+    assert swept(store, policy).objects_pending == 0
+    assert not (tmp_path / "a picture").exists()
+
+
 def test_keys_of_object_stores_are_exact(store: Store, policy: Policy, memory: Any) -> None:
     """In an object store `a//b` and `a/b` are two objects; one is removed while the other is named."""
     ids = fill(store, 2)
@@ -711,6 +725,7 @@ def test_grace(store: Store, policy: Policy, stubborn: type[Stubborn]) -> None:
     ended = instant(AS_OF) + timedelta(seconds=10)
     late, sections = frozen(rfc3339(ended)), {"guards": GUARDS, "objects": {"prefixes": LISTED, "grace_seconds": 60.0}}
     assert sweep(store.job(policy, AS_OF, late, **sections)).objects_pending == 1
+    store.execute("UPDATE sweeper.runs SET started_at = started_at - interval '1 hour'")  # a long one
     for seconds, left in ((59.999999, 1), (60, 0)):
         clock = frozen(rfc3339(ended + timedelta(seconds=seconds)))
         assert (sweep(store.job(policy, AS_OF, clock, **sections)).objects_pending, len(stubborn.removed)) == (
