@@ -124,13 +124,13 @@ BROKEN = {
     "odd URIs cannot be searched": (
         "DROP INDEX store.attachments_uri_idx1",
         "store.attachments",
-        "is searched by (uri) WHERE uri ~ '^(?!",
+        "is searched by (uri) WHERE uri ~ '^([^a-z]",
         "",
     ),
     "odd URIs of another type cannot be searched": (
         "ALTER TABLE store.attachments ALTER uri TYPE varchar; DROP INDEX store.attachments_uri_idx1",
         "store.attachments",
-        "is searched by (uri) WHERE uri ~ '^(?!",
+        "is searched by (uri) WHERE uri ~ '^([^a-z]",
         "",
     ),
     "not migrated": ("DROP SCHEMA sweeper CASCADE", "schema sweeper", "own tables are missing", None),
