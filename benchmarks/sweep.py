@@ -112,13 +112,19 @@ class Timed(Database):
 
     @contextmanager
     def transaction(
-        self, *, lock_timeout_ms: int | None = None, statement_timeout_ms: int | None = None
+        self,
+        *,
+        lock_timeout_ms: int | None = None,
+        statement_timeout_ms: int | None = None,
+        idle_timeout_ms: int | None = None,
     ) -> Iterator[Connection]:
         """As the product's, with a stopwatch."""
         writes: list[bool] = []
         started = time.perf_counter()
         with super().transaction(
-            lock_timeout_ms=lock_timeout_ms, statement_timeout_ms=statement_timeout_ms
+            lock_timeout_ms=lock_timeout_ms,
+            statement_timeout_ms=statement_timeout_ms,
+            idle_timeout_ms=idle_timeout_ms,
         ) as connection:
 
             def look(_c: Any, _cursor: Any, sql: str, *_: Any) -> None:
@@ -289,7 +295,11 @@ WAYS: dict[str, Callable[[Store], Spent]] = {
 def opened(store: Store) -> Iterator[Job]:
     """A job with its engine connected and its contract read."""
     settings = Settings.model_validate(
-        {"database": {"url": store.url}, "policy": {"file": ROOT / "config" / "policy.toml"}}
+        {
+            "database": {"url": store.url},
+            "policy": {"file": ROOT / "config" / "policy.toml"},
+            "objects": {"prefixes": ["memory://benchmark"]},
+        }
     )
     policy = load_policy(settings)
     database = databases.connect(settings)

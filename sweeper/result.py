@@ -1,6 +1,7 @@
 """What a preview found and what a run did, as they are told to people and machines and kept in `sweeper.runs`."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from sweeper.approval import Approval
@@ -47,6 +48,8 @@ class Result:
     seconds: float
     steering: Steering
     beside: Beside | None = None
+    objects_kept: Mapping[str, int] = field(default_factory=dict)
+    """Objects that this run has kept, by reason; they are among those pending."""
 
     @property
     def count(self) -> int:
@@ -89,6 +92,7 @@ class Result:
             "feedback_by_rule": dict(sorted(feedback.items())),
             "strays": self.strays,
             "objects_pending": self.objects_pending,
+            "objects_kept": dict(sorted(self.objects_kept.items())),
             "left_to_backfill": self.beside.as_json() if self.beside else None,
             "batches": self.steering.pace.times.as_json(),
             "pauses": self.steering.waits.as_json(),

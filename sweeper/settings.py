@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, ValidationError
 
 from sweeper.core import policy as policies
+from sweeper.core import uri
 from sweeper.core.fault import Fault, found, shaped
 from sweeper.errors import ConfigurationError
 
@@ -21,7 +22,20 @@ Table = Annotated[str, shaped(rf"{_IDENTIFIER}(\.{_IDENTIFIER})?", "must be a ta
 Whole = Annotated[int, Field(strict=True)]
 Positive = Annotated[Whole, Field(ge=1)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-Prefix = Annotated[str, Field(min_length=1)]
+
+
+def _place(text: str) -> str:
+    """The canonical form of a place below which objects may be removed."""
+    try:
+        return f"{uri.parse_prefix(text).text}/"
+    except uri.UriError as error:
+        raise ValueError(
+            f"{uri.WORDS[error.kept]}: write a bucket or a directory as it is named in the attachments, "
+            'for instance "s3://bucket/" or "file:///srv/attachments/"'
+        ) from None
+
+
+Prefix = Annotated[str, Field(min_length=1), AfterValidator(_place)]
 
 
 class Section(BaseModel):
@@ -100,10 +114,11 @@ class Lease(Section):
 
 
 class Objects(Section):
-    """Objects behind attachment URIs: which may be removed (empty: any), and how many a run tries."""
+    """Objects behind attachment URIs: below which places they are removed (none: nowhere), how many a run tries, and when."""
 
     prefixes: tuple[Prefix, ...] = ()
     per_run: Annotated[Positive, Field(le=1_000_000)] = 10_000
+    grace_seconds: Annotated[Number, Field(ge=0, le=2_592_000)] = 0.0
 
 
 class Manifest(Section):
@@ -191,6 +206,7 @@ ENVIRONMENT = {
     "SWEEPER_STORE_SCHEMA": ("store", "schema"),
     "SWEEPER_POLICY_FILE": ("policy", "file"),
     "SWEEPER_SIGNING_KEY_FILE": ("evidence", "signing_key_file"),
+    "SWEEPER_OBJECT_PREFIXES": ("objects", "prefixes"),
 }
 
 
@@ -209,7 +225,7 @@ def load(file: Path | None, environment: Mapping[str, str] = os.environ) -> Sett
         if environment.get(variable):
             section_table = raw.setdefault(section, {})
             if isinstance(section_table, dict):
-                section_table[key] = environment[variable]
+                section_table[key] = _value(environment[variable])
     try:
         return Settings.model_validate(raw)
     except ValidationError as error:
@@ -238,9 +254,17 @@ def load_policy(settings: Settings) -> policies.Policy:
         raise ConfigurationError(f"policy {path}: nothing was decided or purged. Mend:\n{faults}") from None
 
 
+def _value(text: str) -> object:
+    """What a variable holds: a list as the file has it, else the text itself."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"] if text.startswith("[") else text
+    except tomllib.TOMLDecodeError:
+        return text
+
+
 def _origin(fault: Fault, environment: Mapping[str, str]) -> str:
     """Where a value comes from that the file does not hold."""
-    variables = [name for name, key in ENVIRONMENT.items() if key == fault.loc and environment.get(name)]
+    variables = [name for name, key in ENVIRONMENT.items() if key == fault.loc[:2] and environment.get(name)]
     return f" (from {variables[0]})" if variables else ""
 
 

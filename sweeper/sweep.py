@@ -120,6 +120,7 @@ class _Sweep:
     beside: Beside | None
     tally: Tally = field(default_factory=Tally)
     done: Counter[str] = field(default_factory=Counter)
+    objects_kept: Counter[str] = field(default_factory=Counter)
     strays: int = 0
     started: float = field(default_factory=time.monotonic)
 
@@ -146,8 +147,11 @@ class _Sweep:
         if not self.session.errand.gives_way:
             self._purge_feedback(purger)
         self.strays = self._sweep_strays()
-        over = self.steering.is_cut_short
-        objects.remove_pending(self.job.database, self.session.run.id, self.job.clock.now(), self.session.renew, over)
+        self._remove_objects()
+
+    def _remove_objects(self) -> None:
+        database, run, renew, over = self.job.database, self.session.run, self.session.renew, self.steering.is_cut_short
+        objects.remove_pending(database, run.id, self.job.clock.now(), renew, over, self.objects_kept)
 
     @cached_property
     def steering(self) -> Steering:
@@ -320,6 +324,7 @@ class _Sweep:
             seconds,
             self.steering,
             self.beside,
+            self.objects_kept,
         )
         self.session.close(outcome, result.as_json())
         return result

@@ -192,7 +192,7 @@ FROM (VALUES
     ('runs', NULL), ('tombstones', NULL), ('events', NULL), ('manifests', NULL), ('revocations', NULL),
     ('legal_holds', NULL), ('erasure_orders', NULL), ('pauses', NULL), ('backfills', NULL),
     ('ledger_sources', NULL), ('leaves', NULL), ('tiles', NULL), ('checkpoints', NULL),
-    -- Whether the objects of attachments are gone. Not their names, and not the errors, which repeat them: names can tell much.
+    -- Whether the objects of attachments are gone. Not their names, which can tell much, and not the errors.
     ('object_purges', 'id, conversation_id, run_id, attempts, last_run_id, outcome, done_at')
 ) AS t (name, columns);
 

@@ -12,6 +12,7 @@ import typer
 from sweeper.cli import door, output
 from sweeper.cli.door import AsJson, AsOf, Config
 from sweeper.core.instant import rfc3339
+from sweeper.core.uri import Kept
 from sweeper.errors import ConfigurationError, RefusedError
 
 if TYPE_CHECKING:
@@ -177,11 +178,23 @@ def print_result(result: "Result", *, as_json: bool) -> None:
         output.warn(_stalled(result))
     print_tally(result.tally, "purged", result.purged["conversation"], result.purged["feedback"])
     if result.objects_pending:
-        output.say(
-            f"{result.objects_pending} objects of purged attachments could not be removed yet; the next run tries again."
-        )
+        _print_objects(result)
     if result.tally.failed:
         output.say(f"{result.tally.failed} records could not be purged; the log on stderr names each with its reason.")
+
+
+def _print_objects(result: "Result") -> None:
+    """What is still to be removed of objects, and why it was kept."""
+    waiting = f"{result.objects_pending} objects of purged attachments are still to be removed"
+    if Kept.NO_PREFIXES in result.objects_kept:
+        output.say(
+            f"{waiting}: [objects] prefixes is empty, so no object is removed. Name the places whose objects may be, for "
+            'instance prefixes = ["s3://bucket/"].'
+        )
+        return
+    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(result.objects_kept.items()))
+    said = f"; kept by this run: {reasons} (sweeper.object_purges.last_error says which)" if reasons else ""
+    output.say(f"{waiting}{said}. The next run tries again.")
 
 
 def _print_beside(beside: "Beside") -> None:

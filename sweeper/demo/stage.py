@@ -4,6 +4,7 @@ The law of this file: what can be refused is refused before anything is loaded, 
 """
 
 import importlib.util
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -58,10 +59,11 @@ def set_up(config: Path | None, clock: Clock, seed: int, keep: Path | None) -> I
     _require_dataset()
     with _ended_by_sigterm(), embedded.server(keep) as server:
         _try(server, settings, policy)
-        settings = _on(settings, server.url())
-        world = _load(settings, clock, seed, keep or server.home)
+        folder = keep or server.home
+        settings = _on(settings, server.url(), worlds.place(folder / OBJECTS))
+        world = _load(settings, clock, seed, folder)
         with _environment(config, settings):
-            yield Stage(settings, policy, world, keep or server.home)
+            yield Stage(settings, policy, world, folder)
 
 
 def shipped_policy() -> Path:
@@ -87,8 +89,11 @@ def _require_dataset() -> None:
         )
 
 
-def _on(settings: Settings, url: str) -> Settings:
-    return settings.model_copy(update={"database": settings.database.model_copy(update={"url": url})})
+def _on(settings: Settings, url: str, *places: str) -> Settings:
+    """The settings for another database, of which objects are removed below some places only."""
+    database = settings.database.model_copy(update={"url": url})
+    objects = settings.objects.model_copy(update={"prefixes": places})
+    return settings.model_copy(update={"database": database, "objects": objects})
 
 
 def _try(server: embedded.Server, settings: Settings, policy: Policy) -> None:
@@ -159,9 +164,10 @@ def _protect(connection: psycopg.Connection[Any], world: worlds.World) -> None:
 
 @contextmanager
 def _environment(config: Path | None, settings: Settings) -> Iterator[None]:
-    """What the commands of the demo read: its database, its settings file and its policy."""
+    """What the commands of the demo read: its database, its settings file, its policy and where its objects are."""
     before = dict(os.environ)
     os.environ["SWEEPER_DATABASE_URL"] = settings.database.url
+    os.environ["SWEEPER_OBJECT_PREFIXES"] = json.dumps(settings.objects.prefixes, ensure_ascii=False)
     os.environ["SWEEPER_POLICY_FILE"] = str(settings.policy.file.resolve())
     if config is not None:
         os.environ["SWEEPER_CONFIG"] = str(config)

@@ -489,9 +489,14 @@ def _attachments(cast: Cast, dice: Dice, objects: Path) -> list[Row]:
     ]
 
 
+def place(objects: Path) -> str:
+    """The place of the objects, as attachments and [objects] prefixes name it."""
+    return f"file://{objects.resolve().as_posix()}/"
+
+
 def _uri(objects: Path, kind: str, origin: Talk) -> str:
     # No percent-encoding: fsspec takes what follows the scheme as the path.
-    return f"file://{objects.absolute().as_posix()}/{_id('object', kind, origin.id)}.txt"
+    return f"{place(objects)}{_id('object', kind, origin.id)}.txt"
 
 
 def _feedback(cast: Cast, dice: Dice, accounts: Sequence[Row]) -> list[Row]:

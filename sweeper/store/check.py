@@ -4,17 +4,20 @@ The law of this file: it changes nothing, and a finding never hides another.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+import fsspec
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from sweeper.clock import Clock
 from sweeper.core.instant import rfc3339
 from sweeper.core.policy import Policy
+from sweeper.core.uri import ODD
 from sweeper.errors import ConfigurationError
 from sweeper.settings import Settings
 from sweeper.store import contract as contracts
@@ -308,6 +311,7 @@ SEARCHED: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("messages", ("conversation_id",), ""),
     ("attachments", ("conversation_id",), ""),
     ("attachments", ("uri",), ""),
+    ("attachments", ("uri",), f"uri ~ '{ODD}'::text"),
     ("feedback", ("kind", "submitted_at"), ""),
 )
 """The searches of the proposing and reading statements: relation, columns in order, predicate of a partial index."""
@@ -343,13 +347,17 @@ def _key_indexes(subject: Subject) -> Iterator[Finding]:
 
 def _is_indexed(indexes: Sequence[Any], oid: int, columns: Sequence[str], predicate: str) -> bool:
     """Whether an index begins with the columns (in any order for equality) and has that predicate."""
-    wanted = predicate.replace(" ", "").lower()
+    wanted = _bare(predicate)
     return any(
-        index.oid == oid
-        and set(index.columns[: len(columns)]) == set(columns)
-        and index.predicate.strip("()").replace(" ", "").lower() == wanted
+        index.oid == oid and set(index.columns[: len(columns)]) == set(columns) and _bare(index.predicate) == wanted
         for index in indexes
     )
+
+
+def _bare(predicate: str) -> str:
+    """A predicate without what the server adds when it shows one: brackets around it, and a cast of the column to text."""
+    inner = predicate[1:-1] if predicate.startswith("(") and predicate.endswith(")") else predicate
+    return re.sub(r"\((\w+)\)::text", r"\1", inner).replace(" ", "").lower()
 
 
 def _hazards(subject: Subject) -> Iterator[Finding]:
@@ -468,20 +476,45 @@ def _feedback(subject: Subject) -> Iterator[Finding]:
 
 
 def _objects(subject: Subject) -> Iterator[Finding]:
-    if subject.contract is None or subject.settings.objects.prefixes:
+    if subject.contract is None:
         return
-    try:
-        with subject.connection.begin_nested():
-            named = subject.rows("check_objects")[0][0]
-    except DBAPIError:
-        return  # the missing privilege, or the row security, is a finding of its own
-    if named:
+    if subject.settings.objects.prefixes:
+        yield from _file_systems(subject.settings.objects.prefixes)
+        return
+    schema = subject.settings.store.schema_name
+    waiting = _asked(subject, "objects_count", store=schema) if subject.revision == migrate.HEAD else 0
+    if waiting or _asked(subject, "check_objects"):
         yield Finding(
             Level.WARNING,
             "objects",
-            "attachments name objects and [objects] prefixes is empty: whatever an attachment names may be removed",
-            '[objects] prefixes = ["s3://bucket/"]',
+            "attachments name objects and [objects] prefixes is empty: no object is removed"
+            + (f", and {waiting} of purged attachments are still there" if waiting else ""),
+            '[objects] prefixes = ["s3://bucket/"], with the places whose objects may be removed',
         )
+
+
+def _asked(subject: Subject, name: str, **parameters: Any) -> Any:
+    """The one value of a statement; None where it cannot be asked for: the missing privilege is a finding of its own."""
+    try:
+        with subject.connection.begin_nested():
+            return subject.rows(name, **parameters)[0][0]
+    except DBAPIError:
+        return None
+
+
+def _file_systems(prefixes: Sequence[str]) -> Iterator[Finding]:
+    """The places that cannot be reached with what is installed here."""
+    for prefix in prefixes:
+        protocol = prefix.partition("://")[0]
+        try:
+            fsspec.get_filesystem_class(protocol)
+        except (ImportError, ValueError) as error:
+            yield Finding(
+                Level.FAULT,
+                "objects",
+                f"no object below {prefix} can be removed: {error}",
+                f"install what fsspec needs for {protocol}, or take {prefix} out of [objects] prefixes",
+            )
 
 
 JOINED = (

@@ -50,22 +50,26 @@ class Database:
 
     @contextmanager
     def transaction(
-        self, *, lock_timeout_ms: int | None = None, statement_timeout_ms: int | None = None
+        self,
+        *,
+        lock_timeout_ms: int | None = None,
+        statement_timeout_ms: int | None = None,
+        idle_timeout_ms: int | None = None,
     ) -> Iterator[Connection]:
         """One READ COMMITTED transaction in UTC with the store's schema as search path; commits unless it raises."""
         with self.engine.begin() as connection:
-            connection.execute(statement("begin"), self._begin(lock_timeout_ms, statement_timeout_ms))
+            values = begin_values(self.settings, lock_timeout_ms, statement_timeout_ms, idle_timeout_ms)
+            connection.execute(statement("begin"), values)
             self.answered.set()
             yield connection
-
-    def _begin(self, lock_timeout_ms: int | None = None, statement_timeout_ms: int | None = None) -> dict[str, str]:
-        return begin_values(self.settings, lock_timeout_ms, statement_timeout_ms)
 
     @contextmanager
     def snapshot(self, *, statement_timeout_ms: int) -> Iterator[Connection]:
         """One REPEATABLE READ transaction: every statement in it sees the store as it was at the first."""
         with self.engine.execution_options(isolation_level="REPEATABLE READ").begin() as connection:
-            connection.execute(statement("begin"), self._begin(statement_timeout_ms=statement_timeout_ms))
+            connection.execute(
+                statement("begin"), begin_values(self.settings, statement_timeout_ms=statement_timeout_ms)
+            )
             yield connection
 
     def within(self, work: Callable[[Connection], T]) -> T:
@@ -126,12 +130,15 @@ IDLE_MS = 10_000
 
 
 def begin_values(
-    settings: Settings, lock_timeout_ms: int | None = None, statement_timeout_ms: int | None = None
+    settings: Settings,
+    lock_timeout_ms: int | None = None,
+    statement_timeout_ms: int | None = None,
+    idle_timeout_ms: int | None = None,
 ) -> dict[str, str]:
     """The parameters of the statement `begin`; times in milliseconds, those of the settings unless given."""
     database = settings.database
     return {
-        "idle_timeout": str(statement_timeout_ms or IDLE_MS),
+        "idle_timeout": str(idle_timeout_ms or statement_timeout_ms or IDLE_MS),
         "search_path": f'"{settings.store.schema_name}", pg_temp',
         "lock_timeout": str(database.lock_timeout_ms if lock_timeout_ms is None else lock_timeout_ms),
         "statement_timeout": str(statement_timeout_ms or database.statement_timeout_ms),

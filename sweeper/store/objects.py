@@ -1,49 +1,36 @@
-"""Removes the objects behind purged attachments, after the commit, through fsspec; what fails is tried again next run.
+"""Removes the objects behind purged attachments, after the commit; what is kept or fails stays pending until the next run.
 
-The law of this file: an object that any attachment still names is left alone, and removing twice is removing once. A file
-system that hangs holds nobody up.
+The law of this file: an object is removed only after it was asked, of that object and just before, whether any attachment
+names it; in doubt it is kept. Removing twice is removing once.
 """
 
 import time
-from collections.abc import Callable, Sequence
-from datetime import datetime
-from queue import Empty, SimpleQueue
-from threading import Thread
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
-import fsspec
 from sqlalchemy import Connection, Row
+from sqlalchemy.exc import DBAPIError
 
 from sweeper import log
-from sweeper.store.database import Database
+from sweeper.core.uri import ODD, Candidates, Kept, Uri, UriError
+from sweeper.store import evidence, places
+from sweeper.store.database import Database, passes, sqlstate
+from sweeper.store.places import Found, NotRemovedError, Places, StoppedError
 from sweeper.store.statement import statement
 
-PAGE = 200
-LOOK_SECONDS = 0.1
+PAGE = 500
+"""So many objects are compared at a time with the attachments that are written oddly."""
 RENEW_SECONDS = 2.0
 """How often, at least, the lease is renewed while objects are removed."""
-HANGS_SECONDS = 30.0
-"""A file system that has not answered for so long hangs: the others wait for the next run."""
-
-
-class StoppedError(Exception):
-    """Whoever works is to stop, and the file system has not answered."""
-
-
-class HangsError(Exception):
-    """The file system has not answered for HANGS_SECONDS."""
-
-
-class _Raised(Exception):  # noqa: N818 — it carries an error of a file system, and is none of ours
-    """What a file system raised: kept apart from what renewing the lease raises."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__()
-        self.error = error
-
-
-class OutsideError(Exception):
-    """The URI lies outside the places that [objects] prefixes allows."""
+CLAIM_SECONDS = 15.0
+"""A claim may last so much longer than a file system may take."""
+ROWS = 1_000
+"""So many attachments that are written oddly are fetched at a time."""
+CANCELLED = "57014"
+"""SQLSTATE of a statement that took too long."""
 
 
 def remove_pending(
@@ -52,6 +39,7 @@ def remove_pending(
     now: datetime,
     renew: Callable[[], None],
     is_over: Callable[[], bool] = lambda: False,
+    kept: Counter[str] | None = None,
 ) -> int:
     """Try to remove what is pending, each object once a run, those tried least first, up to [objects] per_run.
 
@@ -61,33 +49,30 @@ def remove_pending(
         now: when (UTC).
         renew: called before each page and every few seconds, to keep the lease.
         is_over: asked before each object, and while one is waited for, whether to stop.
+        kept: counts, by reason, what is kept; filled while the work goes on.
 
     Returns:
         How many objects are pending afterwards.
     """
-    left, renewed = database.settings.objects.per_run, 0.0
-
-    def goes_on() -> bool:
-        nonlocal renewed
-        if time.monotonic() - renewed > RENEW_SECONDS:
-            renew()
-            renewed = time.monotonic()
-        return not is_over()
-
-    while left > 0 and not is_over():
-        renew()
-        page = database.fetched(
-            statement("objects_pending"),
-            {"run_id": run_id, "store": database.settings.store.schema_name, "limit": min(PAGE, left)},
+    kept = Counter() if kept is None else kept
+    if database.settings.objects.prefixes:
+        removal = _Removal(database, run_id, now, renew, is_over, kept)
+        try:
+            removal.run()
+        except StoppedError:
+            pass  # what was waited for is tried again
+        finally:
+            removal.tell()
+        return count_pending(database)
+    waiting = count_pending(database)
+    if waiting:
+        kept[Kept.NO_PREFIXES] += waiting
+        log.get().warning(
+            'no object is removed: [objects] prefixes is empty. Name their places, for instance prefixes = ["s3://bucket/"]',
+            pending=waiting,
+            run=run_id,
         )
-        if not page:
-            break
-        shared = {row.uri for row in database.fetched(statement("objects_shared"), {"uris": [row.uri for row in page]})}
-        for row in page:
-            if not goes_on() or not _settle(database, row, run_id, now, goes_on, shared=row.uri in shared):
-                return count_pending(database)
-        left -= len(page)
-    return count_pending(database)
+    return waiting
 
 
 def count_pending(database: Database) -> int:
@@ -101,81 +86,213 @@ def pending(connection: Connection, store: str) -> int:
     return found
 
 
-def remove(uri: str, prefixes: Sequence[str]) -> str:
-    """Remove one object; returns `removed`, or `absent` where there was none.
+@dataclass
+class _Object:
+    """One object at hand. `outcome` and `error` outlive a transaction that has to be done again."""
 
-    Raises:
-        OutsideError: the URI names no place (`…://`), is outside `prefixes`, or tries to climb out with `..`.
-        Exception: whatever the file system of the URI raises.
-    """
-    if "://" not in uri or ".." in uri.split("/") or (prefixes and not _is_below(uri, prefixes)):
-        raise OutsideError(uri)
-    filesystem, path = fsspec.core.url_to_fs(uri)
-    try:
-        filesystem.rm_file(path)
-    except FileNotFoundError:
-        return "absent"
-    return "removed"
+    id: int
+    found: Found
+    spellings: list[str]
+    is_shared: bool = False
+    is_doubtful: bool = False
+    outcome: str = ""
+    error: str = ""
 
-
-def _is_below(uri: str, prefixes: Sequence[str]) -> bool:
-    """Whether a URI lies below one of some places: `s3://a` is not above `s3://a-2/x`."""
-    return any(uri.startswith(prefix if prefix.endswith("/") else f"{prefix}/") for prefix in prefixes)
+    @classmethod
+    def of(cls, id_: int, written: str, found: Found) -> "_Object":
+        """The object of a row."""
+        spellings = {written}.union(*(uri.spellings for uri in found.uris))
+        return cls(id_, found, sorted(spellings))
 
 
-def _settle(
-    database: Database, row: Row[Any], run_id: int, now: datetime, goes_on: Callable[[], bool], *, shared: bool
-) -> bool:
-    """Remove one object and record the outcome; a failure is recorded by its kind, the URI is never logged.
+@dataclass
+class _Removal:
+    database: Database
+    run_id: int
+    now: datetime
+    renew: Callable[[], None]
+    is_over: Callable[[], bool]
+    kept: Counter[str]
+    hanging: set[Uri] = field(default_factory=set)
+    after: tuple[int, int] = (-1, 0)
+    """Attempts and id of the last object that was looked at."""
+    renewed: float = 0.0
 
-    Returns:
-        Whether to go on with the next: not where the file system hangs.
-    """
-    name, values, hangs = "object_done", {"id": row.id, "run_id": run_id, "now": now, "outcome": "shared"}, False
-    if not shared:
-        try:
-            values["outcome"] = _waited(lambda: remove(row.uri, database.settings.objects.prefixes), goes_on)
-        except StoppedError:
-            return False
-        except _Raised as raised:
-            error = raised.error
-            name, values = "object_failed", {"id": row.id, "run_id": run_id, "error": type(error).__name__}
-            log.get().warning(
-                "object not removed; it is tried again in the next run", object=row.id, error=type(error).__name__
-            )
-            hangs = isinstance(error, HangsError)
-    database.within(lambda connection: connection.execute(statement(name), values))
-    return not hangs
+    def run(self) -> None:
+        """Page by page, as far as nobody stops it.
 
+        Raises:
+            StoppedError: it was stopped while a file system was waited for.
+        """
+        known: Places | None = None
+        left = self.database.settings.objects.per_run
+        while left > 0 and not self.is_over():
+            self.renew()
+            page = self._page()
+            if not page:
+                return
+            known = known or Places.look(self.database.settings.objects.prefixes, self.goes_on)
+            left -= self._settle_page(page, known, left)
 
-def _waited(work: Callable[[], str], goes_on: Callable[[], bool]) -> str:
-    """What `work` returns, done in a thread of its own: one that hangs is left to itself and ends with the process.
+    def goes_on(self) -> bool:
+        """Whether to go on; keeps the lease."""
+        if time.monotonic() - self.renewed > RENEW_SECONDS:
+            self.renew()
+            self.renewed = time.monotonic()
+        return not self.is_over()
 
-    Raises:
-        StoppedError: it does not go on.
-        _Raised: with what the work raised, or that it hangs.
-    """
-    answers: SimpleQueue[str | BaseException] = SimpleQueue()
-    Thread(target=lambda: answers.put(_answer(work)), name="object", daemon=True).start()
-    until = time.monotonic() + HANGS_SECONDS
-    while True:
-        try:
-            answer = answers.get(timeout=LOOK_SECONDS)
-        except Empty:
-            if not goes_on():
-                raise StoppedError from None
-            if time.monotonic() < until:
+    def tell(self) -> None:
+        """Say what was kept, and why."""
+        if self.kept:
+            reasons = dict(sorted(self.kept.items()))
+            log.get().warning("objects kept; sweeper.object_purges (last_error) says which", **reasons, run=self.run_id)
+
+    def _page(self) -> Sequence[Row[Any]]:
+        grace = self.database.settings.objects.grace_seconds
+        asked = {
+            "run_id": self.run_id,
+            "store": self.database.settings.store.schema_name,
+            "attempts": self.after[0],
+            "after": self.after[1],
+            "ended_by": self.now - timedelta(seconds=grace) if grace else None,
+            "limit": PAGE,
+        }
+        return self.database.fetched(statement("objects_pending"), asked)
+
+    def _settle_page(self, page: Sequence[Row[Any]], known: Places, most: int) -> int:
+        """Settle so many objects of a page; returns how many were tried, without those whose file system hangs."""
+        objects, refused = self._sorted_out(page, known, most)
+        self._refuse(refused)
+        self._compare(objects)
+        tried = len(refused)
+        for each in objects:
+            if each.found.place in self.hanging:
+                self.kept[Kept.HANGS] += 1
+            elif not self.goes_on():
+                break
+            else:
+                self._settle(each)
+                tried += 1
+        return tried
+
+    def _sorted_out(self, page: Sequence[Row[Any]], known: Places, most: int) -> tuple[list[_Object], dict[int, str]]:
+        """The first objects of a page that may be removed, and of those that may not the ids and why; together so many."""
+        objects: list[_Object] = []
+        refused: dict[int, str] = {}
+        for row in page:
+            if len(objects) + len(refused) == most:
+                break
+            self.after = (row.attempts, row.id)
+            try:
+                each = _Object.of(row.id, row.uri, known.find(row.uri))
+            except UriError as error:
+                refused[row.id] = error.kept.value
                 continue
-            answer = HangsError()
-        if isinstance(answer, Exception):
-            raise _Raised(answer)
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer
+            if known.hangs(each.found.place):
+                self.hanging.add(each.found.place)
+            if each.found.place in self.hanging:
+                self.kept[Kept.HANGS] += 1
+            else:
+                objects.append(each)
+        return objects, refused
+
+    def _refuse(self, refused: dict[int, str]) -> None:
+        if refused:
+            self.kept.update(refused.values())
+            asked = {"ids": list(refused), "errors": list(refused.values()), "run_id": self.run_id}
+            self.database.within(lambda connection: connection.execute(statement("objects_refused"), asked))
+
+    def _compare(self, objects: Sequence[_Object]) -> None:
+        """Mark the objects that attachments name whose URI is written oddly.
+
+        Raises:
+            StoppedError: it was stopped meanwhile, or the attachments could not be searched in time.
+        """
+        if not objects:
+            return
+        try:
+            self.database.retried(lambda: self._mark(objects), worth_it=lambda e: passes(e) and not _is_cancelled(e))
+        except DBAPIError as error:
+            if not _is_cancelled(error) or self.database.abandoned.is_set():
+                raise
+            self.kept[Kept.UNSEARCHED] += len(objects)
+            log.get().error("attachments could not be searched in time; create the index that `sweeper check` names")
+            raise StoppedError from None
+
+    def _mark(self, objects: Sequence[_Object]) -> None:
+        candidates = Candidates({each.id: each.found.uris for each in objects})
+        by_id = {each.id: each for each in objects}
+        for written in self._odd():
+            for id_ in candidates.named_by(written):
+                by_id[id_].is_shared = True
+            for id_ in candidates.perhaps_named_by(written):
+                by_id[id_].is_doubtful = True
+
+    def _odd(self) -> Iterator[str]:
+        """The URIs of attachments that are written oddly."""
+        with self.database.transaction() as connection:
+            rows = connection.execution_options(yield_per=ROWS).execute(statement("objects_odd", odd=ODD))
+            for portion in rows.scalars().partitions():
+                if not self.goes_on():
+                    raise StoppedError
+                yield from portion
+
+    def _settle(self, each: _Object) -> None:
+        """Remove one object if nothing names it, and record the outcome; what a URI says is never logged."""
+        milliseconds = int((places.HANGS_SECONDS + CLAIM_SECONDS) * 1000)
+
+        def once() -> bool:
+            with self.database.transaction(idle_timeout_ms=milliseconds) as connection:
+                return self._settled(connection, each)
+
+        if self.database.retried(once):
+            log.get().warning("an object was removed while an attachment came to name it", object=each.id)
+        if each.error:
+            self.kept[each.error] += 1
+
+    def _settled(self, connection: Connection, each: _Object) -> bool:
+        """Returns whether the object was removed although an attachment names it by now."""
+        claimed = connection.execute(
+            statement("object_claim"), {"id": each.id, "spellings": each.spellings}
+        ).one_or_none()
+        if claimed is None:
+            return False  # another process has it, or has done with it
+        if not each.outcome and not each.error:
+            self._decide(each, claimed.named_as)
+        if each.error:
+            failed = {"id": each.id, "run_id": self.run_id, "error": each.error}
+            connection.execute(statement("object_failed"), failed)
+            return False
+        return self._record(connection, each)
+
+    def _decide(self, each: _Object, named_as: Sequence[str]) -> None:
+        candidates = Candidates({each.id: each.found.uris})
+        if each.is_shared or any(candidates.named_by(written) for written in named_as):
+            each.outcome = "shared"
+        elif each.is_doubtful or named_as:
+            each.error = Kept.IN_DOUBT
+        else:
+            self._remove(each)
+
+    def _remove(self, each: _Object) -> None:
+        try:
+            each.outcome = places.remove(each.found, self.goes_on)
+        except NotRemovedError as error:
+            each.error = error.reason
+            if each.error == Kept.HANGS:
+                self.hanging.add(each.found.place)
+            log.get().warning(
+                "object not removed; it is tried again in the next run", object=each.id, error=str(error.reason)
+            )
+
+    def _record(self, connection: Connection, each: _Object) -> bool:
+        done = {"id": each.id, "run_id": self.run_id, "now": self.now, "outcome": each.outcome}
+        row = connection.execute(statement("object_done"), {**done, "spellings": each.spellings}).one()
+        if each.outcome != "removed" or not row.is_named:
+            return False
+        evidence.record(connection, "object_removed_while_named", self.run_id, {"object": each.id})
+        return True
 
 
-def _answer(work: Callable[[], str]) -> str | BaseException:
-    try:
-        return work()
-    except BaseException as error:  # any file system may raise anything; the object stays pending
-        return error
+def _is_cancelled(error: BaseException) -> bool:
+    return isinstance(error, DBAPIError) and sqlstate(error) == CANCELLED

@@ -229,6 +229,18 @@ def test_version_and_exit_codes(sweeper: Command) -> None:
     assert re.findall(r"^ +(\d)  \w", listed, re.MULTILINE) == ["0", "1", "2", "3", "4"]
 
 
+def test_objects_without_a_place_are_said_to_stay(store: Store) -> None:
+    """Where [objects] prefixes is empty the run says how many objects stay, and the remedy: once to people, once in the log."""
+    worked: dict[str, Any] = case("opt-out: thirty days later")
+    store.load(worked)
+    store.execute("INSERT INTO attachments VALUES (gen_random_uuid(), %s, 'memory://b/o')", store.id("c1"))
+    done = process(store, "run", "--as-of", worked["as_of"])
+    assert done.code == 0
+    assert "1 objects of purged attachments are still to be removed: [objects] prefixes is empty" in done.out
+    assert 'prefixes = ["s3://bucket/"]' in done.out
+    assert done.err.count("[objects] prefixes is empty") == 1
+
+
 def test_no_content_anywhere(store: Store) -> None:
     """Neither message text nor a password appears in what a command prints, logs or records."""
     worked: dict[str, Any] = case("opt-out: thirty days later")

@@ -108,7 +108,16 @@ def state(store: Store, folder: Path) -> dict[str, Any]:
 def once(store: Store, policy: Policy, tmp_path: Path) -> dict[str, Any]:
     """What one uninterrupted run leaves; the store is filled again afterwards."""
     fill(store, tmp_path)
-    done = sweep(store.job(policy, AS_OF, Clock(), guards={"history": False}, purge={"batch": BATCH}))
+    done = sweep(
+        store.job(
+            policy,
+            AS_OF,
+            Clock(),
+            guards={"history": False},
+            purge={"batch": BATCH},
+            objects={"prefixes": [tmp_path.as_uri()]},
+        )
+    )
     assert done.as_json()["purged"] == DUE - 1
     left = state(store, tmp_path)
     assert len(left["conversations"]) == KEPT + 1
@@ -142,7 +151,7 @@ def gate(store: Store, table: str, event: str, condition: str) -> Iterator[psyco
 def running(store: Store, folder: Path) -> Iterator[subprocess.Popen[str]]:
     """A sweep in a process of its own."""
     config = folder.with_name("sweeper.toml")
-    config.write_text(SETTINGS)
+    config.write_text(f"{SETTINGS}[objects]\nprefixes = ['{folder.as_uri()}']\n")
     process = subprocess.Popen(
         [sys.executable, "-m", "sweeper.cli", "run", "--json", "--as-of", AS_OF, "--config", str(config)],
         env={**os.environ, "SWEEPER_DATABASE_URL": store.url},

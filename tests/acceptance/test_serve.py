@@ -34,6 +34,8 @@ file = "{policy}"
 [purge]
 batch = {batch}
 {purge}
+[objects]
+prefixes = ["{objects}"]
 [lease]
 seconds = 1.0
 [guards]
@@ -97,7 +99,8 @@ class Daemon:
 def serving(store: Store, folder: Path, purge: str = "", name: str = "daemon") -> Iterator[Daemon]:
     """A daemon on the store, which is due to sweep at once where that was ever served before."""
     config = folder / f"{name}.toml"
-    config.write_text(SETTINGS.format(policy=folder / "policy.toml", batch=BATCH, purge=purge))
+    objects = (folder / "objects").as_uri()
+    config.write_text(SETTINGS.format(policy=folder / "policy.toml", batch=BATCH, purge=purge, objects=objects))
     (folder / "policy.toml").write_text(Path(POLICY).read_text())
     with ExitStack() as stack:
         out, err = (stack.enter_context((folder / f"{name}.{stream}").open("wb")) for stream in ("out", "err"))

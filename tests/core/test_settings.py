@@ -112,6 +112,25 @@ FAULTS = {
     "policy is a number": ("[policy]\nfile = 5", "policy.file: must be a text"),
     "prefixes are one text": ("[objects]\nprefixes = 's3://b/'", "objects.prefixes: must be a list"),
     "prefix is empty": ("[objects]\nprefixes = ['']", "objects.prefixes[0]: must not be empty"),
+    "prefix has no scheme": ("[objects]\nprefixes = ['/srv/a']", "objects.prefixes[0]: has no scheme: write a bucket"),
+    "prefix climbs": (
+        "[objects]\nprefixes = ['s3://b', 'file:///a/../b']",
+        "objects.prefixes[1]: climbs with `..`: write",
+    ),
+    "prefix is chained": (
+        "[objects]\nprefixes = ['simplecache::s3://b/']",
+        "objects.prefixes[0]: chains protocols: write",
+    ),
+    "prefix is all of S3": ("[objects]\nprefixes = ['s3://']", "objects.prefixes[0]: names no place: write a bucket"),
+    "prefix is all files": (
+        "[objects]\nprefixes = ['file:///']",
+        "objects.prefixes[0]: names no place: write a bucket",
+    ),
+    "prefix hides": ("[objects]\nprefixes = ['file:///a/%2e%2e/b']", "objects.prefixes[0]: hides dots, slashes"),
+    "prefix is relative": (
+        "[objects]\nprefixes = ['file://a/b']",
+        "objects.prefixes[0]: names no place: write a bucket",
+    ),
     "share is none": ("[guards]\nmax_share = 0.0", "guards.max_share: must be more than 0"),
     "share is more than all": ("[guards]\nmax_share = 1.5", "guards.max_share: must be at most 1"),
     "share is no number": ("[guards]\nmax_share = nan", "guards.max_share: must be a finite number"),
@@ -234,3 +253,25 @@ def test_faulty_policy(tmp_path: Path) -> None:
         "rules[5] (partner).due[0].period",
         "floors[0] (flagged).period",
     ]
+
+
+def test_prefixes_are_canonical() -> None:
+    """A place is written in one way, whatever the file or the variable has; the variable holds a list like the file."""
+    written = '["S3A://bucket", "file:///srv//a b/./c/"]'
+    found = load(None, {"SWEEPER_OBJECT_PREFIXES": written, "SWEEPER_CONFIG": str(CONFIG / "sweeper.toml")})
+    assert found.objects.prefixes == ("s3://bucket/", "file:///srv/a b/c/")
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("s3://bucket/", "objects.prefixes: must be a list (from SWEEPER_OBJECT_PREFIXES)"),
+        ("['s3://bucket/'", "objects.prefixes: must be a list (from SWEEPER_OBJECT_PREFIXES)"),
+        ("['s3://']", "objects.prefixes[0]: names no place"),
+    ],
+)
+def test_prefixes_of_the_environment_are_refused(written: str, said: str, tmp_path: Path) -> None:
+    """What the variable holds is refused like what the file holds, and says where it comes from."""
+    [found] = refused(tmp_path, "", SWEEPER_OBJECT_PREFIXES=written)
+    assert found.startswith(said)
+    assert found.endswith("(from SWEEPER_OBJECT_PREFIXES)")

@@ -118,8 +118,20 @@ BROKEN = {
         "INSERT INTO store.conversations (id, account_id) VALUES (gen_random_uuid(), gen_random_uuid());"
         "INSERT INTO store.attachments SELECT gen_random_uuid(), id, 's3://b/o' FROM store.conversations",
         "objects",
-        "[objects] prefixes is empty",
+        "[objects] prefixes is empty: no object is removed",
         "DELETE FROM store.attachments",
+    ),
+    "odd URIs cannot be searched": (
+        "DROP INDEX store.attachments_uri_idx1",
+        "store.attachments",
+        "is searched by (uri) WHERE uri ~ '^([^a-z]",
+        "",
+    ),
+    "odd URIs of another type cannot be searched": (
+        "ALTER TABLE store.attachments ALTER uri TYPE varchar; DROP INDEX store.attachments_uri_idx1",
+        "store.attachments",
+        "is searched by (uri) WHERE uri ~ '^([^a-z]",
+        "",
     ),
     "not migrated": ("DROP SCHEMA sweeper CASCADE", "schema sweeper", "own tables are missing", None),
     "joined types": (
@@ -145,6 +157,25 @@ def test_findings(name: str, store: Store, policy: Policy) -> None:
     for remedy in [mending] if mending else [finding.remedy for finding in found]:
         store.execute(remedy)
     assert bad(store, policy) == []
+
+
+def test_objects_that_wait_for_a_place(store: Store, policy: Policy) -> None:
+    """Objects of purged attachments that no place is listed for are counted, until one is."""
+    ids = fill(store, 1)
+    store.execute("INSERT INTO attachments VALUES (gen_random_uuid(), %s, 'memory://b/o')", ids[0])
+    swept(store, policy)
+    [found] = bad(store, policy)
+    assert (found.level, found.subject) == (Level.WARNING, "objects")
+    assert "1 of purged attachments are still there" in found.text
+    assert "[objects] prefixes = " in found.remedy
+    assert bad(store, policy, objects={"prefixes": ["memory://b"]}) == []
+
+
+def test_place_that_cannot_be_reached(store: Store, policy: Policy) -> None:
+    """A place for which fsspec knows no protocol, or lacks a package, is a fault that names it."""
+    [found] = bad(store, policy, objects={"prefixes": ["memory://b", "unheard-of://b"]})
+    assert (found.level, found.subject) == (Level.FAULT, "objects")
+    assert "no object below unheard-of://b/ can be removed" in found.text
 
 
 def privileges(store: Store, role: str, table: str) -> set[str]:

@@ -310,7 +310,7 @@ def test_the_job_sweeps(ruled: Store, policy: Policy) -> None:
         ids[0],
     )
     protections.place_hold(ruled.acting("officer").database(), "CASE-1", None, ids[0], instant(AS_OF))
-    result = swept(ruled, policy).as_json()
+    result = swept(ruled, policy, objects={"prefixes": ["memory://ruled"]}).as_json()
     assert (result["purged"], result["held"], result["feedback_purged"], result["objects_pending"]) == (2, 1, 1, 0)
     assert ruled.left() == {ids[0]}
     assert ruled.execute("SELECT count(*) FROM sweeper.tombstones") == [(3,)]

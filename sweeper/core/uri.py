@@ -1,0 +1,290 @@
+"""URIs of objects: read strictly before one is removed, and loosely before it is said that nothing else names it.
+
+The law of this file: two URIs that name one object have one canonical form; a URI that could be read in two ways is refused.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from urllib.parse import quote, unquote
+
+FILE = "file"
+ALIASES: Mapping[str, str] = {
+    "local": FILE,
+    "s3a": "s3",
+    "s3n": "s3",
+    "gcs": "gs",
+    "az": "abfs",
+    "abfss": "abfs",
+    "ocilake": "oci",
+    "tosfs": "tos",
+    "ssh": "sftp",
+    "arrow_hdfs": "hdfs",
+}
+"""Schemes that lead to the same objects as another one, as fsspec's known implementations and Hadoop have them."""
+KEYED = frozenset({"s3", "gs", "abfs", "oci", "oss", "tos", "memory"})
+"""Protocols whose keys are exact: `a//b` and `a/b` are two objects."""
+TREES = frozenset({FILE, "sftp", "ftp", "smb", "hdfs", "webhdfs", "dbfs", "webdav"})
+"""Protocols of file systems: `a//b`, `a/./b` and `a/b` are one file."""
+ODD = (
+    r"^([^a-z]|$|[a-z][a-z0-9+._-]*([^a-z0-9+._:-]|$|:([^/]|$|/([^/]|$))))"  # no scheme, or not in lower case
+    r"|^(file|local)://[^/]"  # a relative path
+    r"|^[^/]*//[^/]*[A-Z:]|^[^a/][^/]*//[^/]*@"  # a host in capitals, with a port or a user (of Azure, that is the container)
+    r"|^([^h]|h[^t]).*[?#]"  # what file systems take for a version or drop, and http has everywhere
+    r"|//.*//|/[.][.]?/|/([.][.]?)?$"
+    r"|::|\\|[\u0001-\u001f\u007f-\u009f]"
+    r"|%([cC]2%[89]|25|0|1|2[dDeEfF]|3[0-9]|4[1-9a-fA-F]|5[0-9aAcCfF]|6[1-9a-fA-F]|7[0-9aAeEfF])"
+)
+"""A URI that does not match is its own canonical form but for its scheme; for PostgreSQL and for Python. Percent-encoded, what
+needs no encoding is odd, and what could climb. It has no lookahead, which doubles its cost."""
+ROUNDS = 8
+"""A text that is still percent-encoded after so many decodings is refused."""
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+._-]*)://")
+_MARKS = frozenset("?#")
+_UNENCODED = "/:@!$&'()*+,;="
+"""What many leave as it is when they encode a path."""
+
+
+class Kept(StrEnum):
+    """Why an object was not removed; it stays pending. What a file system raised goes by the name of the error."""
+
+    NO_PREFIXES = "no_prefixes"
+    OUTSIDE = "outside_prefixes"
+    NO_SCHEME = "no_scheme"
+    NO_PLACE = "no_place"
+    FOLDER = "folder"
+    CHAINED = "chained"
+    CLIMBS = "climbs"
+    ENCODED = "encoded"
+    BACKSLASH = "backslash"
+    CONTROL = "control_character"
+    DOUBLED = "doubled_slash"
+    QUERY = "query_or_fragment"
+    LINK = "link"
+    NO_DIRECTORY = "prefix_directory_missing"
+    IN_DOUBT = "in_doubt"
+    UNSEARCHED = "attachments_unsearched"
+    HANGS = "hangs"
+
+
+WORDS: Mapping[Kept, str] = {
+    Kept.NO_SCHEME: "has no scheme",
+    Kept.NO_PLACE: "names no place",
+    Kept.FOLDER: "names a folder",
+    Kept.CHAINED: "chains protocols",
+    Kept.CLIMBS: "climbs with `..`",
+    Kept.ENCODED: "hides dots, slashes or control characters behind percent signs",
+    Kept.BACKSLASH: "has a backslash",
+    Kept.CONTROL: "has a control character",
+    Kept.DOUBLED: "has an empty or a `.` segment",
+    Kept.QUERY: "has a query or a fragment",
+}
+"""What is wrong with a URI, for people."""
+
+
+class UriError(ValueError):
+    """The URI is not to be removed; `kept` says why."""
+
+    def __init__(self, kept: Kept) -> None:
+        super().__init__(kept.value)
+        self.kept = kept
+
+
+@dataclass(frozen=True)
+class Uri:
+    """A canonical URI. `path`: of a file absolute; of others host or bucket, slash, key."""
+
+    protocol: str
+    path: str
+
+    @property
+    def text(self) -> str:
+        """As it is written."""
+        return f"{self.protocol}://{self.path}"
+
+    @property
+    def host(self) -> str:
+        """The host or bucket; of a file empty."""
+        return self.path.partition("/")[0]
+
+    def is_below(self, prefix: "Uri") -> bool:
+        """Whether it lies below a place: `s3://a` is not above `s3://a-2/x`."""
+        return self.protocol == prefix.protocol and self.path.startswith(f"{prefix.path}/")
+
+    @cached_property
+    def spellings(self) -> frozenset[str]:
+        """How others plainly write it, by every alias of the scheme and percent-encoded or not; an index can look for these."""
+        schemes = [self.protocol, *(alias for alias, protocol in ALIASES.items() if protocol == self.protocol)]
+        own = {self.path, f"{_bare_host(self.protocol, self.host)}/{self.path.partition('/')[2]}"}
+        paths = {way(path) for path in own for way in (str, quote, _quoted, unquote)}
+        slashes = ("://",) if self.protocol == FILE else ("://", ":///")
+        return frozenset(f"{scheme}{mark}{path}" for scheme in schemes for mark in slashes for path in paths)
+
+
+def _quoted(path: str) -> str:
+    return quote(path, safe=_UNENCODED)
+
+
+def parse(text: str) -> Uri:
+    """The canonical form of an object's URI.
+
+    Raises:
+        UriError: it could mean something else to whoever removes it than to whoever wrote it.
+    """
+    uri = _read(text)
+    if uri.protocol != FILE and "/" not in uri.path:
+        raise UriError(Kept.NO_PLACE)
+    if text.endswith(("/", "/.")):
+        raise UriError(Kept.FOLDER)
+    return uri
+
+
+def parse_prefix(text: str) -> Uri:
+    """The canonical form of a place below which objects may be removed; a slash at its end changes nothing.
+
+    Raises:
+        UriError: as `parse`, or it is no place but all there is: `s3://`, `file:///`.
+    """
+    uri = _read(text)
+    path = uri.path.removesuffix("/")
+    if not path:
+        raise UriError(Kept.NO_PLACE)
+    return Uri(uri.protocol, path)
+
+
+def _read(text: str) -> Uri:
+    found = _SCHEME.match(text)
+    for kept, is_so in (
+        (Kept.CONTROL, CONTROL.search(text) is not None),
+        (Kept.BACKSLASH, "\\" in text),
+        (Kept.CHAINED, "::" in text or text.count("://") > 1),
+        (Kept.NO_SCHEME, found is None),
+        (Kept.CLIMBS, ".." in text.split("/")),
+        (Kept.ENCODED, _hides(text)),
+    ):
+        if is_so:
+            raise UriError(kept)
+    scheme, _, rest = text.partition("://")
+    protocol = _protocol(scheme)
+    if protocol != FILE and not _MARKS.isdisjoint(rest):
+        raise UriError(Kept.QUERY)  # s3fs, for one, removes the object before `?versionId=`
+    return Uri(protocol, _path(protocol, rest))
+
+
+def _protocol(scheme: str) -> str:
+    return ALIASES.get(scheme.lower(), scheme.lower())
+
+
+def _path(protocol: str, rest: str) -> str:
+    if rest.startswith("/") != (protocol == FILE):
+        raise UriError(Kept.NO_PLACE)
+    if not rest:
+        raise UriError(Kept.NO_PLACE)
+    if protocol in KEYED:
+        return rest
+    segments = [segment for segment in rest.split("/") if segment not in ("", ".")]
+    tidy = ("/" if protocol == FILE else "") + "/".join(segments)
+    if protocol not in TREES and rest.removesuffix("/") != tidy:
+        raise UriError(Kept.DOUBLED)
+    return tidy
+
+
+def _hides(text: str) -> bool:
+    """Whether decoding would change where a URI leads."""
+    decoded = _decoded(text)
+    return (
+        unquote(decoded) != decoded
+        or decoded.count(".") != text.count(".")
+        or ".." in decoded.split("/")
+        or "\\" in decoded
+        or CONTROL.search(decoded) is not None
+    )
+
+
+def _decoded(text: str) -> str:
+    for _ in range(ROUNDS):
+        if (text := unquote(before := text)) == before:
+            break
+    return text
+
+
+def _is_certain(text: str) -> bool:
+    """Whether a URI can be read in one way only."""
+    try:
+        uri = parse(text)
+    except UriError:
+        return False
+    return "%" not in text and re.search("[A-Z:@]", uri.host) is None
+
+
+class Candidates:
+    """Objects that are about to be removed, found by whatever somebody else may have written for them."""
+
+    def __init__(self, objects: Mapping[int, Iterable[Uri]]) -> None:
+        """`objects`: by id, the canonical URIs that lead to each."""
+        self._exact: dict[Uri, set[int]] = {}
+        self._loose: dict[str, set[int]] = {}
+        self._last: dict[str, set[str]] = {}
+        for id_, uris in objects.items():
+            for uri in uris:
+                loose, _ = _loosely(uri.text)
+                self._exact.setdefault(uri, set()).add(id_)
+                self._loose.setdefault(loose, set()).add(id_)
+                self._last.setdefault(loose.rpartition("/")[2], set()).add(loose)
+
+    def named_by(self, text: str) -> set[int]:
+        """The objects that a URI names for certain."""
+        try:
+            return self._exact.get(parse(text), set())
+        except UriError:
+            return set()
+
+    def perhaps_named_by(self, text: str) -> set[int]:
+        """The objects that a URI names under some reading: decoded, with or without its scheme, relative to anywhere."""
+        if _is_certain(text):
+            return set()
+        return {id_ for loose in self._read(text) for id_ in self._loose[loose]}
+
+    def _read(self, text: str) -> Iterator[str]:
+        parts = text.split("::")
+        for part in {*parts, *(re.split("[?#]", part, maxsplit=1)[0] for part in parts)}:
+            loose, is_relative = _loosely(part)
+            if loose in self._loose:
+                yield loose
+            if is_relative:
+                same = self._last.get(loose.rpartition("/")[2], ())
+                yield from (other for other in same if other.endswith(f"/{loose}"))
+
+
+def _loosely(text: str) -> tuple[str, bool]:
+    """A URI or path as the most forgiving reader takes it, without scheme; and whether it may be relative to any place.
+
+    What follows a `..` may lie anywhere, since a link may come before it.
+    """
+    decoded = CONTROL.sub("", _decoded(text)).replace("\\", "/").strip()
+    scheme, colon, path = decoded.rpartition(":/")
+    host, _, rest = path.removeprefix("/").partition("/")
+    is_file_of_a_host = _is_file(scheme) and path.startswith("/") and host not in ("", "localhost")
+    if colon and path.startswith("/") and not is_file_of_a_host:
+        path = f"{_bare_host(scheme, host)}/{rest}"
+    segments = path.split("/")
+    climbs = ".." in segments
+    if climbs:
+        segments = segments[-segments[::-1].index("..") :] if segments[-1] != ".." else []
+    loose = "/".join(segment for segment in segments if segment not in ("", "."))
+    return loose, bool(loose) and (climbs or is_file_of_a_host or not (colon or path.startswith("/")))
+
+
+def _is_file(scheme: str) -> bool:
+    return _protocol(scheme.rpartition("/")[2]) == FILE
+
+
+def _bare_host(scheme: str, host: str) -> str:
+    """A host without user and port, in lower case; of Azure the container, which stands before the host."""
+    if _is_file(scheme):
+        return ""
+    user, _, bare = host.rpartition("@")
+    return (user or bare if _protocol(scheme) == "abfs" else bare).partition(":")[0].lower()

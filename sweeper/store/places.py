@@ -1,0 +1,181 @@
+"""The places below which objects may be removed, and the removal of one object there, through fsspec or from a local directory.
+
+The law of this file: nothing outside the places is touched, and no file system is opened but theirs. One that hangs holds
+nobody up: the objects of its place are left out while it hangs, and no second thread waits for it.
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
+
+import fsspec
+
+from sweeper.core.uri import FILE, Kept, Uri, UriError, parse, parse_prefix
+from sweeper.store import files
+
+LOOK_SECONDS = 0.1
+HANGS_SECONDS = 30.0
+"""A file system that has not answered for so long hangs."""
+
+
+class StoppedError(Exception):
+    """Whoever works is to stop, and the file system has not answered."""
+
+
+class NotRemovedError(Exception):
+    """The object is there still, or nobody can tell; `reason` is a `Kept` or the name of the file system's error."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+_waiting: dict[Uri, Thread] = {}
+"""The threads of this process that a file system has not answered yet, by place: never more than one for each."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """An object that may be removed: its URI, the place it lies below, and other URIs that lead to it."""
+
+    uri: Uri
+    place: Uri
+    others: tuple[Uri, ...] = ()
+
+    @property
+    def uris(self) -> tuple[Uri, ...]:
+        """All URIs that are known to lead to it."""
+        return (self.uri, *self.others)
+
+
+@dataclass(frozen=True)
+class Places:
+    """The places that the settings name, and where the local ones really are; one whose file system hangs has no root."""
+
+    prefixes: Sequence[Uri]
+    roots: Mapping[Uri, str]
+
+    @classmethod
+    def look(cls, prefixes: Sequence[str], goes_on: Callable[[], bool]) -> "Places":
+        """The places of [objects] prefixes; local directories are looked at.
+
+        Raises:
+            StoppedError: it does not go on.
+        """
+        places = sorted(map(parse_prefix, prefixes), key=lambda place: -len(place.path))
+        roots = {}
+        for place in places:
+            if place.protocol == FILE and not is_waiting(place):
+                with suppress(NotRemovedError):
+                    roots[place] = _waited(place, lambda _, place=place: os.path.realpath(place.path), goes_on)  # type: ignore[misc]  # a default in a lambda
+        return cls(places, roots)
+
+    def find(self, text: str) -> Found:
+        """The object that a URI names.
+
+        Raises:
+            UriError: it may not be removed.
+        """
+        uri = parse(text)
+        place = next((place for place in self.prefixes if uri.is_below(place)), None)
+        if place is None:
+            raise UriError(Kept.OUTSIDE)
+        return Found(uri, place, self._others(uri, place))
+
+    def hangs(self, place: Uri) -> bool:
+        """Whether the file system of a place owes an answer, to this run or to an earlier one of this process."""
+        return is_waiting(place) or (place.protocol == FILE and place not in self.roots)
+
+    def _others(self, uri: Uri, place: Uri) -> tuple[Uri, ...]:
+        """Other ways to the same file, where a directory of the settings is reached by a link."""
+        if place not in self.roots:
+            return ()
+        real = Uri(FILE, self.roots[place] + uri.path.removeprefix(place.path))
+        ways = {
+            Uri(FILE, other.path + real.path.removeprefix(root))
+            for other, root in self.roots.items()
+            if real.path.startswith(f"{root}/")
+        }
+        return tuple(({real} | ways) - {uri})
+
+
+def is_waiting(place: Uri) -> bool:
+    """Whether a thread of this process still waits for the file system of a place."""
+    thread = _waiting.get(place)
+    return thread is not None and thread.is_alive()
+
+
+def remove(found: Found, goes_on: Callable[[], bool]) -> str:
+    """Remove one object; returns `removed`, or `absent` where there was none.
+
+    Args:
+        found: the object.
+        goes_on: asked again and again, while the file system is waited for, whether to go on.
+
+    Raises:
+        StoppedError: it does not go on.
+        NotRemovedError: the file system refuses, fails or hangs.
+        Exception: whatever `goes_on` raises.
+    """
+
+    def work(is_wanted: Callable[[], bool]) -> str:
+        try:
+            _remove(found, is_wanted)
+        except FileNotFoundError:
+            return "absent"
+        return "removed"
+
+    return _waited(found.place, work, goes_on)
+
+
+def _remove(found: Found, is_wanted: Callable[[], bool]) -> None:
+    if found.uri.protocol == FILE:
+        files.remove(found.place.path, found.uri.path, is_wanted)
+        return
+    filesystem, path = fsspec.core.url_to_fs(found.uri.text)
+    if is_wanted():
+        filesystem.rm_file(path)
+
+
+def _waited(place: Uri, work: Callable[[Callable[[], bool]], str], goes_on: Callable[[], bool]) -> str:
+    """What `work` returns, done in a thread of its own: one that hangs is left to itself and ends with the process.
+
+    `work` is given a question to ask in the last moment: whether anybody still waits for it.
+    """
+    wanted, answers = Event(), SimpleQueue[str | BaseException]()
+    wanted.set()
+    thread = Thread(target=lambda: answers.put(_answer(work, wanted.is_set)), name="object", daemon=True)
+    _waiting[place] = thread
+    thread.start()
+    try:
+        answer = _awaited(answers, goes_on)
+    finally:
+        wanted.clear()
+    if isinstance(answer, UriError):
+        raise NotRemovedError(answer.kept)
+    if isinstance(answer, Exception):
+        raise NotRemovedError(type(answer).__name__)
+    if isinstance(answer, BaseException):
+        raise answer
+    return answer
+
+
+def _awaited(answers: "SimpleQueue[str | BaseException]", goes_on: Callable[[], bool]) -> str | BaseException:
+    until = time.monotonic() + HANGS_SECONDS
+    while time.monotonic() < until:
+        with suppress(Empty):
+            return answers.get(timeout=LOOK_SECONDS)
+        if not goes_on():
+            raise StoppedError
+    raise NotRemovedError(Kept.HANGS)
+
+
+def _answer(work: Callable[[Callable[[], bool]], str], is_wanted: Callable[[], bool]) -> str | BaseException:
+    try:
+        return work(is_wanted)
+    except BaseException as error:  # any file system may raise anything; the object stays pending
+        return error

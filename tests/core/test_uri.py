@@ -1,0 +1,198 @@
+"""Which URIs name one object, which may be removed, and which live ones make it doubtful whether another may."""
+
+import re
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from sweeper.core.uri import ALIASES, ODD, WORDS, Candidates, Kept, Uri, UriError, parse, parse_prefix
+
+CANONICAL = {
+    "file:///a/b.png": "file:///a/b.png",
+    "file:///a//b///c": "file:///a/b/c",
+    "file:////a/./b": "file:///a/b",
+    "FILE:///a/b": "file:///a/b",
+    "local:///a/b": "file:///a/b",
+    "file:///a/..b/.c/d...": "file:///a/..b/.c/d...",
+    "file:///ümlaut 20#?.png": "file:///ümlaut 20#?.png",
+    "file:///a%20b%2Fc": "file:///a%20b%2Fc",
+    "s3a://b/k": "s3://b/k",
+    "S3N://b/k": "s3://b/k",
+    "s3://b/a//c/./d": "s3://b/a//c/./d",
+    "gcs://b/k": "gs://b/k",
+    "abfss://c@account.dfs.core.windows.net/k": "abfs://c@account.dfs.core.windows.net/k",
+    "ssh://h//srv/./a": "sftp://h/srv/a",
+    "memory://b/one": "memory://b/one",
+    "unheard-of://h/a/b": "unheard-of://h/a/b",
+}
+REFUSED = {
+    "photo.png": Kept.NO_SCHEME,
+    "/etc/passwd": Kept.NO_SCHEME,
+    "file:/etc/passwd": Kept.NO_SCHEME,
+    "": Kept.NO_SCHEME,
+    " s3://b/k": Kept.NO_SCHEME,
+    "file://d/pic": Kept.NO_PLACE,
+    "file://localhost/pic": Kept.NO_PLACE,
+    "s3:///b/k": Kept.NO_PLACE,
+    "s3://b": Kept.NO_PLACE,
+    "s3://": Kept.NO_PLACE,
+    "s3://b/": Kept.FOLDER,
+    "s3://b/k/": Kept.FOLDER,
+    "file:///": Kept.FOLDER,
+    "file:///a/.": Kept.FOLDER,
+    "simplecache::file:///a": Kept.CHAINED,
+    "zip://in::file:///a.zip": Kept.CHAINED,
+    "generic://x/file:///a": Kept.CHAINED,
+    "file:///a/../b": Kept.CLIMBS,
+    "s3://../b": Kept.CLIMBS,
+    "file:///a/..": Kept.CLIMBS,
+    "file:///a/%2e%2e/b": Kept.ENCODED,
+    "file:///a/%2E./b": Kept.ENCODED,
+    "file:///a/%252e%252e/b": Kept.ENCODED,
+    "file:///a/%25252e%25252e/b": Kept.ENCODED,
+    "file:///a/%%32%65/b": Kept.ENCODED,
+    "file:///a%2f..%2fb": Kept.ENCODED,
+    "file:///a/..%252fb": Kept.ENCODED,
+    "file:///a/%5cb": Kept.ENCODED,
+    "file:///a/%00": Kept.ENCODED,
+    "file:///a%" + "25" * 12 + "2e": Kept.ENCODED,
+    "file:///a\\b": Kept.BACKSLASH,
+    "file:///a\nb": Kept.CONTROL,
+    "file:///a\x85b": Kept.CONTROL,
+    "https://h/a//b": Kept.DOUBLED,
+    "s3://b/k?versionId=1": Kept.QUERY,
+    "sftp://h/k#": Kept.QUERY,
+    "unheard-of://h/./b": Kept.DOUBLED,
+}
+
+
+@pytest.mark.parametrize("text", CANONICAL)
+def test_canonical(text: str) -> None:
+    """Scheme, slashes and dots are written in one way, where the protocol knows no difference; nothing else is changed."""
+    uri = parse(text)
+    assert uri.text == CANONICAL[text]
+    assert parse(uri.text) == uri
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_refused(text: str) -> None:
+    """What could lead elsewhere than it seems to is refused, with the reason."""
+    with pytest.raises(UriError) as raised:
+        parse(text)
+    assert raised.value.kept is REFUSED[text]
+
+
+def test_every_refusal_has_words() -> None:
+    """Whatever the reading of a URI refuses can be said to people."""
+    assert set(REFUSED.values()) == set(WORDS)
+
+
+@pytest.mark.parametrize("text", ["s3://b", "s3://b/", "s3a://b", "S3://b/"])
+def test_prefix(text: str) -> None:
+    """A place is written with or without a slash at its end; a name that only begins like it lies elsewhere."""
+    place = parse_prefix(text)
+    assert place == Uri("s3", "b")
+    assert [parse(uri).is_below(place) for uri in ("s3n://b/k", "s3://b-2/k", "gs://b/k")] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    "text", ["s3://", "s3:///", "file:///", "file://", "b/", "file:///a/../b", "simplecache::s3://b"]
+)
+def test_no_prefix(text: str) -> None:
+    """All there is, or a place that cannot be told, is no place."""
+    with pytest.raises(UriError):
+        parse_prefix(text)
+
+
+CERTAIN = "certain"
+DOUBT = "doubt"
+NAMES = [
+    ("file:///d/pic", "file:///d//pic", CERTAIN),
+    ("file:///d/pic", "FILE:///d/./pic", CERTAIN),
+    ("file:///d/pic", "local:///d/pic", CERTAIN),
+    ("s3://b/a/k", "S3A://b/a/k", CERTAIN),
+    ("s3://b/a/k", "s3://b/a//k", None),
+    ("s3://b/a//k", "s3://b/a/k", None),
+    ("s3://b/a/k", "s3://b/a/K", None),
+    ("file:///d/pic", "file:///d/x/../pic", DOUBT),
+    ("file:///d/pic", "file:///link/../pic", DOUBT),
+    ("file:///d/pic", "file:///d/%70ic", DOUBT),
+    ("file:///d/pic", "file:///d%2fpic", DOUBT),
+    ("file:///d/pic", "file:///d%252fpic", DOUBT),
+    ("file:///d/pic", "file:///d\\pic", DOUBT),
+    ("file:///d/pic", "/d/pic", DOUBT),
+    ("file:///d/pic", "pic", DOUBT),
+    ("file:///d/pic", "d/pic", DOUBT),
+    ("file:///d/pic", "ic", None),
+    ("file:///d/pic", "/pic", None),
+    ("file:///d/pic", "file:/d/pic", DOUBT),
+    ("file:///d/pic", "file://d/pic", DOUBT),
+    ("file:///d/pic", "file://localhost/d/pic", DOUBT),
+    ("file:///d/pic", "simplecache::file:///d/pic", DOUBT),
+    ("file:///d/pic", "zip://in::file:///d/pic", DOUBT),
+    ("file:///d/pic", "file:///d/pic/", DOUBT),
+    ("file:///d/pic", "file:///d/pic\t", DOUBT),
+    ("s3://b/k", "s3:///b/k", DOUBT),
+    ("s3://b/k", "http://h/s3://b/k", DOUBT),
+    ("file:///d/p c", "file:///d/p%20%63", DOUBT),
+    ("file:///d/pic", "file:///d/pic?1", None),
+    ("s3://b/k", "s3://b/k?versionId=1", DOUBT),
+    ("gs://b/k", "gs://b/k#12", DOUBT),
+    ("sftp://h/k", "sftp://me@H:22/k", DOUBT),
+    ("s3://b/k", "s3://b-2/k", None),
+    ("file:///d/pic", "file:///d/other", None),
+    ("file:///d/pic", "..", None),
+    ("file:///d/pic", "", None),
+]
+
+
+@pytest.mark.parametrize(("removed", "live", "found"), NAMES)
+def test_what_a_live_uri_names(removed: str, live: str, found: str | None) -> None:
+    """A URI names an object for certain where both have one canonical form, and perhaps where a forgiving reader says so."""
+    candidates = Candidates({7: [parse(removed)], 8: [parse("file:///quite/another")]})
+    certain, perhaps = candidates.named_by(live), candidates.perhaps_named_by(live)
+    assert (certain == {7}) is (found == CERTAIN)
+    assert perhaps == ({7} if found == DOUBT else set())
+    assert found is None or re.search(ODD, live) or live in parse(removed).spellings
+
+
+def test_a_blank_may_be_encoded() -> None:
+    """The usual ways to encode a path are looked for by index, with every alias of the scheme."""
+    found = parse("s3://b/a c@d.png").spellings
+    assert {"s3://b/a c@d.png", "s3a://b/a%20c@d.png", "s3n://b/a%20c%40d.png"} <= found
+    assert {"sftp://me@h/k", "ssh://h/k", "sftp:///h/k"} <= parse("sftp://me@h/k").spellings
+    assert "file:///a c" in parse("file:///a%20c").spellings
+
+
+PLAIN = ("file", "s3", "s3a", "FILE", "sftp", "x", "://", "::", "/", "//", "a", "b", ".", "..", "\\", "\n", "ü", "@")
+ENCODED = (":/", "%", "2", "e", "25", "2e", "2F", "%2e", "%5C", "%41", "%20", "%c2%85")
+PIECES = st.sampled_from([*PLAIN, *ENCODED])
+
+
+@given(st.lists(PIECES, max_size=9).map("".join))
+@example("s3://../b")
+@example("s3://b/%C2%80")
+def test_what_is_not_odd_is_plain(text: str) -> None:
+    """A URI that the search for odd ones leaves out is found by its plain spellings, or can name no object at all."""
+    if re.search(ODD, text):
+        return
+    try:
+        uri = parse(text)
+    except UriError:
+        assert "/" not in text.partition("://")[2]
+        return
+    assert text in uri.spellings
+    assert not Candidates({1: [parse("file:///a/b")]}).perhaps_named_by(text) or "%" in text
+
+
+@given(st.lists(PIECES, max_size=9).map("".join), st.sampled_from(["s3", "file", "sftp", "x"]))
+def test_a_canonical_form_is_its_own(text: str, protocol: str) -> None:
+    """What is canonical stays as it is, has no alias for its scheme, and never climbs."""
+    try:
+        uri = parse(f"{protocol}://{text}")
+    except UriError:
+        return
+    assert parse(uri.text) == uri
+    assert uri.protocol not in ALIASES
+    assert ".." not in uri.path.split("/")
