@@ -269,9 +269,16 @@ def audit_check_export(
     from sweeper.audit import export, signing
 
     ledger = export.read(file, signing.verifier(key))
-    held = Counter(leaf["source"] for leaf in ledger.leaves())
-    told = {"log": ledger.tree.origin, "size": ledger.tree.size, "root": ledger.tree.root.hex()}
+    held: Counter[str] = Counter()
+    runs: set[export.Opened] = set()
+    for leaf in ledger.leaves():
+        held[leaf["source"]] += 1
+        if (opened := export.opening(leaf)) is not None:
+            runs.add(opened)
+    told: dict[str, Any] = {"log": ledger.tree.origin, "size": ledger.tree.size, "root": ledger.tree.root.hex()}
     told |= {source: held[source] for source in ("tombstones", "events")}
+    told["databases"] = sorted({run.identity for run in runs if run.identity is not None})
+    told["stores"] = sorted({run.store for run in runs if run.store is not None})
     if as_json:
         output.print_json(told)
         return
@@ -279,6 +286,11 @@ def audit_check_export(
         f"Everything fits: {told['size']} leaves of the log {told['log']} under a signed checkpoint, {told['tombstones']} "
         f"tombstones and {told['events']} events."
     )
+    databases = ", ".join(told["databases"]) or "a database that they do not tell (they are of an earlier version)"
+    if runs:
+        output.say(
+            f"Its runs were in {databases}, in the stores {', '.join(told['stores']) or 'that they do not tell'}."
+        )
 
 
 @audit_app.command("key")
