@@ -107,6 +107,7 @@ def trained(store: Store, policy: Policy, folder: Path) -> None:
     lifecycle.complete(store.database(), Clock(), first)
     store.execute("UPDATE messages SET author = 'assistant'")
     made.freeze(store, policy, folder / "second")
+    made.freeze(store, policy, folder / "its copy")
     made.withdraw(store, "a2", made.LATER)
     list(lifecycle.recall(store.job(policy, made.LATER), folder / "out"))
 
@@ -243,6 +244,26 @@ def test_a_truncation_that_left_its_event(store: Store) -> None:
     with tampering(store) as execute:
         execute("INSERT INTO sweeper.legal_holds (matter) VALUES ('again')")
     assert told(store) == [(Kind.UNTOLD, "legal_holds", 2, None)]
+
+
+def test_texts_that_read_as_instants(store: Store) -> None:
+    """Instants may be told in another time zone; a text is another text."""
+    store.execute("INSERT INTO sweeper.legal_holds (matter) VALUES ('2026-01-01T00:00:00+00:00')")
+    with tampering(store) as execute:
+        execute("UPDATE sweeper.legal_holds SET matter = '2026-01-01T01:00:00+01:00'")
+    assert told(store) == [(Kind.CHANGED, "legal_holds", 1, "matter")]
+
+
+def test_a_run_that_was_only_closed(store: Store) -> None:
+    """A run of which the events tell an end and no beginning is not told of."""
+    store.execute(
+        "INSERT INTO sweeper.runs (store, as_of, policy_name, policy_digest, token, started_at, finished_at, outcome) "
+        "VALUES ('store', now(), '', '', 0, now(), now(), 'completed')"
+    )
+    store.execute(
+        "INSERT INTO sweeper.events (kind, run_id, details) VALUES ('run_closed', 1, '{\"outcome\": \"completed\"}')"
+    )
+    assert told(store) == [(Kind.UNTOLD, "runs", 1, None)]
 
 
 def test_a_dropped_hold_put_back(honest: Store) -> None:

@@ -1,6 +1,6 @@
 -- What the newest event of each row tells of it; NULL: that it was dropped, or given another id. A truncation drops all before it.
 SELECT l.row_id, l.event_id, true AS is_begun,
-       CASE WHEN e.kind <> '${prefix}_dropped' AND e.details -> 'now' ->> 'id' = l.row_id THEN e.details -> 'now' END AS told
+       CASE WHEN e.details -> 'now' ->> 'id' = l.row_id THEN e.details -> 'now' END AS told
 FROM (
     SELECT c.row_id, max(e.id) AS event_id
     FROM sweeper.events e
