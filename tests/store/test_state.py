@@ -13,7 +13,7 @@ from sweeper.audit.verify import Report
 from sweeper.audit.walk import Kind
 from sweeper.clock import Clock
 from sweeper.core.policy import Policy
-from sweeper.errors import RefusedError
+from sweeper.errors import ConfigurationError, RefusedError
 from sweeper.manifest import lifecycle
 from sweeper.settings import Settings
 from sweeper.store import evidence, pauses, protections, state
@@ -301,6 +301,8 @@ def test_identity(honest: Store) -> None:
         execute("DELETE FROM sweeper.identity")
         execute("DELETE FROM sweeper.events; INSERT INTO sweeper.events OVERRIDING SYSTEM VALUE TABLE saved.events")
         assert [fault.text for fault in found(honest).faults] == ["sweeper.identity has 0 rows instead of one"]
+        with pytest.raises(ConfigurationError, match=r"has 0 rows instead of one.*Nothing was done"):
+            opened(honest, "store", 99)
 
 
 def test_a_log_with_a_name_of_its_own(store: Store) -> None:
