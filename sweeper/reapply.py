@@ -3,12 +3,13 @@
     check the ledger → compare holds → what is there again → purge it under lock, with evidence → say what else is missing
 
 The law of this file: a ledger that is not shown to be this store's own deletes nothing, and neither does one that knows of a
-hold which this database has lost.
+hold which this database has lost. What shows it is in the leaves, which the signature covers: each run tells in which database
+and store it was. Where the leaves do not say, a person must.
 """
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property, partial
@@ -17,16 +18,16 @@ from typing import Any
 from sqlalchemy.exc import DBAPIError
 
 from sweeper import log
-from sweeper.audit import checkpoint
 from sweeper.audit.export import Ledger
 from sweeper.audit.leaf import Leaf
 from sweeper.batch import Purger
+from sweeper.belonging import Claim, claim
 from sweeper.core.again import Buried, dispose_again, judge_again
 from sweeper.core.feedback import FeedbackFacts, FeedbackVerdict
 from sweeper.core.instant import parse, rfc3339
 from sweeper.core.model import Facts
 from sweeper.core.recheck import Disposal, Proposal, Spared
-from sweeper.errors import PausedError, RefusedError
+from sweeper.errors import PausedError
 from sweeper.job import Job
 from sweeper.losses import Lost, missing, refuse_lost_holds
 from sweeper.session import HURRIED_SECONDS, Errand, Session, refuse_paused, session
@@ -57,6 +58,7 @@ class Reapplied:
     back: int = 0
     tally: Tally = field(default_factory=Tally)
     purged: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    claim: Claim = field(default_factory=Claim)
     lost: Lost = field(default_factory=Lost)
     stop_reason: str = ""
     seconds: float = 0.0
@@ -80,6 +82,7 @@ class Reapplied:
             "log": self.ledger.tree.origin,
             "size": self.ledger.tree.size,
             "signed": self.ledger.signed,
+            **self.claim.as_json(),
             "in_ledger": self.buried,
             "newest_purge": rfc3339(self.newest) if self.newest else None,
             "back": self.back,
@@ -95,13 +98,12 @@ class Reapplied:
         }
 
 
-def preview(job: Job, ledger: Ledger) -> Reapplied:
-    """What would be purged again; nothing is locked or written."""
+def preview(job: Job, ledger: Ledger, confirmed: str | None = None) -> Reapplied:
+    """What would be purged again; nothing is locked or written. For `confirmed` see `belonging.claim`."""
     started, found = time.monotonic(), Reapplied(ledger, "preview", None)
-    refuse_foreign(job, ledger)
-    refuse_storeless(job, ledger)
+    found.claim = claim(job, ledger, confirmed)
     found.lost = missing(job, ledger)
-    for record, portion in _portions(job, ledger, found.tally):
+    for record, portion in _portions(ledger, found.claim.runs, found.tally):
         found.buried += len(portion)
         found.newest = _newest(found.newest, portion)
         there = _back(job, record, portion, found.tally)
@@ -111,54 +113,21 @@ def preview(job: Job, ledger: Ledger) -> Reapplied:
     return found
 
 
-def reapply(job: Job, ledger: Ledger, watch: Watch | None = None) -> Reapplied:
-    """Purge again what is back.
+def reapply(job: Job, ledger: Ledger, watch: Watch | None = None, confirmed: str | None = None) -> Reapplied:
+    """Purge again what is back. For `confirmed` see `belonging.claim`.
 
     Raises:
-        RefusedError: the ledger is another log's, or holds of it are missing here; nothing was purged.
+        RefusedError: the ledger is not shown to be this store's, or holds of it are missing here; nothing was purged.
         LeaseHeldError: another run is at work.
         ExportError: the file has changed while it was read; what was purged before stands.
     """
     refuse_paused(job)
-    refuse_foreign(job, ledger)
-    refuse_storeless(job, ledger)
+    claimed = claim(job, ledger, confirmed)
     lost = missing(job, ledger)
     refuse_lost_holds(lost)
     watch = watch or Watch()
     with session(job, Errand("reapply"), stopping=watch.stopping) as opened:
-        return _Reapply(job, opened, ledger, lost, watch).run()
-
-
-def refuse_foreign(job: Job, ledger: Ledger) -> None:
-    """Refuse the ledger of another log: its ids mean nothing here.
-
-    Raises:
-        RefusedError: naming both.
-    """
-    with job.database.transaction() as connection:
-        own = checkpoint.origin(connection, job.settings)
-    if ledger.tree.origin != own:
-        raise RefusedError(
-            "ledger",
-            f"{ledger.path} is the ledger of {ledger.tree.origin}, this database's is {own}. Nothing was purged. Restore schema "
-            "sweeper (sweeper.identity) with the store, or name the ledger of this one.",
-        )
-
-
-def refuse_storeless(job: Job, ledger: Ledger) -> None:
-    """Refuse a ledger in which this store has no run but others have: what was purged would be missed in silence.
-
-    Raises:
-        RefusedError: naming the stores that it knows.
-    """
-    own = job.contract.schema
-    known = {store or own for store, _ in _opened(ledger)}
-    if known and own not in known:
-        raise RefusedError(
-            "ledger",
-            f"{ledger.path} knows no run of the store {own}, but of: {', '.join(sorted(known))}. Nothing was "
-            "purged. Restore under the schema's old name, or name the schema in [store] schema.",
-        )
+        return _Reapply(job, opened, ledger, claimed, lost, watch).run()
 
 
 @dataclass
@@ -166,6 +135,7 @@ class _Reapply:
     job: Job
     session: Session
     ledger: Ledger
+    claim: Claim
     lost: Lost
     watch: Watch
     tally: Tally = field(default_factory=Tally)
@@ -190,10 +160,11 @@ class _Reapply:
         """Leave an event that names the ledger: from here on this log has another branch than that one."""
         tree = self.ledger.tree
         told = {"log": tree.origin, "size": tree.size, "root": tree.root.hex(), "signed": self.ledger.signed}
+        told |= self.claim.as_json()
         self.job.database.within(lambda c: evidence.record(c, "reapply", self.session.run.id, told))
 
     def _work(self, steering: Steering) -> None:
-        for record, portion in _portions(self.job, self.ledger, self.tally):
+        for record, portion in _portions(self.ledger, self.claim.runs, self.tally):
             self.buried += len(portion)
             self.newest = _newest(self.newest, portion)
             there = _back(self.job, record, portion, self.tally)
@@ -258,6 +229,7 @@ class _Reapply:
             self.back,
             self.tally,
             purged,
+            self.claim,
             self.lost,
             steering.stopped,
             time.monotonic() - self.started,
@@ -268,12 +240,11 @@ class _Reapply:
         return found
 
 
-def _portions(job: Job, ledger: Ledger, tally: Tally) -> Iterator[tuple[str, list[Buried]]]:
-    """The tombstones of this store, of one kind of record at a time, in the order of the ledger."""
-    ours: set[int] = set()
+def _portions(ledger: Ledger, ours: Set[int | str], tally: Tally) -> Iterator[tuple[str, list[Buried]]]:
+    """The tombstones of this store's runs, of one kind of record at a time, in the order of the ledger."""
     waiting: dict[str, dict[str, Buried]] = {"conversation": {}, "feedback": {}}  # purged twice: the later counts
-    for leaf in _runs_first(ledger, ours, job.contract.schema):
-        if leaf["run_id"] in ours and leaf["record"] in waiting:
+    for leaf in ledger.leaves():
+        if leaf["source"] == "tombstones" and leaf["run_id"] in ours and leaf["record"] in waiting:
             found = waiting[leaf["record"]]
             try:
                 found[leaf["record_id"]] = _buried(leaf)
@@ -285,19 +256,6 @@ def _portions(job: Job, ledger: Ledger, tally: Tally) -> Iterator[tuple[str, lis
     for record, rest in waiting.items():
         if rest:
             yield record, list(rest.values())
-
-
-def _runs_first(ledger: Ledger, ours: set[int], store: str) -> Iterator[Leaf]:
-    """The tombstones; first the runs of the store are gathered, since a run may be numbered after what it purged."""
-    ours.update(run_id for of, run_id in _opened(ledger) if of in (store, None))
-    yield from (leaf for leaf in ledger.leaves() if leaf["source"] == "tombstones")
-
-
-def _opened(ledger: Ledger) -> Iterator[tuple[str | None, int]]:
-    """The store and the id of each run that was opened; the oldest events do not say which store."""
-    for leaf in ledger.leaves():
-        if leaf["source"] == "events" and leaf["kind"] == "run_opened" and isinstance(leaf["details"], dict):
-            yield leaf["details"].get("store"), leaf["run_id"]
 
 
 def _newest(known: datetime | None, portion: Iterable[Buried]) -> datetime | None:

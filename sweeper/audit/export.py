@@ -79,6 +79,26 @@ def _put(file: BinaryIO, line: dict[str, Any]) -> None:
 
 
 @dataclass(frozen=True)
+class Opened:
+    """What the event of a run's opening tells; the oldest tell no store, those of the version before no identity."""
+
+    run_id: int | str
+    store: str | None
+    identity: str | None
+
+
+def opening(leaf: Leaf) -> Opened | None:
+    """The run whose opening a leaf tells of; None: it tells of something else."""
+    details, run_id = leaf.get("details"), leaf.get("run_id")
+    if leaf["source"] != "events" or leaf.get("kind") != "run_opened" or not isinstance(details, dict):
+        return None
+    if not isinstance(run_id, int | str):
+        return None
+    store, identity = (None if (told := details.get(name)) is None else str(told) for name in ("store", "identity"))
+    return Opened(run_id, store, identity)
+
+
+@dataclass(frozen=True)
 class Ledger:
     """An exported ledger that was held against its checkpoint; `blocks` are the roots of its tiles of leaves."""
 
@@ -106,6 +126,10 @@ class Ledger:
                 if merkle.root(block.hashes) != expected:
                     raise reading.wrong("the file has changed since it was checked")
                 yield from block.leaves
+
+    def opened(self) -> Iterator[Opened]:
+        """Each run that was opened; as `leaves`."""
+        return filter(None, map(opening, self.leaves()))
 
 
 def read(path: Path, key: Verifier | None) -> Ledger:

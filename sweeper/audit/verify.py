@@ -1,15 +1,18 @@
 """Verifies the ledger: computes everything anew from the rows, and names the first thing that does not fit.
 
+Where the ledger fits, the sweeper's other tables are held against what it tells, and all that differs is counted.
+
 The law of this file: nothing here is believed because it is stored; what is called good follows from the rows and from
 checkpoints that are signed or kept elsewhere.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sweeper.audit import note as notes
+from sweeper.audit import state
 from sweeper.audit.note import Note, NoteError
 from sweeper.audit.signing import SignatureError, Verifier
 from sweeper.audit.walk import PORTION, Fault, FaultError, Kind, Placed, Walk
@@ -29,7 +32,11 @@ class Kept:
 
 @dataclass
 class Report:
-    """What was found; `fault` is None where everything fits."""
+    """What was found; `fault` is None where everything fits.
+
+    `faults`: the first few, `fault` among them; `found`: how many there are. `compared`: how many rows of each table were held
+    against the evidence; empty where the ledger itself does not fit, for then nothing can be held against it.
+    """
 
     size: int = 0
     verified: int = 0
@@ -37,7 +44,20 @@ class Report:
     covered: int = 0
     kept: int = 0
     uncovered: dict[str, int] = field(default_factory=dict)
-    fault: Fault | None = None
+    faults: list[Fault] = field(default_factory=list)
+    found: int = 0
+    compared: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def fault(self) -> Fault | None:
+        """The first thing that does not fit."""
+        return self.faults[0] if self.faults else None
+
+    def add(self, fault: Fault) -> None:
+        """One more thing that does not fit; only the first few are held."""
+        self.found += 1
+        if len(self.faults) < FEW:
+            self.faults.append(fault)
 
     def as_json(self) -> dict[str, Any]:
         """The report for machines."""
@@ -49,8 +69,21 @@ class Report:
             "under_a_checkpoint": self.covered,
             "kept_checkpoints": self.kept,
             "not_covered": self.uncovered,
-            "fault": None if self.fault is None else {**vars(self.fault), "kind": self.fault.kind.value},
+            "fault": None if self.fault is None else _as_json(self.fault),
+            "faults": [_as_json(fault) for fault in self.faults],
+            "faults_found": self.found,
+            "compared": self.compared,
         }
+
+
+def _as_json(fault: Fault) -> dict[str, Any]:
+    return {**vars(fault), "kind": fault.kind.value}
+
+
+FEW = 20
+"""So many faults are told; the others are counted."""
+COMPARING_MS = 3_600_000
+"""How long one statement may take that compares a table with the events: a million holds take some seconds."""
 
 
 STATES = ("verified", "unknown key", "not checked", "unsigned")
@@ -63,12 +96,34 @@ RESTORED = (
 
 
 def verify(database: Database, kept: Sequence[Kept] = (), keys: Sequence[Verifier] = ()) -> Report:
-    """Compute the tree anew from all rows and hold it against what is stored, signed and kept elsewhere.
+    """Verify the tree, and where it fits, hold the sweeper's other tables against the evidence.
 
     Args:
         database: the sweeper's tables are in it; nothing is written.
         kept: checkpoints from elsewhere; the ledger must continue each.
         keys: the newest checkpoint must be signed by one of these, where any is given.
+
+    Returns:
+        What was found: the first fault of the tree, or the first few of the tables.
+    """
+    report = verify_tree(database, kept, keys)
+    if report.fault is not None:
+        return report
+    return database.retried(lambda: _compared(database, report))
+
+
+def _compared(database: Database, report: Report) -> Report:
+    """The report with what the tables tell in one snapshot, so that what changes meanwhile is no fault."""
+    whole = replace(report, faults=[], found=0, compared={})
+    with database.snapshot(statement_timeout_ms=COMPARING_MS) as connection:
+        for fault in state.faults(connection, database.settings):
+            whole.add(fault)
+        whole.compared = state.counts(connection)
+    return whole
+
+
+def verify_tree(database: Database, kept: Sequence[Kept] = (), keys: Sequence[Verifier] = ()) -> Report:
+    """Compute the tree anew from all rows and hold it against what is stored, signed and kept elsewhere.
 
     Returns:
         What was found, with the first fault.
@@ -80,7 +135,7 @@ def verify(database: Database, kept: Sequence[Kept] = (), keys: Sequence[Verifie
     try:
         verifying.run(sorted(kept, key=lambda each: each.note.tree.size))
     except FaultError as found:
-        verifying.report.fault = found.fault
+        verifying.report.add(found.fault)
     return verifying.report
 
 

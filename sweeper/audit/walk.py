@@ -32,17 +32,23 @@ class Kind(StrEnum):
     SIGNATURE = "signature wrong"
     ROOT = "root wrong"
     KEPT = "not consistent"
+    UNTOLD = "not told"
+    IDENTITY = "identity altered"
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What does not fit: in which way, in words, and as far as it is known which row and which leaf."""
+    """What does not fit: in which way, in words, and as far as it is known which row, leaf and column.
+
+    `source` is the table; of one of text ids, `id` is such a text.
+    """
 
     kind: Kind
     text: str
     source: str | None = None
-    id: int | None = None
+    id: int | str | None = None
     leaf: int | None = None
+    column: str | None = None
 
 
 class FaultError(Exception):

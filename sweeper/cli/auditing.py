@@ -81,7 +81,9 @@ def audit_verify(
         typer.Option("--key", metavar="PUB", help="Public key (or its file) that signs; else that of the signing key."),
     ] = None,
 ) -> None:
-    """Compute the whole tree anew from the rows; name the first that does not fit. Writes nothing.
+    """Compute the whole tree anew from the rows, and hold runs, holds, orders, pauses and manifests against their events.
+
+    Names what does not fit. Writes nothing.
 
     Example: sweeper audit verify --checkpoint checkpoint.txt --key sweeper.pub
     """
@@ -122,8 +124,12 @@ def _print_report(report: "Report") -> None:
     output.say(f"{report.verified} of {report.size} leaves verified; checkpoints: {told or 'none'}.")
     if report.kept:
         output.say(f"The ledger continues {report.kept} kept elsewhere.")
+    for fault in report.faults:
+        output.say(f"FAULT, {fault.kind}: {fault.text}.")
+    if report.found > len(report.faults):
+        output.say(f"{report.found - len(report.faults)} more faults; these are the first.")
+    _print_compared(report)
     if report.fault is not None:
-        output.say(f"FAULT, {report.fault.kind}: {report.fault.text}.")
         return
     output.say("Everything fits.")
     if report.size > report.covered:
@@ -132,6 +138,14 @@ def _print_report(report: "Report") -> None:
         told = ", ".join(f"{count} {source}" for source, count in report.uncovered.items())
         output.say(f"Not covered yet, until the next checkpoint: {told}.")
     _print_trust(report)
+
+
+def _print_compared(report: "Report") -> None:
+    if not report.compared:
+        output.say("Nothing else was looked at: where the ledger does not fit, no other table can be held against it.")
+        return
+    told = ", ".join(f"{count} {table.replace('_', ' ')}" for table, count in report.compared.items())
+    output.say(f"Held against the events: {told}, and the database's identity.")
 
 
 def _print_trust(report: "Report") -> None:
@@ -255,9 +269,16 @@ def audit_check_export(
     from sweeper.audit import export, signing
 
     ledger = export.read(file, signing.verifier(key))
-    held = Counter(leaf["source"] for leaf in ledger.leaves())
-    told = {"log": ledger.tree.origin, "size": ledger.tree.size, "root": ledger.tree.root.hex()}
+    held: Counter[str] = Counter()
+    runs: set[export.Opened] = set()
+    for leaf in ledger.leaves():
+        held[leaf["source"]] += 1
+        if (opened := export.opening(leaf)) is not None:
+            runs.add(opened)
+    told: dict[str, Any] = {"log": ledger.tree.origin, "size": ledger.tree.size, "root": ledger.tree.root.hex()}
     told |= {source: held[source] for source in ("tombstones", "events")}
+    told["databases"] = sorted({run.identity for run in runs if run.identity is not None})
+    told["stores"] = sorted({run.store for run in runs if run.store is not None})
     if as_json:
         output.print_json(told)
         return
@@ -265,6 +286,11 @@ def audit_check_export(
         f"Everything fits: {told['size']} leaves of the log {told['log']} under a signed checkpoint, {told['tombstones']} "
         f"tombstones and {told['events']} events."
     )
+    databases = ", ".join(told["databases"]) or "a database that they do not tell (they are of an earlier version)"
+    if runs:
+        output.say(
+            f"Its runs were in {databases}, in the stores {', '.join(told['stores']) or 'that they do not tell'}."
+        )
 
 
 @audit_app.command("key")

@@ -27,6 +27,14 @@ def reapply(
     accept_unsigned: Annotated[
         bool, typer.Option("--accept-unsigned", help="Take a ledger for true that no signature vouches for.")
     ] = False,
+    accept_ledger: Annotated[
+        str | None,
+        typer.Option(
+            "--accept-ledger",
+            metavar="DIGEST",
+            help="Vouch for a ledger that is not shown to be of this database; the refusal prints the digest.",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Look only: write nothing.")] = False,
 ) -> None:
     """After a restore: purge again what the ledger says was purged and the backup brought back; restores nothing.
@@ -37,19 +45,19 @@ def reapply(
 
     with door.prepared(config) as job:
         read = _read(job, ledger, key, accept_unsigned=accept_unsigned)
-        found = reapplying.preview(job, read) if dry_run else _reapplied(job, read)
+        found = reapplying.preview(job, read, accept_ledger) if dry_run else _reapplied(job, read, accept_ledger)
     with output.afterwards():
         _print(found, as_json=as_json)
     if not found.is_done:
         raise typer.Exit(1)
 
 
-def _reapplied(job: "Job", read: "Ledger") -> "Reapplied":
+def _reapplied(job: "Job", read: "Ledger", accept_ledger: str | None) -> "Reapplied":
     from sweeper import reapply as reapplying
     from sweeper.progress import watched
 
     with stop_on_signal(job.database) as stopping, watched(stopping) as watch:
-        return reapplying.reapply(job, read, watch)
+        return reapplying.reapply(job, read, watch, accept_ledger)
 
 
 def _read(job: "Job", path: Path, key: str | None, *, accept_unsigned: bool) -> "Ledger":

@@ -87,11 +87,12 @@ def freeze(job: Job, target: Path, pseudonym: Pseudonym, *, with_text: bool = Fa
             revoked = _write_lost(folder, "revoked-freeze", look.lost(folder, description))
         building.settle(folder, target, private=with_text)
         with manifests.transition(job.database) as connection:
-            added = manifests.add(connection, _recorded(job, target, description))
+            recorded = _recorded(job, target, description)
+            added = manifests.add(connection, recorded)
             _record(connection, folder, "revoked-freeze", description.id, look.now, "freeze")
             revoked += _fence(job, connection, folder, description, look, "freeze")
-            kind = "frozen" if added else "copied"
-            manifests.tell(connection, kind, description.id, str(target.absolute()), _revoked_files(folder))
+            kind, columns = ("frozen", _columns(recorded)) if added else ("copied", {})
+            manifests.tell(connection, kind, description.id, recorded["directory"], _revoked_files(folder), columns)
             building.put_in_place(folder, target.absolute())
     return Frozen(target.absolute(), description, revoked, added)
 
@@ -109,10 +110,11 @@ def start(job: Job, manifest_id: str) -> tuple[Description, Counter[str]]:
     with recheck.look(job, fenced=True) as look, _aside(folder) as new:
         revoked = _write_lost(new, "revoked-start", look.lost(folder, description))
         with manifests.transition(job.database) as connection:
-            _move(job.database, job.clock, connection, manifest_id, "frozen", "started")
+            at = _move(job.database, job.clock, connection, manifest_id, "frozen", "started")
             _record(connection, new, "revoked-start", manifest_id, look.now, "start")
             revoked += _fence(job, connection, new, description, look, "start", folder)
-            manifests.tell(connection, "started", manifest_id, known["directory"], _revoked_files(new))
+            files = _revoked_files(new)
+            manifests.tell(connection, "started", manifest_id, known["directory"], files, {"started_at": at})
             _put_beside(new, folder)
     return description, revoked
 
@@ -125,8 +127,8 @@ def complete(database: Database, clock: Clock, manifest_id: str) -> None:
     """
     known = _known(database, manifest_id, "started")
     with database.transaction() as connection:
-        _move(database, clock, connection, manifest_id, "started", "completed")
-        manifests.tell(connection, "completed", manifest_id, known["directory"], {})
+        at = _move(database, clock, connection, manifest_id, "started", "completed")
+        manifests.tell(connection, "completed", manifest_id, known["directory"], {}, {"completed_at": at})
 
 
 def listed(database: Database) -> list[dict[str, Any]]:
@@ -305,6 +307,12 @@ def _recorded(job: Job, target: Path, description: Description) -> dict[str, Any
     }
 
 
+def _columns(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of a manifest that was just frozen, as its event tells them beside id and directory."""
+    told = {name: recorded[name] for name in ("store", "as_of", "policy_digest", "eligible")}
+    return {**told, "frozen_at": recorded["now"]}
+
+
 def _known(database: Database, manifest_id: str, state: State) -> dict[str, Any]:
     with database.transaction() as connection:
         found = manifests.get(connection, database.settings.store.schema_name, manifest_id)
@@ -319,12 +327,14 @@ def _known(database: Database, manifest_id: str, state: State) -> dict[str, Any]
 
 def _move(
     database: Database, clock: Clock, connection: Connection, manifest_id: str, before: State, after: State
-) -> None:
-    store = database.settings.store.schema_name
-    if not manifests.move(connection, store, manifest_id, before, after, clock.now()):
+) -> datetime:
+    """Move a manifest on; returns when."""
+    store, now = database.settings.store.schema_name, clock.now()
+    if not manifests.move(connection, store, manifest_id, before, after, now):
         raise StateError(
             f"manifest {manifest_id} is not {before} any more. Nothing was changed. See `sweeper manifest list`."
         )
+    return now
 
 
 def _recall_one(

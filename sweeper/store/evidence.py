@@ -8,10 +8,19 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection
 
+from sweeper.core.instant import rfc3339
 from sweeper.store.database import Database
+from sweeper.store.ledger import identity
 from sweeper.store.statement import statement
 
 Outcome = Literal["completed", "failed", "refused", "stopped"]
+
+
+OPENED = (
+    *("identity", "store", "as_of", "policy", "kind"),
+    *("policy_name", "token", "approval", "started_at", "backfill_id"),
+)
+"""What the event `run_opened` tells; but for `identity` and `policy` (policy_digest) the names are those of the columns."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +56,22 @@ class LastCompleted:
 
 
 def open_run(connection: Connection, **columns: Any) -> int:
-    """Record that a run has begun, and which runs before it were interrupted; returns its id."""
+    """Record that a run has begun, and which runs before it were interrupted; returns its id.
+
+    The events tell every column of the run, so that an edit of its row shows; `identity` binds what the run purges to this
+    database, so that its ledger deletes nothing in another one.
+    """
     run_id: int = connection.execute(statement("run_open"), columns).scalar_one()
     interrupted = connection.execute(
         statement("runs_interrupt"),
         {"store": columns["store"], "token": columns["token"], "now": columns["started_at"]},
     )
     for row in interrupted.all():
-        record(connection, "run_interrupted", row.id, {"found_by": run_id})
-    opened = {"store": columns["store"], "as_of": str(columns["as_of"]), "policy": columns["policy_digest"]}
-    record(connection, "run_opened", run_id, {**opened, "kind": columns["kind"]})
+        ended = {"outcome": "interrupted", "finished_at": rfc3339(columns["started_at"])}
+        record(connection, "run_interrupted", row.id, {"found_by": run_id, **ended})
+    told = {**columns, "policy": columns["policy_digest"], "identity": identity(connection)}
+    told |= {name: rfc3339(columns[name]) for name in ("as_of", "started_at")}
+    record(connection, "run_opened", run_id, {name: told[name] for name in OPENED})
     return run_id
 
 
@@ -70,19 +85,14 @@ def close_run(
     consent_events: int | None,
 ) -> None:
     """Record how a run ended."""
+    told: dict[str, Any] = {"outcome": outcome, "plan_changes": plan_changes, "consent_events": consent_events}
     closed = connection.execute(
         statement("run_close"),
-        {
-            "run_id": run_id,
-            "outcome": outcome,
-            "finished_at": finished_at,
-            "result": json.dumps(result),
-            "plan_changes": plan_changes,
-            "consent_events": consent_events,
-        },
-    )
-    if closed.rowcount:  # not where an answer was lost and this is done a second time
-        record(connection, "run_closed", run_id, {"outcome": outcome})
+        {"run_id": run_id, "finished_at": finished_at, "result": json.dumps(result), **told},
+    ).one_or_none()
+    if closed is not None:  # None where an answer was lost and this is done a second time
+        told |= {"finished_at": rfc3339(finished_at), "result": closed.result}
+        record(connection, "run_closed", run_id, told)
 
 
 def record(connection: Connection, kind: str, run_id: int | None, details: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Row
 from sweeper.core.instant import Stored
 from sweeper.core.merkle import HASH, WIDTH, Edge, Part
 from sweeper.core.span import LAST, Span, multirange
+from sweeper.errors import ConfigurationError
 from sweeper.store.database import Database
 from sweeper.store.statement import statement
 
@@ -185,8 +186,18 @@ def checkpoints(database: Database) -> Iterator[Checkpoint]:
 
 
 def identity(connection: Connection) -> str:
-    """Which database this is, for ever."""
-    return str(connection.execute(statement("identity")).one().id)
+    """Which database this is, for ever.
+
+    Raises:
+        ConfigurationError: somebody has taken it away.
+    """
+    rows = connection.execute(statement("identity")).all()
+    if len(rows) != 1:
+        raise ConfigurationError(
+            f"sweeper.identity has {len(rows)} rows instead of one: it was altered. Nothing was done. Restore it from a backup; "
+            "the events run_opened and the origin of the checkpoints tell it as well."
+        )
+    return str(rows[0].id)
 
 
 def _pages(database: Database, name: str, key: str, after: int) -> Iterator[Row[Any]]:

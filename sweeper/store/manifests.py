@@ -5,10 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Literal
 
 from sqlalchemy import Connection
 
+from sweeper.core.instant import rfc3339
 from sweeper.store import evidence, fence
 from sweeper.store.database import Database
 from sweeper.store.statement import statement
@@ -52,10 +54,24 @@ def add(connection: Connection, values: Mapping[str, Any]) -> bool:
     return connection.execute(statement("manifest_add"), values).scalar_one_or_none() is not None
 
 
-def tell(connection: Connection, kind: str, manifest_id: str, directory: str, revoked: Mapping[str, str]) -> None:
-    """Record that a manifest was frozen, copied or started, with the files that name what left it and their hashes."""
-    details = {"manifest": manifest_id, "directory": directory, "revoked": dict(revoked)}
+def tell(
+    connection: Connection,
+    kind: str,
+    manifest_id: str,
+    directory: str,
+    revoked: Mapping[str, str],
+    columns: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """Record that a manifest was frozen, copied or moved on, with the files that name what left it and their hashes.
+
+    `columns` are those of its row that were written now: a later edit of them shows.
+    """
+    details = {"manifest": manifest_id, "directory": directory, "revoked": dict(revoked), **_told(columns)}
     evidence.record(connection, f"manifest_{kind}", None, details)
+
+
+def _told(columns: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: rfc3339(value) if isinstance(value, datetime) else value for name, value in columns.items()}
 
 
 def records(connection: Connection, manifest_id: str) -> list[dict[str, Any]]:
@@ -100,7 +116,8 @@ def revoked(connection: Connection, manifest_id: str) -> int:
 def recalled(connection: Connection, store: str, manifest_id: str, now: datetime, reasons: Mapping[str, int]) -> None:
     """Record that a manifest was looked through, and how many rows were handed over by the reason why they left."""
     connection.execute(statement("manifest_recalled"), {"id": manifest_id, "now": now})
-    evidence.record(connection, "recalled", None, {"store": store, "manifest": manifest_id, "reasons": dict(reasons)})
+    told = {"store": store, "manifest": manifest_id, "reasons": dict(reasons), "recalled_at": rfc3339(now)}
+    evidence.record(connection, "recalled", None, told)
 
 
 def last_tombstone(connection: Connection) -> int:

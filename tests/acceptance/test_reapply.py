@@ -1,8 +1,10 @@
 """After a real dump and a real restore, what the ledger says was purged is purged again, and nothing else."""
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -69,11 +71,34 @@ class Site:
         return {self.restored.id(name) for name in names}
 
 
+EARLIER = """
+    CREATE FUNCTION store.earlier() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN NEW.details = NEW.details - 'identity'; RETURN NEW; END $$;
+    CREATE TRIGGER earlier BEFORE INSERT ON sweeper.events FOR EACH ROW EXECUTE FUNCTION store.earlier();
+"""
+"""What an earlier version wrote: runs that do not tell in which database they were."""
+
+
 @pytest.fixture
 def site(server: embedded.Server, store: Store, tmp_path: Path) -> Iterator[Site]:
     """Two purged, dumped, an order and the rest purged, exported, restored."""
-    (tmp_path / "sweeper.toml").write_text(SETTINGS.format(policy=stores.POLICY))
-    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", tmp_path / "signing.pem"], check=True)
+    with _restored(server, store, tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+def old_site(server: embedded.Server, store: Store, tmp_path: Path) -> Iterator[Site]:
+    """The same by an earlier version."""
+    store.execute(EARLIER)
+    with _restored(server, store, tmp_path) as found:
+        for each in (found.was, found.restored):
+            each.execute("DROP TRIGGER earlier ON sweeper.events")
+        yield found
+
+
+@contextmanager
+def _restored(server: embedded.Server, store: Store, tmp_path: Path) -> Iterator[Site]:
+    _configure(tmp_path)
     store.load(world())
     restored = Store(server.url("restored"), "uuid")
     found = Site(store, restored, tmp_path)
@@ -97,6 +122,12 @@ def site(server: embedded.Server, store: Store, tmp_path: Path) -> Iterator[Site
     yield found
     restored.close()
     stores.drop(server, "restored")
+
+
+def _configure(folder: Path, more: str = "") -> None:
+    """Settings and a signing key in a folder."""
+    (folder / "sweeper.toml").write_text(SETTINGS.format(policy=stores.POLICY) + more)
+    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", folder / "signing.pem"], check=True)
 
 
 def _restore(server: embedded.Server, store: Store, name: str) -> None:
@@ -283,3 +314,122 @@ def test_tombstones_that_no_run_wrote(site: Site) -> None:
     found = json.loads(site.reapply().out)
     assert (found["purged"], found["unclassified_by_reason"]) == (len(AFTER), {"unreadable_tombstone": 2})
     assert site.names("young") <= site.restored.left()
+
+
+# Ledgers of other databases, and of earlier versions
+
+
+@pytest.fixture
+def twins(server: embedded.Server, templates: dict[str, str], tmp_path: Path) -> Iterator[Site]:
+    """Two stores whose ids coincide, under one name of their logs and one key: what one has purged is live in the other."""
+    _configure(tmp_path, '[evidence]\norigin = "corp/log"\n')
+    one, other = (stores.copy(server, templates["bigint"], name, "bigint") for name in ("twin_one", "twin_other"))
+    consent = [{"recorded_at": "2025-09-01T00:00:00Z", "granted": True}]
+    live = world()
+    one.load({**live, "holds": []})
+    other.load({**live, "holds": [], "accounts": [{**live["accounts"][0], "consent": consent}], "feedback": []})
+    yield Site(one, other, tmp_path)
+    for each, name in ((one, "twin_one"), (other, "twin_other")):
+        each.close()
+        stores.drop(server, name)
+
+
+def _purge_one(twins: Site, *, identity: bool = True, earlier: bool = False) -> None:
+    """Give the other store an identity of its own or not, purge the one, and export its ledger."""
+    if identity:
+        twins.restored.execute("UPDATE sweeper.identity SET id = gen_random_uuid()")
+    if earlier:
+        twins.was.execute(EARLIER)
+    assert twins.run(twins.was, "run").code == 0
+    assert len(twins.was.left()) == 2
+    assert twins.run(twins.was, "audit", "export", str(twins.ledger)).code == 0
+
+
+def _refused(twins: Site, *words: str) -> str:
+    """What `reapply` says that refuses, as a preview and as a run; nothing is purged."""
+    before = twins.restored.left()
+    assert len(before) == 8
+    done = [twins.reapply(*words, *more) for more in (["--dry-run"], [])]
+    assert [each.code for each in done] == [3, 3], done
+    assert "Nothing was purged" in done[0].err
+    assert done[0].err == done[1].err
+    assert twins.restored.left() == before
+    assert twins.restored.execute("SELECT count(*) FROM sweeper.tombstones") == [(0,)]
+    return done[1].err
+
+
+def test_a_ledger_of_another_database(twins: Site) -> None:
+    """Under one name and one key the ledger of another database is refused, whatever is given with it."""
+    _purge_one(twins)
+    ((identity,), (own,)) = (
+        each.execute("SELECT id::text FROM sweeper.identity")[0] for each in (twins.was, twins.restored)
+    )
+    said = _refused(twins)
+    assert f"tells of run 1 in the database {identity}, this is the database {own}" in said
+    assert "--accept-ledger" not in said
+    assert _refused(twins, "--accept-ledger", "0" * 16) == said
+    assert _refused(twins, "--accept-ledger", own) == said
+
+
+def test_an_old_ledger_of_another_database(twins: Site) -> None:
+    """An old ledger that goes on from nothing this database has is another's, and no confirmation lets it in."""
+    assert twins.run(twins.restored, "run").code == 0
+    _purge_one(twins, earlier=True)
+    said = _refused(twins)
+    assert "continues none of the 1 checkpoints of this database: it is another's" in said
+    assert "--accept-ledger" not in said
+    assert _refused(twins, "--accept-ledger", "0" * 16) == said
+
+
+def test_an_old_ledger_for_a_database_without_a_log(twins: Site) -> None:
+    """Where nothing tells whose an old ledger is, it is refused, and the digest of one store lets it into no other."""
+    _purge_one(twins, earlier=True)
+    said = _refused(twins)
+    digest = re.findall(r"--accept-ledger ([0-9a-f]{16}),", said)
+    assert "this database has no checkpoint that could tell more" in said
+    twins.restored.execute("UPDATE sweeper.identity SET id = gen_random_uuid()")
+    other = _refused(twins, "--accept-ledger", *digest)
+    assert f"'{digest[0]}' is not the digest of this ledger for this store" in other
+    assert re.findall(r"--accept-ledger ([0-9a-f]{16}),", other) != digest
+
+
+def test_a_database_made_from_the_same_template(twins: Site) -> None:
+    """Databases that were copied from one have one identity; the logs that they have since keep them apart."""
+    assert twins.run(twins.restored, "run").code == 0
+    _purge_one(twins, identity=False)
+    assert "tells this database's identity, which a copy of the database has as well; it continues none" in _refused(
+        twins
+    )
+
+
+def test_an_old_ledger_is_confirmed(old_site: Site) -> None:
+    """A ledger of an earlier version is refused until a person confirms it; the event names what was confirmed."""
+    before = old_site.restored.left()
+    done = [old_site.reapply(*words) for words in ((), ("--dry-run",), ("--accept-ledger", "0" * 16))]
+    assert [each.code for each in done] == [3, 3, 3]
+    assert "checkpoint of 5 leaves, which speaks for it" in done[0].err
+    assert "'0000000000000000' is not the digest" in done[2].err
+    assert old_site.restored.left() == before
+    (digest,) = re.findall(r"--accept-ledger ([0-9a-f]{16}),", done[0].err)
+    preview = json.loads(old_site.reapply("--accept-ledger", digest, "--dry-run").out)
+    assert (preview["would_purge"], preview["identity"], preview["confirmed"]) == (len(AFTER), None, digest)
+    assert old_site.restored.left() == before
+    found = json.loads(old_site.reapply("--accept-ledger", digest).out)
+    assert (found["purged"], found["confirmed"]) == (len(AFTER), digest)
+    event = "SELECT details ->> 'confirmed' FROM sweeper.events WHERE kind = 'reapply'"
+    assert old_site.restored.execute(event) == [(digest,)]
+    old_site.was.execute("INSERT INTO sweeper.events (kind) VALUES ('x')")
+    _export(old_site)  # the same log, longer: a digest is of one ledger
+    assert old_site.reapply("--accept-ledger", digest).code == 3
+
+
+def test_an_old_log_that_went_on(old_site: Site) -> None:
+    """A log whose later runs tell this database needs no confirmation, the purges of the earlier ones included."""
+    assert old_site.run(old_site.was, "run").code == 0
+    assert old_site.run(old_site.was, "audit", "export", str(old_site.ledger)).code == 0
+    found = json.loads(old_site.reapply().out)
+    ((identity,),) = old_site.restored.execute("SELECT id::text FROM sweeper.identity")
+    assert (found["purged"], found["identity"], found["confirmed"]) == (len(AFTER), identity, None)
+    assert old_site.restored.execute("SELECT details ->> 'identity' FROM sweeper.events WHERE kind = 'reapply'") == [
+        (identity,)
+    ]

@@ -62,7 +62,7 @@ def taken(store: Store, signer: Signer | None = SIGNER) -> Checkpoint | None:
 
 def verified(store: Store, *kept: str, keys: tuple[Signer, ...] = (SIGNER,)) -> Report:
     """What verification says."""
-    return verify.verify(
+    return verify.verify_tree(
         store.database(), [Kept("kept", notes.parse(text)) for text in kept], [key.verifier for key in keys]
     )
 

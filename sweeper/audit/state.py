@@ -1,0 +1,107 @@
+"""Holds the sweeper's own tables against the evidence: what is there must be what the events tell, no more and no less.
+
+The law of this file: the events are believed, since the tree holds them; the rows are not. Nothing of a row is told but ids,
+instants, counts and words of the sweeper's own.
+"""
+
+import re
+from collections.abc import Iterator
+
+from sqlalchemy import Connection
+
+from sweeper.audit import note as notes
+from sweeper.audit.note import NoteError
+from sweeper.audit.walk import Fault, Kind
+from sweeper.settings import Settings
+from sweeper.store import ledger, state
+from sweeper.store.state import Difference, Orphans
+
+SAID = frozenset(
+    {"id", "store", "kind", "outcome", "state", "policy_digest", "token", "backfill_id", "run_id", "eligible"}
+)
+SAID |= {"plan_changes", "consent_events", "account_id", "conversation_id"}
+"""Columns whose values are told, beside instants: no matter, no reason, no reference, nothing that a person wrote."""
+KINDS = {"missing": Kind.MISSING, "untold": Kind.UNTOLD, "dropped": Kind.UNTOLD, "changed": Kind.CHANGED}
+OWN = re.compile(r"sweeper/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
+"""The origin of a log that was given no name: the identity of its database is in it."""
+
+
+def faults(connection: Connection, settings: Settings) -> Iterator[Fault]:
+    """Everything that is not what the evidence tells; `connection` sees one snapshot."""
+    yield from _of_identity(connection, settings)
+    for table in state.TABLES:
+        for difference in state.differences(connection, table):
+            yield _of_row(table, difference)
+        if table == "runs":
+            yield from map(_of_orphans, state.orphans(connection))
+
+
+def counts(connection: Connection) -> dict[str, int]:
+    """How many rows of each table were held against the evidence."""
+    return {table: state.count(connection, table) for table in state.TABLES}
+
+
+def _of_identity(connection: Connection, settings: Settings) -> Iterator[Fault]:
+    here = state.identity_rows(connection)
+    if len(here) != 1:
+        yield _identity(f"sweeper.identity has {len(here)} rows instead of one")
+        return
+    for told, event_id in state.identities(connection).items():
+        if told != here[0]:
+            text = f"sweeper.identity is {here[0]}, event {event_id} (run_opened) says {told}: it was altered"
+            yield _identity(text)
+    named = _named(connection, settings)
+    if named not in (None, here[0]):
+        yield _identity(
+            f"sweeper.identity is {here[0]}, the newest checkpoint is of the log sweeper/{named}: it was altered"
+        )
+
+
+def _named(connection: Connection, settings: Settings) -> str | None:
+    """The identity that the newest checkpoint's origin names, unless the settings give the log that name."""
+    last = ledger.last(connection)
+    try:
+        origin = notes.parse(last.note).tree.origin if last else ""
+    except NoteError:  # the walk along the checkpoints has named it
+        return None
+    found = OWN.fullmatch(origin)
+    return found[1] if found and origin != settings.evidence.origin else None
+
+
+def _identity(text: str) -> Fault:
+    return Fault(Kind.IDENTITY, text, "identity", column="id")
+
+
+def _of_orphans(found: Orphans) -> Fault:
+    text = (
+        f"sweeper.runs {found.run_id} is missing: {found.tombstones} tombstones name it, the first is {found.first_id}"
+    )
+    return Fault(Kind.MISSING, text, "runs", found.run_id)
+
+
+def _of_row(table: str, found: Difference) -> Fault:
+    text = f"sweeper.{table} {found.id} {_told(found)}"
+    return Fault(KINDS[found.how], text, table, _number(found.id), column=found.name)
+
+
+def _told(found: Difference) -> str:
+    if found.how == "missing":
+        return f"is missing: event {found.event_id} tells of it, and no event tells that it was dropped"
+    if found.how == "untold":
+        return "is there, and no event tells that it was added: the row or its event was altered"
+    if found.how == "dropped":
+        return f"is there, although event {found.event_id} tells that it was dropped"
+    name = found.name or ""
+    if name in SAID or state.is_instant(name):
+        values = f"is {_value(found.here)}, the events (up to {found.event_id}) say {_value(found.told)}"
+    else:
+        values = f"is not what the events (up to {found.event_id}) say"
+    return f"was changed without an event: {name} {values}"
+
+
+def _value(text: str | None) -> str:
+    return "null" if text is None else text[:100]
+
+
+def _number(id_: str) -> int | str:
+    return int(id_) if re.fullmatch(r"-?[0-9]+", id_) else id_

@@ -1,0 +1,97 @@
+"""Where the sweeper's own tables are not what the events tell of them: rows that are missing, untold, kept or changed.
+
+The law of this file: it only compares, all of it in one snapshot, and holds no more than a page of what differs.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from sqlalchemy import Connection, TextClause
+
+from sweeper.store.statement import filled, statement
+
+PREFIXES = {"legal_holds": "hold", "erasure_orders": "order", "pauses": "pause"}
+"""Tables whose trigger records every change of a row, and what the kinds of those events begin with."""
+TABLES = ("runs", *PREFIXES, "manifests")
+"""The tables whose rows follow from events."""
+
+How = Literal["missing", "untold", "dropped", "changed"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One row, or one column of it, that is not what the events tell.
+
+    `how`: the row is missing; no event tells that it was added; an event tells that it was dropped; a column was changed.
+    """
+
+    id: str
+    event_id: int | None
+    how: How
+    name: str | None
+    told: str | None
+    here: str | None
+
+
+@dataclass(frozen=True)
+class Orphans:
+    """Tombstones of a run that is not there."""
+
+    run_id: int
+    tombstones: int
+    first_id: int
+
+
+def differences(connection: Connection, table: str) -> Iterator[Difference]:
+    """What differs in one of `TABLES`, in order of id, read page by page."""
+    rows = connection.execute(_comparison(table), execution_options={"stream_results": True, "max_row_buffer": 500})
+    for row in rows:
+        found = Difference(**row._mapping)
+        if not _is_same_instant(found):
+            yield found
+
+
+def count(connection: Connection, table: str) -> int:
+    """How many rows a table has."""
+    found: int = connection.execute(statement("state_count", table=table)).scalar_one()
+    return found
+
+
+def orphans(connection: Connection) -> list[Orphans]:
+    """The runs that tombstones name and that are not there."""
+    return [Orphans(**row._mapping) for row in connection.execute(statement("state_orphans"))]
+
+
+def identities(connection: Connection) -> dict[str | None, int]:
+    """Which databases the runs say they were in: identity → the first event that says so."""
+    return {row.identity: row.event_id for row in connection.execute(statement("state_identities"))}
+
+
+def identity_rows(connection: Connection) -> list[str]:
+    """The identity of this database; none or several where somebody altered it."""
+    return [row.id for row in connection.execute(statement("identity"))]
+
+
+def _comparison(table: str) -> TextClause:
+    prefix = PREFIXES.get(table)
+    told = filled("state_rows_told", prefix=prefix) if prefix else filled(f"state_{table}_told")
+    found = filled("state_runs_found") if table == "runs" else filled("state_rows_found", table=table)
+    return statement("state_differences", told=told, found=found)
+
+
+def _is_same_instant(found: Difference) -> bool:
+    """Whether two texts tell one instant: an event tells it in the time zone of the session that wrote it."""
+    if found.name is None or found.told is None or found.here is None or not is_instant(found.name):
+        return False
+    try:
+        told, here = datetime.fromisoformat(found.told), datetime.fromisoformat(found.here)
+        return told.tzinfo is not None and told == here
+    except ValueError:
+        return False
+
+
+def is_instant(column: str) -> bool:
+    """Whether a column of these tables holds an instant, by its name."""
+    return column == "as_of" or column.endswith("_at")
