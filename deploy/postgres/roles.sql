@@ -58,7 +58,7 @@ END $$;
 -- Where tables of the store have row-level security, the job must see all rows: it sets row_security = off, and a statement that
 -- would see only a part fails. Then, and only then:
 --     ALTER ROLE sweeper BYPASSRLS;
--- Where there are replicas, the job waits for those that fall behind ([pace] replica_lag_…). To see how far they are it must be
+-- Where there are replicas, the job waits for those that fall behind ([pace] replica_lag_...). To see how far they are it must be
 -- allowed to read all statistics, other sessions' statements with the words in them included; otherwise it says so in its log and
 -- waits for none. If you want it to:
 --     GRANT pg_read_all_stats TO sweeper;

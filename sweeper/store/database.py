@@ -199,15 +199,21 @@ def is_gone(error: BaseException) -> bool:
     return error.connection_invalidated or state == READ_ONLY or state.startswith(("08", "57P0"))
 
 
-def sqlstate(error: DBAPIError) -> str | None:
+def sqlstate(error: DBAPIError | psycopg.Error) -> str | None:
     """The SQLSTATE of an error, if the server gave one."""
-    return getattr(error.orig, "sqlstate", None)
+    return getattr(_driver_error(error), "sqlstate", None)
 
 
-def reason(error: DBAPIError) -> str:
+def reason(error: DBAPIError | psycopg.Error) -> str:
     """What went wrong in one line without parameters: never row values, which DETAIL lines carry."""
-    primary = getattr(getattr(error.orig, "diag", None), "message_primary", None)
-    return str(primary or str(error.orig).splitlines()[0]).strip()
+    original = _driver_error(error)
+    primary = getattr(getattr(original, "diag", None), "message_primary", None)
+    said = str(primary or original).strip().splitlines()
+    return said[0].strip() if said else type(original).__name__
+
+
+def _driver_error(error: DBAPIError | psycopg.Error) -> BaseException | None:
+    return error.orig if isinstance(error, DBAPIError) else error
 
 
 def _say(state: RetryCallState) -> None:
