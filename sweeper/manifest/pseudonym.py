@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
+from sweeper import handed
 from sweeper.errors import ConfigurationError
+from sweeper.handed import UnreadableError
 
 SHORTEST = 32
 """Bytes: a shorter key could be found by trying."""
@@ -52,9 +54,9 @@ def read(environment: Mapping[str, str] = os.environ) -> Pseudonym:
     if not named and not inline:
         raise ConfigurationError(f"no key for pseudonyms: neither {FILE} nor {INLINE} is set. {REMEDY}")
     try:
-        key = Path(named).read_bytes().strip() if named else (inline or "").encode().strip()
-    except OSError as error:
-        raise ConfigurationError(f"{FILE} {named}: cannot be read ({error.strerror}). {REMEDY}") from None
+        key = handed.content(Path(named)).strip() if named else (inline or "").encode().strip()
+    except UnreadableError as error:
+        raise ConfigurationError(f"{FILE} {named}: cannot be read ({error}). {REMEDY}") from None
     if len(key) < SHORTEST:
         raise ConfigurationError(
             f"the key for pseudonyms has {len(key)} bytes, at least {SHORTEST} are needed. {REMEDY}"

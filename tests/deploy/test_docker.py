@@ -153,7 +153,11 @@ def test_what_is_installed_has_hashes() -> None:
     steps = [step.split() for step in run.split("&&") if re.search(r" pip .*\b(install|wheel|download)\b", step)]
     assert len(steps) == 4
     for step in steps:
-        assert "--require-hashes" in step or {"--no-deps"} < set(step) & {"--no-deps", "--no-index", "--no-build-isolation"}
+        assert "--require-hashes" in step or {"--no-deps"} < set(step) & {
+            "--no-deps",
+            "--no-index",
+            "--no-build-isolation",
+        }
     assert [step[-1] for step in steps] == ["build.lock", ".", '"${LOCK}.lock"', "/built/*.whl"]
     assert "LOCK=plain" in instructions("ARG")
 
