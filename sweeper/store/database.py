@@ -149,7 +149,7 @@ def connect(settings: Settings) -> Database:
             "no database: nothing was done. Set SWEEPER_DATABASE_URL, for instance postgresql://user@host/database."
         )
     try:
-        url = make_url(settings.database.url)
+        url = make_url(settings.database.url.encode().decode())  # what is no UTF-8 cannot be sent to the driver
     except (ArgumentError, ValueError):
         raise ConfigurationError(
             "SWEEPER_DATABASE_URL is not a URL: nothing was done. Write postgresql://user@host/database."

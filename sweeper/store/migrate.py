@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 HEAD = "0004"
 FOLDER = Path(__file__).parent / "migrations"
 REVISIONS = frozenset(file.stem[1:5] for file in (FOLDER / "versions").glob("r[0-9][0-9][0-9][0-9]_*.py"))
-TAKEN = (
-    "Something else of that name is there: look at what it is, drop it or move it out of the way, then `sweeper migrate`."
-)
+TAKEN = "Something else of that name is there: look at what it is, drop it or move it out of the way, then `sweeper migrate`."
 BUSY = "Others hold what it needs: look in pg_stat_activity for who, then `sweeper migrate` again."
 ROOM = "Make room on the server, then `sweeper migrate` again."
 WAYS_OUT = {
