@@ -208,8 +208,9 @@ def reason(error: DBAPIError | psycopg.Error) -> str:
     """What went wrong in one line without parameters: never row values, which DETAIL lines carry."""
     original = _driver_error(error)
     primary = getattr(getattr(original, "diag", None), "message_primary", None)
-    said = str(primary or original).strip().splitlines()
-    return said[0].strip() if said else type(original).__name__
+    if primary:
+        return str(primary).strip()
+    return next(iter(str(original).splitlines()), type(original).__name__).strip()
 
 
 def _driver_error(error: DBAPIError | psycopg.Error) -> BaseException | None:
