@@ -18,6 +18,8 @@
 -- superuser can switch the triggers off and change evidence. Both show in the signed checkpoints, whose key no database holds.
 
 BEGIN;
+SET LOCAL standard_conforming_strings = on;   -- a backslash below is a backslash, whatever the database says
+SET LOCAL quote_all_identifiers = off;
 SET LOCAL search_path = pg_catalog, pg_temp;  -- no object of anybody else's is taken for one of these
 SET LOCAL lock_timeout = '5s';                -- rather than make a sweep and its holds wait behind this, give up
 

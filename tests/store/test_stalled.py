@@ -82,8 +82,11 @@ def test_in_order(name: str, store: Store, sweeper: Command) -> None:
 def test_changed(store: Store, policy: Policy, capsys: pytest.CaptureFixture[str]) -> None:
     """A chat that is resumed before it is locked is not due any more: the run says so, and has not failed."""
     store.load(world(DUE))
-    resumed = Watch(expect=lambda _: store.execute("UPDATE conversations SET last_activity_at = %s", NOW) and None)
-    result = run(store, policy, resumed)
+
+    def resume(_: int) -> None:
+        store.execute("UPDATE conversations SET last_activity_at = %s", NOW)
+
+    result = run(store, policy, Watch(expect=resume))
     assert (result.tally.spared, result.is_stalled, result.is_done) == ({"changed": 1}, False, True)
     print_result(result, as_json=False)
     assert "1 conversations were due when they were proposed, and had changed" in capsys.readouterr().out
