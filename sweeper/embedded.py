@@ -147,12 +147,14 @@ class Server:
         address = f"host={self.sockets} port={_PORT} user=postgres dbname=postgres connect_timeout=5".encode()
         while PGconn.ping(address) != Ping.OK:
             if self._process is None or self._process.poll() is not None:
-                raise EmbeddedError("the private PostgreSQL server did not start", *self._tail(log_begin))
+                where, *lines = self._tail(log_begin)
+                raise EmbeddedError(f"the private PostgreSQL server did not start; {where}", *lines)
             if time.monotonic() > deadline:
+                where, *lines = self._tail(log_begin)
                 raise EmbeddedError(
                     f"the private PostgreSQL server did not answer within {_START_SECONDS:.0f} s and was stopped; "
-                    "unset PGSERVICE if it is set",
-                    *self._tail(log_begin),
+                    f"unset PGSERVICE if it is set; {where}",
+                    *lines,
                 )
             time.sleep(0.02)
 

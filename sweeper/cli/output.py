@@ -9,6 +9,7 @@ import io
 import json
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -43,6 +44,7 @@ def secure() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # whatever the terminal's encoding, an answer is printed
     sys.excepthook = _crashed
+    threading.excepthook = _crashed_thread
 
 
 def finish(code: int) -> int:
@@ -167,6 +169,11 @@ def _crashed(kind: type[BaseException], error: BaseException, trace: TracebackTy
     """Tell of a fault of the program's own as Python would; its words may quote anything."""
     told = "".join(traceback.format_exception(kind, error, trace))
     _write_error(*told.removesuffix("\n").split("\n"))
+
+
+def _crashed_thread(fault: threading.ExceptHookArgs) -> None:
+    if fault.exc_value is not None:
+        _crashed(fault.exc_type, fault.exc_value, fault.exc_traceback)
 
 
 def _silence(stream: TextIO) -> None:
