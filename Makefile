@@ -27,16 +27,21 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.backfill
 	$(BIN)/python -m benchmarks.soak
 
-# The lock names exact versions; a range that has moved on in pyproject.toml needs `make lock`.
+# The locks name exact versions and the hashes of their files; a range that has moved on in pyproject.toml needs `make lock`.
+# What builds the project is locked too, so that no step takes from the index what no hash vouches for.
 $(VENV)/.installed: pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
+# The image's locks are parts of the first one: what the program needs, the same with manifests, and what builds it.
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate --generate-hashes
 lock:
-	uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate \
-	    --extra test pyproject.toml -o requirements.lock
+	$(COMPILE) --extra test pyproject.toml -o requirements.lock
+	$(COMPILE) -c requirements.lock pyproject.toml -o deploy/docker/plain.lock
+	$(COMPILE) -c requirements.lock --extra manifest --extra text pyproject.toml -o deploy/docker/manifest.lock
+	echo hatchling | $(COMPILE) -c requirements.lock - -o deploy/docker/build.lock
 
 clean:
 	rm -rf $(VENV) build dist

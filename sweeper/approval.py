@@ -5,7 +5,6 @@ Fewer is fine, more refuses; it lapses after 24 hours.
 """
 
 import base64
-import binascii
 import hashlib
 import json
 from collections.abc import Mapping
@@ -67,7 +66,7 @@ def read(token: str) -> Approval:
             {str(rule): int(count) for rule, count in said["due"].items()},
             str(said.get("scope", "")),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, binascii.Error):
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
         raise ConfigurationError(
             "--approve: this is no digest of a dry run, or it was cut. Nothing was done. "
             "Copy the whole `digest` that `sweeper run --dry-run` prints."

@@ -37,7 +37,7 @@ SEEN = timedelta(seconds=60)
 
 @dataclass
 class Drained:
-    """How far a backfill has come. `left`: due, but they failed, stayed locked or were not approved; runs take them."""
+    """How far a backfill has come. `left`: due, but they failed, stayed locked, were not approved or spared."""
 
     plan: Plan
     outcome: str

@@ -147,17 +147,20 @@ class Server:
         address = f"host={self.sockets} port={_PORT} user=postgres dbname=postgres connect_timeout=5".encode()
         while PGconn.ping(address) != Ping.OK:
             if self._process is None or self._process.poll() is not None:
-                raise EmbeddedError(f"the private PostgreSQL server did not start; {self._tail(log_begin)}")
+                where, *lines = self._tail(log_begin)
+                raise EmbeddedError(f"the private PostgreSQL server did not start; {where}", *lines)
             if time.monotonic() > deadline:
+                where, *lines = self._tail(log_begin)
                 raise EmbeddedError(
                     f"the private PostgreSQL server did not answer within {_START_SECONDS:.0f} s and was stopped; "
-                    f"unset PGSERVICE if it is set; {self._tail(log_begin)}"
+                    f"unset PGSERVICE if it is set; {where}",
+                    *lines,
                 )
             time.sleep(0.02)
 
-    def _tail(self, begin: int) -> str:
+    def _tail(self, begin: int) -> list[str]:
         lines = self._log.read_bytes()[begin:].decode(errors="replace").splitlines()[-_TAIL_LINES:]
-        return "\n".join([f"the end of {self._log}:", *lines])
+        return [f"the end of {self._log}:", *lines]
 
 
 @contextmanager
@@ -345,7 +348,7 @@ def _initdb(new: Path, bin_: Path, account: _Account, *, keep: bool) -> None:
     options = ("-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", *(() if keep else ("--no-sync",)))
     done = _run(account, str(bin_ / "initdb"), "-D", str(new), *options)
     if done.returncode != 0:
-        raise EmbeddedError(f"no database was made in {new.parent}: initdb says\n{done.stdout.strip()}")
+        raise EmbeddedError(f"no database was made in {new.parent}: initdb says", *done.stdout.strip().splitlines())
 
 
 def _made(path: Path, account: _Account) -> Path:

@@ -3,11 +3,19 @@
 Each error's text names the setting or the row, what was **not** done, and the remedy. `exit_code` is documented API.
 """
 
+from sweeper.core.printable import printable
+
 
 class SweeperError(Exception):
-    """Something failed; nothing beyond what was already recorded was done."""
+    """Something failed; nothing beyond what was already recorded was done.
+
+    Each argument is one line for a reader: it may quote the store, a file or the server, for it passes the filter here.
+    """
 
     exit_code = 1
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__("\n".join(map(printable, lines)))
 
 
 class ConfigurationError(SweeperError):

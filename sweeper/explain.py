@@ -134,8 +134,8 @@ class Explanation:
             "purged": None,
         }
 
-    def as_text(self) -> str:
-        """The explanation for a person."""
+    def as_lines(self) -> list[str]:
+        """The explanation for a person, line by line; an id or a matter may hold anything, a line break too."""
         verdict = self.verdict
         parts = [
             [f"Conversation {self.facts.conversation.id}, at {rfc3339(self.as_of)}", *self._supposition()],
@@ -145,7 +145,7 @@ class Explanation:
             ["What would change it", *_indented(self._changes(verdict))],
             ["May it be trained on?", *_indented(self._training())],
         ]
-        return "\n\n".join("\n".join(part) for part in parts)
+        return [line for part in parts for line in ("", *part)][1:]
 
     def _supposition(self) -> list[str]:
         return [f"Supposing {SUPPOSED[self.supposing]}."] if self.supposing else []

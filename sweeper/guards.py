@@ -10,7 +10,7 @@ from datetime import timedelta
 from sweeper.approval import Approval
 from sweeper.core.instant import rfc3339
 from sweeper.errors import RefusedError
-from sweeper.job import Job
+from sweeper.job import Job, not_believed
 from sweeper.store import census, evidence, fence
 from sweeper.store.census import Histories
 
@@ -44,7 +44,12 @@ def before(job: Job, histories: Histories, *, accept_history: bool = False) -> I
             f"as-of {rfc3339(job.as_of)} is later than now, {rfc3339(now)}: what is not due yet would be purged. "
             "Nothing was purged. Give an --as-of that is not in the future; --dry-run may look ahead.",
         )
-    if guards.earlier_as_of and last.as_of is not None and job.as_of < last.as_of:
+    if guards.earlier_as_of and not job.policy.plausible.holds(job.as_of):
+        yield RefusedError(
+            "earlier_as_of",
+            f"{not_believed(job.policy, job.as_of)} Nothing was purged. Mend the clock, or give an --as-of that is.",
+        )
+    elif guards.earlier_as_of and last.as_of is not None and job.as_of < last.as_of:
         yield RefusedError(
             "earlier_as_of",
             f"as-of {rfc3339(job.as_of)} is earlier than that of the last completed run, {rfc3339(last.as_of)}: "

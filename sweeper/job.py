@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 from sqlalchemy.exc import DBAPIError
 
 from sweeper.clock import Clock
-from sweeper.core.instant import aware
+from sweeper.core.instant import aware, rfc3339
 from sweeper.core.policy import Policy
 from sweeper.core.window import EVERYTHING, Window
-from sweeper.errors import SweeperError
+from sweeper.errors import ConfigurationError, SweeperError
 from sweeper.settings import Settings, load_policy
 from sweeper.store import contract as contracts
 from sweeper.store import database as databases
@@ -56,16 +56,27 @@ def prepare(settings: Settings, clock: Clock, as_of: datetime | None = None) -> 
     """A job on the store of the settings; as-of is now unless given.
 
     Raises:
-        ConfigurationError: settings, policy or store cannot be used.
+        ConfigurationError: settings, policy or store cannot be used, or the policy does not believe as-of.
         DatabaseError: the database cannot be reached.
     """
     policy = load_policy(settings)
+    at = aware(as_of or clock.now())
+    if not policy.plausible.holds(at):
+        raise ConfigurationError(
+            f"{not_believed(policy, at)} Nothing was done. Give an --as-of that is, or mend the clock."
+        )
     database = databases.connect(settings)
     try:
-        return Job(database, read_contract(database, policy), policy, clock, aware(as_of or clock.now()))
+        return Job(database, read_contract(database, policy), policy, clock, at)
     except SweeperError:
         database.engine.dispose()
         raise
+
+
+def not_believed(policy: Policy, as_of: datetime) -> str:
+    """What to say of an as-of at which no instant of the store could be believed."""
+    since, before = policy.plausible.since, policy.plausible.before
+    return f"as-of {rfc3339(as_of)} is not believed: plausible is from {rfc3339(since)} to before {rfc3339(before)}."
 
 
 def read_contract(database: Database, policy: Policy) -> Contract:
@@ -84,6 +95,8 @@ def unreachable(error: DBAPIError) -> DatabaseError:
         way_out = (
             "This role may not; deploy/postgres/roles.sql says which may: the job purges, officers hold, auditors read."
         )
+    elif databases.sqlstate(error) in ("22021", "22P05"):  # character_not_in_repertoire, untranslatable_character
+        way_out = "The text and the database's encoding do not go together: mend what is stored, or write it otherwise."
     else:
         way_out = "Check SWEEPER_DATABASE_URL, that the server runs and what the role may do (`sweeper check`)."
     return DatabaseError(

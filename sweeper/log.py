@@ -10,6 +10,8 @@ from typing import Any, TextIO, cast
 
 import structlog
 
+from sweeper.core.printable import printable
+
 
 class Unfailing:
     """A stream whose writing never fails; without one of its own it is stderr as it is at that moment.
@@ -58,19 +60,24 @@ def configure(*, quiet: bool = False, once: bool = False, stream: TextIO | None 
     if once and structlog.is_configured():
         return
     file = unfailing(stream)
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if file.isatty() else structlog.processors.JSONRenderer()
+    rendering: tuple[structlog.typing.Processor, ...] = (
+        (_filtered, structlog.dev.ConsoleRenderer()) if file.isatty() else (structlog.processors.JSONRenderer(),)
     )
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            renderer,
+            *rendering,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING if quiet else logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(file=file),
     )
+
+
+def _filtered(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """The line with its texts as a terminal may show them; JSON has escapes of its own, and so has a list as Python writes it."""
+    return {printable(key): printable(value) if isinstance(value, str) else value for key, value in event.items()}
 
 
 def get() -> structlog.typing.FilteringBoundLogger:

@@ -36,7 +36,7 @@ def watched(stopping: Callable[[], str]) -> Iterator[Watch]:
         MofNCompleteColumn(),
         _Rate(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[waits]}"),
+        TextColumn("{task.fields[waits]}", markup=False),
     )
     console = Console(file=unfailing(sys.stderr))
     with Progress(*columns, console=console, transient=True, redirect_stdout=False) as progress:

@@ -13,6 +13,13 @@ from sweeper.steering import ORDERED, Steering
 from sweeper.store.backfills import Plan
 from sweeper.tally import Tally
 
+LEFT_THOUGH_DUE = (Spared.LOCKED, Spared.NOT_APPROVED, Spared.PROTECTED, Spared.STALE)
+"""Reasons that leave a record which is due on the row as stored.
+
+Under a hold that is known at as-of a record counts as held, and that is no failure. One that changed before it was locked
+is not due any more on the row as it is now, and that is none either.
+"""
+
 
 @dataclass(frozen=True)
 class Beside:
@@ -57,17 +64,26 @@ class Result:
         return sum(self.purged["conversation"].values())
 
     @property
+    def left(self) -> dict[str, int]:
+        """How many records are due on the row as stored and were left, by reason; `failed` for those that could not be purged."""
+        spared = {reason.value: self.tally.spared[reason.value] for reason in LEFT_THOUGH_DUE}
+        return {reason: count for reason, count in {"failed": self.tally.failed, **spared}.items() if count}
+
+    @property
     def overdue(self) -> int:
-        """How many records are known to be due and were left: they failed, stayed locked or were not approved."""
-        left = (Spared.LOCKED, Spared.NOT_APPROVED)
-        return self.tally.failed + sum(self.tally.spared[reason.value] for reason in left)
+        """How many records are known to be due and were left."""
+        return sum(self.left.values())
+
+    @property
+    def purged_nothing(self) -> bool:
+        """Whether neither a conversation nor a feedback row was purged."""
+        return self.count + sum(self.purged["feedback"].values()) == 0
 
     @property
     def is_stalled(self) -> bool:
-        """Whether nothing at all was purged although something was left: nobody may take that for a night without work."""
-        nothing = self.count + sum(self.purged["feedback"].values()) == 0
+        """True if the run purged nothing although records were due. Reported as a failure, whatever spared them."""
         abandoned = self.beside is not None and self.beside.backlog
-        return nothing and (self.overdue > 0 or bool(self.steering.stopped) or abandoned)
+        return self.purged_nothing and (self.overdue > 0 or bool(self.steering.stopped) or abandoned)
 
     @property
     def is_done(self) -> bool:

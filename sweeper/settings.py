@@ -1,17 +1,19 @@
 """How the job runs: one TOML file, overridden by the environment. The rules are in the policy file, not here."""
 
 import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, ValidationError
 
+from sweeper import handed
 from sweeper.core import policy as policies
-from sweeper.core import uri
+from sweeper.core import toml, uri
 from sweeper.core.fault import Fault, found, shaped
+from sweeper.core.toml import TomlError
 from sweeper.errors import ConfigurationError
+from sweeper.handed import UnreadableError
 
 DEFAULT_FILE = Path("config/sweeper.toml")
 _IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_$]{0,62}"
@@ -36,6 +38,15 @@ def _place(text: str) -> str:
 
 
 Prefix = Annotated[str, Field(min_length=1), AfterValidator(_place)]
+
+
+def _nameable(path: Path) -> Path:
+    if "\0" in str(path):
+        raise ValueError("must be a name that a file can have: without a NUL")
+    return path
+
+
+Place = Annotated[Path, AfterValidator(_nameable)]
 
 
 class Section(BaseModel):
@@ -63,7 +74,7 @@ class Store(Section):
 class PolicyFile(Section):
     """Which policy file holds the rules; a relative path is read from beside the settings file."""
 
-    file: Path = Path("policy.toml")
+    file: Place = Path("policy.toml")
 
 
 class Child(Section):
@@ -160,9 +171,9 @@ class Schedule(Section):
     export: Cron = ""
     manifest: Cron = ""
     recall: Cron = ""
-    export_file: Path = Path("ledger.jsonl")
-    manifest_directory: Path = Path("manifests")
-    recall_directory: Path = Path("recalls")
+    export_file: Place = Path("ledger.jsonl")
+    manifest_directory: Place = Path("manifests")
+    recall_directory: Place = Path("recalls")
     misfire_grace_seconds: Annotated[Positive, Field(le=86_400)] = 3_600
 
 
@@ -179,7 +190,7 @@ Origin = Annotated[str, shaped(r"[!-*,-~]{0,200}", "must be a name of ASCII with
 class Evidence(Section):
     """How evidence is signed: the key's file, and the name of the log where it is not to be the store's own."""
 
-    signing_key_file: Path | None = None
+    signing_key_file: Place | None = None
     origin: Origin = ""
 
 
@@ -229,10 +240,8 @@ def load(file: Path | None, environment: Mapping[str, str] = os.environ) -> Sett
     try:
         return Settings.model_validate(raw)
     except ValidationError as error:
-        faults = "\n".join(f"  {fault.said(raw)}{_origin(fault, environment)}" for fault in found(error))
-        raise ConfigurationError(
-            f"settings {path or 'of the environment'}: nothing was done. Mend:\n{faults}"
-        ) from None
+        faults = (f"  {fault.said(raw)}{_origin(fault, environment)}" for fault in found(error))
+        raise ConfigurationError(f"settings {path or 'of the environment'}: nothing was done. Mend:", *faults) from None
 
 
 def load_policy(settings: Settings) -> policies.Policy:
@@ -243,22 +252,22 @@ def load_policy(settings: Settings) -> policies.Policy:
     """
     path = settings.policy.file.absolute()
     try:
-        return policies.parse(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        return policies.parse(handed.text(path))
+    except UnreadableError as error:
         raise ConfigurationError(
-            f"policy {path}: cannot be read ({_reason(error)}). Nothing was done. Name the file in [policy] file, "
+            f"policy {path}: cannot be read ({error}). Nothing was done. Name the file in [policy] file, "
             "or in SWEEPER_POLICY_FILE; settings are those of --config, of SWEEPER_CONFIG or of config/sweeper.toml from here."
         ) from None
     except policies.PolicyError as error:
-        faults = "\n".join(f"  {line}" for line in str(error).splitlines())
-        raise ConfigurationError(f"policy {path}: nothing was decided or purged. Mend:\n{faults}") from None
+        faults = (f"  {line}" for line in str(error).split("\n"))
+        raise ConfigurationError(f"policy {path}: nothing was decided or purged. Mend:", *faults) from None
 
 
 def _value(text: str) -> object:
     """What a variable holds: a list as the file has it, else the text itself."""
     try:
-        return tomllib.loads(f"value = {text}")["value"] if text.startswith("[") else text
-    except tomllib.TOMLDecodeError:
+        return toml.parse(f"value = {text}")["value"] if text.startswith("[") else text
+    except TomlError:
         return text
 
 
@@ -276,15 +285,11 @@ def _resolve_policy(raw: dict[str, Any], folder: Path) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        return toml.parse(handed.text(path))
+    except UnreadableError as error:
         raise ConfigurationError(
-            f"settings {path.absolute()}: cannot be read ({_reason(error)}). Nothing was done. "
+            f"settings {path.absolute()}: cannot be read ({error}). Nothing was done. "
             "Give --config FILE or SWEEPER_CONFIG."
         ) from None
-    except tomllib.TOMLDecodeError as error:
+    except TomlError as error:
         raise ConfigurationError(f"settings {path}: not TOML ({error}). Nothing was done. Mend the file.") from None
-
-
-def _reason(error: Exception) -> str:
-    return error.strerror or type(error).__name__ if isinstance(error, OSError) else type(error).__name__

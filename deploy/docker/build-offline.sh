@@ -37,10 +37,11 @@ make_base() {
   image commit --quiet "$base" localhost/base >/dev/null
 }
 
-# Wheels of what the image needs and of what builds it, at the versions of the lock, by the Python that the base has.
+# Wheels of what the image needs and of what builds it, as the locks' hashes name them, for the Python that the base has.
 collect_wheels() {
   chroot "$scratch/base" python3 -c 'import sys; print("Python", sys.version.split()[0])'
-  python3 -m pip wheel --quiet --wheel-dir "$scratch/wheels" --constraint "$repository/requirements.lock" hatchling "$repository"
+  python3 -m pip download --quiet --dest "$scratch/wheels" --require-hashes --requirement "$repository/deploy/docker/plain.lock"
+  python3 -m pip download --quiet --dest "$scratch/wheels" --require-hashes --requirement "$repository/deploy/docker/build.lock"
 }
 
 build() {

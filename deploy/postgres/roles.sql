@@ -18,6 +18,8 @@
 -- superuser can switch the triggers off and change evidence. Both show in the signed checkpoints, whose key no database holds.
 
 BEGIN;
+SET LOCAL standard_conforming_strings = on;   -- a backslash below is a backslash, whatever the database says
+SET LOCAL quote_all_identifiers = off;
 SET LOCAL search_path = pg_catalog, pg_temp;  -- no object of anybody else's is taken for one of these
 SET LOCAL lock_timeout = '5s';                -- rather than make a sweep and its holds wait behind this, give up
 
@@ -58,7 +60,7 @@ END $$;
 -- Where tables of the store have row-level security, the job must see all rows: it sets row_security = off, and a statement that
 -- would see only a part fails. Then, and only then:
 --     ALTER ROLE sweeper BYPASSRLS;
--- Where there are replicas, the job waits for those that fall behind ([pace] replica_lag_…). To see how far they are it must be
+-- Where there are replicas, the job waits for those that fall behind ([pace] replica_lag_...). To see how far they are it must be
 -- allowed to read all statistics, other sessions' statements with the words in them included; otherwise it says so in its log and
 -- waits for none. If you want it to:
 --     GRANT pg_read_all_stats TO sweeper;

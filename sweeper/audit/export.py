@@ -28,6 +28,8 @@ from sweeper.store import ledger
 from sweeper.store.database import Database
 
 FORMAT = 1
+MOST_LINE = 1 << 29
+"""Bytes: more than any row is; jsonb holds 256 MB at most. A device that never ends is not read into memory."""
 
 
 class ExportError(SweeperError):
@@ -230,14 +232,16 @@ class _Reading:
 
     def end(self) -> None:
         """There must be no more."""
-        if self.file.readline():
+        if self.file.read(1):
             self.line += 1
             raise self.wrong("there is more than the checkpoint covers")
 
     def _next(self) -> tuple[bytes, Leaf]:
         """The next line, without its end, and what it tells."""
         self.line += 1
-        raw = self.file.readline()
+        raw = self.file.readline(MOST_LINE + 1)
+        if len(raw) > MOST_LINE:
+            raise self.wrong(f"the line has more than {MOST_LINE} bytes")
         if not raw.endswith(b"\n"):
             raise self.wrong("the file ends too early" if not raw else "the line is cut off")
         raw = raw.removesuffix(b"\n")

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sweeper import handed
 from sweeper.audit.note import NAME, Note, NoteError, Signature, Tree, unbase64
 from sweeper.errors import ConfigurationError
+from sweeper.handed import UnreadableError
 from sweeper.settings import Settings
 
 if TYPE_CHECKING:
@@ -99,9 +101,9 @@ def read(settings: Settings, environment: Mapping[str, str] = os.environ) -> Sig
         return None
     what = f"signing key {named}" if named else INLINE
     try:
-        pem = named.read_bytes() if named else (inline or "").encode()
-    except OSError as error:
-        raise ConfigurationError(f"{what}: cannot be read ({error.strerror}). {REMEDY}") from None
+        pem = handed.content(named) if named else (inline or "").encode()
+    except UnreadableError as error:
+        raise ConfigurationError(f"{what}: cannot be read ({error}). {REMEDY}") from None
     return Signer(_private(pem, what))
 
 
@@ -144,8 +146,8 @@ def verifiers(given: Iterable[str]) -> tuple[Verifier, ...]:
 
 def _content(given: str) -> str:
     try:
-        return Path(given).read_text(encoding="utf-8")
-    except (OSError, ValueError):
+        return handed.text(Path(given))
+    except UnreadableError:
         return given
 
 

@@ -34,6 +34,9 @@ EXIT_CODES = """Exit codes:
   4  another run holds the lease
 """
 
+MisuseError: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+"""What the parser of the command line raises; typer brings its own, or is built upon click's."""
+
 app = typer.Typer(
     help="Data-retention sweeper: purges stored AI-assistant conversations when they are due, and says why.",
     epilog=EXIT_CODES,
@@ -76,7 +79,11 @@ def main() -> NoReturn:
     output.secure()
     code = 0
     try:
-        app()
+        code = _code(app(standalone_mode=False))
+    except MisuseError as error:
+        code = output.misused(error)
+    except typer.Abort:
+        code = 1
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except SweeperError as error:
@@ -88,7 +95,11 @@ def main() -> NoReturn:
     sys.exit(output.finish(code))
 
 
+def _code(returned: object) -> int:
+    """The exit code: what `typer.Exit` said comes back as what the application returns, and commands return nothing."""
+    return returned if isinstance(returned, int) else 0
+
+
 def _told(error: SweeperError) -> int:
-    if str(error):
-        output.warn(str(error))
+    output.tell(error)
     return error.exit_code

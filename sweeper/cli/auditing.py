@@ -63,7 +63,8 @@ def _print_checkpoint(last: "Checkpoint | None", *, is_new: bool, as_json: bool)
     if last is None:
         output.say("There is no evidence yet, and so no checkpoint.")
         return
-    output.say(f"Checkpoint of {last.size} leaves{'' if is_new else '; nothing is new since'}:\n{last.note.rstrip()}")
+    output.say(f"Checkpoint of {last.size} leaves{'' if is_new else '; nothing is new since'}:")
+    output.say(*last.note.rstrip().split("\n"))
     if last.signed_by is None:
         output.warn(UNSIGNED)
 
@@ -172,7 +173,7 @@ def audit_prove(
     with door.migrated(config) as database:
         written = receipts.prove(database, _as_stored(database, conversation))
     if out is None:
-        output.say(written.receipt.text().rstrip())
+        output.say(*written.receipt.text().rstrip().split("\n"))
     else:
         _write(out, written.receipt.text())
         told = {**receipts.said(written.receipt), "tombstones": written.tombstones, "file": str(out)}
@@ -318,10 +319,12 @@ def audit_key(config: Config = None, as_json: AsJson = False) -> None:
 
 
 def _read(path: Path) -> bytes:
+    from sweeper import handed
+
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"{path}: cannot be read ({error.strerror}). Nothing was checked.") from None
+        return handed.content(path)
+    except handed.UnreadableError as error:
+        raise ConfigurationError(f"{path}: cannot be read ({error}). Nothing was checked. Name the file.") from None
 
 
 def _write(path: Path, text: str) -> None:

@@ -172,8 +172,8 @@ def _print_drained(drained: "Drained", *, as_json: bool) -> None:
         )
     if drained.left > drained.failed:
         output.say(
-            f"{drained.left - drained.failed} that are due were left: others had them locked, or more is due than was approved. "
-            "The next `sweeper run` takes them."
+            f"{drained.left - drained.failed} that are due were left: others had them locked, more is due than was approved, or "
+            "a hold, a flag or a user message spared them. The next `sweeper run` takes those that nothing spares any more."
         )
     if drained.failed:
         output.say(f"{drained.failed} records could not be purged; the log on stderr names each with its reason.")

@@ -43,12 +43,18 @@ def configured(config: Path | None) -> Iterator["Settings"]:
 
     from sweeper.job import unreachable
     from sweeper.settings import load
+    from sweeper.store.database import DatabaseError
 
     with _served(load(config)) as settings:
         try:
             yield settings
         except DBAPIError as error:
             raise unreachable(error) from None
+        except UnicodeError as error:
+            raise DatabaseError(
+                f"a text of the store or of the command is not UTF-8 ({error}). What was committed before stands; nothing else "
+                "was done. A database of encoding SQL_ASCII takes any bytes: mend them there."
+            ) from None
 
 
 @contextmanager

@@ -61,7 +61,7 @@ def _explain_one(job: "Job", conversation_id: str, what_if: WhatIf | None, *, as
     if as_json:
         output.print_json(explanation.as_json())
     else:
-        output.say(explanation.as_text())
+        output.say(*explanation.as_lines())
 
 
 def _read(job: "Job", id_: str) -> tuple["Facts | None", list["Message"]]:

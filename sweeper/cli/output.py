@@ -1,7 +1,7 @@
 """What goes to stdout, and what happens when stdout or stderr is closed, full or gone.
 
-The law of this file: only text for a reader goes out (no control characters, no markup), and where it cannot be written no
-deed is undone, repeated or called failed for it.
+The law of this file: only text for a reader goes out, line by line through the one filter (no control character, no markup),
+and where it cannot be written no deed is undone, repeated or called failed for it.
 """
 
 import errno
@@ -9,12 +9,16 @@ import io
 import json
 import os
 import sys
+import threading
+import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from types import TracebackType
 from typing import Any, TextIO
 
 from sweeper.core.instant import Odd, rfc3339
+from sweeper.core.printable import printable
 from sweeper.errors import SweeperError
 
 WIDTH = 160
@@ -39,6 +43,8 @@ def secure() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # whatever the terminal's encoding, an answer is printed
+    sys.excepthook = _crashed
+    threading.excepthook = _crashed_thread
 
 
 def finish(code: int) -> int:
@@ -48,7 +54,7 @@ def finish(code: int) -> int:
     except OSError as error:
         _silence(sys.stdout)
         if code == 0:
-            warn(str(lost(error)))
+            tell(lost(error))
             code = 1
     try:
         sys.stderr.flush()
@@ -84,20 +90,33 @@ def lost(error: OSError) -> OutputError:
 
 
 def warn(text: str) -> None:
-    """Say something on stderr, if anybody can be told."""
+    """Say something in one line on stderr, if anybody can be told."""
     if text:
-        with suppress(OSError, ValueError):
-            sys.stderr.write(f"sweeper: {text}\n")
+        _write_error(f"sweeper: {text}")
 
 
-def say(text: str) -> None:
-    """Print lines for a person."""
-    _write("\n".join(printable(line) for line in text.split("\n")) + "\n")
+def tell(error: SweeperError) -> None:
+    """Say on stderr what an error says: each of its lines has passed the filter, so that a line break in it is its own."""
+    if str(error):
+        _write_error(*f"sweeper: {error}".split("\n"))
+
+
+def misused(error: Any) -> int:
+    """Say on stderr what the parser of the command line says, which quotes what was typed; returns the exit code."""
+    said = io.StringIO()
+    error.show(said)
+    _write_error(*said.getvalue().removesuffix("\n").split("\n"))
+    return int(error.exit_code)
+
+
+def say(*lines: str) -> None:
+    """Print lines for a person; a line break within one is shown, not obeyed."""
+    _write(lines)
 
 
 def print_json(value: Mapping[str, Any] | list[Any]) -> None:
-    """Print one line for machines."""
-    _write(json.dumps(value, default=_as_json) + "\n")
+    """Print one line for machines: ASCII alone, in which JSON's own escapes tell of every other character."""
+    _write([json.dumps(value, default=_as_json)])
 
 
 def print_table(headers: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
@@ -110,11 +129,11 @@ def print_table(headers: Iterable[str], rows: Iterable[Iterable[object]]) -> Non
     console = Console(file=drawn, highlight=False, width=None if sys.stdout.isatty() else WIDTH)
     table = Table(box=None, pad_edge=False, header_style="")
     for header in headers:
-        table.add_column(header, overflow="fold")
+        table.add_column(Text(header), overflow="fold")
     for row in rows:
         table.add_row(*(Text(printable(shown(cell))) for cell in row))
     console.print(table)
-    _write(drawn.getvalue())
+    _write(drawn.getvalue().removesuffix("\n").split("\n"))
 
 
 def shown(cell: object) -> str:
@@ -122,13 +141,6 @@ def shown(cell: object) -> str:
     if cell is None:
         return ""
     return _as_json(cell) if isinstance(cell, datetime | Odd) else str(cell)
-
-
-def printable(text: str) -> str:
-    """The text without what a terminal would obey: other white space is a space, control characters are left out."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else " " if c.isspace() else "" for c in text)
 
 
 def _as_json(value: object) -> str:
@@ -139,11 +151,29 @@ def _as_json(value: object) -> str:
     raise TypeError(f"{type(value).__name__} has no JSON")
 
 
-def _write(text: str) -> None:
+def _write(lines: Iterable[str]) -> None:
+    """The only way to stdout."""
     try:
-        sys.stdout.write(text)
+        sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
     except OSError as error:
         raise lost(error) from None
+
+
+def _write_error(*lines: str) -> None:
+    """The only way to stderr beside the log and the progress bar."""
+    with suppress(OSError, ValueError):
+        sys.stderr.write("".join(f"{printable(line)}\n" for line in lines))
+
+
+def _crashed(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Tell of a fault of the program's own as Python would; its words may quote anything."""
+    told = "".join(traceback.format_exception(kind, error, trace))
+    _write_error(*told.removesuffix("\n").split("\n"))
+
+
+def _crashed_thread(fault: threading.ExceptHookArgs) -> None:
+    if fault.exc_value is not None:
+        _crashed(fault.exc_type, fault.exc_value, fault.exc_traceback)
 
 
 def _silence(stream: TextIO) -> None:

@@ -61,7 +61,7 @@ def report(
             else:
                 _print_report(found)
         if found.alarms:
-            raise SweeperError("\n".join(found.alarms))
+            raise SweeperError(*found.alarms)
 
 
 @contextmanager
@@ -73,7 +73,7 @@ def _written(settings: "Settings", file: Path | None) -> Iterator[None]:
         try:
             _write(settings, file)
         except SweeperError as second:
-            output.warn(str(second))
+            output.tell(second)
         raise
     _write(settings, file)
 
@@ -238,7 +238,7 @@ def _print_status(status: "Status") -> None:
     _print_backfills(status)
     _print_runs(status)
     output.say("")
-    output.say("\n".join(f"! {line}" for line in status.advice) or "Nothing is wrong.")
+    output.say(*[f"! {line}" for line in status.advice] or ["Nothing is wrong."])
 
 
 def _lease(status: "Status") -> str:

@@ -39,6 +39,14 @@ STOPS = {
     "autovacuum": "a VACUUM of a purged table took longer than [pace] longest_pause_seconds",
 }
 """What is said of each reason to stop."""
+LEFT = {
+    "failed": "could not be purged",
+    "locked": "stayed locked by others",
+    "not_approved": "are more than was approved",
+    "protected_after_as_of": "were spared for a hold or a flag recorded after as-of, be it released since",
+    "stale_last_activity": "were spared for a user message that last_activity_at does not tell of",
+}
+"""What is said of each reason for which a record was left though it is due."""
 
 
 MaxRuntime = Annotated[
@@ -176,6 +184,7 @@ def print_result(result: "Result", *, as_json: bool) -> None:
         _print_beside(result.beside)
     if result.is_stalled:
         output.warn(_stalled(result))
+    _print_changed(result)
     print_tally(result.tally, "purged", result.purged["conversation"], result.purged["feedback"])
     if result.objects_pending:
         _print_objects(result)
@@ -210,15 +219,22 @@ def _print_beside(beside: "Beside") -> None:
 
 
 def _stalled(result: "Result") -> str:
-    left = (
-        f"{result.overdue} records are overdue"
-        if result.overdue
-        else "not all that may be overdue was looked at or taken"
-    )
+    left = "not all that may be overdue was looked at or taken"
+    if result.overdue:
+        why = ", ".join(f"{count} {LEFT[reason]} ({reason})" for reason, count in result.left.items())
+        left = f"{result.overdue} records were due: {why}"
     return (
-        f"NOTHING was purged, and {left}. Look at the log for the reasons (failed, locked, not approved, stopped) and at "
-        "`sweeper status`, mend what it names, and run again."
+        f"NOTHING was purged, and {left}. Look at the log and at `sweeper status`, mend what they name, and run again."
     )
+
+
+def _print_changed(result: "Result") -> None:
+    changed = result.tally.spared["changed"]
+    if changed and result.purged_nothing and not result.is_stalled:
+        output.say(
+            f"Nothing was purged: {changed} conversations were due when they were proposed, and had changed before they could be "
+            "locked. As they are now they are not due."
+        )
 
 
 def print_tally(tally: "Tally", verb: str, conversations: Mapping[str, int], feedback: Mapping[str, int]) -> None:

@@ -10,6 +10,8 @@ from sweeper.cli.door import AsJson, Config
 from sweeper.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sweeper.settings import Settings
     from sweeper.store.check import Finding
 
@@ -42,7 +44,7 @@ def check(config: Config = None, as_json: AsJson = False) -> None:
 
     with door.connected(config) as database:
         findings = checks.check(database, load_policy(database.settings), door.CLOCK)
-        findings.append(_signing(database.settings))
+        findings += [_signing(database.settings), *_pseudonyms(), *_exposed(database.settings)]
     if as_json:
         output.print_json(
             [{"level": f.level.value, "subject": f.subject, "text": f.text, "remedy": f.remedy} for f in findings]
@@ -71,6 +73,37 @@ def _signing(settings: "Settings") -> "Finding":
         text = "there is none: checkpoints of the evidence are unsigned"
         return Finding(Level.WARNING, "signing key", text, signing.REMEDY.removeprefix("Nothing was done. "))
     return Finding(Level.OK, "signing key", "there is one: checkpoints are signed")
+
+
+def _pseudonyms() -> "Iterator[Finding]":
+    """Whether the key that makes pseudonyms can be used, where one is given."""
+    from sweeper.manifest import pseudonym
+    from sweeper.store.check import Finding, Level
+
+    if not pseudonym.is_given():
+        return
+    try:
+        pseudonym.read()
+    except ConfigurationError as error:
+        remedy = "give another key, or none: no manifest can be built with this one"
+        yield Finding(Level.FAULT, "pseudonym key", str(error), remedy)
+    else:
+        yield Finding(Level.OK, "pseudonym key", "there is one: manifests can be built")
+
+
+def _exposed(settings: "Settings") -> "Iterator[Finding]":
+    """Files of keys that others may read or replace."""
+    import os
+
+    from sweeper import handed
+    from sweeper.manifest import pseudonym
+    from sweeper.store.check import Finding, Level
+
+    named = os.environ.get(pseudonym.FILE)
+    files = {"signing key": settings.evidence.signing_key_file, "pseudonym key": Path(named) if named else None}
+    for subject, file in files.items():
+        for text, remedy in handed.exposures(file) if file else ():
+            yield Finding(Level.WARNING, subject, text, remedy)
 
 
 def demo(

@@ -6,7 +6,6 @@ The law of this file: what it accepts can be decided without a question left; ev
 import hashlib
 import json
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,11 +29,13 @@ from pydantic import (
     field_validator,
 )
 
-from sweeper.core import coherence
+from sweeper.core import coherence, toml
 from sweeper.core.coherence import classes, entries, table, texts
 from sweeper.core.fault import INSTANT, found, shaped
 from sweeper.core.instant import Odd, Stored, aware
 from sweeper.core.period import Period
+from sweeper.core.printable import printable
+from sweeper.core.toml import TomlError
 
 SLACK_DAYS = 4
 """How far a proposal over-reaches: 31 January plus one month is 28 February, three days further than counted back."""
@@ -402,7 +403,10 @@ class Policy(Strict):
 
 
 class PolicyError(Exception):
-    """The policy cannot be used; nothing was decided. Every fault is listed with its key."""
+    """The policy cannot be used; nothing was decided. Every fault is listed with its key, on a line of its own."""
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__("\n".join(map(printable, faults)))
 
 
 def parse(text: str) -> Policy:
@@ -412,8 +416,8 @@ def parse(text: str) -> Policy:
         PolicyError: with every fault of the text and its key.
     """
     try:
-        return checked(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
+        return checked(toml.parse(text))
+    except TomlError as error:
         raise PolicyError(f"not TOML: {error}") from None
 
 
@@ -429,5 +433,5 @@ def checked(raw: Mapping[str, Any]) -> Policy:
     except ValidationError as error:
         faults = [*found(error), *faults]
     if faults:
-        raise PolicyError("\n".join(fault.said(raw) for fault in faults))
+        raise PolicyError(*(fault.said(raw) for fault in faults))
     return policy

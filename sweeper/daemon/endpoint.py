@@ -137,15 +137,15 @@ def answering(listen: str, routes: Routes) -> Iterator[str]:
 
 def _bound(listen: str, handler: type[_Handler]) -> _Server:
     host, _, port = listen.rpartition(":")
-    if not host or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
+    if not host or not (port.isascii() and port.isdigit() and len(port) <= 5) or int(port) > 65_535:
         raise ConfigurationError(
             f"[serve] listen {listen!r} is no address: nothing was started. Write HOST:PORT, for instance 127.0.0.1:9464."
         )
     try:
         return _Server((host.removeprefix("[").removesuffix("]"), int(port)), handler)
-    except OSError as error:
+    except (OSError, ValueError, TypeError) as error:  # the latter two: a name that no host can have
         raise ConfigurationError(
-            f"[serve] listen {listen}: cannot be listened on ({error.strerror or error}). Nothing was started. "
+            f"[serve] listen {listen}: cannot be listened on ({getattr(error, 'strerror', None) or error}). Nothing was started. "
             "Name another address there or with --listen, or stop what listens on it."
         ) from None
 

@@ -69,7 +69,7 @@ def timetable(schedule: Schedule, names: tuple[str, ...]) -> dict[str, Cron]:
         except CronError as error:
             faults.append(f"  schedule.{name} {expression!r}: {error}")
     if faults:
-        raise ConfigurationError("\n".join(["[schedule]: nothing was started. Mend:", *faults]))
+        raise ConfigurationError("[schedule]: nothing was started. Mend:", *faults)
     return found
 
 

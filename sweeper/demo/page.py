@@ -12,7 +12,7 @@ from sweeper.errors import SweeperError
 
 def command(*arguments: str) -> None:
     """Show a command and run it, as if typed."""
-    output.say(f"\n$ sweeper {' '.join(arguments)}")
+    output.say("", f"$ sweeper {' '.join(arguments)}")
     sys.stdout.flush()
     try:
         with contextlib.suppress(typer.Exit):
@@ -20,14 +20,14 @@ def command(*arguments: str) -> None:
     except output.OutputError:
         raise
     except SweeperError as error:
-        output.say(f"sweeper: {error}")
+        output.say(*f"sweeper: {error}".split("\n"))
 
 
 def heading(title: str) -> None:
     """Print a heading."""
-    output.say(f"\n{title}\n{'=' * len(title)}")
+    output.say("", title, "=" * len(title))
 
 
 def explain(words: str) -> None:
     """Print a paragraph."""
-    output.say(textwrap.fill(words, width=100))
+    output.say(*textwrap.wrap(words, width=100))

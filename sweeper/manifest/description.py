@@ -12,11 +12,15 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from sweeper import handed
 from sweeper.core.instant import parse
 from sweeper.errors import SweeperError
+from sweeper.handed import UnreadableError
 
 NAME = "manifest.json"
 FORMAT = 1
+MOST = 64 << 20
+"""Bytes: one line a data file, of which a manifest may have many."""
 
 
 class DamagedError(SweeperError):
@@ -126,15 +130,15 @@ def read(folder: Path) -> Description:
     """
     path = folder / NAME
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = json.loads(handed.text(path, MOST))
         if isinstance(raw, dict):
             raw["schema_"] = raw.pop("schema", None)
         found = Description.model_validate(raw)
-    except OSError as error:
+    except UnreadableError as error:
         raise DamagedError(
-            f"{path}: cannot be read ({error.strerror}). Nothing was done with the manifest. Name a manifest's directory."
+            f"{path}: cannot be read ({error}). Nothing was done with the manifest. Name a manifest's directory."
         ) from None
-    except (ValueError, ValidationError):
+    except (ValueError, ValidationError, RecursionError):
         raise DamagedError(
             f"{path}: is not what this program writes. Nothing was done with the manifest. Restore the directory from a copy."
         ) from None

@@ -100,7 +100,7 @@ class _Pool:
             else:
                 chunk, _ = self.under_way.popleft()
                 return [answer or Filtered(text) for text, answer in zip(chunk, answers, strict=True)]
-        raise FilterBrokenError(FilterBrokenError.__doc__)
+        raise FilterBrokenError(str(FilterBrokenError.__doc__))
 
     def _restart(self) -> None:
         """New workers for all that is under way: filtering is deterministic, doing it again does no harm."""

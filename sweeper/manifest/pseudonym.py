@@ -5,15 +5,24 @@ The law of this file: no account id, no e-mail and no name ever stands in a mani
 
 import hmac
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import pairwise
+from math import log2
 from pathlib import Path
 
+from sweeper import handed
 from sweeper.errors import ConfigurationError
+from sweeper.handed import UnreadableError
 
 SHORTEST = 32
 """Bytes: a shorter key could be found by trying."""
+LEAST_BITS = 72
+"""An estimate below this is a pattern. Of random keys, 32 hexadecimal digits are estimated lowest: at 115, give or take 4."""
+FEWEST_DIGITS = 39
+"""A key of decimal digits alone must have as many for 128 bits."""
 FILE, INLINE = "SWEEPER_PSEUDONYM_KEY_FILE", "SWEEPER_PSEUDONYM_KEY"
 REMEDY = (
     f"Nothing was built. Write at least {SHORTEST} random bytes to a file, for instance by "
@@ -46,17 +55,42 @@ def read(environment: Mapping[str, str] = os.environ) -> Pseudonym:
     """The pseudonym under the key that the environment names or holds.
 
     Raises:
-        ConfigurationError: there is none, it cannot be read, or it is too short.
+        ConfigurationError: there is none, it cannot be read, it is too short, or it is a pattern.
     """
     named, inline = environment.get(FILE), environment.get(INLINE)
     if not named and not inline:
         raise ConfigurationError(f"no key for pseudonyms: neither {FILE} nor {INLINE} is set. {REMEDY}")
     try:
-        key = Path(named).read_bytes().strip() if named else (inline or "").encode().strip()
-    except OSError as error:
-        raise ConfigurationError(f"{FILE} {named}: cannot be read ({error.strerror}). {REMEDY}") from None
+        key = handed.content(Path(named)).strip() if named else (inline or "").encode().strip()
+    except UnreadableError as error:
+        raise ConfigurationError(f"{FILE} {named}: cannot be read ({error}). {REMEDY}") from None
     if len(key) < SHORTEST:
         raise ConfigurationError(
             f"the key for pseudonyms has {len(key)} bytes, at least {SHORTEST} are needed. {REMEDY}"
         )
+    if estimated_bits(key) < LEAST_BITS or (key.isdigit() and len(key) < FEWEST_DIGITS):
+        raise ConfigurationError(
+            f"the key for pseudonyms has {len(key)} bytes, but they are a pattern, or too few different ones, and could be "
+            f"found by trying. {REMEDY}"
+        )
     return Pseudonym(key)
+
+
+def estimated_bits(key: bytes) -> float:
+    """How many bits a key holds at most, by what is simple to see: repetition, few different bytes, and even steps.
+
+    It tells random bytes from patterns ("aaaa…", "abcabc…", "0123…"), and knows no words.
+    """
+    unit = _unit(key)
+    steps = bytes((after - before) % 256 for before, after in pairwise(unit))
+    return min(_spread(unit), _spread(steps))
+
+
+def _unit(key: bytes) -> bytes:
+    """The shortest beginning of which the key is a repetition."""
+    return next(key[:end] for end in range(1, len(key) + 1) if (key[:end] * (len(key) // end + 1)).startswith(key))
+
+
+def _spread(values: bytes) -> float:
+    """Bits of a text whose bytes are drawn as often as they occur in it."""
+    return sum(count * log2(len(values) / count) for count in Counter(values).values())

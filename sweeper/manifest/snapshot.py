@@ -13,11 +13,10 @@ from sqlalchemy.engine import make_url
 
 from sweeper.errors import ConfigurationError
 from sweeper.job import Job
-from sweeper.settings import Settings
 from sweeper.store.contract import ALIKE
 from sweeper.store.database import DatabaseError, begin_values
 from sweeper.store.eligibility import Eligibility
-from sweeper.store.statement import inlined
+from sweeper.store.statement import inlined, statement
 
 OPEN: set[Any] = set()
 """The driver's connections of this process that are open now, for whoever must cancel what runs on them."""
@@ -68,7 +67,7 @@ def taken(job: Job, *, with_text: bool = False) -> Iterator[Snapshot]:
     eligibility = Eligibility(job.contract, job.policy, job.as_of)
     begin = inlined("begin", begin_values(settings, statement_timeout_ms=settings.manifest.statement_timeout_ms))
     try:
-        with driver.connect(_uri(settings)) as connection:
+        with driver.connect(_uri(job)) as connection:
             OPEN.add(connection)
             try:
                 with connection.cursor() as cursor:
@@ -116,5 +115,16 @@ def _driver() -> Any:
     return dbapi
 
 
-def _uri(settings: Settings) -> str:
-    return make_url(settings.database.url).set(drivername="postgresql").render_as_string(hide_password=False)
+def _uri(job: Job) -> str:
+    """Where the driver connects to.
+
+    It looks its types up by the names of their functions, once and before any transaction of ours: where a database or a role
+    has every name quoted, it would know none of them. Some poolers refuse options, so they are sent only then.
+    """
+    url = make_url(job.settings.database.url).set(drivername="postgresql")
+    if job.database.within(lambda c: c.execute(statement("names_are_quoted")).scalar_one()):
+        given = url.query.get("options", ())
+        options = [given] if isinstance(given, str) else [*given]
+        url = url.update_query_dict({"options": " ".join([*options, "-cquote_all_identifiers=off"])})
+    uri, _, query = url.render_as_string(hide_password=False).partition("?")
+    return f"{uri}?{query.replace('+', '%20')}" if query else uri  # libpq takes a plus for a plus

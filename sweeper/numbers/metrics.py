@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 from sweeper.core.anomaly import Anomaly
 from sweeper.core.decide import Doubt
 from sweeper.core.feedback import FeedbackDoubt
+from sweeper.core.printable import printable
 from sweeper.core.recheck import Spared
 from sweeper.numbers import reading as numbers
 from sweeper.numbers.overdue import Overdue
@@ -326,7 +327,7 @@ def _family(row: Row, samples: Samples, found: Numbers) -> Metric:
     kind = CounterMetricFamily if row.type == "counter" else GaugeMetricFamily
     family = kind(row.name, row.help, labels=("store", *row.labels))
     for labels, value in samples:
-        family.add_metric((found.store, *labels), value)
+        family.add_metric(tuple(map(printable, (found.store, *labels))), value)
     return family
 
 

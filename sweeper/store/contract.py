@@ -94,9 +94,9 @@ def read(connection: Connection, settings: Settings, policy: Policy | None = Non
     types, kinds = relations(connection, schema)
     found = list(faults(types, schema, policy))
     if found:
-        listed = "\n".join(f"  {fault}" for fault in found)
         raise ConfigurationError(
-            f"the store does not fulfil the contract; nothing was done. Add, for instance as views:\n{listed}"
+            "the store does not fulfil the contract; nothing was done. Add, for instance as views:",
+            *(f"  {fault}" for fault in found),
         )
     conversations = settings.purge.table or f"{schema}.conversations"
     root = physical(connection, conversations, settings.purge.key, schema, "[purge] table")

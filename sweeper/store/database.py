@@ -156,7 +156,7 @@ def connect(settings: Settings) -> Database:
             "no database: nothing was done. Set SWEEPER_DATABASE_URL, for instance postgresql://user@host/database."
         )
     try:
-        url = make_url(settings.database.url)
+        url = make_url(settings.database.url.encode().decode())  # what is no UTF-8 cannot be sent to the driver
     except (ArgumentError, ValueError):
         raise ConfigurationError(
             "SWEEPER_DATABASE_URL is not a URL: nothing was done. Write postgresql://user@host/database."
@@ -206,15 +206,22 @@ def is_gone(error: BaseException) -> bool:
     return error.connection_invalidated or state == READ_ONLY or state.startswith(("08", "57P0"))
 
 
-def sqlstate(error: DBAPIError) -> str | None:
+def sqlstate(error: DBAPIError | psycopg.Error) -> str | None:
     """The SQLSTATE of an error, if the server gave one."""
-    return getattr(error.orig, "sqlstate", None)
+    return getattr(_driver_error(error), "sqlstate", None)
 
 
-def reason(error: DBAPIError) -> str:
+def reason(error: DBAPIError | psycopg.Error) -> str:
     """What went wrong in one line without parameters: never row values, which DETAIL lines carry."""
-    primary = getattr(getattr(error.orig, "diag", None), "message_primary", None)
-    return str(primary or str(error.orig).splitlines()[0]).strip()
+    original = _driver_error(error)
+    primary = getattr(getattr(original, "diag", None), "message_primary", None)
+    if primary:
+        return str(primary).strip()
+    return next(iter(str(original).splitlines()), type(original).__name__).strip()
+
+
+def _driver_error(error: DBAPIError | psycopg.Error) -> BaseException | None:
+    return error.orig if isinstance(error, DBAPIError) else error
 
 
 def _say(state: RetryCallState) -> None:

@@ -1,15 +1,38 @@
 """Creates and changes the sweeper's own tables (schema `sweeper`) by Alembic; touches nothing else."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import psycopg
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 
-from sweeper.errors import ConfigurationError
+from sweeper.errors import ConfigurationError, SweeperError
+from sweeper.store import database as databases
 from sweeper.store.database import Database
 from sweeper.store.statement import statement
 
+if TYPE_CHECKING:
+    from alembic.config import Config
+
 HEAD = "0005"
 FOLDER = Path(__file__).parent / "migrations"
+REVISIONS = frozenset(file.stem[1:5] for file in (FOLDER / "versions").glob("r[0-9][0-9][0-9][0-9]_*.py"))
+TAKEN = "Something else of that name is there: look at what it is, drop it or move it out of the way, then `sweeper migrate`."
+BUSY = "Others hold what it needs: look in pg_stat_activity for who, then `sweeper migrate` again."
+ROOM = "Make room on the server, then `sweeper migrate` again."
+WAYS_OUT = {
+    "42501": "Run it as the owner of schema sweeper; where there is none yet, as a role with CREATE on the database.",
+    **dict.fromkeys(("42P07", "42P06", "42723", "42710", "23505"), TAKEN),
+    **dict.fromkeys(("55P03", "57014", "40P01"), BUSY),
+    **dict.fromkeys(("53100", "53200", "53400"), ROOM),
+    "25006": "The server or the role is read-only: connect to the primary, as a role that may write.",
+}
+"""What mends an error of the server, by SQLSTATE."""
+
+
+class MigrationError(SweeperError):
+    """The server refused a statement of a revision; the transaction was rolled back, and nothing was changed."""
 
 
 def migrate(database: Database) -> tuple[str | None, str]:
@@ -20,15 +43,25 @@ def migrate(database: Database) -> tuple[str | None, str]:
 
     Raises:
         ConfigurationError: the tables are of a newer program, or of none that this one knows.
+        MigrationError: the server refused a statement; nothing was changed.
     """
     if revision(database) == HEAD:
         return HEAD, HEAD  # a role that may only sweep is not asked for more
-    from alembic import command  # slow to import, and needed here only
-    from alembic.config import Config
+    from alembic.config import Config  # slow to import, and needed here only
 
     config = Config()
     config.set_main_option("script_location", str(FOLDER))
     config.set_main_option("path_separator", "os")
+    try:
+        before = _upgrade(database, config)
+    except (DBAPIError, psycopg.Error) as error:  # a revision's own file goes to the driver past SQLAlchemy
+        raise _failed(error) from None
+    return before, HEAD
+
+
+def _upgrade(database: Database, config: "Config") -> str | None:
+    from alembic import command
+
     with database.transaction(lock_timeout_ms=30_000) as connection:
         connection.execute(text("SELECT pg_catalog.pg_advisory_xact_lock(5857584, 2)"))
         _act_as_owner(connection)
@@ -36,7 +69,22 @@ def migrate(database: Database) -> tuple[str | None, str]:
         _refuse_foreign(connection, before)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
-    return before, HEAD
+    return before
+
+
+def _failed(error: DBAPIError | psycopg.Error) -> MigrationError:
+    """What the server said, in one line, and what mends it."""
+    state, said = databases.sqlstate(error), databases.reason(error)
+    if state is None or state.startswith(("08", "57P0")):
+        return MigrationError(
+            f"migrate: the server is gone ({said}). Whether revision {HEAD} was reached is not known. When it is back, "
+            "`sweeper migrate` again: it does what is left."
+        )
+    way_out = WAYS_OUT.get(state, "Mend that, then `sweeper migrate` again.")
+    return MigrationError(
+        f"migrate: revision {HEAD} was not reached: {said} (SQLSTATE {state}). Nothing was changed: the transaction was rolled "
+        f"back. {way_out}"
+    )
 
 
 def _act_as_owner(connection: Connection) -> None:
@@ -76,8 +124,13 @@ def revision(database: Database) -> str | None:
 def _revision(connection: Connection) -> str | None:
     if connection.execute(text("SELECT to_regclass('sweeper.schema_version')")).scalar_one() is None:
         return None
-    found: str | None = connection.execute(text("SELECT version_num FROM sweeper.schema_version")).scalar_one_or_none()
-    return found
+    found = connection.execute(text("SELECT CAST(version_num AS text) FROM sweeper.schema_version")).scalars().all()
+    if len(found) > 1:
+        raise ConfigurationError(
+            f"sweeper.schema_version holds {len(found)} rows ({', '.join(map(str, found))}), 1 belongs there: nothing was done. "
+            "Delete the rows that are not the newest revision."
+        )
+    return found[0] if found else None
 
 
 def _refuse_foreign(connection: Connection, found: str | None) -> None:
@@ -85,6 +138,11 @@ def _refuse_foreign(connection: Connection, found: str | None) -> None:
     if found is not None:
         if found > HEAD:
             refuse_other(found)
+        if found not in REVISIONS:
+            raise ConfigurationError(
+                f"sweeper.schema_version says revision {found}, which this program does not know; nothing was changed. Restore "
+                "that table from a backup."
+            )
         return
     if connection.execute(text("SELECT to_regclass('sweeper.runs') IS NOT NULL")).scalar_one():
         raise ConfigurationError(

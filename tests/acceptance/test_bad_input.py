@@ -1,5 +1,7 @@
 """Bad input: one clear message that says what was not done and how to mend it, or a counted row; never a traceback."""
 
+import base64
+import hashlib
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -159,6 +161,11 @@ WORDS = {
     "run --as-of 2026-01-01T00:00:00": "naive instant",
     "run --as-of 2026-01-01T00:00:00+99:00": "is no instant",
     "run --as-of 9999-12-31T23:00:00-05:00": "after year 9999",
+    "run --as-of 0001-01-01T00:00:00Z": "as-of 0001-01-01T00:00:00Z is not believed: plausible is from 2015-01-01T00:00:00Z",
+    "run --dry-run --as-of 0001-01-01T00:00:00Z": "is not believed",
+    "explain --all --as-of 0001-01-01T00:00:00Z": "is not believed",
+    "explain x --as-of 2014-12-31T23:59:59Z": "is not believed",
+    "report --as-of 0001-01-01T00:00:00Z": "is not believed",
     "run --approve nonsense": "--approve",
     "explain": "either one ID or --all",
     "explain x --all": "either one ID or --all",
@@ -183,6 +190,97 @@ def test_words(words: str, sweeper: Command) -> None:
     done = sweeper(*words.split())
     assert (done.code, done.out, "Traceback" in done.err) == (2, "", False)
     assert WORDS[words] in done.err
+
+
+MONSTERS = {
+    "nested arrays": ("a = " + "[" * 50_000, "nested more than 32 deep (at line 1)"),
+    "a number of 10,000 digits": ("a = " + "9" * 10_000, "a number of more than 100 digits (at line 1)"),
+    "a dotted key of 50,000 parts": (".".join("a" * 50_000) + " = 1", "a key of more than 16 parts (at line 1)"),
+    "two megabytes": ("# " * 1_000_000, "it has more than 1048576 bytes"),
+    "no UTF-8": ("é", "it is not UTF-8"),
+}
+
+
+@pytest.mark.parametrize("name", MONSTERS)
+@pytest.mark.parametrize("what", ["policy", "settings"])
+def test_monstrous_files(what: str, name: str, sweeper: Command, tmp_path: Path) -> None:
+    """A file that would take a parser's stack, or minutes, is named in one message, and nothing is done."""
+    text, told = MONSTERS[name]
+    file = tmp_path / "monster.toml"
+    file.write_text(text, encoding="latin-1")
+    options = ["--config", str(file)] if what == "settings" else []
+    done = sweeper("run", *options, **({"SWEEPER_POLICY_FILE": str(file)} if what == "policy" else {}))
+    assert (done.code, done.out, "Traceback" in done.err) == (2, "", False)
+    assert told in done.err
+    assert f"{what} {file}" in done.err
+
+
+def token(told: bytes) -> str:
+    """A digest with a right checksum, as anybody could make one."""
+    body = base64.urlsafe_b64encode(told).decode().rstrip("=")
+    return f"{body}.{hashlib.sha256(body.encode()).hexdigest()[:12]}"
+
+
+TOKENS = {
+    "nested": b"[" * 50_000,
+    "a number of 10,000 digits": b'{"store": ' + b"9" * 10_000 + b"}",
+    "an infinite count": b'{"store": "s", "policy": "p", "as_of": "2026-01-01T00:00:00Z", "issued_at": "2026-01-01T00:00:00Z", '
+    b'"due": {"standard": Infinity}}',
+    "a list": b"[1]",
+    "lone surrogate": b'"\\ud800"',
+}
+
+
+@pytest.mark.parametrize("name", TOKENS)
+def test_monstrous_digests(name: str, sweeper: Command) -> None:
+    """A digest that decodes to what no dry run prints is no digest."""
+    done = sweeper("run", "--approve", token(TOKENS[name]))
+    assert (done.code, "this is no digest of a dry run" in done.err) == (2, True)
+
+
+HANDED = {
+    "audit check-receipt {file} --key {key}": (1, 2),
+    "audit check-export {file} --key {key}": (1, 2),
+    "audit verify --checkpoint {file}": (2,),
+    "audit verify --key {file}": (2,),
+    "reapply --ledger {file} --accept-unsigned --dry-run": (1, 2),
+    "manifest verify {folder}": (1, 2),
+}
+CONTENTS = {
+    "nested": b"[" * 100_000,
+    "digits": b"9" * 100_000,
+    "bytes": b"\xff" * 100,
+    "lone surrogate": b'{"checkpoint": "\\ud800", "ledger": 1}\n',
+    "nothing": b"",
+    "an infinite number": b"1e999\n",
+    "large": b"x" * (2 << 20),
+}
+
+
+@pytest.mark.parametrize("content", CONTENTS)
+@pytest.mark.parametrize("words", HANDED)
+def test_monstrous_evidence(words: str, content: str, sweeper: Command, tmp_path: Path) -> None:
+    """A receipt, a ledger, a checkpoint, a key and a manifest that are none end in one message each."""
+    file, key = tmp_path / "manifest.json", tmp_path / "key"
+    file.write_bytes(CONTENTS[content])
+    key.write_text(PUBLIC_KEY)
+    done = sweeper(*words.format(file=file, folder=tmp_path, key=key).split())
+    assert (done.code in HANDED[words], done.out, "Traceback" in done.err) == (True, "", False), done
+    assert len(done.err.splitlines()) == 1
+
+
+PUBLIC_KEY = """-----BEGIN PUBLIC KEY-----
+MCowBQYDK2VwAyEAA6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg=
+-----END PUBLIC KEY-----
+"""
+
+
+@pytest.mark.parametrize("section", ["[policy]\nfile", "[evidence]\nsigning_key_file", "[schedule]\nexport_file"])
+def test_names_that_no_file_has(section: str, sweeper: Command, tmp_path: Path) -> None:
+    """A name with a NUL in it is a fault of the settings."""
+    (tmp_path / "s.toml").write_text(f'{section} = "a\\u0000b"\n')
+    done = sweeper("run", "--config", str(tmp_path / "s.toml"), SWEEPER_POLICY_FILE="")
+    assert (done.code, "without a NUL" in done.err, "Traceback" in done.err) == (2, True, False)
 
 
 def test_unknown_conversation(sweeper: Command) -> None:

@@ -329,7 +329,7 @@ def test_manifest_commands(life: Life) -> None:
     assert codes == wanted, {command: done.stderr for command, done in life.done.items()}
     shape = re.compile(r"\w*\d\w*")
     assert shape.sub("N", life.done["start"].stdout).split() == shape.sub("N", STARTED).split()
-    (life.folder / "other.key").write_text("x" * 48)
+    (life.folder / "other.key").write_text("9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")
     verify = next(command for command in commands(MANIFESTS) if " verify " in command)
     assert life.run(verify, SWEEPER_PSEUDONYM_KEY_FILE="other.key").returncode == 2
 

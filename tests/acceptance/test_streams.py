@@ -72,7 +72,7 @@ def test_any_encoding(encoding: str, store: Store) -> None:
 
 
 def test_markup_and_control_characters(store: Store) -> None:
-    """A matter is printed as it is written: neither markup nor what a terminal would obey."""
+    """A matter is printed as it is written: no markup, and as an escape what a terminal would obey."""
     for matter in ("[/foo] v. Bar", "[red]x[/red]", "a\x1b[31mb\nc"):
         assert process(store, "hold", "place", matter, "--everything").code == 0
         assert process(store, "order", "add", matter, "--unknown", "--account", str(store.id("a"))).code == 0
@@ -82,7 +82,7 @@ def test_markup_and_control_characters(store: Store) -> None:
         assert "[/foo] v. Bar" in done.out
     listed = process(store, "hold", "list").out
     assert "[red]x[/red]" in listed
-    assert "a[31mb c" in listed
+    assert r"a\x1b[31mb\nc" in listed
     machine = json.loads(process(store, "hold", "list", "--json").out)
     assert machine[0]["matter"] == "a\x1b[31mb\nc"
 

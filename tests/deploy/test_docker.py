@@ -86,7 +86,7 @@ def test_base_is_pinned() -> None:
         (":3.11-slim-bookworm", ""),
         ("FROM ${BASE}\n", "FROM python:3.11-slim-bookworm\n"),
         ("FROM ${BASE} AS build", "FROM python:3.11-slim-bookworm AS build"),
-        ("ARG EXTRAS", "ARG BASE=python:3.11\nARG EXTRAS"),
+        ("ARG LOCK", "ARG BASE=python:3.11\nARG LOCK"),
     ],
 )
 def test_open_base_is_seen(line: str, instead: str) -> None:
@@ -115,14 +115,59 @@ def test_nothing_of_the_build_is_left() -> None:
     assert "\nRUN" not in second
 
 
-def test_versions_are_those_of_the_lock() -> None:
-    """The lock gives the versions and chooses no package: what only the tests need stays out."""
-    (install,) = (part for run in instructions("RUN") for part in run.split("&&") if " pip " in part)
-    words = install.split()
-    assert words[words.index("--constraint") + 1] == "requirements.lock"
-    assert words[-1] == '".${EXTRAS}"'
-    assert "EXTRAS=" in instructions("ARG")
-    assert not {"-r", "--requirement"} & set(words)
+LOCK = ROOT / "requirements.lock"
+LOCKS = sorted(FOLDER.glob("*.lock"))
+
+
+def pinned(lock: Path) -> dict[str, str]:
+    """What a lock says of each package: the version, the condition and the hashes, by the first two."""
+    entries = re.split(r"\n(?=\S)", lock.read_text().strip())
+    return {re.split(r" ;| \\", entry)[0]: entry for entry in entries}
+
+
+@pytest.mark.parametrize("lock", [LOCK, *LOCKS], ids=lambda lock: str(lock.relative_to(ROOT)))
+def test_every_package_has_a_hash(lock: Path) -> None:
+    """A lock names one version of each package with SHA-256 hashes, and no place to take it from."""
+    for name, entry in pinned(lock).items():
+        head, *hashes = re.split(r" \\\n    ", entry)
+        assert re.fullmatch(r"[a-z0-9.-]+==[\w.]+", name), name
+        assert hashes, name
+        assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", each) for each in hashes), name
+        assert "://" not in head
+
+
+def test_locks_of_the_image_are_parts_of_the_lock() -> None:
+    """What the tests ran with is what the image gets: the same versions and the same hashes, and nothing for tests only."""
+    whole = {name: set(re.findall(r"sha256:\S+", entry)) for name, entry in pinned(LOCK).items()}
+    names = {lock.stem: set(pinned(lock)) for lock in LOCKS}
+    assert set(names) == {"build", "plain", "manifest"}
+    for lock in LOCKS:
+        assert {n: set(re.findall(r"sha256:\S+", e)) for n, e in pinned(lock).items()}.items() <= whole.items()
+    assert names["plain"] < names["manifest"]
+    assert not [name for name in names["manifest"] if re.match("pytest|mypy|ruff|hatchling|duckdb|hypothesis", name)]
+
+
+def test_what_is_installed_has_hashes() -> None:
+    """Every step of the image that may ask an index for packages demands hashes; what has none is the program itself."""
+    (run,) = instructions("RUN")
+    steps = [step.split() for step in run.split("&&") if re.search(r" pip .*\b(install|wheel|download)\b", step)]
+    assert len(steps) == 4
+    for step in steps:
+        assert "--require-hashes" in step or {"--no-deps"} < set(step) & {
+            "--no-deps",
+            "--no-index",
+            "--no-build-isolation",
+        }
+    assert [step[-1] for step in steps] == ["build.lock", ".", '"${LOCK}.lock"', "/built/*.whl"]
+    assert "LOCK=plain" in instructions("ARG")
+
+
+def test_make_installs_by_hashes() -> None:
+    """The two steps of `make` take nothing from an index without a hash either."""
+    steps = [line for line in (ROOT / "Makefile").read_text().splitlines() if " pip install " in line]
+    assert len(steps) == 2
+    assert "--require-hashes -r requirements.lock" in steps[0]
+    assert "--no-deps --no-build-isolation -e ." in steps[1]
 
 
 def test_context_has_what_is_copied_and_no_more() -> None:
@@ -130,9 +175,9 @@ def test_context_has_what_is_copied_and_no_more() -> None:
     _, everything, *kept = (FOLDER / "Dockerfile.dockerignore").read_text().splitlines()
     assert everything == "*"
     copied = {word.removeprefix("./").split("/")[0] for copy in instructions("COPY") for word in copy.split()[:-1]}
-    copied.discard("--from=build")
-    copied.discard("")
-    assert {name.removeprefix("!") for name in kept if name.startswith("!")} == copied
+    copied -= {"--from=build", ""}
+    assert {name.removeprefix("!").split("/")[0] for name in kept if name.startswith("!")} == copied
+    assert "!deploy/docker/*.lock" in kept
     assert all((ROOT / name).exists() for name in copied)
 
 

@@ -1,16 +1,20 @@
 """`sweeper check` names what is wrong with a store, and its remedy mends it."""
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from sweeper.clock import Clock
 from sweeper.core.policy import Policy
 from sweeper.store.check import Finding, Level, check
+from tests.acceptance.commands import environment
+from tests.acceptance.test_printing import SIGNING_KEY
 from tests.store import stores
 from tests.store.stores import Store
 from tests.store.test_races import fill, swept
@@ -278,3 +282,44 @@ def test_command(store: Store) -> None:
         codes.append((done.returncode, any(finding["level"] == "fault" for finding in found)))
         assert set(found[0]) == {"level", "subject", "text", "remedy"}
     assert codes == [(0, False), (1, True)]
+
+
+PATTERN = "a" * 32
+
+
+def test_keys(store: Store, tmp_path: Path) -> None:
+    """A key that others may read is a warning, one that is a pattern a fault; neither's content is printed."""
+    signing, pseudonym = tmp_path / "signing.pem", tmp_path / "pseudonym.key"
+    signing.write_text(SIGNING_KEY)
+    pseudonym.write_text(PATTERN)
+
+    def found(mode: int, **files: Path) -> tuple[int, list[tuple[str, str, str]]]:
+        for file in (signing, pseudonym):
+            file.chmod(mode)
+        done = subprocess.run(
+            [sys.executable, "-m", "sweeper.cli", "check", "--json"],
+            env={**os.environ, **environment(store), **{name: str(file) for name, file in files.items()}},
+            capture_output=True,
+            text=True,
+        )
+        assert SIGNING_KEY.splitlines()[1] not in done.stdout + done.stderr
+        assert PATTERN not in done.stdout + done.stderr
+        findings = [f for f in json.loads(done.stdout) if f["subject"].endswith(" key")]
+        return done.returncode, [(f["level"], f["subject"], f["text"].partition(" (mode")[2]) for f in findings]
+
+    one = {"SWEEPER_SIGNING_KEY_FILE": signing}
+    both = one | {"SWEEPER_PSEUDONYM_KEY_FILE": pseudonym}
+    assert found(0o600) == (0, [("warning", "signing key", "")])
+    assert found(0o600, **one) == (0, [("ok", "signing key", "")])
+    assert found(0o644, **one) == (0, [("ok", "signing key", ""), ("warning", "signing key", " 0644)")])
+    assert found(0o640, **both) == (
+        1,
+        [
+            ("ok", "signing key", ""),
+            ("fault", "pseudonym key", ""),
+            ("warning", "signing key", " 0640)"),
+            ("warning", "pseudonym key", " 0640)"),
+        ],
+    )
+    pseudonym.write_text(hashlib.sha256(b"a key").hexdigest())
+    assert found(0o600, **both) == (0, [("ok", "signing key", ""), ("ok", "pseudonym key", "")])

@@ -50,6 +50,17 @@ def test_all_locked(store: Store, policy: Policy) -> None:
     assert (found.outcome, found.purged_now, found.left, found.is_stalled) == ("completed", 0, 3, True)
 
 
+def test_all_spared(store: Store, policy: Policy) -> None:
+    """A plan of which a universal hold, placed and released after as-of, spared everything has purged nothing, and has failed."""
+    job = made(store, policy)
+    plan = begin(job, SCOPE, preview(job, SCOPE).approval.token())
+    store.execute(
+        "INSERT INTO sweeper.legal_holds (matter, placed_at, released_at) VALUES ('m', now() + '1 h', now() + '2 h')"
+    )
+    found = Drain(job, plan, Watch(), Budget()).run()
+    assert (found.outcome, found.purged_now, found.left, found.is_stalled) == ("completed", 0, 3, True)
+
+
 def test_one_locked(store: Store, policy: Policy) -> None:
     """What was left beside what was purged is counted, and the work is no failure."""
     job = made(store, policy)

@@ -100,6 +100,17 @@ def test_earlier_as_of(store: Store, policy: Policy) -> None:
     assert run(store, policy, as_of=instant(NOW) - TICK, earlier_as_of=False).outcome == "completed"
 
 
+@pytest.mark.parametrize("as_of", ["0001-01-01T00:00:00Z", "2014-12-31T23:59:59.999999Z"])
+def test_as_of_that_is_not_believed(store: Store, policy: Policy, as_of: str) -> None:
+    """The first run has no earlier one to be compared with: an as-of that the policy does not believe is refused all the same."""
+    store.load(world(1, 1))
+    with is_refused(store, "earlier_as_of", as_of, "plausible is from 2015-01-01T00:00:00Z"):
+        run(store, policy, as_of=as_of)
+    ahead = preview(store.job(policy, as_of, frozen(NOW)))
+    assert [refusal.guard for refusal in ahead.refusals] == ["earlier_as_of"]
+    assert run(store, policy, as_of="2015-01-01T00:00:00Z").outcome == "completed"
+
+
 def test_as_of_beside_backfill(store: Store, policy: Policy) -> None:
     """A slice of a backfill that completed with a later as-of, while a run waited for its lease, does not refuse that run."""
     store.load(world(due=1, kept=1))

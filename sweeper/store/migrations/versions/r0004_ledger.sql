@@ -16,7 +16,7 @@ CREATE TABLE sweeper.leaves (
     length bigint NOT NULL CHECK (length > 0),
     UNIQUE (source, first_id)
 );
-COMMENT ON TABLE sweeper.leaves IS 'Insert-only. The rows first_id, first_id + 1, … are the leaves first, first + 1, …, length of them.';
+COMMENT ON TABLE sweeper.leaves IS 'Insert-only. The rows first_id, first_id + 1, ... are the leaves first, first + 1, ..., length of them.';
 
 CREATE TABLE sweeper.tiles (
     level smallint NOT NULL CHECK (level BETWEEN 0 AND 7),
