@@ -538,6 +538,24 @@ def _types(subject: Subject) -> Iterator[Finding]:
             )
 
 
+def _unlocked(subject: Subject) -> Iterator[Finding]:
+    """Tables from which conversations are read beside the one whose rows a batch locks."""
+    if subject.contract is None:
+        return
+    schema = subject.settings.store.schema_name
+    root = subject.contract.conversations
+    others = [r.name for r in subject.rows("bases", schema=schema, relations=["conversations"]) if r.oid != root.oid]
+    if others:
+        yield Finding(
+            Level.WARNING,
+            f"{schema}.conversations",
+            f"it also reads {', '.join(others)}, of which a batch locks no row: a change there within the fraction of a second "
+            f"between the reading and the commit of a batch may be overlooked (accounts, histories, holds and orders are read "
+            "again before the commit)",
+            f"show there only columns of {root.table}, or let whoever changes {others[0]} write to the row of {root.table} too",
+        )
+
+
 CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     _server,
     _clock,
@@ -549,6 +567,7 @@ CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     _hazards,
     _keys,
     _keyless,
+    _unlocked,
     _feedback,
     _objects,
     _types,

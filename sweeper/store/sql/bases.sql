@@ -13,4 +13,4 @@ WITH RECURSIVE bases AS (
     JOIN pg_catalog.pg_class c ON c.oid = d.refobjid AND c.oid <> b.oid
     WHERE b.relkind IN ('v', 'm')
 )
-SELECT b.relation, b.oid::bigint AS oid FROM bases b WHERE b.relkind IN ('r', 'p') ORDER BY b.relation, b.oid
+SELECT b.relation, b.oid::bigint AS oid, b.oid::regclass::text AS name FROM bases b WHERE b.relkind IN ('r', 'p') ORDER BY b.relation, b.oid
