@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeper.core.decide import exists
+from sweeper.core.decide import decide, exists
 from sweeper.core.policy import Names, Policy
 from sweeper.core.training import exclusions
 from sweeper.job import read_contract
@@ -26,6 +26,9 @@ def trained(policy: Policy, resumed: str = "from_opt_in", max_age: str = "5 year
     raw = policy.model_dump(mode="json", by_alias=True)
     raw["training"] = {"platforms": ["first_party"], "max_age": max_age, "resumed": resumed}
     return Policy.model_validate(raw, context=Names.of(raw))
+
+
+FEBRUARY = "2026-02-01T00:00:00Z"
 
 
 class Judged(Bench):
@@ -101,3 +104,33 @@ def test_any_policy(bench: Judged, world: World, several: Sequence[Policy], scop
     bench.load(world)
     for policy in (*several, *SYNTHETIC):
         bench.judge(trained(policy, scope, "18 months"), instant(world["as_of"]))
+
+
+@pytest.mark.parametrize("store", ID_TYPES, indirect=True)
+@pytest.mark.parametrize("named", ["conversation_id", "account_id", "both"])
+def test_order_in_another_spelling(bench: Judged, policy: Policy, named: str) -> None:
+    """What an order may mean that spells an id in another way than the store is not trained on, and is not erased either."""
+    consent = [{"granted": True, "recorded_at": "2026-01-01T00:00:00Z"}]
+    plans = [{"effective_at": "2020-01-01T00:00:00Z", "plan": "pro"}]
+    chats = [
+        {"id": f"c{n}", "account": f"a{n}", "created_at": FEBRUARY, "last_activity_at": FEBRUARY}
+        | {"messages": [{"id": f"m{n}", "author": "user", "created_at": FEBRUARY}]}
+        for n in (1, 2)
+    ]
+    accounts = [{"id": f"a{n}", "plans": plans, "consent": consent} for n in (1, 2)]
+    bench.load({"accounts": accounts, "conversations": chats, "holds": [], "orders": []})
+    spelt = {"conversation_id": f"\u201c{bench.store.id('c1')}\u201d", "account_id": f" {bench.store.id('a1')}."}
+    bench.store.execute(
+        "INSERT INTO sweeper.erasure_orders (reference, conversation_id, account_id, recorded_at, due_at) "
+        "VALUES ('o', %s, %s, '2026-03-01Z', '2026-03-02Z')",
+        *(spelt[column] if named in (column, "both") else None for column in ("conversation_id", "account_id")),
+    )
+    as_of = instant("2026-06-01T00:00:00Z")
+    reasons, *_ = bench.by_sql(policy, as_of, ahead=False)
+    assert reasons == {bench.store.id("m1"): "erasure_order", bench.store.id("m2"): "eligible"}
+    bench.judge(policy, as_of)
+    with bench.store.database().transaction() as connection:
+        reader = Reader(bench.contract, policy, as_of)
+        for every in (False, True):
+            (facts,) = reader.conversations(connection, [str(bench.store.id("c1"))], every=every).values()
+            assert not decide(facts, policy, as_of).expired

@@ -83,10 +83,24 @@ class Bench:
         }
         expired = {name for name, verdict in verdicts.items() if verdict.expired}
         assert expired - set(proposed) == set(), "due and never proposed"
+        self.check_few(policy, as_of)
         called_held = {p.conversation_id for page in pages for p in page.held}
         assert {name for name in called_held & verdicts.keys() if not verdicts[name].held} == set()
         for page in pages:
             assert 1 <= len(page.free) + len(page.held) <= sizes.get("proposals_per_page", 5_000)
+
+    def check_few(self, policy: Policy, as_of: datetime) -> None:
+        """The few holds and orders that a batch reads decide as all of them do, also on what protects whatever its instant."""
+
+        def decided(facts: Facts) -> tuple[Any, ...]:
+            plain, shielded = decide(facts, policy, as_of), decide(facts.protected(as_of), policy, as_of)
+            return plain.rule, plain.due, plain.held, shielded.purge
+
+        every = self.facts(policy, as_of)
+        with self.store.database().transaction() as connection:
+            few = Reader(self.contract, policy, as_of).conversations(connection, sorted(every))
+        assert {name: decided(facts) for name, facts in few.items()} == {n: decided(f) for n, f in every.items()}
+        assert all(len(facts.orders) <= 1 for facts in few.values())
 
     def check_feedback(self, policy: Policy, as_of: datetime, **sizes: int) -> None:
         """Every feedback row that is expired is proposed, and none twice."""
