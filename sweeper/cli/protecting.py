@@ -150,8 +150,10 @@ def order_list(config: Config = None, as_json: AsJson = False) -> None:
 
     with door.migrated(config) as database:
         orders = protections.list_orders(database)
-        found = unmatched.attempt_orders(database)
-    _mark(orders, None if found is None else dict(zip(("unknown_id", "other_spelling"), found, strict=True)))
+        found, unknown = unmatched.attempt_orders(database, purged=False), "unknown_id"
+        if found is None:  # an officer does not read the tombstones
+            found, unknown = unmatched.attempt_orders(database, purged=True), "unknown_id_or_purged"
+    _mark(orders, None if found is None else dict(zip((unknown, "other_spelling"), found, strict=True)))
     _print_rows(orders, as_json=as_json)
 
 

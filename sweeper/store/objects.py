@@ -55,6 +55,8 @@ def remove_pending(
         How many objects are pending afterwards.
     """
     kept = Counter() if kept is None else kept
+    if is_over():
+        return count_pending(database)
     if database.settings.objects.prefixes:
         removal = _Removal(database, run_id, now, renew, is_over, kept)
         try:

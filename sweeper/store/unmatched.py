@@ -18,7 +18,12 @@ from sweeper.store.select import exactly
 from sweeper.store.statement import filled, statement
 
 T = TypeVar("T")
-Kind = Literal["holds", "orders"]
+Kind = Literal["holds", "orders", "pending_orders"]
+_STATEMENTS: Mapping[Kind, tuple[str, ...]] = {
+    "holds": ("unmatched_holds",),
+    "orders": ("unmatched_orders",),
+    "pending_orders": ("unmatched_orders", "unmatched_carried_out"),
+}
 STATEMENT_MS = 60_000
 """How long one look may take, in milliseconds: where there are many holds and orders it reads the store's keys once."""
 TEXTUAL = frozenset({"text", "character varying", "bpchar"})
@@ -46,27 +51,34 @@ Types = Mapping[str, Mapping[str, str]]
 
 
 def attempt(database: Database, now: datetime) -> Unmatched | None:
-    """The holds in force at `now` (UTC) and the orders that find nothing; None as for `attempt_holds`."""
-    holds, orders = attempt_holds(database, now), attempt_orders(database)
-    return None if holds is None or orders is None else Unmatched(holds, *orders)
+    """The holds in force at `now` (UTC) and the orders that find nothing.
 
-
-def attempt_holds(database: Database, now: datetime) -> tuple[int, ...] | None:
-    """The holds that find nothing; None where this role may not look at the store, or the store has not what is looked at.
+    Returns:
+        None where this role may not look at the store or its tombstones, or the store has not what is looked at.
 
     Raises:
         DBAPIError: the database failed.
     """
+    holds, orders = attempt_holds(database, now), attempt_orders(database, purged=False)
+    return None if holds is None or orders is None else Unmatched(holds, *orders)
+
+
+def attempt_holds(database: Database, now: datetime) -> tuple[int, ...] | None:
+    """As `attempt`, the holds alone."""
     return _attempt(database, lambda connection, types: _holds(connection, types, now))
 
 
-def attempt_orders(database: Database) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    """The orders that find nothing, and those that would if they were spelt as the store spells; None as for holds.
+def attempt_orders(database: Database, *, purged: bool) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """As `attempt`, the orders alone: those that find nothing, and those that would if they were spelt as the store spells.
 
-    An order that names what was purged has done its work and is not among them.
+    An order that names what was purged has done its work; it is among them only with `purged`, for a role that may not read the
+    tombstones.
     """
     store = database.settings.store.schema_name
-    return _attempt(database, lambda connection, types: _orders(connection, types, store))
+    return _attempt(database, lambda connection, types: _orders(connection, types, store, purged=purged))
+
+
+_LOOKED_AT = frozenset({"accounts", "conversations", "feedback"})
 
 
 def _attempt(database: Database, look: Callable[[Connection, Types], T]) -> T | None:
@@ -74,7 +86,7 @@ def _attempt(database: Database, look: Callable[[Connection, Types], T]) -> T | 
     try:
         with database.transaction(statement_timeout_ms=STATEMENT_MS) as connection:
             types, _ = contracts.relations(connection, schema)
-            return None if any(contracts.missing(types, schema)) else look(connection, types)
+            return look(connection, types) if types.keys() >= _LOOKED_AT else None
     except DBAPIError as error:
         if sqlstate(error) == "42501":  # insufficient_privilege
             return None
@@ -89,8 +101,10 @@ def _holds(connection: Connection, types: Types, now: datetime) -> tuple[int, ..
     return tuple(found)
 
 
-def _orders(connection: Connection, types: Types, store: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    inexact = _find(connection, types, "orders", {"store": store}, exact=True)
+def _orders(
+    connection: Connection, types: Types, store: str, *, purged: bool
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    inexact = _find(connection, types, "orders" if purged else "pending_orders", {"store": store}, exact=True)
     if not inexact:
         return (), ()
     lost = _find(connection, types, "orders", {"store": store, "ids": inexact}, exact=False)
@@ -104,7 +118,7 @@ def _find(connection: Connection, types: Types, kind: Kind, asked: dict[str, Any
     of_owner = f"(p.owner IS NULL OR {compared('p.owner', 'r.account_id', owner)})"
     sql = statement(
         "unmatched",
-        protections=filled(f"unmatched_{kind}"),
+        protections="".join(map(filled, _STATEMENTS[kind])),
         spelt="1" if exact else ", ".join(f"sweeper.spelling(p.{name}) AS {name}_spelt" for name in NAMED),
         account=compared("p.account_id", "r.id", types["accounts"]["id"]),
         conversation=f"{compared('p.conversation_id', 'r.id', conversations['id'])} AND {of_owner}",

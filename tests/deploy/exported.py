@@ -11,6 +11,7 @@ from sweeper.numbers.overdue import Due, Overdue
 from sweeper.numbers.reading import Numbers, Recorded
 from sweeper.store.operation import Covered, Ended, Reported
 from sweeper.store.totals import Totals
+from sweeper.store.unmatched import Unmatched
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 Exported = dict[str, dict[str, set[str]]]
@@ -43,6 +44,7 @@ def numbers() -> Numbers:
         covered=Covered(NOW, is_signed=True, was_signed=True, uncovered={}),
     )
     overdue = Overdue(NOW, ("standard", "zero_retention"), ("feedback",), ("zero_retention",), Due(), Due())
+    overdue.unmatched = Unmatched()
     return Numbers("app/store", "abc", NOW, recorded, overdue)
 
 

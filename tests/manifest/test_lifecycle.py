@@ -526,7 +526,7 @@ def test_freezing_waits_for_the_batch_at_work(store: Store, policy: Policy, tmp_
     world(store)
     waits = (
         "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' "
-        "AND wait_event = 'advisory'"
+        "AND query LIKE '%LOCK TABLE sweeper.fence%'"
     )
     with store.connect() as batch, ThreadPoolExecutor(1) as threads:
         batch.execute("BEGIN")
@@ -624,7 +624,10 @@ def test_killed_build_leaves_no_manifest(store: Store, tmp_path: Path, held: Any
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    waits = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'"
+    waits = (
+        "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' "
+        "AND query LIKE '%LOCK TABLE sweeper.fence%'"
+    )
     deadline = time.monotonic() + 30
     while not store.execute(waits):
         assert process.poll() is None, process.communicate()

@@ -140,13 +140,13 @@ class Store:
 POLICY = str(ROOT / "config" / "policy.toml")
 RELATIONS = ("attachments", "messages", "conversations", "feedback", "consent_events", "plan_changes", "accounts")
 OWN = (
+    "legal_holds",  # before the events that their triggers write, whatever the replication role
+    "erasure_orders",
     "object_purges",
     "tombstones",
     "events",
     "lease",
     "runs",
-    "legal_holds",
-    "erasure_orders",
     "leaves",
     "tiles",
     "checkpoints",

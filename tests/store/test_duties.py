@@ -129,7 +129,14 @@ def test_manifest_and_recall(store: Store, tmp_path: Path, monkeypatch: pytest.M
     )
     assert len(made.rows(tmp_path / "recalls", "recall")) == 8
     assert store.execute("SELECT details FROM sweeper.events WHERE kind = 'recalled'") == [
-        ({"store": "store", "manifest": built.result["manifest"], "reasons": {"no_consent": 8}},)
+        (
+            {
+                "store": "store",
+                "manifest": built.result["manifest"],
+                "reasons": {"no_consent": 8},
+                "recalled_at": "2026-07-03T00:00:00Z",
+            },
+        )
     ]
     (tmp_path / "manifests" / "20260701T000000Z" / "manifest.json").unlink()
     assert perform("recall", bench(store, tmp_path, made.LATER)).outcome is Outcome.FAILED

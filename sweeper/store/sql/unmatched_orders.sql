@@ -3,5 +3,3 @@ SELECT o.id, CASE WHEN o.conversation_id IS NULL THEN o.account_id END AS accoun
 FROM sweeper.erasure_orders o
 WHERE (o.store IS NULL OR o.store = :store) AND (o.account_id IS NOT NULL OR o.conversation_id IS NOT NULL)
   AND (CAST(:ids AS bigint[]) IS NULL OR o.id = ANY(CAST(:ids AS bigint[])))
-  AND NOT EXISTS (SELECT FROM sweeper.tombstones t WHERE t.record_id = o.conversation_id)
-  AND NOT EXISTS (SELECT FROM sweeper.tombstones t WHERE o.conversation_id IS NULL AND t.account_id = o.account_id)
