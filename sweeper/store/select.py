@@ -260,7 +260,7 @@ class Selector:
         built = filled(
             "propose",
             histories=histories,
-            probes="\nUNION\n".join(found),
+            probes="\nUNION\n".join(found) or _NOTHING,
             others=" AND ".join(self._left_to_others(range_)),
             after=self._beyond(after, sql),
             account_spelling=spelling("p.account_id", account),
@@ -469,6 +469,8 @@ class Selector:
         )
 
 
+_NOTHING = "SELECT c.account_id, c.id, c.last_activity_at, c.deleted_at FROM conversations c WHERE false"
+"""Where no rule can reach a range: conversations of no account under a policy that asks for plans in every rule."""
 _ANCHORS = {
     Anchor.LAST_ACTIVITY: "c.last_activity_at",
     Anchor.CREATED: "c.created_at",

@@ -76,27 +76,27 @@ class Bench:
         pages = list(self.selector(policy, as_of, **sizes).pages())
         proposed = [p.conversation_id for page in pages for p in (*page.free, *page.held)]
         assert len(proposed) == len(set(proposed))
+        every = self.facts(policy, as_of)
         verdicts = {
             name: decide(facts, policy, as_of)
-            for name, facts in self.facts(policy, as_of).items()
+            for name, facts in every.items()
             if exists(facts.conversation, policy, as_of)
         }
         expired = {name for name, verdict in verdicts.items() if verdict.expired}
         assert expired - set(proposed) == set(), "due and never proposed"
-        self.check_few(policy, as_of)
+        self.check_few(policy, as_of, every)
         called_held = {p.conversation_id for page in pages for p in page.held}
         assert {name for name in called_held & verdicts.keys() if not verdicts[name].held} == set()
         for page in pages:
             assert 1 <= len(page.free) + len(page.held) <= sizes.get("proposals_per_page", 5_000)
 
-    def check_few(self, policy: Policy, as_of: datetime) -> None:
+    def check_few(self, policy: Policy, as_of: datetime, every: dict[str, Facts]) -> None:
         """The few holds and orders that a batch reads decide as all of them do, also on what protects whatever its instant."""
 
         def decided(facts: Facts) -> tuple[Any, ...]:
             plain, shielded = decide(facts, policy, as_of), decide(facts.protected(as_of), policy, as_of)
             return plain.rule, plain.due, plain.held, shielded.purge
 
-        every = self.facts(policy, as_of)
         with self.store.database().transaction() as connection:
             few = Reader(self.contract, policy, as_of).conversations(connection, sorted(every))
         assert {name: decided(facts) for name, facts in few.items()} == {n: decided(f) for n, f in every.items()}
