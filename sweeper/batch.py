@@ -28,7 +28,7 @@ from sweeper.store import evidence, fence, purge
 from sweeper.store.evidence import Run, Tombstone
 from sweeper.store.fence import FenceBusyError
 from sweeper.store.lease import Lease
-from sweeper.store.purge import Patience
+from sweeper.store.purge import ChangedError, Patience
 from sweeper.store.tree import Physical
 from sweeper.survey import portions
 from sweeper.tally import Tally
@@ -45,10 +45,6 @@ HOPELESS_AFTER = 100
 
 class HopelessError(SweeperError):
     """Record after record failed and none was purged; nothing more was tried."""
-
-
-class ChangedError(SweeperError):
-    """A fact outside of the locked rows changed after it was read; the batch was rolled back and is decided again."""
 
 
 @dataclass(frozen=True)
@@ -306,6 +302,15 @@ class Purger:
             self.changed.update(changed)
             raise ChangedError(f"facts of {len(changed)} conversations changed while they were purged")
 
+    def _refuse_written(self, known: Sequence[Facts], connection: Connection) -> None:
+        """Undo a batch to whose conversations messages came that were not decided on.
+
+        Raises:
+            ChangedError: there are such.
+        """
+        if self.job.reader.messages_changed(connection, known):
+            raise ChangedError("messages came while their conversations were purged")
+
     def _is_still(self, each: ToDelete, now: Facts) -> bool:
         found = self._disposal(now, each.proposal)
         same = (found.verdict.rule, found.verdict.due) == (each.verdict.rule, each.verdict.due)
@@ -326,7 +331,11 @@ class Purger:
 
     def _carry_out(self, connection: Connection, to_delete: Sequence[ToDelete], patience: Patience) -> None:
         ids = [each.facts.conversation.id for each in to_delete]
-        children = purge.delete(connection, self.job.contract, ids, self.run.id, patience)
+
+        def counted() -> None:
+            self._refuse_written([each.facts for each in to_delete], connection)
+
+        children = purge.delete(connection, self.job.contract, ids, self.run.id, patience, counted)
         evidence.bury(
             connection,
             self.run,

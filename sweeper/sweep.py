@@ -286,7 +286,7 @@ class _Sweep:
 
     def _sweep_strays(self) -> int:
         """Children without a key may have been inserted while their conversation was deleted: delete them now."""
-        if not any(key.declared for key in self.job.contract.conversations.children):
+        if not purge.is_open(self.job.contract):
             return 0
         database = self.job.database
         strays = 0

@@ -51,6 +51,16 @@ class Reader:
         """
         return list(self._around(connection, known, every=False, ordered=any(facts.orders for facts in known)))
 
+    def messages_changed(self, connection: Connection, known: Sequence[Facts]) -> bool:
+        """Whether any of the conversations has other messages by now: their number, or when its user wrote last."""
+        now = self._message_counts(connection, [facts.conversation.id for facts in known])
+        nothing = (None, 0, None)
+        return any(
+            now.get(facts.conversation.id, nothing)
+            != (facts.latest_user_message_at, facts.messages, facts.late_user_message_at)
+            for facts in known
+        )
+
     def _around(
         self, connection: Connection, known: Sequence[Facts], *, every: bool, ordered: bool = True
     ) -> Iterator[Facts]:

@@ -5,7 +5,8 @@ While rows are locked it never waits long enough for PostgreSQL to call an appli
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, TextClause, text
@@ -27,6 +28,10 @@ class SlowError(SweeperError):
 
 class ChildrenLockedError(SweeperError):
     """Children of the conversation are locked by another transaction; nothing was purged, it is tried again at the end."""
+
+
+class ChangedError(SweeperError):
+    """What no lock covers changed while the batch was at work; it was rolled back and is decided again."""
 
 
 Asked = Mapping[str, str | list[str | None]]
@@ -105,9 +110,17 @@ def _is_shown(connection: Connection, contract: Contract, relation: str, ids: Se
 
 
 def delete(
-    connection: Connection, contract: Contract, ids: Sequence[str], run_id: int, patience: Patience
+    connection: Connection,
+    contract: Contract,
+    ids: Sequence[str],
+    run_id: int,
+    patience: Patience,
+    counted: Callable[[], None] = lambda: None,
 ) -> dict[str, dict[str, int]]:
     """Delete conversations with all their children and write down their objects.
+
+    Where a table of children has no foreign key, rows come under a conversation that is locked. `counted` is called once the
+    children are counted: what it finds as it was decided on, and no more rows deleted than were counted, shows that none came.
 
     Returns:
         For each conversation, how many children it had in each table.
@@ -116,24 +129,43 @@ def delete(
         MismatchError: something else was deleted than was asked for, children stayed behind, or other records would go.
         SlowError: the batch must be smaller.
         ChildrenLockedError: a single conversation has children that others hold locked.
+        ChangedError: children came while the batch was at work.
     """
     root, asked = contract.conversations, {"ids": array(ids)}
     family = branches(root)
-    remember_objects(connection, contract, ids, run_id)
     _refuse_strangers(connection, root, asked)
     children = count_children(connection, root, ids)
+    remember_objects(connection, contract, ids, run_id)
+    if is_open(contract):
+        counted()
+    deleted: Counter[str] = Counter()
     places = _places(connection, family, asked)
     if len(ids) == 1:
         _lock_children(connection, family, asked)
     for branch in family:
         if branch.key.action == "explicit":
             _bound(connection, ids, patience)
-            connection.execute(statement("delete_children", table=branch.table, condition=branch.condition), asked)
+            sql = statement("delete_children", table=branch.table, condition=branch.condition)
+            deleted[branch.table] += connection.execute(sql, asked).rowcount
+    _refuse_more(family, children, deleted)
     _bound(connection, ids, patience)
     _delete_exactly(connection, root, ids)
     _refuse_left_behind(connection, family, asked, places)
     _refuse_unproven(connection, contract, ids)
     return children
+
+
+def is_open(contract: Contract) -> bool:
+    """Whether children can come under a conversation that is locked: no foreign key guards one of their tables."""
+    return any(key.declared for key in contract.conversations.children)
+
+
+def _refuse_more(
+    family: Sequence[Branch], children: Mapping[str, Mapping[str, int]], deleted: Mapping[str, int]
+) -> None:
+    for table in {branch.table for branch in family if branch.key.declared and len(branch.path) == 1}:
+        if deleted[table] > sum(found.get(table, 0) for found in children.values()):
+            raise ChangedError(f"{table}: rows came while their conversations were deleted")
 
 
 def remember_objects(connection: Connection, contract: Contract, ids: Sequence[str], run_id: int) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from sweeper.core.policy import Policy
 from sweeper.result import Result
-from sweeper.store import evidence
+from sweeper.store import evidence, purge
 from tests.store.stores import Store
 from tests.store.test_races import (
     ACCOUNT,
@@ -21,6 +21,7 @@ from tests.store.test_races import (
     fill,
     is_waiting,
     key,
+    once_before,
     swept,
     threads,
     until,
@@ -148,6 +149,26 @@ def test_feedback_whose_order_is_withdrawn_meanwhile(
     assert swept(store, policy).as_json()["feedback_purged"] == 0
     assert store.execute("SELECT count(*) FROM feedback") == [(2,)]
     assert buried(store) == []
+
+
+@pytest.mark.parametrize("seam", ["count_children", "remember_objects", "_bound"])
+@pytest.mark.parametrize("count", [1, 2])
+def test_message_that_no_key_keeps_out(
+    store: Store, policy: Policy, monkeypatch: pytest.MonkeyPatch, seam: str, count: int
+) -> None:
+    """A message that comes under a locked conversation, where no foreign key guards the table, is never deleted with it."""
+    fill(store, count)
+    store.execute("ALTER TABLE messages DROP CONSTRAINT messages_conversation_id_fkey")
+    write = (
+        "INSERT INTO messages (id, conversation_id, author, created_at, body) "
+        f"VALUES (gen_random_uuid(), '{key(1)}', 'user', '2026-06-30Z', 'words')"
+    )
+    once_before(monkeypatch, purge, seam, lambda _: store.execute(write))
+    children = {"children": [{"table": "store.messages", "key": "conversation_id"}]}
+    result = swept(store, policy, purge=children).as_json()
+    assert store.left() == {key(1)}
+    assert store.execute("SELECT count(*) FROM messages") == [(3,)]
+    assert (result["purged"], result["spared_by_reason"]) == (count - 1, {"stale_last_activity": 1})
 
 
 def test_change_during_a_deferred_trigger(store: Store, policy: Policy, threads: ThreadPoolExecutor) -> None:
