@@ -73,7 +73,7 @@ def busy(database: Database, undone: str) -> FenceBusyError:
     named = "; ".join(map(_named, holders)) or "nobody any more"
     return FenceBusyError(
         f"the fence between purging and legal holds was not to be had in time; who has it: {named}. {undone} "
-        "Let that transaction end, or end it with pg_terminate_backend, and try again."
+        "Let that transaction end, or end it (pg_terminate_backend, ROLLBACK PREPARED), and try again."
     )
 
 
@@ -84,4 +84,5 @@ def _named(holder: Row[Any]) -> str:
         f", {holder.state}" if holder.state else ""
     )  # who may not see others' statistics sees neither state nor time
     since = f" since {rfc3339(holder.since)}" if isinstance(holder.since, datetime) else ""
-    return f"process {holder.pid} of role {holder.role}{application} ({what}{state}{since})"
+    who = f"process {holder.pid}" if holder.pid else f"the prepared transaction {holder.prepared!r}"
+    return f"{who} of role {holder.role}{application} ({what}{state}{since})"

@@ -33,8 +33,11 @@ _UNICODE = """    IF octet_length(id) <> char_length(id) THEN
         spelt := translate(lower(id COLLATE "C"), {ignored_ascii}, '');
     END IF;
 """
+_LATIN1 = """    spelt := replace(translate(lower(id COLLATE "C"), {latin} || {ignored_latin}, {latin_small}), chr(223), 'ss');
+"""
 _ASCII = """    spelt := translate(lower(id COLLATE "C"), {ignored_ascii}, '');
 """
+_BODIES = {"UTF8": _UNICODE, "LATIN1": _LATIN1}
 _TAIL = """    spelt := COALESCE(NULLIF(btrim(spelt, {ends_ascii}), ''), spelt);
     IF starts_with(spelt, 'urn:uuid:') THEN
         spelt := substr(spelt, 10);
@@ -46,18 +49,29 @@ END $body$;
 COMMENT ON FUNCTION sweeper.spelling(text) IS 'What is the same for all ways of writing one id; compared, never shown.';"""
 
 
-def function(*, unicode: bool) -> str:
-    """The statement that makes the function; without `unicode` for a database of another encoding, which knows no NFKC."""
+def function(encoding: str) -> str:
+    """The statement that makes the function in a database of the encoding: only in UTF8 PostgreSQL knows NFKC.
+
+    In LATIN1, whose characters have but one form, the small letters are enough; in others case and blanks of ASCII alone.
+    """
     capitals, small = _folds()
+    latin = {
+        capital: letter
+        for capital, letter in zip(capitals, small, strict=True)
+        if 128 <= ord(max(capital, letter)) < 256
+    }
     values = {
         "ignored": _text(f"[{_classes(_is_ignored)}]"),
         "ends": _text(f"^[{_classes(_is_punctuation)}]+|[{_classes(_is_punctuation)}]+$"),
         "capitals": _text(capitals),
         "small": _text(small),
         "ignored_ascii": _text("".join(filter(_is_ignored, map(chr, range(1, 128))))),
+        "latin": _text("".join(latin)),
+        "latin_small": _text("".join(latin.values())),
+        "ignored_latin": _text("".join(filter(_is_ignored, map(chr, range(1, 256))))),
         "ends_ascii": _text("".join(c for c in map(chr, range(33, 127)) if not c.isalnum())),
     }
-    return (_HEAD + (_UNICODE if unicode else _ASCII) + _TAIL).format_map(values)
+    return (_HEAD + _BODIES.get(encoding, _ASCII) + _TAIL).format_map(values)
 
 
 def _folds() -> tuple[str, str]:

@@ -17,7 +17,7 @@ def upgrade() -> None:
     """Create the fence's table, its triggers, the function that compares ids, and the indexes by which holds are found."""
     encoding: str = op.get_bind().exec_driver_sql("SHOW server_encoding").scalar_one()
     script = Path(__file__).with_suffix(".sql").read_text(encoding="utf-8")
-    run(script.replace("$spelling", function(unicode=encoding == "UTF8")))
+    run(script.replace("$spelling", function(encoding)))
 
 
 def downgrade() -> None:
