@@ -324,10 +324,15 @@ def test_ledger_is_insert_only(table: str, store: Store) -> None:
 
 @contextmanager
 def tampering(store: Store) -> Iterator[Callable[..., Any]]:
-    """Statements that no trigger sees."""
+    """Statements that no trigger sees, not even one that always fires."""
+    always = store.execute("SELECT tgrelid::regclass::text, tgname FROM pg_trigger WHERE tgenabled = 'A'")
     with store.connect() as connection:
         connection.execute("SET session_replication_role = replica")
+        for table, trigger in always:
+            connection.execute(f"ALTER TABLE {table} DISABLE TRIGGER {trigger}")
         yield connection.execute
+        for table, trigger in always:
+            connection.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {trigger}")
 
 
 def evidence(store: Store) -> tuple[Checkpoint, Checkpoint]:
