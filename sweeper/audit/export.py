@@ -29,7 +29,7 @@ from sweeper.store.database import Database
 
 FORMAT = 1
 MOST_LINE = 1 << 29
-"""Bytes: more than any row is; jsonb holds 256 MB at most. A device that never ends is not read into memory."""
+"""Bytes: longer than any row, since jsonb is limited to 256 MB. Keeps an endless device out of memory."""
 
 
 class ExportError(SweeperError):
@@ -82,7 +82,7 @@ def _put(file: BinaryIO, line: dict[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Opened:
-    """What the event of a run's opening tells; the oldest tell no store, those of the version before no identity."""
+    """The event `run_opened`; the oldest versions recorded no store, the last one no identity."""
 
     run_id: int | str
     store: str | None
@@ -90,7 +90,7 @@ class Opened:
 
 
 def opening(leaf: Leaf) -> Opened | None:
-    """The run whose opening a leaf tells of; None: it tells of something else."""
+    """Return the run that a leaf records as opened, or None if it records anything else."""
     details, run_id = leaf.get("details"), leaf.get("run_id")
     if leaf["source"] != "events" or leaf.get("kind") != "run_opened" or not isinstance(details, dict):
         return None
