@@ -11,13 +11,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from sweeper.audit import comparison
 from sweeper.audit import note as notes
-from sweeper.audit import state
 from sweeper.audit.note import Note, NoteError
 from sweeper.audit.signing import SignatureError, Verifier
 from sweeper.audit.walk import PORTION, Fault, FaultError, Kind, Placed, Walk
 from sweeper.core.merkle import WIDTH, Edge, MissingNodeError, Part, included_root, inclusion, leaf_hash, root, tiled
-from sweeper.store import ledger
+from sweeper.store import ledger, state
 from sweeper.store.database import Database
 from sweeper.store.ledger import SOURCES, Checkpoint, Tiles
 
@@ -115,7 +115,7 @@ def _compared(database: Database, report: Report) -> Report:
     """Add the faults of the tables, read in one snapshot so that concurrent changes are no faults."""
     whole = replace(report, faults=[], found=0, compared={})
     with database.snapshot(statement_timeout_ms=COMPARING_MS) as connection:
-        for fault in state.faults(connection, database.settings):
+        for fault in comparison.faults(connection, database.settings):
             whole.add(fault)
         whole.compared = state.counts(connection)
     return whole

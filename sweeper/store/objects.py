@@ -6,7 +6,7 @@ Removal is idempotent.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -199,8 +199,12 @@ class _Removal:
     def _refuse(self, refused: dict[int, str]) -> None:
         if refused:
             self.kept.update(refused.values())
-            asked = {"ids": list(refused), "errors": list(refused.values()), "run_id": self.run_id}
-            self.database.within(lambda connection: connection.execute(statement("objects_refused"), asked))
+            self.database.within(lambda connection: self._keep(connection, refused))
+
+    def _keep(self, connection: Connection, errors: Mapping[int, str]) -> None:
+        """Record why objects were not removed, by id."""
+        asked = {"ids": list(errors), "errors": list(map(str, errors.values())), "run_id": self.run_id}
+        connection.execute(statement("objects_kept"), asked)
 
     def _compare(self, objects: Sequence[_Object]) -> None:
         """Mark the objects that attachments with odd URIs name or may name.
@@ -261,8 +265,7 @@ class _Removal:
         if not each.outcome and not each.error:
             self._decide(each, claimed.named_as)
         if each.error:
-            failed = {"id": each.id, "run_id": self.run_id, "error": each.error}
-            connection.execute(statement("object_failed"), failed)
+            self._keep(connection, {each.id: each.error})
             return False
         return self._record(connection, each)
 

@@ -3,12 +3,12 @@
 Invariant: it only reads, within one snapshot, and keeps at most a page of differences in memory.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
-from sqlalchemy import Connection, TextClause
+from sqlalchemy import Connection, Row, TextClause
 
 from sweeper.store.statement import filled, statement
 
@@ -35,15 +35,6 @@ class Difference:
     here: str | None
 
 
-@dataclass(frozen=True)
-class Orphans:
-    """Tombstones whose run does not exist."""
-
-    run_id: int
-    tombstones: int
-    first_id: int
-
-
 def differences(connection: Connection, table: str) -> Iterator[Difference]:
     """Yield the differences of one of `TABLES`, in order of id."""
     rows = connection.execute(_comparison(table), execution_options={"stream_results": True, "max_row_buffer": 500})
@@ -53,15 +44,14 @@ def differences(connection: Connection, table: str) -> Iterator[Difference]:
             yield found
 
 
-def count(connection: Connection, table: str) -> int:
-    """How many rows a table has."""
-    found: int = connection.execute(statement("state_count", table=table)).scalar_one()
-    return found
+def counts(connection: Connection) -> dict[str, int]:
+    """The number of rows of each of `TABLES`."""
+    return {table: connection.execute(statement("state_count", table=table)).scalar_one() for table in TABLES}
 
 
-def orphans(connection: Connection) -> list[Orphans]:
-    """The runs that tombstones name and that do not exist."""
-    return [Orphans(**row._mapping) for row in connection.execute(statement("state_orphans"))]
+def orphans(connection: Connection) -> Sequence[Row[Any]]:
+    """The missing runs that tombstones name: `run_id`, the count of `tombstones` and the `first_id` of them."""
+    return connection.execute(statement("state_orphans")).all()
 
 
 def identities(connection: Connection) -> dict[str | None, int]:

@@ -6,20 +6,23 @@ words of the sweeper's own.
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 
 from sweeper.audit import note as notes
 from sweeper.audit.note import NoteError
 from sweeper.audit.walk import Fault, Kind
 from sweeper.settings import Settings
 from sweeper.store import ledger, state
-from sweeper.store.state import Difference, Orphans
+from sweeper.store.state import Difference
 
 SAID = frozenset(
-    {"id", "store", "kind", "outcome", "state", "policy_digest", "token", "backfill_id", "run_id", "eligible"}
+    (
+        *("id", "store", "kind", "outcome", "state", "policy_digest", "token", "backfill_id", "run_id", "eligible"),
+        *("plan_changes", "consent_events", "account_id", "conversation_id"),
+    )
 )
-SAID |= {"plan_changes", "consent_events", "account_id", "conversation_id"}
 """Columns whose values a fault quotes, beside instants: never a matter, a reason or a reference, which people write."""
 KINDS = {"missing": Kind.MISSING, "untold": Kind.UNTOLD, "dropped": Kind.UNTOLD, "changed": Kind.CHANGED}
 OWN = re.compile(r"sweeper/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
@@ -36,11 +39,6 @@ def faults(connection: Connection, settings: Settings) -> Iterator[Fault]:
             yield from map(_of_orphans, state.orphans(connection))
 
 
-def counts(connection: Connection) -> dict[str, int]:
-    """The number of rows that were compared, by table."""
-    return {table: state.count(connection, table) for table in state.TABLES}
-
-
 def _of_identity(connection: Connection, settings: Settings) -> Iterator[Fault]:
     here = state.identity_rows(connection)
     if len(here) != 1:
@@ -52,9 +50,8 @@ def _of_identity(connection: Connection, settings: Settings) -> Iterator[Fault]:
             yield _identity(text)
     named = _named(connection, settings)
     if named not in (None, here[0]):
-        yield _identity(
-            f"sweeper.identity is {here[0]}, the newest checkpoint is of the log sweeper/{named}: it was altered"
-        )
+        text = f"sweeper.identity is {here[0]}, the newest checkpoint is of the log sweeper/{named}: it was altered"
+        yield _identity(text)
 
 
 def _named(connection: Connection, settings: Settings) -> str | None:
@@ -72,7 +69,7 @@ def _identity(text: str) -> Fault:
     return Fault(Kind.IDENTITY, text, "identity", column="id")
 
 
-def _of_orphans(found: Orphans) -> Fault:
+def _of_orphans(found: Row[Any]) -> Fault:
     text = (
         f"sweeper.runs {found.run_id} is missing: {found.tombstones} tombstones name it, the first is {found.first_id}"
     )
