@@ -238,7 +238,7 @@ def test_bytes_that_are_no_text(encoded: Store, sweeper: Command) -> None:
         connection.execute("INSERT INTO sweeper.legal_holds (matter) VALUES ('M\u00fcller')".encode("latin1"))
     done = sweeper(encoded, "hold", "list")
     assert (done.code, len(done.err.splitlines()), "Traceback" in done.err) == (1, 1, False)
-    assert "encoding do not go together" in done.err
+    assert "does not fit the database's encoding" in done.err
 
 
 OBSTACLES = {
