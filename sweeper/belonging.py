@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeper.audit import checkpoint
-from sweeper.audit import leaf as leaves
 from sweeper.audit.export import Ledger, Opened
-from sweeper.core.merkle import Edge, leaf_hash
+from sweeper.core.merkle import Edge
 from sweeper.errors import RefusedError
 from sweeper.job import Job
 from sweeper.store import ledger as stored
@@ -151,7 +150,7 @@ def _history(job: Job, ledger: Ledger) -> _History:
 def _roots(ledger: Ledger, sizes: Set[int]) -> Iterator[tuple[int, bytes]]:
     """Yield the root of the ledger at each of `sizes` that it reaches."""
     edge = Edge(tells=False)
-    for leaf in ledger.leaves() if sizes else ():
-        edge.append(leaf_hash(leaves.canonical(leaf)))
+    for hash_ in ledger.hashes() if sizes else ():
+        edge.append(hash_)
         if edge.size in sizes:
             yield edge.size, edge.root()

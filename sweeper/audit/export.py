@@ -10,6 +10,7 @@ only what it was that was held against it.
 import base64
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -115,11 +116,19 @@ class Ledger:
         return self.checkpoint.tree
 
     def leaves(self) -> Iterator[Leaf]:
-        """Every leaf in order, a tile at a time, each held against what was checked before: the file may change meanwhile.
+        """Yield every leaf in order.
 
         Raises:
-            ExportError: it has changed.
+            ExportError: the file has changed since it was checked.
         """
+        return chain.from_iterable(block.leaves for block in self._read_again())
+
+    def hashes(self) -> Iterator[bytes]:
+        """Yield the hash of every leaf in order; raises as `leaves`."""
+        return chain.from_iterable(block.hashes for block in self._read_again())
+
+    def _read_again(self) -> "Iterator[_Block]":
+        """Read the file a tile at a time, each compared with what was checked before: the file may change meanwhile."""
         with _opened(self.path) as file:
             reading = _Reading(self.path, file)
             reading.checkpoint()
@@ -127,10 +136,10 @@ class Ledger:
                 block = reading.block(WIDTH)
                 if merkle.root(block.hashes) != expected:
                     raise reading.wrong("the file has changed since it was checked")
-                yield from block.leaves
+                yield block
 
     def opened(self) -> Iterator[Opened]:
-        """Each run that was opened; as `leaves`."""
+        """Yield each run that was opened; raises as `leaves`."""
         return filter(None, map(opening, self.leaves()))
 
 
