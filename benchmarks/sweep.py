@@ -29,6 +29,7 @@ from sweeper import embedded, log
 from sweeper.batch import Purger
 from sweeper.clock import Clock
 from sweeper.core.recheck import Proposal
+from sweeper.demo import world as worlds
 from sweeper.job import Job, read_contract
 from sweeper.pace import Pace
 from sweeper.settings import Settings, load_policy
@@ -342,7 +343,6 @@ def make(server: embedded.Server, shape: Shape) -> None:
     database = databases.connect(Settings.model_validate({"database": {"url": server.url(TEMPLATE)}}))
     migrate.migrate(database)
     database.engine.dispose()
-    reference = (ROOT / "sweeper" / "demo" / "reference.sql").read_text(encoding="utf-8")
     script = Template((Path(__file__).parent / "store.sql").read_text(encoding="utf-8"))
     rows = script.substitute(
         as_of=AS_OF.isoformat(),
@@ -352,7 +352,7 @@ def make(server: embedded.Server, shape: Shape) -> None:
         due=shape.due,
     )
     with _maintenance(server, TEMPLATE) as connection:
-        connection.execute(reference.replace("{schema}", "store").replace("{id}", "uuid").encode())
+        connection.execute(worlds.reference("store", "uuid").encode())
         connection.execute(rows.encode())
         connection.execute("VACUUM ANALYZE")
 

@@ -1,7 +1,7 @@
-"""Whether an exported ledger is this store's own, by what its runs tell and by the log that the restored database has.
+"""Decides whether an exported ledger belongs to this store, by its runs and by the log of the restored database.
 
-The law of this file: the name of a log proves nothing, for `[evidence] origin` may give one name to many, and ids of one store
-mean something else in another. A ledger of another database has no way in; one that is in doubt needs a person who vouches.
+Invariant: the origin of a log proves nothing, since `[evidence] origin` may name many logs alike, and an id of one store is
+another record elsewhere. A ledger of another database is always refused; one in doubt needs a person to vouch for it.
 """
 
 import hashlib
@@ -10,20 +10,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeper.audit import checkpoint
-from sweeper.audit import leaf as leaves
 from sweeper.audit.export import Ledger, Opened
-from sweeper.core.merkle import Edge, leaf_hash
+from sweeper.core.merkle import Edge
 from sweeper.errors import RefusedError
 from sweeper.job import Job
 from sweeper.store import ledger as stored
 
+REMEDY = "Restore schema sweeper (sweeper.identity) with the store, or name the ledger of this one."
+
 
 @dataclass(frozen=True)
 class Claim:
-    """How a ledger was found to be this store's own.
+    """Why a ledger was accepted as this store's own.
 
-    `runs`: those of this store that it tells of. `identity`: the database that runs of it tell, None where none does.
-    `confirmed`: the digest by which a person vouched for it, where that was asked for.
+    `runs`: the runs of this store in it. `identity`: the database that its runs name, None if none does.
+    `confirmed`: the digest by which a person vouched for it, if one had to.
     """
 
     runs: frozenset[int | str] = frozenset()
@@ -31,20 +32,20 @@ class Claim:
     confirmed: str | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """For machines, and for the event that is left."""
+        """For machines and for the event `reapply`."""
         return {"identity": self.identity, "confirmed": self.confirmed}
 
 
 def claim(job: Job, ledger: Ledger, confirmed: str | None = None) -> Claim:
-    """What shows that a ledger is this store's own.
+    """Check that a ledger belongs to this store.
 
     Args:
-        job: on the store that was restored.
-        ledger: held against its checkpoint.
-        confirmed: the digest that a refusal printed, where a person vouches for a ledger that is not shown to be this store's.
+        job: on the restored store.
+        ledger: verified against its checkpoint.
+        confirmed: the digest from an earlier refusal, by which a person vouches for a ledger in doubt.
 
     Raises:
-        RefusedError: nothing shows it, or something shows that it is another's.
+        RefusedError: the ledger belongs to another database or store, or is in doubt and nobody vouches for it.
     """
     with job.database.transaction() as connection:
         origin, identity = checkpoint.origin(connection, job.settings), stored.identity(connection)
@@ -55,7 +56,9 @@ def claim(job: Job, ledger: Ledger, confirmed: str | None = None) -> Claim:
     if not runs:
         return Claim()
     ours = frozenset(run.run_id for run in runs if run.store in (job.contract.schema, None))
-    told = identity if any(run.identity for run in runs) else None  # one log: who tells it in one run tells it of all
+    told = (
+        identity if any(run.identity for run in runs) else None
+    )  # a log has one database: one run that names it is enough
     history = _history(job, ledger)
     if told and not history.contradicts:
         return Claim(ours, told)
@@ -66,8 +69,7 @@ def _refuse_other_log(ledger: Ledger, origin: str) -> None:
     if ledger.tree.origin != origin:
         raise RefusedError(
             "ledger",
-            f"{ledger.path} is the ledger of {ledger.tree.origin}, this database's is {origin}. Nothing was purged. Restore "
-            "schema sweeper (sweeper.identity) with the store, or name the ledger of this one.",
+            f"{ledger.path} is the ledger of {ledger.tree.origin}, this database's is {origin}. Nothing was purged. {REMEDY}",
         )
 
 
@@ -76,14 +78,13 @@ def _refuse_other_database(ledger: Ledger, runs: Sequence[Opened], identity: str
         if run.identity not in (None, identity):
             raise RefusedError(
                 "ledger",
-                f"{ledger.path} tells of run {run.run_id} in the database {run.identity}, this is the database {identity}: what "
-                "has one id there is another record here. Nothing was purged. Restore schema sweeper (sweeper.identity) with the "
-                "store, or name the ledger of this one.",
+                f"{ledger.path} tells of run {run.run_id} in the database {run.identity}, this is the database {identity}: an id "
+                f"there is another record here. Nothing was purged. {REMEDY}",
             )
 
 
 def _refuse_storeless(ledger: Ledger, runs: Sequence[Opened], own: str) -> None:
-    """A ledger in which this store has no run but others have: what was purged would be missed in silence."""
+    """Refuse a ledger with runs of other stores only: it would silently purge nothing."""
     known = {run.store or own for run in runs}
     if known and own not in known:
         raise RefusedError(
@@ -96,15 +97,11 @@ def _refuse_storeless(ledger: Ledger, runs: Sequence[Opened], own: str) -> None:
 def _vouched(
     job: Job, ledger: Ledger, history: "_History", identity: str, told: str | None, confirmed: str | None
 ) -> str:
-    """The digest by which a person vouches for a ledger.
-
-    It is of this ledger, this database and this store: given for one, it opens no other, tonight or ever.
-    """
+    """Return the digest by which a person vouches for a ledger; it is valid for this ledger, database and store only."""
     if told is None and history.contradicts:
         raise RefusedError(
             "ledger",
-            f"{ledger.path} does not tell of which database it is, and {history}: it is another's. Nothing was purged. Restore "
-            "schema sweeper with the store, or name the ledger of this one.",
+            f"{ledger.path} does not tell of which database it is, and {history}: it is another's. Nothing was purged. {REMEDY}",
         )
     bound = f"{identity}\n{job.contract.schema}\n{ledger.tree.text()}"
     digest = hashlib.sha256(bound.encode()).hexdigest()[:16]
@@ -125,15 +122,15 @@ def _vouched(
 
 @dataclass(frozen=True)
 class _History:
-    """What a ledger has in common with the log of this database: a restored backup has an earlier state of the same log."""
+    """How a ledger relates to the log of this database; a restored backup holds an earlier state of the same log."""
 
     checkpoints: int
     common: int | None
-    """The size of the newest checkpoint of this database that the ledger continues."""
+    """Size of the newest checkpoint of this database that the ledger continues; None if there is none."""
 
     @property
     def contradicts(self) -> bool:
-        """Whether this database has a log, and it is not that one."""
+        """True if this database has a log that the ledger does not continue."""
         return self.checkpoints > 0 and self.common is None
 
     def __str__(self) -> str:
@@ -151,9 +148,9 @@ def _history(job: Job, ledger: Ledger) -> _History:
 
 
 def _roots(ledger: Ledger, sizes: Set[int]) -> Iterator[tuple[int, bytes]]:
-    """The root that the ledger had at some of its sizes."""
+    """Yield the root of the ledger at each of `sizes` that it reaches."""
     edge = Edge(tells=False)
-    for leaf in ledger.leaves() if sizes else ():
-        edge.append(leaf_hash(leaves.canonical(leaf)))
+    for hash_ in ledger.hashes() if sizes else ():
+        edge.append(hash_)
         if edge.size in sizes:
             yield edge.size, edge.root()

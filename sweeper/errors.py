@@ -9,7 +9,7 @@ from sweeper.core.printable import printable
 class SweeperError(Exception):
     """Something failed; nothing beyond what was already recorded was done.
 
-    Each argument is one line for a reader: it may quote the store, a file or the server, for it passes the filter here.
+    Each argument is one line of the message, escaped here: it may quote the store, a file or the server.
     """
 
     exit_code = 1

@@ -47,7 +47,7 @@ def before(job: Job, histories: Histories, *, accept_history: bool = False) -> I
     if guards.earlier_as_of and not job.policy.plausible.holds(job.as_of):
         yield RefusedError(
             "earlier_as_of",
-            f"{not_believed(job.policy, job.as_of)} Nothing was purged. Mend the clock, or give an --as-of that is.",
+            f"{not_believed(job.policy, job.as_of)} Nothing was purged. Fix the clock, or give an --as-of in that range.",
         )
     elif guards.earlier_as_of and last.as_of is not None and job.as_of < last.as_of:
         yield RefusedError(

@@ -1,6 +1,6 @@
-"""Files that people hand in: read whole, and never more of them than such a file could need.
+"""Reads files that people name: settings, policies, keys, checkpoints. The size is limited, and every failure is one error.
 
-The law of this file: a device that never ends, a file of the wrong kind and a name that no file can have end as one error.
+Invariant: a device without end, a file of the wrong kind and an impossible name all raise `UnreadableError`.
 """
 
 import os
@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 MOST = 1 << 20
-"""Bytes of a file that a person writes or passes on: settings, a policy, a key, a checkpoint, a receipt."""
+"""Bytes: the size limit unless the caller gives another."""
 
 
 class UnreadableError(Exception):
-    """A file cannot be read, or is far larger than it could need to be; the text says why."""
+    """A file cannot be read or is too large; the message is the reason."""
 
 
 def content(path: Path, most: int = MOST) -> bytes:
-    """What is in the file.
+    """Return the bytes of a file.
 
     Raises:
         UnreadableError: it cannot be read, or has more than `most` bytes.
@@ -35,7 +35,7 @@ def content(path: Path, most: int = MOST) -> bytes:
 
 
 def text(path: Path, most: int = MOST) -> str:
-    """The text in the file.
+    """Return the text of a file.
 
     Raises:
         UnreadableError: it cannot be read, has more than `most` bytes, or is no UTF-8.
@@ -47,14 +47,14 @@ def text(path: Path, most: int = MOST) -> str:
 
 
 def exposures(path: Path) -> Iterator[tuple[str, str]]:
-    """What lets others have or replace a secret file that is there, each with the command that mends it.
+    """Yield each way in which others may read or replace a secret file, with the command that fixes it; nothing if it is absent.
 
-    A file that another owns, as root does in our deployments, may be read by the one group through which we read it.
+    The group may read a file of another owner if it is a group of this process, as in the shipped deployments.
     """
     try:
         file = path.resolve()
         found, folder = file.stat(), file.parent.stat()
-    except (OSError, ValueError, RuntimeError):  # it is not there, or nothing that has a mode: whoever reads it says so
+    except (OSError, ValueError, RuntimeError):  # whoever reads the file reports that
         return
     allowed = 0o040 if found.st_uid != os.geteuid() and _is_ours(found.st_gid) else 0
     if stat.S_ISREG(found.st_mode) and found.st_mode & 0o077 & ~allowed:

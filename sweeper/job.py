@@ -63,7 +63,7 @@ def prepare(settings: Settings, clock: Clock, as_of: datetime | None = None) -> 
     at = aware(as_of or clock.now())
     if not policy.plausible.holds(at):
         raise ConfigurationError(
-            f"{not_believed(policy, at)} Nothing was done. Give an --as-of that is, or mend the clock."
+            f"{not_believed(policy, at)} Nothing was done. Give an --as-of in that range, or fix the clock."
         )
     database = databases.connect(settings)
     try:
@@ -74,7 +74,7 @@ def prepare(settings: Settings, clock: Clock, as_of: datetime | None = None) -> 
 
 
 def not_believed(policy: Policy, as_of: datetime) -> str:
-    """What to say of an as-of at which no instant of the store could be believed."""
+    """Message for an as-of outside the policy's plausible range."""
     since, before = policy.plausible.since, policy.plausible.before
     return f"as-of {rfc3339(as_of)} is not believed: plausible is from {rfc3339(since)} to before {rfc3339(before)}."
 
@@ -96,7 +96,7 @@ def unreachable(error: DBAPIError) -> DatabaseError:
             "This role may not; deploy/postgres/roles.sql says which may: the job purges, officers hold, auditors read."
         )
     elif databases.sqlstate(error) in ("22021", "22P05"):  # character_not_in_repertoire, untranslatable_character
-        way_out = "The text and the database's encoding do not go together: mend what is stored, or write it otherwise."
+        way_out = "The text does not fit the database's encoding: fix what is stored, or write it in other characters."
     else:
         way_out = "Check SWEEPER_DATABASE_URL, that the server runs and what the role may do (`sweeper check`)."
     return DatabaseError(

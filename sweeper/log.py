@@ -76,7 +76,7 @@ def configure(*, quiet: bool = False, once: bool = False, stream: TextIO | None 
 
 
 def _filtered(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """The line with its texts as a terminal may show them; JSON has escapes of its own, and so has a list as Python writes it."""
+    """Escape the strings of a line for a terminal; JSON and the repr of a list escape by themselves."""
     return {printable(key): printable(value) if isinstance(value, str) else value for key, value in event.items()}
 
 

@@ -14,10 +14,10 @@ from sweeper.store.backfills import Plan
 from sweeper.tally import Tally
 
 LEFT_THOUGH_DUE = (Spared.LOCKED, Spared.NOT_APPROVED, Spared.PROTECTED, Spared.STALE)
-"""Reasons that leave a record which is due on the row as stored.
+"""Reasons to spare a record that is still due.
 
-Under a hold that is known at as-of a record counts as held, and that is no failure. One that changed before it was locked
-is not due any more on the row as it is now, and that is none either.
+A record under a hold known at as-of counts as held, and one that changed before it was locked is no longer due; neither is a
+failure.
 """
 
 
@@ -56,7 +56,7 @@ class Result:
     steering: Steering
     beside: Beside | None = None
     objects_kept: Mapping[str, int] = field(default_factory=dict)
-    """Objects that this run has kept, by reason; they are among those pending."""
+    """Pending objects that this run kept, by reason."""
 
     @property
     def count(self) -> int:
@@ -65,18 +65,18 @@ class Result:
 
     @property
     def left(self) -> dict[str, int]:
-        """How many records are due on the row as stored and were left, by reason; `failed` for those that could not be purged."""
+        """Due records that were left, by reason; `failed` counts those that could not be purged."""
         spared = {reason.value: self.tally.spared[reason.value] for reason in LEFT_THOUGH_DUE}
         return {reason: count for reason, count in {"failed": self.tally.failed, **spared}.items() if count}
 
     @property
     def overdue(self) -> int:
-        """How many records are known to be due and were left."""
+        """The number of due records that were left."""
         return sum(self.left.values())
 
     @property
     def purged_nothing(self) -> bool:
-        """Whether neither a conversation nor a feedback row was purged."""
+        """True if no conversation and no feedback row was purged."""
         return self.count + sum(self.purged["feedback"].values()) == 0
 
     @property

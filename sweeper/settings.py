@@ -27,12 +27,12 @@ Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 
 def _place(text: str) -> str:
-    """The canonical form of a place below which objects may be removed."""
+    """Validate a prefix and return its canonical form."""
     try:
         return f"{uri.parse_prefix(text).text}/"
     except uri.UriError as error:
         raise ValueError(
-            f"{uri.WORDS[error.kept]}: write a bucket or a directory as it is named in the attachments, "
+            f"{uri.WORDS[error.kept]}: write a bucket or a directory as attachments name it, "
             'for instance "s3://bucket/" or "file:///srv/attachments/"'
         ) from None
 
@@ -42,7 +42,7 @@ Prefix = Annotated[str, Field(min_length=1), AfterValidator(_place)]
 
 def _nameable(path: Path) -> Path:
     if "\0" in str(path):
-        raise ValueError("must be a name that a file can have: without a NUL")
+        raise ValueError("must be a file name without a NUL character")
     return path
 
 
@@ -125,7 +125,7 @@ class Lease(Section):
 
 
 class Objects(Section):
-    """Objects behind attachment URIs: below which places they are removed (none: nowhere), how many a run tries, and when."""
+    """Objects behind attachment URIs: the prefixes below which they are removed (empty: none is), how many per run, and when."""
 
     prefixes: tuple[Prefix, ...] = ()
     per_run: Annotated[Positive, Field(le=1_000_000)] = 10_000
@@ -264,7 +264,7 @@ def load_policy(settings: Settings) -> policies.Policy:
 
 
 def _value(text: str) -> object:
-    """What a variable holds: a list as the file has it, else the text itself."""
+    """The value of a variable: a list in TOML syntax, or the text itself."""
     try:
         return toml.parse(f"value = {text}")["value"] if text.startswith("[") else text
     except TomlError:

@@ -1,6 +1,7 @@
 """What every test may ask for. All modules are imported here, before any clock is frozen."""
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import structlog
 
 from sweeper import embedded
 from sweeper.core import policy as policies
+from tests.acceptance.commands import Command, in_process
 from tests.store import stores
 
 ROOT = Path(__file__).parents[1]
@@ -50,3 +52,9 @@ def store(server: embedded.Server, templates: dict[str, str], request: pytest.Fi
     yield opened
     opened.close()
     stores.drop(server, name)
+
+
+@pytest.fixture
+def sweeper(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], store: stores.Store) -> Command:
+    """A command on the test's store, in this process."""
+    return partial(in_process, monkeypatch, capsys, store)

@@ -10,6 +10,7 @@ only what it was that was held against it.
 import base64
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,7 +30,7 @@ from sweeper.store.database import Database
 
 FORMAT = 1
 MOST_LINE = 1 << 29
-"""Bytes: more than any row is; jsonb holds 256 MB at most. A device that never ends is not read into memory."""
+"""Bytes: longer than any row, since jsonb is limited to 256 MB. Keeps an endless device out of memory."""
 
 
 class ExportError(SweeperError):
@@ -82,7 +83,7 @@ def _put(file: BinaryIO, line: dict[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Opened:
-    """What the event of a run's opening tells; the oldest tell no store, those of the version before no identity."""
+    """The event `run_opened`; the oldest versions recorded no store, the last one no identity."""
 
     run_id: int | str
     store: str | None
@@ -90,7 +91,7 @@ class Opened:
 
 
 def opening(leaf: Leaf) -> Opened | None:
-    """The run whose opening a leaf tells of; None: it tells of something else."""
+    """Return the run that a leaf records as opened, or None if it records anything else."""
     details, run_id = leaf.get("details"), leaf.get("run_id")
     if leaf["source"] != "events" or leaf.get("kind") != "run_opened" or not isinstance(details, dict):
         return None
@@ -115,11 +116,19 @@ class Ledger:
         return self.checkpoint.tree
 
     def leaves(self) -> Iterator[Leaf]:
-        """Every leaf in order, a tile at a time, each held against what was checked before: the file may change meanwhile.
+        """Yield every leaf in order.
 
         Raises:
-            ExportError: it has changed.
+            ExportError: the file has changed since it was checked.
         """
+        return chain.from_iterable(block.leaves for block in self._read_again())
+
+    def hashes(self) -> Iterator[bytes]:
+        """Yield the hash of every leaf in order; raises as `leaves`."""
+        return chain.from_iterable(block.hashes for block in self._read_again())
+
+    def _read_again(self) -> "Iterator[_Block]":
+        """Read the file a tile at a time, each compared with what was checked before: the file may change meanwhile."""
         with _opened(self.path) as file:
             reading = _Reading(self.path, file)
             reading.checkpoint()
@@ -127,10 +136,10 @@ class Ledger:
                 block = reading.block(WIDTH)
                 if merkle.root(block.hashes) != expected:
                     raise reading.wrong("the file has changed since it was checked")
-                yield from block.leaves
+                yield block
 
     def opened(self) -> Iterator[Opened]:
-        """Each run that was opened; as `leaves`."""
+        """Yield each run that was opened; raises as `leaves`."""
         return filter(None, map(opening, self.leaves()))
 
 

@@ -1,6 +1,6 @@
 """Verifies the ledger: computes everything anew from the rows, and names the first thing that does not fit.
 
-Where the ledger fits, the sweeper's other tables are held against what it tells, and all that differs is counted.
+If the ledger fits, the sweeper's other tables are compared with its events, and every difference is counted.
 
 The law of this file: nothing here is believed because it is stored; what is called good follows from the rows and from
 checkpoints that are signed or kept elsewhere.
@@ -11,13 +11,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from sweeper.audit import comparison
 from sweeper.audit import note as notes
-from sweeper.audit import state
 from sweeper.audit.note import Note, NoteError
 from sweeper.audit.signing import SignatureError, Verifier
 from sweeper.audit.walk import PORTION, Fault, FaultError, Kind, Placed, Walk
 from sweeper.core.merkle import WIDTH, Edge, MissingNodeError, Part, included_root, inclusion, leaf_hash, root, tiled
-from sweeper.store import ledger
+from sweeper.store import ledger, state
 from sweeper.store.database import Database
 from sweeper.store.ledger import SOURCES, Checkpoint, Tiles
 
@@ -32,10 +32,10 @@ class Kept:
 
 @dataclass
 class Report:
-    """What was found; `fault` is None where everything fits.
+    """What verification found; `fault` is None if everything fits.
 
-    `faults`: the first few, `fault` among them; `found`: how many there are. `compared`: how many rows of each table were held
-    against the evidence; empty where the ledger itself does not fit, for then nothing can be held against it.
+    `faults`: the first few of `found` faults. `compared`: how many rows of each table were compared with the events; empty if
+    the ledger itself does not fit, since nothing can then be compared with it.
     """
 
     size: int = 0
@@ -54,7 +54,7 @@ class Report:
         return self.faults[0] if self.faults else None
 
     def add(self, fault: Fault) -> None:
-        """One more thing that does not fit; only the first few are held."""
+        """Count a fault, and keep it if it is among the first few."""
         self.found += 1
         if len(self.faults) < FEW:
             self.faults.append(fault)
@@ -81,10 +81,9 @@ def _as_json(fault: Fault) -> dict[str, Any]:
 
 
 FEW = 20
-"""So many faults are told; the others are counted."""
+"""Faults that are reported in full; further ones are only counted."""
 COMPARING_MS = 3_600_000
-"""How long one statement may take that compares a table with the events: a million holds take some seconds."""
-
+"""Statement time-out while a table is compared with the events; a million holds take some seconds."""
 
 STATES = ("verified", "unknown key", "not checked", "unsigned")
 """What a checkpoint's signature is: good, by a key that was not given, without any key to check it with, not there."""
@@ -96,7 +95,7 @@ RESTORED = (
 
 
 def verify(database: Database, kept: Sequence[Kept] = (), keys: Sequence[Verifier] = ()) -> Report:
-    """Verify the tree, and where it fits, hold the sweeper's other tables against the evidence.
+    """Verify the tree and, if it fits, compare the sweeper's other tables with the events.
 
     Args:
         database: the sweeper's tables are in it; nothing is written.
@@ -113,10 +112,10 @@ def verify(database: Database, kept: Sequence[Kept] = (), keys: Sequence[Verifie
 
 
 def _compared(database: Database, report: Report) -> Report:
-    """The report with what the tables tell in one snapshot, so that what changes meanwhile is no fault."""
+    """Add the faults of the tables, read in one snapshot so that concurrent changes are no faults."""
     whole = replace(report, faults=[], found=0, compared={})
     with database.snapshot(statement_timeout_ms=COMPARING_MS) as connection:
-        for fault in state.faults(connection, database.settings):
+        for fault in comparison.faults(connection, database.settings):
             whole.add(fault)
         whole.compared = state.counts(connection)
     return whole

@@ -35,7 +35,7 @@ EXIT_CODES = """Exit codes:
 """
 
 MisuseError: type[Exception] = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
-"""What the parser of the command line raises; typer brings its own, or is built upon click's."""
+"""Base class of usage errors; typer vendors its own or uses click's, depending on its version."""
 
 app = typer.Typer(
     help="Data-retention sweeper: purges stored AI-assistant conversations when they are due, and says why.",
@@ -79,7 +79,8 @@ def main() -> NoReturn:
     output.secure()
     code = 0
     try:
-        code = _code(app(standalone_mode=False))
+        returned = app(standalone_mode=False)  # the code of a typer.Exit, or what a command returned
+        code = returned if isinstance(returned, int) else 0
     except MisuseError as error:
         code = output.misused(error)
     except typer.Abort:
@@ -93,11 +94,6 @@ def main() -> NoReturn:
             raise
         code = _told(output.lost(error))
     sys.exit(output.finish(code))
-
-
-def _code(returned: object) -> int:
-    """The exit code: what `typer.Exit` said comes back as what the application returns, and commands return nothing."""
-    return returned if isinstance(returned, int) else 0
 
 
 def _told(error: SweeperError) -> int:

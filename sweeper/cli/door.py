@@ -52,8 +52,8 @@ def configured(config: Path | None) -> Iterator["Settings"]:
             raise unreachable(error) from None
         except UnicodeError as error:
             raise DatabaseError(
-                f"a text of the store or of the command is not UTF-8 ({error}). What was committed before stands; nothing else "
-                "was done. A database of encoding SQL_ASCII takes any bytes: mend them there."
+                f"a text in the store or in an argument is not UTF-8 ({error}). What was committed before stands; nothing else "
+                "was done. A database with encoding SQL_ASCII accepts any bytes: fix them there."
             ) from None
 
 

@@ -1,7 +1,7 @@
 """What goes to stdout, and what happens when stdout or stderr is closed, full or gone.
 
-The law of this file: only text for a reader goes out, line by line through the one filter (no control character, no markup),
-and where it cannot be written no deed is undone, repeated or called failed for it.
+The law of this file: every line that goes out has been escaped (no control character, no markup), and where it cannot be
+written no deed is undone, repeated or called failed for it.
 """
 
 import errno
@@ -90,19 +90,19 @@ def lost(error: OSError) -> OutputError:
 
 
 def warn(text: str) -> None:
-    """Say something in one line on stderr, if anybody can be told."""
+    """Print one line to stderr; failures to write are ignored."""
     if text:
         _write_error(f"sweeper: {text}")
 
 
 def tell(error: SweeperError) -> None:
-    """Say on stderr what an error says: each of its lines has passed the filter, so that a line break in it is its own."""
+    """Print an error to stderr; its line breaks are its own, since `SweeperError` escapes each line."""
     if str(error):
         _write_error(*f"sweeper: {error}".split("\n"))
 
 
 def misused(error: Any) -> int:
-    """Say on stderr what the parser of the command line says, which quotes what was typed; returns the exit code."""
+    """Print a usage error, which quotes arguments, to stderr; returns the exit code."""
     said = io.StringIO()
     error.show(said)
     _write_error(*said.getvalue().removesuffix("\n").split("\n"))
@@ -110,12 +110,12 @@ def misused(error: Any) -> int:
 
 
 def say(*lines: str) -> None:
-    """Print lines for a person; a line break within one is shown, not obeyed."""
+    """Print lines for a person; a line break within one is escaped."""
     _write(lines)
 
 
 def print_json(value: Mapping[str, Any] | list[Any]) -> None:
-    """Print one line for machines: ASCII alone, in which JSON's own escapes tell of every other character."""
+    """Print one line of JSON in ASCII."""
     _write([json.dumps(value, default=_as_json)])
 
 
@@ -166,7 +166,7 @@ def _write_error(*lines: str) -> None:
 
 
 def _crashed(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Tell of a fault of the program's own as Python would; its words may quote anything."""
+    """Print a traceback as Python does, but escaped: the message may quote anything."""
     told = "".join(traceback.format_exception(kind, error, trace))
     _write_error(*told.removesuffix("\n").split("\n"))
 

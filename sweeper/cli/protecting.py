@@ -158,10 +158,10 @@ def order_list(config: Config = None, as_json: AsJson = False) -> None:
 
 
 def _mark(rows: Sequence[dict[str, Any]], unmatched: Mapping[str, Sequence[int]] | None) -> None:
-    """Say of each hold or order that finds nothing why; of none where this role may not look at the store."""
+    """Set `unmatched` of each row: why the hold or order matches nothing, or None. Warn if this role could not look."""
     if unmatched is None:
         output.warn(
-            "whether they find anything was not looked at: this role may not read the store's ids (see roles.sql)."
+            "holds and orders that match nothing were not looked for: this role may not read the store's ids (see roles.sql)."
         )
         return
     said = {id_: what for what, ids in unmatched.items() for id_ in ids}

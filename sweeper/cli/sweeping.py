@@ -43,10 +43,10 @@ LEFT = {
     "failed": "could not be purged",
     "locked": "stayed locked by others",
     "not_approved": "are more than was approved",
-    "protected_after_as_of": "were spared for a hold or a flag recorded after as-of, be it released since",
-    "stale_last_activity": "were spared for a user message that last_activity_at does not tell of",
+    "protected_after_as_of": "were spared by a hold or flag recorded after as-of, even if released since",
+    "stale_last_activity": "were spared because a user message is newer than last_activity_at",
 }
-"""What is said of each reason for which a record was left though it is due."""
+"""Message for each reason why a due record was left."""
 
 
 MaxRuntime = Annotated[
@@ -193,11 +193,11 @@ def print_result(result: "Result", *, as_json: bool) -> None:
 
 
 def _print_objects(result: "Result") -> None:
-    """What is still to be removed of objects, and why it was kept."""
+    """How many objects are pending, and why they were kept."""
     waiting = f"{result.objects_pending} objects of purged attachments are still to be removed"
     if Kept.NO_PREFIXES in result.objects_kept:
         output.say(
-            f"{waiting}: [objects] prefixes is empty, so no object is removed. Name the places whose objects may be, for "
+            f"{waiting}: [objects] prefixes is empty, so no object is removed. List where objects may be removed, for "
             'instance prefixes = ["s3://bucket/"].'
         )
         return
@@ -224,7 +224,7 @@ def _stalled(result: "Result") -> str:
         why = ", ".join(f"{count} {LEFT[reason]} ({reason})" for reason, count in result.left.items())
         left = f"{result.overdue} records were due: {why}"
     return (
-        f"NOTHING was purged, and {left}. Look at the log and at `sweeper status`, mend what they name, and run again."
+        f"NOTHING was purged, and {left}. Look at the log and at `sweeper status`, fix what they name, and run again."
     )
 
 
@@ -232,8 +232,8 @@ def _print_changed(result: "Result") -> None:
     changed = result.tally.spared["changed"]
     if changed and result.purged_nothing and not result.is_stalled:
         output.say(
-            f"Nothing was purged: {changed} conversations were due when they were proposed, and had changed before they could be "
-            "locked. As they are now they are not due."
+            f"Nothing was purged: {changed} conversations were due when they were proposed, and had changed before they were "
+            "locked. They are no longer due."
         )
 
 

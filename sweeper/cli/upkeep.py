@@ -76,7 +76,7 @@ def _signing(settings: "Settings") -> "Finding":
 
 
 def _pseudonyms() -> "Iterator[Finding]":
-    """Whether the key that makes pseudonyms can be used, where one is given."""
+    """Check the pseudonym key, if one is given."""
     from sweeper.manifest import pseudonym
     from sweeper.store.check import Finding, Level
 
@@ -85,14 +85,14 @@ def _pseudonyms() -> "Iterator[Finding]":
     try:
         pseudonym.read()
     except ConfigurationError as error:
-        remedy = "give another key, or none: no manifest can be built with this one"
+        remedy = "use another key, or none: no manifest can be built with this one"
         yield Finding(Level.FAULT, "pseudonym key", str(error), remedy)
     else:
         yield Finding(Level.OK, "pseudonym key", "there is one: manifests can be built")
 
 
 def _exposed(settings: "Settings") -> "Iterator[Finding]":
-    """Files of keys that others may read or replace."""
+    """Check that nobody else may read or replace the key files."""
     import os
 
     from sweeper import handed

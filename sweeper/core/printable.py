@@ -1,16 +1,16 @@
-"""The one filter that every text passes before it reaches a terminal or a log line, wherever it came from.
+"""Escapes every text on its way to a terminal or a log line.
 
-The law of this file: what comes out is one line that a terminal obeys in nothing, and filtering it again changes nothing.
+Invariant: the result is one line without control characters, and escaping it again changes nothing.
 """
 
 import unicodedata
 
 
 def printable(text: str) -> str:
-    r"""The text with each character shown as its escape (`\x1b`, `\n`, `\u202e`) that is none to read.
+    r"""Return the text with every unprintable character escaped (`\x1b`, `\n`, `\u202e`).
 
-    Those are control and format characters, line and paragraph separators, lone surrogates, and what Unicode has not assigned.
-    Blanks of every width stay: they are in names that people write.
+    Escaped are control and format characters, line and paragraph separators, lone surrogates and unassigned characters. Spaces
+    of any width stay, since people use them in names.
     """
     return text if text.isprintable() else "".join(map(_shown, text))
 

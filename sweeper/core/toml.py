@@ -1,6 +1,6 @@
-"""TOML as people write it: small and shallow. Whatever else a parser could be made to choke on is named and refused first.
+"""Parses TOML files that people write, and refuses input that would exhaust the parser's stack or time.
 
-The law of this file: reading takes time in proportion to the text's length, and every fault is a `TomlError` in one line.
+Invariant: parsing takes time linear in the length of the text, and every fault is a `TomlError` with a one-line message.
 """
 
 import re
@@ -13,7 +13,7 @@ DEEPEST = 32
 MOST_PARTS = 16
 """Parts of a dotted key; the parser's time grows with their square."""
 MOST_DIGITS = 100
-"""Python itself refuses to print a number of more than 4,300 digits, be it only in a message."""
+"""Python refuses to format a number of more than 4,300 digits, even in a message."""
 
 _SKIPPED = re.compile(
     r'''"""(?:\\.|[^\\])*?"{3,5}(?!")'''
@@ -22,21 +22,21 @@ _SKIPPED = re.compile(
     r"|\#[^\n]*",
     re.DOTALL,
 )
-"""Texts and comments, in which brackets, dots and digits mean nothing."""
+"""Strings and comments, in which brackets, dots and digits are no syntax."""
 _DOTTED = re.compile(rf"""(?<![\w"'.-])(?:[\w"'-]++[ \t]*+\.[ \t]*+){{{MOST_PARTS}}}""")
 _NUMBER = re.compile(rf"(?<![\w.])[0-9][\w.]{{{MOST_DIGITS},}}")
 _BRACKET = re.compile(r"[\[\]{}]")
 
 
 class TomlError(ValueError):
-    """A text is no TOML, or none that a person would write."""
+    """The text is not TOML, or exceeds a limit."""
 
 
 def parse(text: str) -> dict[str, Any]:
-    """The tables that a text expresses.
+    """Parse a text into tables.
 
     Raises:
-        TomlError: it is no TOML, or larger or deeper than any file for people is.
+        TomlError: the text is not TOML, or exceeds a limit of length, depth, key parts or digits.
     """
     if len(text) > LONGEST:
         raise TomlError(f"more than {LONGEST} characters")
@@ -52,7 +52,7 @@ def parse(text: str) -> dict[str, Any]:
 
 
 def _refuse_monstrous(text: str) -> None:
-    """Refuse what would take a parser's stack or time, outside of texts and comments."""
+    """Check the limits outside of strings and comments."""
     bare = _SKIPPED.sub(_blank, text)
     if found := _DOTTED.search(bare):
         raise TomlError(f"a key of more than {MOST_PARTS} parts{_place(bare, found.start())}")
@@ -66,7 +66,7 @@ def _refuse_monstrous(text: str) -> None:
 
 
 def _blank(skipped: re.Match[str]) -> str:
-    """An empty text in the place of a text, nothing in that of a comment; the lines stay as many."""
+    """Replace a string by an empty one and a comment by nothing, keeping the line breaks."""
     return ("" if skipped[0].startswith("#") else '""') + "\n" * skipped[0].count("\n")
 
 

@@ -1,6 +1,6 @@
-"""URIs of objects: read strictly before one is removed, and loosely before it is said that nothing else names it.
+"""Parses object URIs: strictly to decide what may be removed, leniently to find other references to the same object.
 
-The law of this file: two URIs that name one object have one canonical form; a URI that could be read in two ways is refused.
+Invariant: all URIs of one object have one canonical form, and an ambiguous URI is refused.
 """
 
 import re
@@ -23,11 +23,11 @@ ALIASES: Mapping[str, str] = {
     "ssh": "sftp",
     "arrow_hdfs": "hdfs",
 }
-"""Schemes that lead to the same objects as another one, as fsspec's known implementations and Hadoop have them."""
+"""Aliases of schemes, as in fsspec's registry and in Hadoop."""
 KEYED = frozenset({"s3", "gs", "abfs", "oci", "oss", "tos", "memory"})
-"""Protocols whose keys are exact: `a//b` and `a/b` are two objects."""
+"""Object stores: keys are compared byte by byte, so `a//b` and `a/b` are two objects."""
 TREES = frozenset({FILE, "sftp", "ftp", "smb", "hdfs", "webhdfs", "dbfs", "webdav"})
-"""Protocols of file systems: `a//b`, `a/./b` and `a/b` are one file."""
+"""File systems: `a//b`, `a/./b` and `a/b` are one file."""
 ODD = (
     r"^([^a-z]|$|[a-z][a-z0-9+._-]*([^a-z0-9+._:-]|$|:([^/]|$|/([^/]|$))))"  # no scheme, or not in lower case
     r"|^(file|local)://[^/]"  # a relative path
@@ -37,19 +37,19 @@ ODD = (
     r"|::|\\|[\u0001-\u001f\u007f-\u009f]"
     r"|%([cC]2%[89]|25|0|1|2[dDeEfF]|3[0-9]|4[1-9a-fA-F]|5[0-9aAcCfF]|6[1-9a-fA-F]|7[0-9aAeEfF])"
 )
-"""A URI that does not match is its own canonical form but for its scheme; for PostgreSQL and for Python. Percent-encoded, what
-needs no encoding is odd, and what could climb. It has no lookahead, which doubles its cost."""
+"""Matches every URI that is not canonical but for an alias of its scheme, in PostgreSQL as in Python. Percent-encoding counts as
+odd where it is unnecessary or could hide `..`. A lookahead would double the cost."""
 ROUNDS = 8
-"""A text that is still percent-encoded after so many decodings is refused."""
+"""Limit of nested percent-encoding; a URI with more is refused."""
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+._-]*)://")
 _MARKS = frozenset("?#")
 _UNENCODED = "/:@!$&'()*+,;="
-"""What many leave as it is when they encode a path."""
+"""Characters that many encoders leave alone in a path."""
 
 
 class Kept(StrEnum):
-    """Why an object was not removed; it stays pending. What a file system raised goes by the name of the error."""
+    """Why an object was not removed and stays pending. Errors of a file system are recorded by class name instead."""
 
     NO_PREFIXES = "no_prefixes"
     OUTSIDE = "outside_prefixes"
@@ -82,11 +82,11 @@ WORDS: Mapping[Kept, str] = {
     Kept.DOUBLED: "has an empty or a `.` segment",
     Kept.QUERY: "has a query or a fragment",
 }
-"""What is wrong with a URI, for people."""
+"""What is wrong with a URI, as messages say it."""
 
 
 class UriError(ValueError):
-    """The URI is not to be removed; `kept` says why."""
+    """The object behind a URI must not be removed; `kept` is the reason."""
 
     def __init__(self, kept: Kept) -> None:
         super().__init__(kept.value)
@@ -95,28 +95,28 @@ class UriError(ValueError):
 
 @dataclass(frozen=True)
 class Uri:
-    """A canonical URI. `path`: of a file absolute; of others host or bucket, slash, key."""
+    """A canonical URI. `path` is absolute for a file, otherwise `host/path` or `bucket/key`."""
 
     protocol: str
     path: str
 
     @property
     def text(self) -> str:
-        """As it is written."""
+        """The URI as text."""
         return f"{self.protocol}://{self.path}"
 
     @property
     def host(self) -> str:
-        """The host or bucket; of a file empty."""
+        """The host or bucket; empty for a file."""
         return self.path.partition("/")[0]
 
     def is_below(self, prefix: "Uri") -> bool:
-        """Whether it lies below a place: `s3://a` is not above `s3://a-2/x`."""
+        """True if the URI lies below `prefix`: `s3://a-2/x` is not below `s3://a`."""
         return self.protocol == prefix.protocol and self.path.startswith(f"{prefix.path}/")
 
     @cached_property
     def spellings(self) -> frozenset[str]:
-        """How others plainly write it, by every alias of the scheme and percent-encoded or not; an index can look for these."""
+        """Common spellings: each alias of the scheme, percent-encoded or not. An index can search for them."""
         schemes = [self.protocol, *(alias for alias, protocol in ALIASES.items() if protocol == self.protocol)]
         own = {self.path, f"{_bare_host(self.protocol, self.host)}/{self.path.partition('/')[2]}"}
         paths = {way(path) for path in own for way in (str, quote, _quoted, unquote)}
@@ -129,10 +129,10 @@ def _quoted(path: str) -> str:
 
 
 def parse(text: str) -> Uri:
-    """The canonical form of an object's URI.
+    """Return the canonical form of an object's URI.
 
     Raises:
-        UriError: it could mean something else to whoever removes it than to whoever wrote it.
+        UriError: the URI is ambiguous, or names no object.
     """
     uri = _read(text)
     if uri.protocol != FILE and "/" not in uri.path:
@@ -143,16 +143,24 @@ def parse(text: str) -> Uri:
 
 
 def parse_prefix(text: str) -> Uri:
-    """The canonical form of a place below which objects may be removed; a slash at its end changes nothing.
+    """Return the canonical form of a prefix below which objects may be removed, with or without a trailing slash.
 
     Raises:
-        UriError: as `parse`, or it is no place but all there is: `s3://`, `file:///`.
+        UriError: as for `parse`, or the prefix covers a whole protocol: `s3://`, `file:///`.
     """
     uri = _read(text)
     path = uri.path.removesuffix("/")
     if not path:
         raise UriError(Kept.NO_PLACE)
     return Uri(uri.protocol, path)
+
+
+def try_parse(text: str) -> Uri | None:
+    """The same, or None where `parse` raises."""
+    try:
+        return parse(text)
+    except UriError:
+        return None
 
 
 def _read(text: str) -> Uri:
@@ -193,7 +201,7 @@ def _path(protocol: str, rest: str) -> str:
 
 
 def _hides(text: str) -> bool:
-    """Whether decoding would change where a URI leads."""
+    """True if percent-encoding hides a dot, a separator or a control character, or is nested too deeply."""
     decoded = _decoded(text)
     return (
         unquote(decoded) != decoded
@@ -211,20 +219,11 @@ def _decoded(text: str) -> str:
     return text
 
 
-def _is_certain(text: str) -> bool:
-    """Whether a URI can be read in one way only."""
-    try:
-        uri = parse(text)
-    except UriError:
-        return False
-    return "%" not in text and re.search("[A-Z:@]", uri.host) is None
-
-
 class Candidates:
-    """Objects that are about to be removed, found by whatever somebody else may have written for them."""
+    """Objects about to be removed, looked up by the URIs of attachments."""
 
     def __init__(self, objects: Mapping[int, Iterable[Uri]]) -> None:
-        """`objects`: by id, the canonical URIs that lead to each."""
+        """`objects` maps an id to the canonical URIs of the object."""
         self._exact: dict[Uri, set[int]] = {}
         self._loose: dict[str, set[int]] = {}
         self._last: dict[str, set[str]] = {}
@@ -235,18 +234,13 @@ class Candidates:
                 self._loose.setdefault(loose, set()).add(id_)
                 self._last.setdefault(loose.rpartition("/")[2], set()).add(loose)
 
-    def named_by(self, text: str) -> set[int]:
-        """The objects that a URI names for certain."""
-        try:
-            return self._exact.get(parse(text), set())
-        except UriError:
-            return set()
-
-    def perhaps_named_by(self, text: str) -> set[int]:
-        """The objects that a URI names under some reading: decoded, with or without its scheme, relative to anywhere."""
-        if _is_certain(text):
-            return set()
-        return {id_ for loose in self._read(text) for id_ in self._loose[loose]}
+    def named_by(self, text: str) -> tuple[set[int], set[int]]:
+        """The objects that a URI names, and those that it may name: decoded, without its scheme, relative to any directory."""
+        uri = try_parse(text)
+        certain = self._exact.get(uri, set()) if uri else set()
+        if uri and "%" not in text and not re.search("[A-Z:@]", uri.host):
+            return certain, set()
+        return certain, {id_ for loose in self._read(text) for id_ in self._loose[loose]}
 
     def _read(self, text: str) -> Iterator[str]:
         parts = text.split("::")
@@ -260,9 +254,9 @@ class Candidates:
 
 
 def _loosely(text: str) -> tuple[str, bool]:
-    """A URI or path as the most forgiving reader takes it, without scheme; and whether it may be relative to any place.
+    """Normalise a URI or path as the most lenient reader would, without its scheme; True if it may be relative to any directory.
 
-    What follows a `..` may lie anywhere, since a link may come before it.
+    What follows a `..` may lie anywhere, since the segment before it may be a symbolic link.
     """
     decoded = CONTROL.sub("", _decoded(text)).replace("\\", "/").strip()
     scheme, colon, path = decoded.rpartition(":/")
@@ -283,7 +277,7 @@ def _is_file(scheme: str) -> bool:
 
 
 def _bare_host(scheme: str, host: str) -> str:
-    """A host without user and port, in lower case; of Azure the container, which stands before the host."""
+    """The host in lower case without user and port; for Azure the container, which precedes the host."""
     if _is_file(scheme):
         return ""
     user, _, bare = host.rpartition("@")

@@ -55,7 +55,7 @@ CREATE TABLE {schema}.attachments (
 CREATE INDEX ON {schema}.attachments (conversation_id);
 CREATE INDEX ON {schema}.attachments (uri);
 CREATE INDEX ON {schema}.attachments (uri)
-    WHERE uri ~ '^([^a-z]|$|[a-z][a-z0-9+._-]*([^a-z0-9+._:-]|$|:([^/]|$|/([^/]|$))))|^(file|local)://[^/]|^[^/]*//[^/]*[A-Z:]|^[^a/][^/]*//[^/]*@|^([^h]|h[^t]).*[?#]|//.*//|/[.][.]?/|/([.][.]?)?$|::|\\|[\u0001-\u001f\u007f-\u009f]|%([cC]2%[89]|25|0|1|2[dDeEfF]|3[0-9]|4[1-9a-fA-F]|5[0-9aAcCfF]|6[1-9a-fA-F]|7[0-9aAeEfF])';
+    WHERE uri ~ '{odd}';
 CREATE TABLE {schema}.feedback (
     id {id} PRIMARY KEY,
     account_id {id},

@@ -34,6 +34,8 @@ from uuid import UUID, uuid5
 import psycopg
 from psycopg import sql
 
+from sweeper.core.uri import ODD
+
 Row: TypeAlias = tuple[object, ...]
 Span: TypeAlias = tuple[float, float]  # from so many days before now to so many
 Item = TypeVar("Item")
@@ -328,9 +330,13 @@ def build(seed: int, now: datetime, objects: Path) -> World:
 
 def create(connection: psycopg.Connection[Any], schema: str = "store") -> None:
     """Create the reference store, empty, in a new schema."""
+    connection.execute(reference(sql.Identifier(schema).as_string(connection), "uuid").encode())
+
+
+def reference(schema: str, id_type: str) -> str:
+    """The SQL that creates the reference store; `schema` is quoted already."""
     template = Path(__file__).with_name("reference.sql").read_text(encoding="utf-8")
-    ddl = template.replace("{id}", "uuid").replace("{schema}", sql.Identifier(schema).as_string(connection))
-    connection.execute(ddl.encode())
+    return template.replace("{id}", id_type).replace("{schema}", schema).replace("{odd}", ODD)
 
 
 def load(connection: psycopg.Connection[Any], world: World, schema: str = "store") -> None:

@@ -308,7 +308,7 @@ def _recorded(job: Job, target: Path, description: Description) -> dict[str, Any
 
 
 def _columns(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns of a manifest that was just frozen, as its event tells them beside id and directory."""
+    """The columns of a frozen manifest that its event records beside id and directory."""
     told = {name: recorded[name] for name in ("store", "as_of", "policy_digest", "eligible")}
     return {**told, "frozen_at": recorded["now"]}
 
@@ -328,7 +328,7 @@ def _known(database: Database, manifest_id: str, state: State) -> dict[str, Any]
 def _move(
     database: Database, clock: Clock, connection: Connection, manifest_id: str, before: State, after: State
 ) -> datetime:
-    """Move a manifest on; returns when."""
+    """Move a manifest to its next state; returns the instant."""
     store, now = database.settings.store.schema_name, clock.now()
     if not manifests.move(connection, store, manifest_id, before, after, now):
         raise StateError(

@@ -20,9 +20,9 @@ from sweeper.handed import UnreadableError
 SHORTEST = 32
 """Bytes: a shorter key could be found by trying."""
 LEAST_BITS = 72
-"""An estimate below this is a pattern. Of random keys, 32 hexadecimal digits are estimated lowest: at 115, give or take 4."""
+"""A key with a lower estimate is refused. Random keys of 32 hexadecimal digits score lowest, at 115 ± 4."""
 FEWEST_DIGITS = 39
-"""A key of decimal digits alone must have as many for 128 bits."""
+"""Length of a key of decimal digits that has 128 bits."""
 FILE, INLINE = "SWEEPER_PSEUDONYM_KEY_FILE", "SWEEPER_PSEUDONYM_KEY"
 REMEDY = (
     f"Nothing was built. Write at least {SHORTEST} random bytes to a file, for instance by "
@@ -70,16 +70,16 @@ def read(environment: Mapping[str, str] = os.environ) -> Pseudonym:
         )
     if estimated_bits(key) < LEAST_BITS or (key.isdigit() and len(key) < FEWEST_DIGITS):
         raise ConfigurationError(
-            f"the key for pseudonyms has {len(key)} bytes, but they are a pattern, or too few different ones, and could be "
-            f"found by trying. {REMEDY}"
+            f"the key for pseudonyms has {len(key)} bytes, but they repeat or follow a pattern, and could be found by trying. "
+            f"{REMEDY}"
         )
     return Pseudonym(key)
 
 
 def estimated_bits(key: bytes) -> float:
-    """How many bits a key holds at most, by what is simple to see: repetition, few different bytes, and even steps.
+    """Return an upper bound of a key's entropy in bits, from repetition, the spread of its bytes and the spread of their steps.
 
-    It tells random bytes from patterns ("aaaa…", "abcabc…", "0123…"), and knows no words.
+    It detects patterns ("aaaa…", "abcabc…", "0123…"), but no dictionary words.
     """
     unit = _unit(key)
     steps = bytes((after - before) % 256 for before, after in pairwise(unit))
@@ -87,10 +87,10 @@ def estimated_bits(key: bytes) -> float:
 
 
 def _unit(key: bytes) -> bytes:
-    """The shortest beginning of which the key is a repetition."""
+    """The shortest prefix whose repetition gives the key."""
     return next(key[:end] for end in range(1, len(key) + 1) if (key[:end] * (len(key) // end + 1)).startswith(key))
 
 
 def _spread(values: bytes) -> float:
-    """Bits of a text whose bytes are drawn as often as they occur in it."""
+    """Shannon entropy of the bytes by their frequencies, times their count."""
     return sum(count * log2(len(values) / count) for count in Counter(values).values())

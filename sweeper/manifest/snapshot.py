@@ -116,10 +116,10 @@ def _driver() -> Any:
 
 
 def _uri(job: Job) -> str:
-    """Where the driver connects to.
+    """The connection URI of the driver.
 
-    It looks its types up by the names of their functions, once and before any transaction of ours: where a database or a role
-    has every name quoted, it would know none of them. Some poolers refuse options, so they are sent only then.
+    The driver looks up types by function name before our transaction begins, and finds none if quote_all_identifiers is on for
+    the database or role. Some poolers refuse options, so they are sent only then.
     """
     url = make_url(job.settings.database.url).set(drivername="postgresql")
     if job.database.within(lambda c: c.execute(statement("names_are_quoted")).scalar_one()):
@@ -127,4 +127,4 @@ def _uri(job: Job) -> str:
         options = [given] if isinstance(given, str) else [*given]
         url = url.update_query_dict({"options": " ".join([*options, "-cquote_all_identifiers=off"])})
     uri, _, query = url.render_as_string(hide_password=False).partition("?")
-    return f"{uri}?{query.replace('+', '%20')}" if query else uri  # libpq takes a plus for a plus
+    return f"{uri}?{query.replace('+', '%20')}" if query else uri  # libpq does not decode a plus as a space

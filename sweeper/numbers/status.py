@@ -218,7 +218,7 @@ def _way(status: Status, earliest: datetime, kind: str) -> str:
 
 
 def _unmatched(status: Status) -> Iterator[str]:
-    """Holds and orders that do nothing, and so may not do what somebody relies on."""
+    """Holds and orders that match nothing, though somebody may rely on them."""
     if isinstance(status.overdue, str) or status.overdue.unmatched is None:
         return
     found = status.overdue.unmatched

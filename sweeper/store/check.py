@@ -355,7 +355,7 @@ def _is_indexed(indexes: Sequence[Any], oid: int, columns: Sequence[str], predic
 
 
 def _bare(predicate: str) -> str:
-    """A predicate without what the server adds when it shows one: brackets around it, and a cast of the column to text."""
+    """A predicate without what the server adds to it: outer brackets, and a cast of the column to text."""
     inner = predicate[1:-1] if predicate.startswith("(") and predicate.endswith(")") else predicate
     return re.sub(r"\((\w+)\)::text", r"\1", inner).replace(" ", "").lower()
 
@@ -494,7 +494,7 @@ def _objects(subject: Subject) -> Iterator[Finding]:
 
 
 def _asked(subject: Subject, name: str, **parameters: Any) -> Any:
-    """The one value of a statement; None where it cannot be asked for: the missing privilege is a finding of its own."""
+    """The single value of a statement; None if it fails, since a missing privilege is a finding of its own."""
     try:
         with subject.connection.begin_nested():
             return subject.rows(name, **parameters)[0][0]
@@ -503,7 +503,7 @@ def _asked(subject: Subject, name: str, **parameters: Any) -> Any:
 
 
 def _file_systems(prefixes: Sequence[str]) -> Iterator[Finding]:
-    """The places that cannot be reached with what is installed here."""
+    """Prefixes whose file system fsspec does not know or cannot import."""
     for prefix in prefixes:
         protocol = prefix.partition("://")[0]
         try:
@@ -539,7 +539,7 @@ def _types(subject: Subject) -> Iterator[Finding]:
 
 
 def _unlocked(subject: Subject) -> Iterator[Finding]:
-    """Tables from which conversations are read beside the one whose rows a batch locks."""
+    """Tables behind the conversations whose rows no batch locks."""
     if subject.contract is None:
         return
     schema = subject.settings.store.schema_name
@@ -549,10 +549,9 @@ def _unlocked(subject: Subject) -> Iterator[Finding]:
         yield Finding(
             Level.WARNING,
             f"{schema}.conversations",
-            f"it also reads {', '.join(others)}, of which a batch locks no row: a change there within the fraction of a second "
-            f"between the reading and the commit of a batch may be overlooked (accounts, histories, holds and orders are read "
-            "again before the commit)",
-            f"show there only columns of {root.table}, or let whoever changes {others[0]} write to the row of {root.table} too",
+            f"it also reads {', '.join(others)}, whose rows no batch locks: a batch may miss a change there in the fraction of a "
+            "second before its commit (accounts, histories, holds and orders are read again before the commit)",
+            f"select only columns of {root.table}, or make whatever changes {others[0]} also update the row of {root.table}",
         )
 
 

@@ -20,7 +20,7 @@ OPENED = (
     *("identity", "store", "as_of", "policy", "kind"),
     *("policy_name", "token", "approval", "started_at", "backfill_id"),
 )
-"""What the event `run_opened` tells; but for `identity` and `policy` (policy_digest) the names are those of the columns."""
+"""Keys of the event `run_opened`: columns of the run, except `identity` and `policy` (its policy_digest)."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ class LastCompleted:
 
 
 def open_run(connection: Connection, **columns: Any) -> int:
-    """Record that a run has begun, and which runs before it were interrupted; returns its id.
+    """Record that a run has begun and which earlier runs were interrupted; returns the id of the run.
 
-    The events tell every column of the run, so that an edit of its row shows; `identity` binds what the run purges to this
-    database, so that its ledger deletes nothing in another one.
+    The event holds every column of the run, so that `audit verify` finds an edited row. `identity` binds the ledger to this
+    database, so that `reapply` refuses it elsewhere.
     """
     run_id: int = connection.execute(statement("run_open"), columns).scalar_one()
     interrupted = connection.execute(
@@ -67,10 +67,9 @@ def open_run(connection: Connection, **columns: Any) -> int:
         {"store": columns["store"], "token": columns["token"], "now": columns["started_at"]},
     )
     for row in interrupted.all():
-        ended = {"outcome": "interrupted", "finished_at": rfc3339(columns["started_at"])}
+        ended = {"outcome": "interrupted", "finished_at": columns["started_at"]}
         record(connection, "run_interrupted", row.id, {"found_by": run_id, **ended})
     told = {**columns, "policy": columns["policy_digest"], "identity": identity(connection)}
-    told |= {name: rfc3339(columns[name]) for name in ("as_of", "started_at")}
     record(connection, "run_opened", run_id, {name: told[name] for name in OPENED})
     return run_id
 
@@ -85,19 +84,22 @@ def close_run(
     consent_events: int | None,
 ) -> None:
     """Record how a run ended."""
-    told: dict[str, Any] = {"outcome": outcome, "plan_changes": plan_changes, "consent_events": consent_events}
-    closed = connection.execute(
-        statement("run_close"),
-        {"run_id": run_id, "finished_at": finished_at, "result": json.dumps(result), **told},
-    ).one_or_none()
-    if closed is not None:  # None where an answer was lost and this is done a second time
-        told |= {"finished_at": rfc3339(finished_at), "result": closed.result}
-        record(connection, "run_closed", run_id, told)
+    told = {
+        "outcome": outcome,
+        "finished_at": finished_at,
+        "plan_changes": plan_changes,
+        "consent_events": consent_events,
+    }
+    asked = {"run_id": run_id, "result": json.dumps(result), **told}
+    closed = connection.execute(statement("run_close"), asked).one_or_none()
+    if closed is not None:  # None on a retry after the first answer was lost
+        record(connection, "run_closed", run_id, {**told, "result": closed.result})
 
 
 def record(connection: Connection, kind: str, run_id: int | None, details: Mapping[str, Any]) -> None:
-    """Record an event."""
-    connection.execute(statement("event"), {"kind": kind, "run_id": run_id, "details": json.dumps(details)})
+    """Record an event; instants in `details` are written in RFC 3339."""
+    told = json.dumps(details, default=rfc3339)
+    connection.execute(statement("event"), {"kind": kind, "run_id": run_id, "details": told})
 
 
 def last_completed(connection: Connection, store: str) -> LastCompleted:

@@ -1,7 +1,7 @@
-"""Removes local files without following a link.
+"""Removes local files without following symbolic links.
 
-The law of this file: below a directory that the settings name, no symbolic link is followed, wherever it leads: a second way to a
-file would be a second URI for it, which nobody has asked about.
+Invariant: below a configured directory no symbolic link is followed. A link would give the file a second URI, for which no
+attachment was searched.
 """
 
 import os
@@ -12,21 +12,21 @@ from contextlib import contextmanager
 from sweeper.core.uri import Kept, UriError
 
 DIRECTORY = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
-"""How a directory is opened: to go through, not to read."""
+"""Flags to open a directory for traversal only."""
 
 
 def remove(prefix: str, path: str, is_wanted: Callable[[], bool]) -> None:
     """Remove a file.
 
     Args:
-        prefix: the directory that the settings name, without a slash at its end; it may be a link itself.
-        path: the file below it, absolute.
-        is_wanted: asked in the last moment; where it says no, nothing is removed.
+        prefix: the configured directory, without a trailing slash; it may itself be a link.
+        path: the absolute path of the file, below `prefix`.
+        is_wanted: called just before the removal; False cancels it.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        UriError: a link lies below the prefix, the path is no file's, or the directory of the prefix is not there.
-        OSError: whatever the system answers.
+        FileNotFoundError: the file does not exist.
+        UriError: the path contains a link or names no regular file, or the configured directory does not exist.
+        OSError: any other error of the system.
     """
     *folders, name = path.removeprefix(f"{prefix}/").split("/")
     with _walked(prefix, folders) as directory:
@@ -41,11 +41,11 @@ def remove(prefix: str, path: str, is_wanted: Callable[[], bool]) -> None:
 
 @contextmanager
 def _walked(prefix: str, folders: list[str]) -> Iterator[int]:
-    """The descriptor of the directory to which the names lead, one by one."""
+    """Descend from the prefix folder by folder; yields the descriptor of the last one."""
     try:
         directory = os.open(os.path.realpath(prefix), DIRECTORY)
     except FileNotFoundError:
-        raise UriError(Kept.NO_DIRECTORY) from None  # not mounted, it may be: then every file would seem to be gone
+        raise UriError(Kept.NO_DIRECTORY) from None  # perhaps not mounted: every file would seem to be absent
     try:
         for name in folders:
             below = _opened(name, directory)

@@ -189,13 +189,13 @@ def identity(connection: Connection) -> str:
     """Which database this is, for ever.
 
     Raises:
-        ConfigurationError: somebody has taken it away.
+        ConfigurationError: sweeper.identity does not have exactly one row.
     """
     rows = connection.execute(statement("identity")).all()
     if len(rows) != 1:
         raise ConfigurationError(
-            f"sweeper.identity has {len(rows)} rows instead of one: it was altered. Nothing was done. Restore it from a backup; "
-            "the events run_opened and the origin of the checkpoints tell it as well."
+            f"sweeper.identity has {len(rows)} rows instead of one: it was altered. Nothing was done. Restore the row from a "
+            "backup, or from the events run_opened or the origin of the checkpoints, which also hold it."
         )
     return str(rows[0].id)
 

@@ -5,12 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from types import MappingProxyType
 from typing import Any, Literal
 
 from sqlalchemy import Connection
 
-from sweeper.core.instant import rfc3339
 from sweeper.store import evidence, fence
 from sweeper.store.database import Database
 from sweeper.store.statement import statement
@@ -60,18 +58,14 @@ def tell(
     manifest_id: str,
     directory: str,
     revoked: Mapping[str, str],
-    columns: Mapping[str, Any] = MappingProxyType({}),
+    columns: Mapping[str, Any] = {},
 ) -> None:
     """Record that a manifest was frozen, copied or moved on, with the files that name what left it and their hashes.
 
-    `columns` are those of its row that were written now: a later edit of them shows.
+    `columns` are those written to its row, so that `audit verify` finds a later edit of them.
     """
-    details = {"manifest": manifest_id, "directory": directory, "revoked": dict(revoked), **_told(columns)}
+    details = {"manifest": manifest_id, "directory": directory, "revoked": dict(revoked), **columns}
     evidence.record(connection, f"manifest_{kind}", None, details)
-
-
-def _told(columns: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: rfc3339(value) if isinstance(value, datetime) else value for name, value in columns.items()}
 
 
 def records(connection: Connection, manifest_id: str) -> list[dict[str, Any]]:
@@ -116,7 +110,7 @@ def revoked(connection: Connection, manifest_id: str) -> int:
 def recalled(connection: Connection, store: str, manifest_id: str, now: datetime, reasons: Mapping[str, int]) -> None:
     """Record that a manifest was looked through, and how many rows were handed over by the reason why they left."""
     connection.execute(statement("manifest_recalled"), {"id": manifest_id, "now": now})
-    told = {"store": store, "manifest": manifest_id, "reasons": dict(reasons), "recalled_at": rfc3339(now)}
+    told = {"store": store, "manifest": manifest_id, "reasons": dict(reasons), "recalled_at": now}
     evidence.record(connection, "recalled", None, told)
 
 

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 HEAD = "0005"
 FOLDER = Path(__file__).parent / "migrations"
 REVISIONS = frozenset(file.stem[1:5] for file in (FOLDER / "versions").glob("r[0-9][0-9][0-9][0-9]_*.py"))
-TAKEN = "Something else of that name is there: look at what it is, drop it or move it out of the way, then `sweeper migrate`."
-BUSY = "Others hold what it needs: look in pg_stat_activity for who, then `sweeper migrate` again."
-ROOM = "Make room on the server, then `sweeper migrate` again."
+TAKEN = "Something else of that name is there: drop or rename it, then run `sweeper migrate` again."
+BUSY = "Other sessions hold locks that it needs: find them in pg_stat_activity, then run `sweeper migrate` again."
+ROOM = "Free disk space or memory on the server, then run `sweeper migrate` again."
 WAYS_OUT = {
     "42501": "Run it as the owner of schema sweeper; where there is none yet, as a role with CREATE on the database.",
     **dict.fromkeys(("42P07", "42P06", "42723", "42710", "23505"), TAKEN),
@@ -28,7 +28,7 @@ WAYS_OUT = {
     **dict.fromkeys(("53100", "53200", "53400"), ROOM),
     "25006": "The server or the role is read-only: connect to the primary, as a role that may write.",
 }
-"""What mends an error of the server, by SQLSTATE."""
+"""Remedy for an error of the server, by SQLSTATE."""
 
 
 class MigrationError(SweeperError):
@@ -73,14 +73,14 @@ def _upgrade(database: Database, config: "Config") -> str | None:
 
 
 def _failed(error: DBAPIError | psycopg.Error) -> MigrationError:
-    """What the server said, in one line, and what mends it."""
+    """Turn an error of the server into one line with its remedy."""
     state, said = databases.sqlstate(error), databases.reason(error)
     if state is None or state.startswith(("08", "57P0")):
         return MigrationError(
-            f"migrate: the server is gone ({said}). Whether revision {HEAD} was reached is not known. When it is back, "
-            "`sweeper migrate` again: it does what is left."
+            f"migrate: the server is gone ({said}). Whether revision {HEAD} was reached is not known. Run `sweeper migrate` "
+            "again when it is back: it does what is left."
         )
-    way_out = WAYS_OUT.get(state, "Mend that, then `sweeper migrate` again.")
+    way_out = WAYS_OUT.get(state, "Fix that, then run `sweeper migrate` again.")
     return MigrationError(
         f"migrate: revision {HEAD} was not reached: {said} (SQLSTATE {state}). Nothing was changed: the transaction was rolled "
         f"back. {way_out}"

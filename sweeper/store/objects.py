@@ -1,12 +1,12 @@
-"""Removes the objects behind purged attachments, after the commit; what is kept or fails stays pending until the next run.
+"""Removes the objects behind purged attachments after the commit; what is kept or fails stays pending until the next run.
 
-The law of this file: an object is removed only after it was asked, of that object and just before, whether any attachment
-names it; in doubt it is kept. Removing twice is removing once.
+Invariant: before each removal the store is asked whether an attachment names that object; in doubt the object is kept.
+Removal is idempotent.
 """
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,22 +15,22 @@ from sqlalchemy import Connection, Row
 from sqlalchemy.exc import DBAPIError
 
 from sweeper import log
-from sweeper.core.uri import ODD, Candidates, Kept, Uri, UriError
+from sweeper.core.uri import ODD, Candidates, Kept, Uri, UriError, try_parse
 from sweeper.store import evidence, places
 from sweeper.store.database import Database, passes, sqlstate
 from sweeper.store.places import Found, NotRemovedError, Places, StoppedError
 from sweeper.store.statement import statement
 
 PAGE = 500
-"""So many objects are compared at a time with the attachments that are written oddly."""
+"""Objects per search for odd URIs."""
 RENEW_SECONDS = 2.0
 """How often, at least, the lease is renewed while objects are removed."""
 CLAIM_SECONDS = 15.0
-"""A claim may last so much longer than a file system may take."""
+"""How much longer a claim lasts than a file system may take."""
 ROWS = 1_000
-"""So many attachments that are written oddly are fetched at a time."""
+"""Odd URIs fetched at a time."""
 CANCELLED = "57014"
-"""SQLSTATE of a statement that took too long."""
+"""SQLSTATE of a statement time-out."""
 
 
 def remove_pending(
@@ -41,18 +41,18 @@ def remove_pending(
     is_over: Callable[[], bool] = lambda: False,
     kept: Counter[str] | None = None,
 ) -> int:
-    """Try to remove what is pending, each object once a run, those tried least first, up to [objects] per_run.
+    """Try to remove pending objects, each once per run, the least tried first, at most [objects] per_run.
 
     Args:
         database: the store's database.
-        run_id: the run that tries.
-        now: when (UTC).
-        renew: called before each page and every few seconds, to keep the lease.
-        is_over: asked before each object, and while one is waited for, whether to stop.
-        kept: counts, by reason, what is kept; filled while the work goes on.
+        run_id: the current run.
+        now: the instant to record (UTC).
+        renew: renews the lease; called before each page and every few seconds.
+        is_over: returns True to stop; called before each object and while waiting for one.
+        kept: counter of kept objects by reason, updated in place.
 
     Returns:
-        How many objects are pending afterwards.
+        The number of objects still pending.
     """
     kept = Counter() if kept is None else kept
     if is_over():
@@ -62,7 +62,7 @@ def remove_pending(
         try:
             removal.run()
         except StoppedError:
-            pass  # what was waited for is tried again
+            pass  # the next run tries that object again
         finally:
             removal.tell()
         return count_pending(database)
@@ -70,7 +70,7 @@ def remove_pending(
     if waiting:
         kept[Kept.NO_PREFIXES] += waiting
         log.get().warning(
-            'no object is removed: [objects] prefixes is empty. Name their places, for instance prefixes = ["s3://bucket/"]',
+            'no object is removed: [objects] prefixes is empty. List where they are, for instance prefixes = ["s3://bucket/"]',
             pending=waiting,
             run=run_id,
         )
@@ -90,13 +90,13 @@ def pending(connection: Connection, store: str) -> int:
 
 @dataclass
 class _Object:
-    """One object at hand. `outcome` and `error` outlive a transaction that has to be done again."""
+    """An object to settle. `outcome` and `error` survive a retried transaction, so that nothing is removed twice."""
 
     id: int
     found: Found
     spellings: list[str]
-    is_shared: bool = False
     is_doubtful: bool = False
+    """Whether an attachment may name it."""
     outcome: str = ""
     error: str = ""
 
@@ -117,14 +117,14 @@ class _Removal:
     kept: Counter[str]
     hanging: set[Uri] = field(default_factory=set)
     after: tuple[int, int] = (-1, 0)
-    """Attempts and id of the last object that was looked at."""
+    """Attempts and id of the last object of the last page: the key of the pagination."""
     renewed: float = 0.0
 
     def run(self) -> None:
-        """Page by page, as far as nobody stops it.
+        """Settle page after page until nothing is left, the limit is reached or the run is told to stop.
 
         Raises:
-            StoppedError: it was stopped while a file system was waited for.
+            StoppedError: the run was told to stop while it waited for a file system.
         """
         known: Places | None = None
         left = self.database.settings.objects.per_run
@@ -137,14 +137,14 @@ class _Removal:
             left -= self._settle_page(page, known, left)
 
     def goes_on(self) -> bool:
-        """Whether to go on; keeps the lease."""
+        """False if the run is to stop. Renews the lease when that is due."""
         if time.monotonic() - self.renewed > RENEW_SECONDS:
             self.renew()
             self.renewed = time.monotonic()
         return not self.is_over()
 
     def tell(self) -> None:
-        """Say what was kept, and why."""
+        """Log how many objects were kept, by reason."""
         if self.kept:
             reasons = dict(sorted(self.kept.items()))
             log.get().warning("objects kept; sweeper.object_purges (last_error) says which", **reasons, run=self.run_id)
@@ -162,7 +162,7 @@ class _Removal:
         return self.database.fetched(statement("objects_pending"), asked)
 
     def _settle_page(self, page: Sequence[Row[Any]], known: Places, most: int) -> int:
-        """Settle so many objects of a page; returns how many were tried, without those whose file system hangs."""
+        """Settle at most `most` objects of a page; returns how many were tried, not counting those whose file system hangs."""
         objects, refused = self._sorted_out(page, known, most)
         self._refuse(refused)
         self._compare(objects)
@@ -178,7 +178,7 @@ class _Removal:
         return tried
 
     def _sorted_out(self, page: Sequence[Row[Any]], known: Places, most: int) -> tuple[list[_Object], dict[int, str]]:
-        """The first objects of a page that may be removed, and of those that may not the ids and why; together so many."""
+        """Split a page into the objects that may be removed and the reasons against the others by id, `most` of both."""
         objects: list[_Object] = []
         refused: dict[int, str] = {}
         for row in page:
@@ -201,14 +201,18 @@ class _Removal:
     def _refuse(self, refused: dict[int, str]) -> None:
         if refused:
             self.kept.update(refused.values())
-            asked = {"ids": list(refused), "errors": list(refused.values()), "run_id": self.run_id}
-            self.database.within(lambda connection: connection.execute(statement("objects_refused"), asked))
+            self.database.within(lambda connection: self._keep(connection, refused))
+
+    def _keep(self, connection: Connection, errors: Mapping[int, str]) -> None:
+        """Record why objects were not removed, by id."""
+        asked = {"ids": list(errors), "errors": list(map(str, errors.values())), "run_id": self.run_id}
+        connection.execute(statement("objects_kept"), asked)
 
     def _compare(self, objects: Sequence[_Object]) -> None:
-        """Mark the objects that attachments name whose URI is written oddly.
+        """Mark the objects that attachments with odd URIs name or may name.
 
         Raises:
-            StoppedError: it was stopped meanwhile, or the attachments could not be searched in time.
+            StoppedError: the run is to stop, or the search took too long.
         """
         if not objects:
             return
@@ -225,13 +229,14 @@ class _Removal:
         candidates = Candidates({each.id: each.found.uris for each in objects})
         by_id = {each.id: each for each in objects}
         for written in self._odd():
-            for id_ in candidates.named_by(written):
-                by_id[id_].is_shared = True
-            for id_ in candidates.perhaps_named_by(written):
+            certain, perhaps = candidates.named_by(written)
+            for id_ in certain:
+                by_id[id_].outcome = "shared"
+            for id_ in perhaps:
                 by_id[id_].is_doubtful = True
 
     def _odd(self) -> Iterator[str]:
-        """The URIs of attachments that are written oddly."""
+        """The odd URIs of attachments."""
         with self.database.transaction() as connection:
             rows = connection.execution_options(yield_per=ROWS).execute(statement("objects_odd", odd=ODD))
             for portion in rows.scalars().partitions():
@@ -240,7 +245,7 @@ class _Removal:
                 yield from portion
 
     def _settle(self, each: _Object) -> None:
-        """Remove one object if nothing names it, and record the outcome; what a URI says is never logged."""
+        """Remove one object if no attachment names it, and record the outcome. URIs are never logged."""
         milliseconds = int((places.HANGS_SECONDS + CLAIM_SECONDS) * 1000)
 
         def once() -> bool:
@@ -253,23 +258,21 @@ class _Removal:
             self.kept[each.error] += 1
 
     def _settled(self, connection: Connection, each: _Object) -> bool:
-        """Returns whether the object was removed although an attachment names it by now."""
+        """Claim and settle one object; returns True if it was removed although an attachment names it by now."""
         claimed = connection.execute(
             statement("object_claim"), {"id": each.id, "spellings": each.spellings}
         ).one_or_none()
         if claimed is None:
-            return False  # another process has it, or has done with it
+            return False  # another process has claimed or settled it
         if not each.outcome and not each.error:
             self._decide(each, claimed.named_as)
         if each.error:
-            failed = {"id": each.id, "run_id": self.run_id, "error": each.error}
-            connection.execute(statement("object_failed"), failed)
+            self._keep(connection, {each.id: each.error})
             return False
         return self._record(connection, each)
 
     def _decide(self, each: _Object, named_as: Sequence[str]) -> None:
-        candidates = Candidates({each.id: each.found.uris})
-        if each.is_shared or any(candidates.named_by(written) for written in named_as):
+        if any(try_parse(written) in each.found.uris for written in named_as):
             each.outcome = "shared"
         elif each.is_doubtful or named_as:
             each.error = Kept.IN_DOUBT

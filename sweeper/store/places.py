@@ -1,7 +1,7 @@
-"""The places below which objects may be removed, and the removal of one object there, through fsspec or from a local directory.
+"""The configured prefixes below which objects may be removed, and the removal of one object, by fsspec or from a local directory.
 
-The law of this file: nothing outside the places is touched, and no file system is opened but theirs. One that hangs holds
-nobody up: the objects of its place are left out while it hangs, and no second thread waits for it.
+Invariant: no file system outside the prefixes is opened. One that hangs blocks nothing else: while it hangs the objects below
+its prefix are skipped, and no second thread waits for it.
 """
 
 import os
@@ -19,15 +19,15 @@ from sweeper.store import files
 
 LOOK_SECONDS = 0.1
 HANGS_SECONDS = 30.0
-"""A file system that has not answered for so long hangs."""
+"""A file system that has not answered for this long counts as hanging."""
 
 
 class StoppedError(Exception):
-    """Whoever works is to stop, and the file system has not answered."""
+    """The run was told to stop while it waited for a file system."""
 
 
 class NotRemovedError(Exception):
-    """The object is there still, or nobody can tell; `reason` is a `Kept` or the name of the file system's error."""
+    """The object may still be there; `reason` is a `Kept` or the class of the file system's error."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -35,12 +35,12 @@ class NotRemovedError(Exception):
 
 
 _waiting: dict[Uri, Thread] = {}
-"""The threads of this process that a file system has not answered yet, by place: never more than one for each."""
+"""The thread of this process that waits for a file system, by place; at most one each."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """An object that may be removed: its URI, the place it lies below, and other URIs that lead to it."""
+    """A removable object: its URI, its place and its other known URIs."""
 
     uri: Uri
     place: Uri
@@ -48,23 +48,23 @@ class Found:
 
     @property
     def uris(self) -> tuple[Uri, ...]:
-        """All URIs that are known to lead to it."""
+        """All known URIs of the object."""
         return (self.uri, *self.others)
 
 
 @dataclass(frozen=True)
 class Places:
-    """The places that the settings name, and where the local ones really are; one whose file system hangs has no root."""
+    """The configured places, and the real paths of the local ones; a place whose file system hangs has none."""
 
     prefixes: Sequence[Uri]
     roots: Mapping[Uri, str]
 
     @classmethod
     def look(cls, prefixes: Sequence[str], goes_on: Callable[[], bool]) -> "Places":
-        """The places of [objects] prefixes; local directories are looked at.
+        """Resolve the places of [objects] prefixes.
 
         Raises:
-            StoppedError: it does not go on.
+            StoppedError: `goes_on` returned False.
         """
         places = sorted(map(parse_prefix, prefixes), key=lambda place: -len(place.path))
         roots = {}
@@ -75,10 +75,10 @@ class Places:
         return cls(places, roots)
 
     def find(self, text: str) -> Found:
-        """The object that a URI names.
+        """Return the object that a URI names.
 
         Raises:
-            UriError: it may not be removed.
+            UriError: the object may not be removed.
         """
         uri = parse(text)
         place = next((place for place in self.prefixes if uri.is_below(place)), None)
@@ -87,11 +87,11 @@ class Places:
         return Found(uri, place, self._others(uri, place))
 
     def hangs(self, place: Uri) -> bool:
-        """Whether the file system of a place owes an answer, to this run or to an earlier one of this process."""
+        """True if the file system of a place has not answered this run, or an earlier one of this process."""
         return is_waiting(place) or (place.protocol == FILE and place not in self.roots)
 
     def _others(self, uri: Uri, place: Uri) -> tuple[Uri, ...]:
-        """Other ways to the same file, where a directory of the settings is reached by a link."""
+        """Other URIs of the same file, where a configured directory is a link."""
         if place not in self.roots:
             return ()
         real = Uri(FILE, self.roots[place] + uri.path.removeprefix(place.path))
@@ -104,22 +104,22 @@ class Places:
 
 
 def is_waiting(place: Uri) -> bool:
-    """Whether a thread of this process still waits for the file system of a place."""
+    """True if a thread of this process still waits for the file system of a place."""
     thread = _waiting.get(place)
     return thread is not None and thread.is_alive()
 
 
 def remove(found: Found, goes_on: Callable[[], bool]) -> str:
-    """Remove one object; returns `removed`, or `absent` where there was none.
+    """Remove one object; returns `removed`, or `absent` if there was none.
 
     Args:
         found: the object.
-        goes_on: asked again and again, while the file system is waited for, whether to go on.
+        goes_on: polled while waiting for the file system; False stops the wait.
 
     Raises:
-        StoppedError: it does not go on.
-        NotRemovedError: the file system refuses, fails or hangs.
-        Exception: whatever `goes_on` raises.
+        StoppedError: `goes_on` returned False.
+        NotRemovedError: the file system refused, failed or hangs.
+        Exception: any error that `goes_on` raises.
     """
 
     def work(is_wanted: Callable[[], bool]) -> str:
@@ -142,9 +142,9 @@ def _remove(found: Found, is_wanted: Callable[[], bool]) -> None:
 
 
 def _waited(place: Uri, work: Callable[[Callable[[], bool]], str], goes_on: Callable[[], bool]) -> str:
-    """What `work` returns, done in a thread of its own: one that hangs is left to itself and ends with the process.
+    """Call `work` in a daemon thread and return its result; a thread that hangs is abandoned.
 
-    `work` is given a question to ask in the last moment: whether anybody still waits for it.
+    `work` gets a callable that returns False once nobody waits any more, to be called just before it changes anything.
     """
     wanted, answers = Event(), SimpleQueue[str | BaseException]()
     wanted.set()
@@ -177,5 +177,5 @@ def _awaited(answers: "SimpleQueue[str | BaseException]", goes_on: Callable[[], 
 def _answer(work: Callable[[Callable[[], bool]], str], is_wanted: Callable[[], bool]) -> str | BaseException:
     try:
         return work(is_wanted)
-    except BaseException as error:  # any file system may raise anything; the object stays pending
+    except BaseException as error:  # a file system may raise anything; the object stays pending
         return error

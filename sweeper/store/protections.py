@@ -14,7 +14,7 @@ from sweeper.store.database import Database
 from sweeper.store.statement import statement
 
 STATEMENT_MS = fence.WAIT_MS + 5_000
-"""How long the statement of a placement may take, its waiting included: waiting too long is to be told as that."""
+"""Statement time-out of a placement: longer than its wait, so that a wait in vain fails as a lock time-out."""
 
 
 def canonical(database: Database, type_: str, value: str | None, what: str) -> str | None:
@@ -51,7 +51,7 @@ def place_hold(
 
 @contextmanager
 def _placing(database: Database, undone: str) -> Iterator[Connection]:
-    """A transaction that waits for the batch at work, and says who has the fence where that is in vain."""
+    """A transaction that waits for the current batch; on a time-out the error names the holder of the fence."""
     with (
         fence.awaited(database, undone),
         database.transaction(lock_timeout_ms=fence.WAIT_MS, statement_timeout_ms=STATEMENT_MS) as connection,

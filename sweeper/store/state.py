@@ -1,30 +1,30 @@
-"""Where the sweeper's own tables are not what the events tell of them: rows that are missing, untold, kept or changed.
+"""Finds the differences between the sweeper's own tables and the events that recorded their changes.
 
-The law of this file: it only compares, all of it in one snapshot, and holds no more than a page of what differs.
+Invariant: it only reads, within one snapshot, and keeps at most a page of differences in memory.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
-from sqlalchemy import Connection, TextClause
+from sqlalchemy import Connection, Row, TextClause
 
 from sweeper.store.statement import filled, statement
 
 PREFIXES = {"legal_holds": "hold", "erasure_orders": "order", "pauses": "pause"}
-"""Tables whose trigger records every change of a row, and what the kinds of those events begin with."""
+"""Tables whose trigger records every change of a row, with the prefix of the kinds of those events."""
 TABLES = ("runs", *PREFIXES, "manifests")
-"""The tables whose rows follow from events."""
+"""The tables that can be derived from events."""
 
 How = Literal["missing", "untold", "dropped", "changed"]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One row, or one column of it, that is not what the events tell.
+    """One row or column that differs from the events.
 
-    `how`: the row is missing; no event tells that it was added; an event tells that it was dropped; a column was changed.
+    `how`: the row is missing; no event records its insertion; an event records its deletion; a column was changed.
     """
 
     id: str
@@ -35,17 +35,8 @@ class Difference:
     here: str | None
 
 
-@dataclass(frozen=True)
-class Orphans:
-    """Tombstones of a run that is not there."""
-
-    run_id: int
-    tombstones: int
-    first_id: int
-
-
 def differences(connection: Connection, table: str) -> Iterator[Difference]:
-    """What differs in one of `TABLES`, in order of id, read page by page."""
+    """Yield the differences of one of `TABLES`, in order of id."""
     rows = connection.execute(_comparison(table), execution_options={"stream_results": True, "max_row_buffer": 500})
     for row in rows:
         found = Difference(**row._mapping)
@@ -53,24 +44,23 @@ def differences(connection: Connection, table: str) -> Iterator[Difference]:
             yield found
 
 
-def count(connection: Connection, table: str) -> int:
-    """How many rows a table has."""
-    found: int = connection.execute(statement("state_count", table=table)).scalar_one()
-    return found
+def counts(connection: Connection) -> dict[str, int]:
+    """The number of rows of each of `TABLES`."""
+    return {table: connection.execute(statement("state_count", table=table)).scalar_one() for table in TABLES}
 
 
-def orphans(connection: Connection) -> list[Orphans]:
-    """The runs that tombstones name and that are not there."""
-    return [Orphans(**row._mapping) for row in connection.execute(statement("state_orphans"))]
+def orphans(connection: Connection) -> Sequence[Row[Any]]:
+    """The missing runs that tombstones name: `run_id`, the count of `tombstones` and the `first_id` of them."""
+    return connection.execute(statement("state_orphans")).all()
 
 
 def identities(connection: Connection) -> dict[str | None, int]:
-    """Which databases the runs say they were in: identity → the first event that says so."""
+    """The database identities in the events of runs, each with the first event that has it."""
     return {row.identity: row.event_id for row in connection.execute(statement("state_identities"))}
 
 
 def identity_rows(connection: Connection) -> list[str]:
-    """The identity of this database; none or several where somebody altered it."""
+    """The rows of sweeper.identity; other than one if somebody altered the table."""
     return [row.id for row in connection.execute(statement("identity"))]
 
 
@@ -82,7 +72,7 @@ def _comparison(table: str) -> TextClause:
 
 
 def _is_same_instant(found: Difference) -> bool:
-    """Whether two texts tell one instant: an event tells it in the time zone of the session that wrote it."""
+    """True if both values are one instant: an event has it in the time zone of the session that wrote it."""
     if found.name is None or found.told is None or found.here is None or not is_instant(found.name):
         return False
     try:
@@ -93,5 +83,5 @@ def _is_same_instant(found: Difference) -> bool:
 
 
 def is_instant(column: str) -> bool:
-    """Whether a column of these tables holds an instant, by its name."""
+    """True if a column of these tables holds an instant, by its name."""
     return column == "as_of" or column.endswith("_at")

@@ -2,13 +2,12 @@
 
 import json
 import re
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.acceptance.commands import Command, in_process, process
+from tests.acceptance.commands import Command, process
 from tests.facts import World
 from tests.store.stores import Store
 
@@ -29,12 +28,6 @@ COMMANDS = [
     *(f"audit {step}" for step in ("checkpoint", "verify", "prove", "check-receipt", "export", "check-export", "key")),
     *(f"manifest {step}" for step in ("build", "start", "complete", "list", "verify", "recall")),
 ]
-
-
-@pytest.fixture
-def sweeper(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], store: Store) -> Command:
-    """A command on the test's store."""
-    return partial(in_process, monkeypatch, capsys, store)
 
 
 def case(name: str) -> World:

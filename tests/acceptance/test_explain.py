@@ -1,13 +1,12 @@
 """What `explain` says: that it agrees with a run, names what is at fault, and counts everything."""
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.acceptance.commands import Command, in_process
+from tests.acceptance.commands import Command
 from tests.acceptance.test_cli import case
 from tests.facts import World
 from tests.store.stores import ROOT, Store
@@ -15,12 +14,6 @@ from tests.store.stores import ROOT, Store
 DUE = case("opt-out: thirty days later")
 STANDARD = case("standard: at due")
 EIGHTEEN = str(ROOT / "config" / "examples" / "eighteen_months.toml")
-
-
-@pytest.fixture
-def sweeper(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], store: Store) -> Command:
-    """A command on the test's store."""
-    return partial(in_process, monkeypatch, capsys, store)
 
 
 def changed(**columns: Any) -> World:

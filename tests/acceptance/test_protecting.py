@@ -6,18 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.commands import Command, in_process
+from tests.acceptance.commands import Command
 from tests.acceptance.test_cli import case
 from tests.store.stores import ID_TYPES, Store
 
 WORKED = case("training allowed: five years")
 NOBODY = {"uuid": "9c9a9d0e-6f4c-4f53-9d5e-0d6a3b2f1c11", "text": "nobody", "bigint": "42"}
-
-
-@pytest.fixture
-def sweeper(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], store: Store) -> Command:
-    """A command on the test's store."""
-    return partial(in_process, monkeypatch, capsys, store)
 
 
 @pytest.fixture

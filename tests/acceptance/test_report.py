@@ -3,7 +3,6 @@
 import json
 import re
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +10,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from sweeper.core.instant import rfc3339
-from tests.acceptance.commands import Command, in_process
+from tests.acceptance.commands import Command
 from tests.store.operated import MONTH, ran, world
 from tests.store.stores import Store
 
 GONE = "postgresql://u:hunter2@127.0.0.1:1/x"
-
-
-@pytest.fixture
-def sweeper(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], store: Store) -> Command:
-    """A command on the test's store."""
-    return partial(in_process, monkeypatch, capsys, store)
 
 
 def due(hours: int, id_: str = "c1") -> dict[str, Any]:

@@ -117,18 +117,8 @@ FAULTS = {
         "[objects]\nprefixes = ['s3://b', 'file:///a/../b']",
         "objects.prefixes[1]: climbs with `..`: write",
     ),
-    "prefix is chained": (
-        "[objects]\nprefixes = ['simplecache::s3://b/']",
-        "objects.prefixes[0]: chains protocols: write",
-    ),
-    "prefix is all of S3": ("[objects]\nprefixes = ['s3://']", "objects.prefixes[0]: names no place: write a bucket"),
     "prefix is all files": (
         "[objects]\nprefixes = ['file:///']",
-        "objects.prefixes[0]: names no place: write a bucket",
-    ),
-    "prefix hides": ("[objects]\nprefixes = ['file:///a/%2e%2e/b']", "objects.prefixes[0]: hides dots, slashes"),
-    "prefix is relative": (
-        "[objects]\nprefixes = ['file://a/b']",
         "objects.prefixes[0]: names no place: write a bucket",
     ),
     "share is none": ("[guards]\nmax_share = 0.0", "guards.max_share: must be more than 0"),

@@ -521,19 +521,19 @@ def purge_c0(store: Store, policy: Policy) -> None:
     assert sweep(job(store, policy)).as_json()["purged"] == 1
 
 
+WAITS = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'relation'"
+"""Whether a session waits for the fence."""
+
+
 def test_freezing_waits_for_the_batch_at_work(store: Store, policy: Policy, tmp_path: Path) -> None:
     """A manifest is not frozen while a batch holds the fence, and is once that has ended."""
     world(store)
-    waits = (
-        "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' "
-        "AND query LIKE '%LOCK TABLE sweeper.fence%'"
-    )
     with store.connect() as batch, ThreadPoolExecutor(1) as threads:
         batch.execute("BEGIN")
         batch.execute("LOCK TABLE sweeper.fence IN SHARE MODE")
         freezing = threads.submit(lifecycle.freeze, job(store, policy), tmp_path / "m", KEY)
         deadline = time.monotonic() + 20
-        while not store.execute(waits):
+        while not store.execute(WAITS):
             assert not freezing.done(), freezing.result()
             assert time.monotonic() < deadline
         assert not (tmp_path / "m").exists()
@@ -605,7 +605,7 @@ def environment(store: Store, tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def held(store: Store) -> Iterator[Any]:
-    """A connection that keeps whoever reads erasure orders waiting."""
+    """A connection that holds the fence, as a batch does."""
     with store.connect() as holder:
         holder.execute("BEGIN")
         holder.execute("LOCK TABLE sweeper.fence IN SHARE MODE")
@@ -624,12 +624,8 @@ def test_killed_build_leaves_no_manifest(store: Store, tmp_path: Path, held: Any
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    waits = (
-        "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' "
-        "AND query LIKE '%LOCK TABLE sweeper.fence%'"
-    )
     deadline = time.monotonic() + 30
-    while not store.execute(waits):
+    while not store.execute(WAITS):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
     process.send_signal(signal.SIGKILL)

@@ -18,6 +18,7 @@ from sqlalchemy.engine import make_url
 from sweeper import embedded
 from sweeper.clock import Clock
 from sweeper.core.policy import Policy
+from sweeper.demo import world as worlds
 from sweeper.job import Job, read_contract
 from sweeper.settings import Settings
 from sweeper.store import database, migrate
@@ -204,8 +205,7 @@ needs there. Of schema sweeper nothing is granted."""
 
 def reference(id_type: str) -> str:
     """The SQL that makes the reference store."""
-    script = (ROOT / "sweeper" / "demo" / "reference.sql").read_text()
-    return script.replace("{schema}", "store").replace("{id}", id_type)
+    return worlds.reference("store", id_type)
 
 
 def create(server: embedded.Server, id_type: str) -> str:

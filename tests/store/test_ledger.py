@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Barrier
@@ -324,10 +324,15 @@ def test_ledger_is_insert_only(table: str, store: Store) -> None:
 
 @contextmanager
 def tampering(store: Store) -> Iterator[Callable[..., Any]]:
-    """Statements that no trigger sees."""
+    """Statements that no trigger sees, not even one that always fires."""
+    always = store.execute("SELECT tgrelid::regclass::text, tgname FROM pg_trigger WHERE tgenabled = 'A'")
     with store.connect() as connection:
         connection.execute("SET session_replication_role = replica")
+        for table, trigger in always:
+            connection.execute(f"ALTER TABLE {table} DISABLE TRIGGER {trigger}")
         yield connection.execute
+        for table, trigger in always:
+            connection.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {trigger}")
 
 
 def evidence(store: Store) -> tuple[Checkpoint, Checkpoint]:
@@ -346,15 +351,28 @@ def evidence(store: Store) -> tuple[Checkpoint, Checkpoint]:
 SAVED = ("checkpoints", "tiles", "leaves", "ledger_sources", "events", "tombstones")
 
 
+def save(store: Store, tables: Sequence[str]) -> None:
+    """Copy tables of schema sweeper to schema saved."""
+    store.execute("CREATE SCHEMA saved")
+    for table in tables:
+        store.execute(f"CREATE TABLE saved.{table} AS TABLE sweeper.{table}")
+
+
+def restore(store: Store, tables: Sequence[str]) -> None:
+    """Make the tables what they were when they were saved."""
+    with tampering(store) as execute:
+        for table in tables:
+            execute(f"DELETE FROM sweeper.{table}")
+            execute(f"INSERT INTO sweeper.{table} OVERRIDING SYSTEM VALUE TABLE saved.{table}")
+
+
 @pytest.fixture(scope="module")
 def witnessed(server: embedded.Server, templates: dict[str, str]) -> Iterator[Store]:
     """A database with evidence under two checkpoints, which fits, and a copy of its tables."""
     opened = stores.copy(server, templates["uuid"], "witnessed", "uuid")
     evidence(opened)
     assert verified(opened).fault is None
-    opened.execute("CREATE SCHEMA saved")
-    for table in SAVED:
-        opened.execute(f"CREATE TABLE saved.{table} AS TABLE sweeper.{table}")
+    save(opened, SAVED)
     yield opened
     opened.close()
     stores.drop(server, "witnessed")
@@ -364,10 +382,7 @@ def witnessed(server: embedded.Server, templates: dict[str, str]) -> Iterator[St
 def ledgered(witnessed: Store) -> Iterator[Store]:
     """The database with evidence, to be tampered with; afterwards its tables are as they were."""
     yield witnessed
-    with tampering(witnessed) as execute:
-        for table in SAVED:
-            execute(f"DELETE FROM sweeper.{table}")
-            execute(f"INSERT INTO sweeper.{table} OVERRIDING SYSTEM VALUE TABLE saved.{table}")
+    restore(witnessed, SAVED)
 
 
 TAMPERED: dict[str, tuple[str, Kind, dict[str, Any], str]] = {

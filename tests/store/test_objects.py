@@ -517,52 +517,38 @@ def test_prefix_reached_by_a_link(store: Store, policy: Policy, tmp_path: Path) 
 # Objects that a live attachment names
 
 
-@pytest.mark.parametrize(
-    ("live", "kept"),
-    [
-        ("file://{}//pic", {}),
-        ("FILE://{}/./pic", {}),
-        ("local://{}/pic", {}),
-        ("file://{}/x/../pic", {"in_doubt": 1}),
-        ("file://{}/%70ic", {"in_doubt": 1}),
-        ("file://{}/pi c", None),
-        ("{}/pic", {"in_doubt": 1}),
-        ("pic", {"in_doubt": 1}),
-        ("simplecache::file://{}/pic", {"in_doubt": 1}),
-        ("file://{}/other", None),
-    ],
-)
-def test_live_attachment_in_another_spelling(
-    store: Store, policy: Policy, tmp_path: Path, live: str, kept: dict[str, int] | None
-) -> None:
+LIVE = {
+    "file://{0}//a pic{1}": "shared",
+    "FILE://{0}/./a pic{1}": "shared",
+    "local://{0}/a pic{1}": "shared",
+    "file://{0}/x/../a pic{1}": None,
+    "file://{0}/a %70ic{1}": None,
+    "file://{0}/a%20pic{1}": None,
+    "{0}/a pic{1}": None,
+    "a pic{1}": None,
+    "simplecache::file://{0}/a pic{1}": None,
+    "file://{0}/a pi c{1}": "removed",
+    "file://{0}/other{1}": "removed",
+}
+"""The outcome for an object while a live attachment has this URI; None: it is kept in doubt."""
+
+
+def test_live_attachment_in_another_spelling(store: Store, policy: Policy, tmp_path: Path) -> None:
     """A file that a live attachment names in another spelling stays; one that it may name stays pending meanwhile."""
     ids = fill(store, 2)
     keep(store, ids[1])
-    (tmp_path / "pic").write_text("x")
-    attach(store, ids[0], f"file://{tmp_path}/pic")
-    attach(store, ids[1], live.format(tmp_path))
-    result = swept(store, policy).as_json()
-    assert (tmp_path / "pic").exists() == (kept is not None)
-    assert result["objects_kept"] == (kept or {})
-    outcome = "removed" if kept is None else None if kept else "shared"
-    assert state(store)[f"file://{tmp_path}/pic"][0] == outcome
-    store.execute("DELETE FROM attachments")
-    swept(store, policy)
-    assert (tmp_path / "pic").exists() == (outcome == "shared")
-
-
-def test_live_attachment_percent_encoded(store: Store, policy: Policy, tmp_path: Path) -> None:
-    """A file that a live attachment names percent-encoded, in the usual way, stays pending until that is gone."""
-    ids = fill(store, 2)
-    keep(store, ids[1])
-    (tmp_path / "a picture").write_text("x")
-    attach(store, ids[0], f"file://{tmp_path}/a picture")
-    attach(store, ids[1], f"file://{tmp_path}/a%20picture")
-    assert swept(store, policy).objects_kept == {"in_doubt": 1}
-    assert (tmp_path / "a picture").exists()
+    pictures = [tmp_path / f"a pic{number}" for number in range(len(LIVE))]
+    for number, (file, live) in enumerate(zip(pictures, LIVE, strict=True)):
+        file.write_text("x")
+        attach(store, ids[0], f"file://{file}")
+        attach(store, ids[1], live.format(tmp_path, number))
+    outcomes = list(LIVE.values())
+    assert swept(store, policy).as_json()["objects_kept"] == {"in_doubt": outcomes.count(None)}
+    assert [state(store)[f"file://{file}"][0] for file in pictures] == outcomes
+    assert [file.exists() for file in pictures] == [outcome != "removed" for outcome in outcomes]
     store.execute("DELETE FROM attachments")
     assert swept(store, policy).objects_pending == 0
-    assert not (tmp_path / "a picture").exists()
+    assert [file.exists() for file in pictures] == [outcome == "shared" for outcome in outcomes]
 
 
 def test_keys_of_object_stores_are_exact(store: Store, policy: Policy, memory: Any) -> None:
@@ -580,25 +566,7 @@ def test_keys_of_object_stores_are_exact(store: Store, policy: Policy, memory: A
 def test_odd_uris_are_the_same_for_the_server(store: Store) -> None:
     """PostgreSQL finds the same URIs odd as Python does, which says what a plain one is."""
     (id_,) = fill(store, 1)
-    pieces = (
-        "file://",
-        "s3://",
-        "FILE://",
-        "/",
-        "//",
-        "a",
-        ".",
-        "..",
-        "%2e",
-        "%41",
-        "%20",
-        "%c2%85",
-        "::",
-        "\\",
-        "\n",
-        "\x7f",
-        "ü",
-    )
+    pieces = ("file://", "s3://", "FILE://", "//", "..", "::", *"/a.\\\n\x7fü", "%2e", "%41", "%20", "%c2%85")
     uris = ["".join(parts) for length in (1, 2, 3) for parts in product(pieces, repeat=length)]
     uris += [f"s3://b/{first}/{uri}" for uri, first in zip(uris, cycle("abc"), strict=False)]
     attach_all(store, id_, uris)

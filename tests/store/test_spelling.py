@@ -4,6 +4,7 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeAlias
 
 import psycopg
@@ -26,15 +27,8 @@ from tests.store.test_races import AS_OF, GUARDS, SPELLINGS
 Rows: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 UUID = "00c0ffee-0000-4000-8000-00000000002a"
 TEXTS = (
-    "caf\u00e9",
-    "STRASSE-7",
-    "\u0130stanbul",
-    "\u03a3\u03b1\u03c2",
-    "\u0414\u0430\u0448\u0430",
-    "thread_7.b",
-    "a:b/c",
-    "\u4f1a\u8bdd-9",
-    "0042",
+    *("caf\u00e9", "STRASSE-7", "\u0130stanbul", "\u03a3\u03b1\u03c2", "\u0414\u0430\u0448\u0430"),
+    *("thread_7.b", "a:b/c", "\u4f1a\u8bdd-9", "0042"),
 )
 PASTED: dict[str, Callable[[str], str]] = {
     "composed": lambda t: unicodedata.normalize("NFC", t),
@@ -125,12 +119,11 @@ def test_number(located: Rows) -> None:
 def test_every_letter(located: Rows) -> None:
     """Every character that has a capital, a small or a composed form has the spelling of those."""
     letters = [chr(code) for code in range(0x21, 0x2FFFF) if unicodedata.category(chr(code))[0] in "LN"]
-    for way in (
-        str.upper,
-        str.lower,
-        lambda t: unicodedata.normalize("NFKD", t),
-        lambda t: unicodedata.normalize("NFKC", t),
-    ):
+    ways: tuple[Callable[[str], str], ...] = (
+        *(str.upper, str.lower),
+        *(partial(unicodedata.normalize, form) for form in ("NFKD", "NFKC")),
+    )
+    for way in ways:
         pairs = [(c, way(c)) for c in letters if len(way(c)) == 1 and way(c) != c]
         found = list(zip(spelt(located, *(c for c, _ in pairs)), spelt(located, *(w for _, w in pairs)), strict=True))
         assert [pair for pair, (one, other) in zip(pairs, found, strict=True) if one != other] == []

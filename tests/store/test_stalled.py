@@ -1,6 +1,5 @@
 """A run that purges nothing although records are due fails, whatever spared them; a night without work does not."""
 
-from functools import partial
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ from sweeper.core.recheck import Spared
 from sweeper.result import LEFT_THOUGH_DUE, Result
 from sweeper.steering import Watch
 from sweeper.sweep import sweep
-from tests.acceptance.commands import Command, in_process
+from tests.acceptance.commands import Command
 from tests.facts import World
 from tests.store.operated import MONTH, NOW, TICK, chat, world
 from tests.store.stores import Store, frozen
@@ -26,12 +25,6 @@ DUE = chat("due", MONTH)
 def run(store: Store, policy: Policy, watch: Watch | None = None, **sections: Any) -> Result:
     """A run at a frozen now."""
     return sweep(store.job(policy, NOW, frozen(NOW), **sections), watch=watch)
-
-
-@pytest.fixture
-def sweeper(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], store: Store) -> Command:
-    """A command on the test's store."""
-    return partial(in_process, monkeypatch, capsys, store)
 
 
 SPARED: dict[str, tuple[World, str, int]] = {

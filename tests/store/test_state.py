@@ -22,10 +22,11 @@ from tests.facts import instant
 from tests.manifest import made
 from tests.store import stores
 from tests.store.stores import Store
-from tests.store.test_ledger import tampering
+from tests.store.test_ledger import restore, save, tampering
 from tests.store.test_races import AS_OF, GUARDS, fill, swept
 
-TABLES = ("identity", "runs", "tombstones", "events", *state.PREFIXES, "manifests", "checkpoints")
+LEDGER = ("leaves", "tiles", "checkpoints")
+TABLES = ("identity", "runs", "tombstones", "events", *state.PREFIXES, "manifests", "ledger_sources", *LEDGER)
 NOW = instant(AS_OF)
 
 
@@ -122,9 +123,7 @@ def history(
     people(store)
     trained(store, policy, tmp_path_factory.mktemp("manifests"))
     checkpoint.take(store.database(), Clock(), None)
-    store.execute("CREATE SCHEMA saved")
-    for table in TABLES:
-        store.execute(f"CREATE TABLE saved.{table} AS TABLE sweeper.{table}")
+    save(store, TABLES)
     yield store
     store.close()
     stores.drop(server, "history")
@@ -134,10 +133,7 @@ def history(
 def honest(history: Store) -> Iterator[Store]:
     """That database, to be tampered with; afterwards its tables are as they were."""
     yield history
-    with tampering(history) as execute:
-        for table in TABLES:
-            execute(f"DELETE FROM sweeper.{table}")
-            execute(f"INSERT INTO sweeper.{table} OVERRIDING SYSTEM VALUE SELECT * FROM saved.{table}")
+    restore(history, TABLES)
 
 
 def test_an_honest_history_fits(honest: Store) -> None:
@@ -341,23 +337,15 @@ OLD = """
 
 
 @pytest.fixture
-def old(honest: Store) -> Iterator[Store]:
+def old(honest: Store) -> Store:
     """The history as the version before told it, under a checkpoint of its own."""
-    ledger = ("leaves", "tiles", "checkpoints", "ledger_sources")
     with tampering(honest) as execute:
-        for table in ledger:
-            execute(f"CREATE TABLE saved.old_{table} AS TABLE sweeper.{table}")
         execute(OLD)
-        for table in ledger[:3]:
+        for table in LEDGER:
             execute(f"DELETE FROM sweeper.{table}")
         execute("UPDATE sweeper.ledger_sources SET unnumbered = DEFAULT")
     checkpoint.take(honest.database(), Clock(), None)
-    yield honest
-    with tampering(honest) as execute:
-        for table in ledger:
-            execute(f"DELETE FROM sweeper.{table}")
-            execute(f"INSERT INTO sweeper.{table} OVERRIDING SYSTEM VALUE SELECT * FROM saved.old_{table}")
-            execute(f"DROP TABLE saved.old_{table}")
+    return honest
 
 
 def test_old_events_fit(old: Store, policy: Policy) -> None:

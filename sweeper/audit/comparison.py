@@ -1,44 +1,42 @@
-"""Holds the sweeper's own tables against the evidence: what is there must be what the events tell, no more and no less.
+"""Compares the sweeper's own tables with the events, and reports each difference as a fault.
 
-The law of this file: the events are believed, since the tree holds them; the rows are not. Nothing of a row is told but ids,
-instants, counts and words of the sweeper's own.
+Invariant: the events are trusted, since the tree covers them; the rows are not. A fault quotes only ids, instants, counts and
+words of the sweeper's own.
 """
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 
 from sweeper.audit import note as notes
 from sweeper.audit.note import NoteError
 from sweeper.audit.walk import Fault, Kind
 from sweeper.settings import Settings
 from sweeper.store import ledger, state
-from sweeper.store.state import Difference, Orphans
+from sweeper.store.state import Difference
 
 SAID = frozenset(
-    {"id", "store", "kind", "outcome", "state", "policy_digest", "token", "backfill_id", "run_id", "eligible"}
+    (
+        *("id", "store", "kind", "outcome", "state", "policy_digest", "token", "backfill_id", "run_id", "eligible"),
+        *("plan_changes", "consent_events", "account_id", "conversation_id"),
+    )
 )
-SAID |= {"plan_changes", "consent_events", "account_id", "conversation_id"}
-"""Columns whose values are told, beside instants: no matter, no reason, no reference, nothing that a person wrote."""
+"""Columns whose values a fault quotes, beside instants: never a matter, a reason or a reference, which people write."""
 KINDS = {"missing": Kind.MISSING, "untold": Kind.UNTOLD, "dropped": Kind.UNTOLD, "changed": Kind.CHANGED}
 OWN = re.compile(r"sweeper/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
-"""The origin of a log that was given no name: the identity of its database is in it."""
+"""The default origin of a log, which contains the identity of its database."""
 
 
 def faults(connection: Connection, settings: Settings) -> Iterator[Fault]:
-    """Everything that is not what the evidence tells; `connection` sees one snapshot."""
+    """Yield every difference between the tables and the events; `connection` must see one snapshot."""
     yield from _of_identity(connection, settings)
     for table in state.TABLES:
         for difference in state.differences(connection, table):
             yield _of_row(table, difference)
         if table == "runs":
             yield from map(_of_orphans, state.orphans(connection))
-
-
-def counts(connection: Connection) -> dict[str, int]:
-    """How many rows of each table were held against the evidence."""
-    return {table: state.count(connection, table) for table in state.TABLES}
 
 
 def _of_identity(connection: Connection, settings: Settings) -> Iterator[Fault]:
@@ -52,17 +50,16 @@ def _of_identity(connection: Connection, settings: Settings) -> Iterator[Fault]:
             yield _identity(text)
     named = _named(connection, settings)
     if named not in (None, here[0]):
-        yield _identity(
-            f"sweeper.identity is {here[0]}, the newest checkpoint is of the log sweeper/{named}: it was altered"
-        )
+        text = f"sweeper.identity is {here[0]}, the newest checkpoint is of the log sweeper/{named}: it was altered"
+        yield _identity(text)
 
 
 def _named(connection: Connection, settings: Settings) -> str | None:
-    """The identity that the newest checkpoint's origin names, unless the settings give the log that name."""
+    """The identity in the origin of the newest checkpoint; None if the settings name the log."""
     last = ledger.last(connection)
     try:
         origin = notes.parse(last.note).tree.origin if last else ""
-    except NoteError:  # the walk along the checkpoints has named it
+    except NoteError:  # verify_tree reports that one
         return None
     found = OWN.fullmatch(origin)
     return found[1] if found and origin != settings.evidence.origin else None
@@ -72,7 +69,7 @@ def _identity(text: str) -> Fault:
     return Fault(Kind.IDENTITY, text, "identity", column="id")
 
 
-def _of_orphans(found: Orphans) -> Fault:
+def _of_orphans(found: Row[Any]) -> Fault:
     text = (
         f"sweeper.runs {found.run_id} is missing: {found.tombstones} tombstones name it, the first is {found.first_id}"
     )
