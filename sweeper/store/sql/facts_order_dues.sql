@@ -1,7 +1,7 @@
 -- The earliest date of the erasure orders that cover each record of a batch, exactly as they spell its ids (policy, Retention):
 -- known at as-of, and recorded when the record was there. Of the orders of an account, each is looked at once: the records split
--- its time into stretches, and what the orders of a later stretch say holds for the records before it as well. OFFSET 0: else a
--- planner would find the minimum by walking all dates of the account, once for each record.
+-- its time into stretches, and what the orders of a later stretch say holds for the records before it as well. OFFSET 0 with
+-- the dates outside: else a planner may walk all orders of the account by their dates, once for each record.
 WITH records AS (
     SELECT r.number, r.account_id, r.conversation_id, COALESCE(r.since, 'infinity') AS since
     FROM unnest(CAST(:owners AS text[]), CAST(:conversations AS text[]), CAST(:since AS timestamptz[]))
@@ -17,15 +17,15 @@ WITH records AS (
                     SELECT o.due_at FROM sweeper.erasure_orders o
                     WHERE o.account_id = s.account_id AND o.conversation_id IS NULL AND (o.store IS NULL OR o.store = :store)
                       AND o.recorded_at >= s.since AND o.recorded_at < s.until AND o.recorded_at <= :as_of
-                      AND o.due_at >= :plausible_from AND o.due_at < :plausible_before
-                    OFFSET 0) AS t),
+                    OFFSET 0) AS t
+                WHERE t.due_at >= :plausible_from AND t.due_at < :plausible_before),
                CASE WHEN s.until IS NULL THEN
                    (SELECT min(t.due_at) FROM (
                         SELECT o.due_at FROM sweeper.erasure_orders o
                         WHERE o.account_id = s.account_id AND o.conversation_id IS NULL AND (o.store IS NULL OR o.store = :store)
                           AND (o.recorded_at >= s.since AND o.recorded_at <= :as_of OR o.recorded_at IS NULL)
-                          AND o.due_at >= :plausible_from AND o.due_at < :plausible_before
-                        OFFSET 0) AS t)
+                        OFFSET 0) AS t
+                    WHERE t.due_at >= :plausible_from AND t.due_at < :plausible_before)
                END
            ) AS due_at
     FROM stretches s

@@ -38,7 +38,8 @@ CREATE INDEX legal_holds_everything ON sweeper.legal_holds (COALESCE(released_at
 
 -- Orders are searched by what they name exactly; by its spelling too, to keep what one may have meant out of training.
 DROP INDEX sweeper.erasure_orders_account_id_idx, sweeper.erasure_orders_conversation_id_idx;
-CREATE INDEX erasure_orders_account ON sweeper.erasure_orders (account_id, due_at) WHERE conversation_id IS NULL;
+CREATE INDEX erasure_orders_account ON sweeper.erasure_orders (account_id, due_at)
+    WHERE conversation_id IS NULL AND due_at IS NOT NULL;  -- so that it is not taken for the next one where there are no statistics
 CREATE INDEX erasure_orders_recorded ON sweeper.erasure_orders (account_id, recorded_at) INCLUDE (due_at, store)
     WHERE conversation_id IS NULL;
 CREATE INDEX erasure_orders_conversation ON sweeper.erasure_orders (conversation_id, due_at);
