@@ -283,7 +283,8 @@ class Selector:
         return filled(
             "propose_by_order",
             orders=range_.condition,
-            names=exactly(f"o.{range_.named}", f"c.{column}", self.contract.type("conversations", column)),
+            named=range_.named,
+            names=exactly("o.name", f"c.{column}", self.contract.type("conversations", column)),
         )
 
     def _left_to_others(self, range_: Range | OrderRange) -> Iterator[str]:
