@@ -65,6 +65,7 @@ class Kept(StrEnum):
     QUERY = "query_or_fragment"
     LINK = "link"
     NO_DIRECTORY = "prefix_directory_missing"
+    NO_PARENT = "parent_directory_missing"
     IN_DOUBT = "in_doubt"
     UNSEARCHED = "attachments_unsearched"
     HANGS = "hangs"

@@ -24,8 +24,8 @@ def remove(prefix: str, path: str, is_wanted: Callable[[], bool]) -> None:
         is_wanted: called just before the removal; False cancels it.
 
     Raises:
-        FileNotFoundError: the file does not exist.
-        UriError: the path contains a link or names no regular file, or the configured directory does not exist.
+        FileNotFoundError: the file does not exist, but its directory does.
+        UriError: the path contains a link or names no regular file, or a directory on the way does not exist.
         OSError: any other error of the system.
     """
     *folders, name = path.removeprefix(f"{prefix}/").split("/")
@@ -48,7 +48,10 @@ def _walked(prefix: str, folders: list[str]) -> Iterator[int]:
         raise UriError(Kept.NO_DIRECTORY) from None  # perhaps not mounted: every file would seem to be absent
     try:
         for name in folders:
-            below = _opened(name, directory)
+            try:
+                below = _opened(name, directory)
+            except FileNotFoundError:  # perhaps not mounted, or renamed for a moment
+                raise UriError(Kept.NO_PARENT) from None
             os.close(directory)
             directory = below
         yield directory
@@ -59,8 +62,6 @@ def _walked(prefix: str, folders: list[str]) -> Iterator[int]:
 def _opened(name: str, directory: int) -> int:
     try:
         return os.open(name, DIRECTORY, dir_fd=directory)
-    except FileNotFoundError:
-        raise
     except OSError:
         if stat.S_ISLNK(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
             raise UriError(Kept.LINK) from None

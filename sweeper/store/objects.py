@@ -1,12 +1,14 @@
 """Removes the objects behind purged attachments after the commit; what is kept or fails stays pending until the next run.
 
-Invariant: before each removal the store is asked whether an attachment names that object; in doubt the object is kept.
+Invariant: before each removal the store is asked whether an attachment names that object; in doubt the object is kept. Odd URIs
+are searched again once the last search is stale, and after each page, to report the objects that came to be named too late.
 Removal is idempotent.
 """
 
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,13 +18,18 @@ from sqlalchemy.exc import DBAPIError
 
 from sweeper import log
 from sweeper.core.uri import ODD, Candidates, Kept, Uri, UriError, try_parse
+from sweeper.errors import LeaseLostError, PausedError
 from sweeper.store import evidence, places
-from sweeper.store.database import Database, passes, sqlstate
+from sweeper.store.database import Database, sqlstate
 from sweeper.store.places import Found, NotRemovedError, Places, StoppedError
 from sweeper.store.statement import statement
 
 PAGE = 500
-"""Objects per search for odd URIs."""
+"""Objects per page."""
+STALE_SECONDS = 0.005
+"""A search for odd URIs is repeated no sooner than this."""
+STALE_TIMES = 10
+"""Nor sooner than this many times what it took: without its index it takes long."""
 RENEW_SECONDS = 2.0
 """How often, at least, the lease is renewed while objects are removed."""
 CLAIM_SECONDS = 15.0
@@ -31,6 +38,11 @@ ROWS = 1_000
 """Odd URIs fetched at a time."""
 CANCELLED = "57014"
 """SQLSTATE of a statement time-out."""
+UNSEARCHED = "attachments could not be searched in time; create the index that `sweeper check` names"
+
+
+class _UnsearchedError(Exception):
+    """The search for odd URIs took too long."""
 
 
 def remove_pending(
@@ -99,12 +111,53 @@ class _Object:
     """Whether an attachment may name it."""
     outcome: str = ""
     error: str = ""
+    is_named: bool = False
+    """Whether it was removed and an attachment with an odd URI names it, or may, by now."""
+    is_told: bool = False
+    """Whether the event says so."""
 
     @classmethod
     def of(cls, id_: int, written: str, found: Found) -> "_Object":
         """The object of a row."""
         spellings = {written}.union(*(uri.spellings for uri in found.uris))
         return cls(id_, found, sorted(spellings))
+
+    @property
+    def is_open(self) -> bool:
+        """True until it is known what becomes of it."""
+        return not self.outcome and not self.error
+
+    def name(self, *, is_certain: bool) -> None:
+        """Note that an attachment with an odd URI names it, or may."""
+        if self.outcome == "removed":
+            self.is_named = True
+        elif self.is_open and is_certain:
+            self.outcome = "shared"
+        elif self.is_open:
+            self.is_doubtful = True
+
+
+class _Page:
+    """Objects to settle, and when odd URIs were last compared with them."""
+
+    def __init__(self, objects: Sequence[_Object]) -> None:
+        self.objects = objects
+        self._by_id = {each.id: each for each in objects}
+        self._candidates = Candidates({each.id: each.found.uris for each in objects})
+        self._stale_at = 0.0
+
+    def is_stale(self) -> bool:
+        """True if odd URIs should be compared again before another object is removed."""
+        return time.monotonic() >= self._stale_at
+
+    def compare(self, odd: Iterator[str]) -> None:
+        """Mark the objects that odd URIs name or may name."""
+        began = time.monotonic()
+        for written in odd:
+            certain, perhaps = self._candidates.named_by(written)
+            for id_ in certain | perhaps:
+                self._by_id[id_].name(is_certain=id_ in certain)
+        self._stale_at = began + max(STALE_SECONDS, STALE_TIMES * (time.monotonic() - began))
 
 
 @dataclass
@@ -161,19 +214,34 @@ class _Removal:
         }
         return self.database.fetched(statement("objects_pending"), asked)
 
-    def _settle_page(self, page: Sequence[Row[Any]], known: Places, most: int) -> int:
-        """Settle at most `most` objects of a page; returns how many were tried, not counting those whose file system hangs."""
-        objects, refused = self._sorted_out(page, known, most)
+    def _settle_page(self, rows: Sequence[Row[Any]], known: Places, most: int) -> int:
+        """Settle at most `most` objects of a page; returns how many were tried, not counting those whose file system hangs.
+
+        Raises:
+            StoppedError: the run is to stop, or the search for odd URIs took too long.
+        """
+        objects, refused = self._sorted_out(rows, known, most)
         self._refuse(refused)
-        self._compare(objects)
-        tried = len(refused)
-        for each in objects:
+        page = _Page(objects)
+        try:
+            return len(refused) + self._settle_each(page)
+        finally:
+            self._look_back(page)
+
+    def _settle_each(self, page: _Page) -> int:
+        tried = 0
+        for number, each in enumerate(page.objects):
             if each.found.place in self.hanging:
                 self.kept[Kept.HANGS] += 1
             elif not self.goes_on():
                 break
             else:
-                self._settle(each)
+                try:
+                    self._settle(each, page)
+                except _UnsearchedError:
+                    self.kept[Kept.UNSEARCHED] += len(page.objects) - number
+                    log.get().error(UNSEARCHED)
+                    raise StoppedError from None
                 tried += 1
         return tried
 
@@ -208,52 +276,69 @@ class _Removal:
         asked = {"ids": list(errors), "errors": list(map(str, errors.values())), "run_id": self.run_id}
         connection.execute(statement("objects_kept"), asked)
 
-    def _compare(self, objects: Sequence[_Object]) -> None:
-        """Mark the objects that attachments with odd URIs name or may name.
+    def _odd(self, connection: Connection, goes_on: Callable[[], bool]) -> Iterator[str]:
+        """The odd URIs of attachments.
 
         Raises:
-            StoppedError: the run is to stop, or the search took too long.
+            StoppedError: `goes_on` returned False.
+            _UnsearchedError: the search took too long.
         """
-        if not objects:
-            return
         try:
-            self.database.retried(lambda: self._mark(objects), worth_it=lambda e: passes(e) and not _is_cancelled(e))
-        except DBAPIError as error:
-            if not _is_cancelled(error) or self.database.abandoned.is_set():
-                raise
-            self.kept[Kept.UNSEARCHED] += len(objects)
-            log.get().error("attachments could not be searched in time; create the index that `sweeper check` names")
-            raise StoppedError from None
-
-    def _mark(self, objects: Sequence[_Object]) -> None:
-        candidates = Candidates({each.id: each.found.uris for each in objects})
-        by_id = {each.id: each for each in objects}
-        for written in self._odd():
-            certain, perhaps = candidates.named_by(written)
-            for id_ in certain:
-                by_id[id_].outcome = "shared"
-            for id_ in perhaps:
-                by_id[id_].is_doubtful = True
-
-    def _odd(self) -> Iterator[str]:
-        """The odd URIs of attachments."""
-        with self.database.transaction() as connection:
-            rows = connection.execution_options(yield_per=ROWS).execute(statement("objects_odd", odd=ODD))
+            rows = connection.execute(statement("objects_odd", odd=ODD), execution_options={"yield_per": ROWS})
             for portion in rows.scalars().partitions():
-                if not self.goes_on():
+                if not goes_on():
                     raise StoppedError
                 yield from portion
+        except DBAPIError as error:
+            if sqlstate(error) != CANCELLED or self.database.abandoned.is_set():
+                raise
+            raise _UnsearchedError from None
 
-    def _settle(self, each: _Object) -> None:
-        """Remove one object if no attachment names it, and record the outcome. URIs are never logged."""
+    def _look_back(self, page: _Page) -> None:
+        """Report the objects of a page that were removed and that an attachment with an odd URI names by now, stopped or not."""
+        removed = [each for each in page.objects if each.outcome == "removed" and not each.is_told]
+        if not removed or self.database.abandoned.is_set():
+            return
+
+        def look(connection: Connection) -> list[_Object]:
+            page.compare(self._odd(connection, self._goes_on_regardless))
+            named = [each for each in removed if each.is_named]
+            for each in named:
+                self._report(connection, each)
+            return named
+
+        try:
+            for each in self.database.within(look):
+                _warn(each)
+        except _UnsearchedError:
+            log.get().error(UNSEARCHED)
+
+    def _goes_on_regardless(self) -> bool:
+        """True, even if the run is to stop, is paused or has lost its lease. Renews the lease when that is due."""
+        with suppress(LeaseLostError, PausedError):
+            self.goes_on()
+        return True
+
+    def _settle(self, each: _Object, page: _Page) -> None:
+        """Remove one object if no attachment names it, and record the outcome. URIs are never logged.
+
+        Raises:
+            StoppedError: the run is to stop.
+            _UnsearchedError: the search for odd URIs took too long.
+        """
         milliseconds = int((places.HANGS_SECONDS + CLAIM_SECONDS) * 1000)
 
         def once() -> bool:
             with self.database.transaction(idle_timeout_ms=milliseconds) as connection:
+                if each.is_open and page.is_stale():
+                    page.compare(
+                        self._odd(connection, self.goes_on)
+                    )  # before the claim, which asks for plain spellings
                 return self._settled(connection, each)
 
         if self.database.retried(once):
-            log.get().warning("an object was removed while an attachment came to name it", object=each.id)
+            each.is_told = True
+            _warn(each)
         if each.error:
             self.kept[each.error] += 1
 
@@ -264,7 +349,7 @@ class _Removal:
         ).one_or_none()
         if claimed is None:
             return False  # another process has claimed or settled it
-        if not each.outcome and not each.error:
+        if each.is_open:
             self._decide(each, claimed.named_as)
         if each.error:
             self._keep(connection, {each.id: each.error})
@@ -295,9 +380,12 @@ class _Removal:
         row = connection.execute(statement("object_done"), {**done, "spellings": each.spellings}).one()
         if each.outcome != "removed" or not row.is_named:
             return False
-        evidence.record(connection, "object_removed_while_named", self.run_id, {"object": each.id})
+        self._report(connection, each)
         return True
 
+    def _report(self, connection: Connection, each: _Object) -> None:
+        evidence.record(connection, "object_removed_while_named", self.run_id, {"object": each.id})
 
-def _is_cancelled(error: BaseException) -> bool:
-    return isinstance(error, DBAPIError) and sqlstate(error) == CANCELLED
+
+def _warn(each: _Object) -> None:
+    log.get().warning("an object was removed while an attachment came to name it", object=each.id)

@@ -1,5 +1,6 @@
 """Objects behind attachments go after the commit, once, never one that is still named; what fails is tried again."""
 
+import os
 import re
 import socket
 import threading
@@ -133,7 +134,8 @@ def test_absent_object_is_done(store: Store, policy: Policy, tmp_path: Path, mem
     """An object that is not there any more counts as done."""
     assert memory.store == {}
     (id_,) = fill(store, 1)
-    attach(store, id_, f"file://{tmp_path}/gone", "memory://bucket/gone", f"file://{tmp_path}/no/such/folder/gone")
+    (tmp_path / "folder").mkdir()
+    attach(store, id_, f"file://{tmp_path}/gone", "memory://bucket/gone", f"file://{tmp_path}/folder/gone")
     assert swept(store, policy).as_json()["objects_pending"] == 0
     assert {outcome for outcome, _, _ in state(store).values()} == {"absent"}
 
@@ -498,6 +500,40 @@ def test_directory_that_is_not_mounted(store: Store, policy: Policy, tmp_path: P
     assert not (tmp_path / "volume" / "a").exists()
 
 
+def test_directory_that_is_gone_for_a_moment(store: Store, policy: Policy, tmp_path: Path) -> None:
+    """Where a directory below the prefix is missing, its files are not taken for gone either."""
+    (id_,) = fill(store, 1)
+    file = tmp_path / "volume" / "folder" / "a"
+    attach(store, id_, f"file://{file}")
+    for _ in range(2):
+        assert swept(store, policy).as_json()["objects_kept"] == {"parent_directory_missing": 1}
+    assert state(store) == {f"file://{file}": (None, 2, "parent_directory_missing")}
+    file.parent.mkdir(parents=True)
+    file.write_text("x")
+    assert swept(store, policy).as_json()["objects_pending"] == 0
+    assert not file.exists()
+
+
+def test_link_that_is_gone_before_it_is_looked_at(
+    store: Store, policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory that is a link for a moment, and missing in the next, does not make its files count as gone."""
+    (id_,) = fill(store, 1)
+    folder, away = tmp_path / "folder", tmp_path / "away"
+    away.mkdir()
+    folder.symlink_to(away)
+    attach(store, id_, f"file://{folder}/a")
+    stat = os.stat
+
+    def unlinking(path: Any, **named: Any) -> os.stat_result:
+        if path == "folder":
+            folder.unlink()
+        return stat(path, **named)
+
+    monkeypatch.setattr(os, "stat", unlinking)
+    assert swept(store, policy).as_json()["objects_kept"] == {"parent_directory_missing": 1}
+
+
 def test_prefix_reached_by_a_link(store: Store, policy: Policy, tmp_path: Path) -> None:
     """A listed directory may be a link; a live attachment that names the file by the other way keeps it."""
     ids = fill(store, 2)
@@ -655,6 +691,90 @@ def test_removed_while_it_is_named(store: Store, policy: Policy, stubborn: type[
     [said] = [line for line in logs if "while an attachment came to name it" in line["event"]]
     assert (said["log_level"], said["object"]) == ("warning", number)
     assert "secret" not in str(logs)
+
+
+def told_of(store: Store) -> set[str]:
+    """The URIs of the objects that events say were removed while they were named."""
+    rows = store.execute(
+        "SELECT o.uri FROM sweeper.events e JOIN sweeper.object_purges o ON o.id = CAST(e.details ->> 'object' AS bigint) "
+        "WHERE e.kind = 'object_removed_while_named'"
+    )
+    found = [uri for (uri,) in rows]
+    assert len(found) == len(set(found))
+    return set(found)
+
+
+def stale(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let a search for odd URIs be stale after so long, whatever it took."""
+    monkeypatch.setattr(objects, "STALE_SECONDS", seconds)
+    monkeypatch.setattr(objects, "STALE_TIMES", 0)
+
+
+ODDLY = {"STUBBORN://yes/{0}": "shared", "stubborn://yes/./{0}": None, "yes/{0}": None}
+"""Odd spellings of an object, and its outcome if one comes before its removal; None: it is kept in doubt."""
+
+
+def test_named_oddly_between_a_page_and_its_removal(
+    store: Store, policy: Policy, stubborn: type[Stubborn], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Objects that are attached anew in an odd spelling while the first of their page is removed stay."""
+    stale(monkeypatch, 0.0)
+    ids = fill(store, 2)
+    keep(store, ids[1])
+    uris = [f"stubborn://yes/{number}" for number in range(12)]
+    attach(store, ids[0], *uris)
+
+    def again(_: str) -> None:
+        if len(stubborn.removed) == 1:
+            written = zip(cycle(ODDLY), range(12), strict=False)
+            attach_all(store, ids[1], [odd.format(number) for odd, number in written])
+
+    stubborn.told.append(again)
+    swept(store, policy)
+    [first] = [f"stubborn://{path}" for path in stubborn.removed]
+    outcomes = dict(zip(uris, cycle(ODDLY.values()), strict=False))
+    found = state(store)
+    assert {uri: found[uri][0] for uri in uris} == {**outcomes, first: "removed"}
+    assert told_of(store) == {first}
+
+
+@pytest.mark.parametrize(("reason", "left"), [("", 0), (Stop.SIGNAL, 4)])
+def test_removed_while_it_is_named_oddly(
+    store: Store, policy: Policy, stubborn: type[Stubborn], monkeypatch: pytest.MonkeyPatch, reason: str, left: int
+) -> None:
+    """Objects attached anew in an odd spelling since the last search leave an event and a warning each, stopped or not."""
+    stale(monkeypatch, 3600.0)
+    monkeypatch.setattr(objects, "PAGE", 6)
+    ids = fill(store, 2)
+    keep(store, ids[1])
+    attach(store, ids[0], *(f"stubborn://yes/{number}" for number in range(9)))
+    again = (f"STUBBORN://{path}" for path in stubborn.removed)
+    stubborn.told.append(lambda _: attach_all(store, ids[1], list(again)) if len(stubborn.removed) == 5 else None)
+    watch = Watch(stopping=lambda: reason if len(stubborn.removed) == 5 else "")
+    with capture_logs() as logs:
+        assert swept(store, policy, watch).objects_pending == left
+    assert told_of(store) == {f"stubborn://{path}" for path in stubborn.removed[:5]}
+    said = [line["log_level"] for line in logs if "while an attachment came to name it" in line["event"]]
+    assert said == ["warning"] * 5
+
+
+def test_search_is_repeated_by_what_it_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search for odd URIs is stale after ten times what it took, and no sooner than after some milliseconds."""
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    page = objects._Page([])
+    assert page.is_stale()
+    for cost, lasts in ((0.0001, 0.005), (2.0, 20.0)):
+
+        def searched(cost: float = cost) -> Iterator[str]:
+            now[0] += cost
+            yield from ()
+
+        began = now[0]
+        page.compare(searched())
+        for share, is_stale in ((0.99, False), (1.01, True)):
+            now[0] = began + lasts * share
+            assert page.is_stale() is is_stale
 
 
 def test_object_that_another_process_has(store: Store, policy: Policy, stubborn: type[Stubborn]) -> None:
