@@ -1,7 +1,8 @@
 """Decides whether an exported ledger belongs to this store, by its runs and by the log of the restored database.
 
 Invariant: the origin of a log proves nothing, since `[evidence] origin` may name many logs alike, and an id of one store is
-another record elsewhere. A ledger of another database is always refused; one in doubt needs a person to vouch for it.
+another record elsewhere. Neither do identity and an old checkpoint in common: a copy of the database has both. A ledger of
+another database is always refused; one in doubt needs a person to vouch for it.
 """
 
 import hashlib
@@ -10,12 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeper.audit import checkpoint
+from sweeper.audit import leaf as leaves
 from sweeper.audit.export import Ledger, Opened
-from sweeper.core.merkle import Edge
+from sweeper.core.merkle import Edge, leaf_hash
+from sweeper.core.span import portions, spans
 from sweeper.errors import RefusedError
 from sweeper.job import Job
 from sweeper.store import ledger as stored
 
+PORTION = 256
+"""So many events are held in memory at a time."""
 REMEDY = "Restore schema sweeper (sweeper.identity) with the store, or name the ledger of this one."
 
 
@@ -60,7 +65,7 @@ def claim(job: Job, ledger: Ledger, confirmed: str | None = None) -> Claim:
         identity if any(run.identity for run in runs) else None
     )  # a log has one database: one run that names it is enough
     history = _history(job, ledger)
-    if told and not history.contradicts:
+    if told and history.is_continued:
         return Claim(ours, told)
     return Claim(ours, told, _vouched(job, ledger, history, identity, told, confirmed))
 
@@ -125,32 +130,75 @@ class _History:
     """How a ledger relates to the log of this database; a restored backup holds an earlier state of the same log."""
 
     checkpoints: int
+    newest: int
+    """Size of the newest checkpoint of this database; 0 if there is none."""
     common: int | None
     """Size of the newest checkpoint of this database that the ledger continues; None if there is none."""
+    reach: int
+    """Size of the ledger."""
+    unknown: Sequence[Any]
+    """The runs of this database that the ledger does not tell of as this database does."""
+    reapplied: Set[str | None]
+    """How earlier reapplications of this very ledger were let in here: by the digest of a person, or None, by the logs."""
+
+    @property
+    def is_continued(self) -> bool:
+        """True if the ledger knows all that this database has done, but for what came after a `reapply` of that ledger."""
+        return None in self.reapplied or (self.common == self.newest and not self.unknown)
 
     @property
     def contradicts(self) -> bool:
-        """True if this database has a log that the ledger does not continue."""
-        return self.checkpoints > 0 and self.common is None
+        """True if this database has a log that the ledger does not continue, and that did not begin by that ledger."""
+        return self.checkpoints > 0 and self.common is None and not self.reapplied
 
     def __str__(self) -> str:
-        if self.common is not None:
-            return f"it continues this database's checkpoint of {self.common} leaves, which speaks for it"
-        if self.checkpoints:
+        if not self.checkpoints:
+            return "this database has no checkpoint that could tell more"
+        if self.common is None:
             return f"it continues none of the {self.checkpoints} checkpoints of this database"
-        return "this database has no checkpoint that could tell more"
+        if self.common < self.newest:
+            return (
+                f"it continues this database's checkpoint of {self.common} leaves, but not its newest one of {self.newest} (the "
+                f"ledger has {self.reach}): the logs went different ways since, or the ledger is the older one"
+            )
+        if self.unknown:
+            named = ", ".join(map(str, self.unknown[:5])) + (", …" if len(self.unknown) > 5 else "")
+            return (
+                f"it continues this database's newest checkpoint of {self.common} leaves, but does not know what was opened here "
+                f"as run {named}: the logs went different ways since, or the ledger is the older one"
+            )
+        return f"it continues this database's newest checkpoint of {self.common} leaves, which speaks for it"
 
 
 def _history(job: Job, ledger: Ledger) -> _History:
-    known = {found.size: found.root for found in stored.checkpoints(job.database)}
-    common = max((size for size, root in _roots(ledger, known.keys()) if known[size] == root), default=None)
-    return _History(len(known), common)
+    known, newest = {}, 0
+    for found in stored.checkpoints(job.database):
+        known[found.size], newest = found.root, found.size
+    opened, common = _opened_here(job) if known else {}, None
+    for size, hash_, root in _grown(ledger, known.keys()):
+        opened.pop(hash_, None)
+        if root is not None and root == known[size]:
+            common = size
+    reapplied = job.database.within(
+        lambda c: stored.reapplied(c, ledger.tree.origin, ledger.tree.size, ledger.tree.root)
+    )
+    return _History(len(known), newest, common, ledger.tree.size, list(opened.values()), reapplied)
 
 
-def _roots(ledger: Ledger, sizes: Set[int]) -> Iterator[tuple[int, bytes]]:
-    """Yield the root of the ledger at each of `sizes` that it reaches."""
+def _opened_here(job: Job) -> dict[bytes, Any]:
+    """The runs of this database by the hash of the leaf that their opening is, or will be."""
+    found = {}
+    with job.database.transaction() as connection:
+        for portion in portions(spans(stored.openings(connection)), PORTION):
+            for _, told in stored.rows(connection, "events", portion):
+                leaf = leaves.of("events", told)
+                found[leaf_hash(leaves.canonical(leaf))] = leaf["run_id"]
+    return found
+
+
+def _grown(ledger: Ledger, sizes: Set[int]) -> Iterator[tuple[int, bytes, bytes | None]]:
+    """Yield for each leaf of the ledger the size of the tree with it, its hash, and the root if the size is one of `sizes`."""
     edge = Edge(tells=False)
     for hash_ in ledger.hashes() if sizes else ():
         edge.append(hash_)
-        if edge.size in sizes:
-            yield edge.size, edge.root()
+        yield edge.size, hash_, edge.root() if edge.size in sizes else None

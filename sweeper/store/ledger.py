@@ -185,6 +185,17 @@ def checkpoints(database: Database) -> Iterator[Checkpoint]:
     return (Checkpoint(**row._mapping) for row in _pages(database, "checkpoints", "id", -LAST))
 
 
+def openings(connection: Connection) -> list[int]:
+    """The ids, in order, of the events that record a run as opened."""
+    return [row.id for row in connection.execute(statement("ledger_openings"))]
+
+
+def reapplied(connection: Connection, origin: str, tree_size: int, root: bytes) -> frozenset[str | None]:
+    """How each `reapply` of the ledger with this tree was let in: the digest that a person gave, None where none had to."""
+    asked = {"log": origin, "size": tree_size, "root": root.hex()}
+    return frozenset(row.confirmed for row in connection.execute(statement("ledger_reapplied"), asked))
+
+
 def identity(connection: Connection) -> str:
     """Which database this is, for ever.
 

@@ -433,3 +433,87 @@ def test_an_old_log_that_went_on(old_site: Site) -> None:
     assert old_site.restored.execute("SELECT details ->> 'identity' FROM sweeper.events WHERE kind = 'reapply'") == [
         (identity,)
     ]
+
+
+# Copies of one database, and backups of it
+
+
+def _let_in(twins: Site, said: str) -> None:
+    """The digest that a refusal prints lets the ledger in, and a second time; nothing else does after it."""
+    (digest,) = re.findall(r"--accept-ledger ([0-9a-f]{16}),", said)
+    for _ in range(2):
+        done = twins.reapply("--accept-ledger", digest)
+        assert (done.code, json.loads(done.out)["confirmed"]) == (0, digest), done.err
+        assert len(twins.restored.left()) == 2
+    assert twins.reapply().code == 3
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_copy_without_a_log(earlier: bool, twins: Site) -> None:  # noqa: FBT001 — drawn
+    """A database that has only its identity in common with a ledger is refused it until a person confirms."""
+    _purge_one(twins, identity=False, earlier=earlier)
+    said = _refused(twins)
+    assert ("which a copy of the database has as well" in said) is not earlier
+    assert "this database has no checkpoint that could tell more" in said
+    _let_in(twins, said)
+
+
+OPENING = """
+    INSERT INTO sweeper.events (kind, run_id, details)
+    SELECT kind, 77, details FROM sweeper.events WHERE kind = 'run_opened' LIMIT 1
+"""
+"""What a run leaves that is killed at once: no checkpoint covers it."""
+
+
+@pytest.mark.parametrize("is_covered", [True, False])
+def test_a_copy_that_went_its_own_way(is_covered: bool, server: embedded.Server, twins: Site) -> None:  # noqa: FBT001 — drawn
+    """Where both the copy and its original have gone on, an old checkpoint in common lets no ledger of the copy in."""
+    assert twins.run(twins.restored, "run").code == 0
+    _restore(server, twins.restored, "staging")
+    staging = Store(server.url("staging"), "bigint")
+    try:
+        pair = Site(staging, twins.restored, twins.folder)
+        staging.execute("UPDATE consent_events SET granted = false")
+        _purge_one(pair, identity=False)
+        if is_covered:
+            assert pair.run(pair.restored, "run").code == 0
+        else:
+            pair.restored.execute(OPENING)
+        said = _refused(pair)
+        assert ("but not its newest one of" if is_covered else "does not know what was opened here as run 77:") in said
+        _let_in(pair, said)
+    finally:
+        staging.close()
+        stores.drop(server, "staging")
+
+
+def test_begun_and_repeated(site: Site) -> None:
+    """A reapplication that failed halfway is repeated without a question; the ledger of a day later is asked about."""
+    site.restored.execute(
+        "CREATE FUNCTION store.fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'full'; END $$;"
+        "CREATE TRIGGER fail BEFORE INSERT ON sweeper.tombstones FOR EACH ROW EXECUTE FUNCTION store.fail();"
+    )
+    assert site.reapply("--dry-run").code == 0
+    assert site.reapply().code == 1
+    assert site.names(*AFTER) <= site.restored.left()
+    site.restored.execute("DROP TRIGGER fail ON sweeper.tombstones")
+    done = site.reapply()
+    assert (done.code, json.loads(done.out)["purged"]) == (0, len(AFTER)), done.err
+    site.was.execute("INSERT INTO sweeper.events (kind) VALUES ('x')")
+    _export(site)
+    later = site.reapply()
+    assert (later.code, "but not its newest one of" in later.err) == (3, True)
+
+
+def test_a_backup_made_during_a_run(server: embedded.Server, site: Site) -> None:
+    """A run that no checkpoint of the backup covers, but that the ledger tells of in the same words, raises no doubt."""
+    site.was.execute(OPENING)
+    _restore(server, site.was, "during")
+    during = Store(server.url("during"), "uuid")
+    try:
+        _export(site)
+        done = Site(site.was, during, site.folder).reapply()
+        assert (done.code, json.loads(done.out)["confirmed"]) == (0, None), done.err
+    finally:
+        during.close()
+        stores.drop(server, "during")
