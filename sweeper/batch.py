@@ -292,7 +292,8 @@ class Purger:
             ChangedError: something would not be purged any more, or for another reason; the batch is to be undone.
         """
         purge.run_deferred(connection)
-        again = self.job.reader.anew(connection, [each.facts for each in to_delete])
+        unfenced = not self.job.settings.guards.fence
+        again = self.job.reader.anew(connection, [each.facts for each in to_delete], held=unfenced)
         changed = {
             each.proposal.conversation_id
             for each, now in zip(to_delete, again, strict=True)

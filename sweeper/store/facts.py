@@ -44,12 +44,14 @@ class Reader:
         around = self._around(connection, found, every=every)
         return {facts.conversation.id: _repeated(facts, times) for facts in around}
 
-    def anew(self, connection: Connection, known: Sequence[Facts]) -> list[Facts]:
+    def anew(self, connection: Connection, known: Sequence[Facts], *, held: bool) -> list[Facts]:
         """The same conversations with what is not in their own rows as it is now: accounts, histories, holds and orders.
 
-        Where no order reached any of them none is looked for: one that came since protects nothing.
+        Where no order reached any of them none is looked for: one that came since protects nothing. Holds are looked for with
+        `held`, where no fence keeps them out.
         """
-        return list(self._around(connection, known, every=False, ordered=any(facts.orders for facts in known)))
+        ordered = any(facts.orders for facts in known)
+        return list(self._around(connection, known, every=False, ordered=ordered, held=held))
 
     def messages_changed(self, connection: Connection, known: Sequence[Facts]) -> bool:
         """Whether any of the conversations has other messages by now: their number, or when its user wrote last."""
@@ -62,18 +64,18 @@ class Reader:
         )
 
     def _around(
-        self, connection: Connection, known: Sequence[Facts], *, every: bool, ordered: bool = True
+        self, connection: Connection, known: Sequence[Facts], *, every: bool, ordered: bool = True, held: bool = True
     ) -> Iterator[Facts]:
         rows = [facts.conversation for facts in known]
         accounts = self.accounts(connection, {row.account_id for row in rows if row.account_id is not None})
         named = [(row.account_id, row.id, row.created_at) for row in rows]
-        protections = self._protections(connection, named, "conversations", every=every, ordered=ordered)
+        protections = self._protections(connection, named, "conversations", every=every, ordered=ordered, held=held)
         for facts, (holds, orders) in zip(known, protections, strict=True):
             of_account = accounts.get(facts.conversation.account_id or "", ())
             yield replace(
                 facts,
                 account=next(iter(of_account), None),
-                holds=holds,
+                holds=holds if held else facts.holds,
                 orders=orders,
                 repeated=facts.repeated or len(of_account) > 1,
             )
@@ -119,12 +121,19 @@ class Reader:
         ]
 
     def _protections(
-        self, connection: Connection, named: Named, relation: str, *, every: bool, ordered: bool = True
+        self,
+        connection: Connection,
+        named: Named,
+        relation: str,
+        *,
+        every: bool,
+        ordered: bool = True,
+        held: bool = True,
     ) -> Iterator[tuple[tuple[Hold, ...], tuple[Order, ...]]]:
         """The holds and the orders of each record, in the order of the records."""
         account, conversation = self._id_types(relation)
         asked = {**self._asked(named), "most": None if every else 1}
-        holds = _Holds.read(connection.execute(_hold_statement(account, conversation), asked))
+        holds = _Holds.read(connection.execute(_hold_statement(account, conversation), asked) if held else ())
         if every:
             orders = self._every_order(connection, named, relation)
         else:

@@ -78,14 +78,16 @@ def test_budget_of_nothing(store: Store, policy: Policy) -> None:
     assert drained(job).is_stalled is False
 
 
-def test_exit_code(store: Store, policy: Policy) -> None:
+def test_exit_code(store: Store, policy: Policy, tmp_path: Path) -> None:
     """A backfill that purged nothing although something is locked says so and exits 1."""
     job = made(store, policy)
     begin(job, SCOPE, preview(job, SCOPE).approval.token())
     words = ("backfill", "--since", "2026-04-01T00:00:00Z", "--until", "2026-06-01T00:00:00Z")
     with store.connect() as holder, holder.transaction():
         holder.execute("SELECT FROM conversations FOR UPDATE")
-        done = commands.process(store, *words, "--accept-history")
+        settings = tmp_path / "impatient.toml"
+        settings.write_text("[purge]\nlocked_wait_seconds = 0.0\n")
+        done = commands.process(store, *words, "--accept-history", SWEEPER_CONFIG=str(settings))
     assert (done.code, "NOTHING was purged" in done.err) == (1, True)
     assert "3 that are due were left" in done.out
 

@@ -240,14 +240,23 @@ def test_lost_answer_opens_no_budget(store: Store, policy: Policy) -> None:
 def test_backend_that_dies_in_its_commit(store: Store, policy: Policy, threads: ThreadPoolExecutor) -> None:
     """A backend that is terminated while it commits has committed nothing: the batch is done again, counted once."""
     ids = fill(store, 6)
+    store.execute("CREATE TABLE store.noted (at timestamptz DEFAULT now())")
+    store.execute(
+        "CREATE FUNCTION store.note() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN "
+        "SET CONSTRAINTS ALL DEFERRED; INSERT INTO store.noted DEFAULT VALUES; RETURN NULL; END $$"
+    )
     store.execute(
         "CREATE FUNCTION store.wait() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = 0 AS $$ BEGIN "
-        "PERFORM pg_advisory_xact_lock_shared(42); RETURN NEW; END $$"
+        "PERFORM pg_advisory_xact_lock_shared(42); RETURN NULL; END $$"
     )
-    store.execute(
-        "CREATE CONSTRAINT TRIGGER wait AFTER INSERT ON sweeper.tombstones DEFERRABLE INITIALLY DEFERRED "
-        "FOR EACH ROW EXECUTE FUNCTION store.wait()"
-    )
+    for name, table in (
+        ("note", "sweeper.tombstones"),
+        ("wait", "store.noted"),
+    ):  # the second one is left to the commit
+        store.execute(
+            f"CREATE CONSTRAINT TRIGGER {name} AFTER INSERT ON {table} DEFERRABLE INITIALLY DEFERRED "
+            f"FOR EACH ROW EXECUTE FUNCTION store.{name}()"
+        )
     job = store.job(policy, AS_OF, guards=GUARDS, purge={"batch": 2})
     approval = replace(preview(job).approval, due={"standard": 4})
     with store.connect() as gate:
