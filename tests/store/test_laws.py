@@ -133,14 +133,14 @@ def equals_model(store: Store, policy: Policy, world: World) -> None:
 
 
 @given(world=both)
-@example(110)
+@example(85)
 def test_sweep_equals_model(store: Store, policy: Policy, world: World) -> None:
     """What is purged is what the model purges, with its rule and due, and nothing of it stays behind."""
     equals_model(store, policy, world)
 
 
 @given(world=both)
-@example(60)
+@example(45)
 def test_every_proposal_has_one_fate_and_preview_foretells_it(store: Store, policy: Policy, world: World) -> None:
     """Purged, held, spared, unclassified and not due together are what was proposed; a preview counts the same."""
     fill(store, world)
@@ -163,7 +163,7 @@ def test_every_proposal_has_one_fate_and_preview_foretells_it(store: Store, poli
 
 
 @given(world=both)
-@example(60)
+@example(45)
 def test_second_run_changes_nothing(store: Store, policy: Policy, world: World) -> None:
     """Sweeping again at the same as-of purges nothing and leaves every row and every tombstone as it was."""
     fill(store, world)
@@ -186,7 +186,7 @@ def test_preview_foretells_feedback_that_a_late_hold_keeps(store: Store, policy:
 
 
 @given(world=both, later=st.sampled_from([1, 86_400_000_000, 30 * 86_400_000_000, 400 * 86_400_000_000]))
-@example(50)
+@example(40)
 def test_stepwise_equals_at_once(store: Store, policy: Policy, world: World, later: int) -> None:
     """Sweeping earlier and then again leaves what a single later sweep leaves: what was due does not become undue.
 
@@ -269,7 +269,7 @@ def purges_cases(store: Store, policy: Policy, cases: list[World]) -> None:
 
 @pytest.mark.parametrize("zone", ZONES, indirect=True)
 @given(world=both)
-@example(40)
+@example(30)
 def test_time_zone_changes_nothing(zone: str, store: Store, policy: Policy, world: World) -> None:
     """In whatever time zone this machine and the session are, the model's conversations are purged."""
     if store.execute("SELECT count(*) FROM pg_db_role_setting") == [(0,)]:
@@ -352,7 +352,7 @@ def test_poisoned_row_stops_nobody(store: Store, policy: Policy) -> None:
 
 
 @given(world=worlds(poison=True))
-@example(60)
+@example(45)
 def test_poisoned_world_stops_nobody(store: Store, policy: Policy, world: World) -> None:
     """Beside a whole world with poison in it, a stranger's due conversation is purged and the run completes."""
     assume(not any(not ({"account", "conversation"} & hold.keys()) for hold in world["holds"]))
