@@ -53,14 +53,20 @@ def stands(connection: Connection) -> bool:
 
 
 @contextmanager
-def awaited(database: Database, undone: str) -> Iterator[None]:
-    """Say who has the fence where the body, which changes nothing but what the fence guards, waited in vain.
+def transaction(database: Database, undone: str, *, statement_timeout_ms: int) -> Iterator[Connection]:
+    """A transaction that waits up to WAIT_MS for the current batch, to change what the fence guards.
+
+    Args:
+        database: the store's database.
+        undone: a sentence that says what was not done where the wait was in vain.
+        statement_timeout_ms: longer than WAIT_MS, so that a wait in vain fails as a lock time-out.
 
     Raises:
-        FenceBusyError: in place of the time-out.
+        FenceBusyError: in place of a time-out, naming the holder of the fence.
     """
     try:
-        yield
+        with database.transaction(lock_timeout_ms=WAIT_MS, statement_timeout_ms=statement_timeout_ms) as connection:
+            yield connection
     except OperationalError as error:
         if sqlstate(error) not in TOO_LONG:
             raise
@@ -80,9 +86,7 @@ def busy(database: Database, undone: str) -> FenceBusyError:
 def _named(holder: Row[Any]) -> str:
     what = "a placement of a legal hold, or a manifest that changes" if holder.alone else "a batch of a sweep"
     application = f", application {holder.application!r}" if holder.application else ""
-    state = (
-        f", {holder.state}" if holder.state else ""
-    )  # who may not see others' statistics sees neither state nor time
+    state = f", {holder.state}" if holder.state else ""  # hidden, like the time, from who may not read statistics
     since = f" since {rfc3339(holder.since)}" if isinstance(holder.since, datetime) else ""
     who = f"process {holder.pid}" if holder.pid else f"the prepared transaction {holder.prepared!r}"
     return f"{who} of role {holder.role}{application} ({what}{state}{since})"

@@ -32,10 +32,7 @@ class Lost:
 @contextmanager
 def transition(database: Database) -> Iterator[Connection]:
     """A transaction that may wait for the batch at work, and has a minute for what it then does."""
-    with (
-        fence.awaited(database, "Nothing was changed."),
-        database.transaction(lock_timeout_ms=fence.WAIT_MS, statement_timeout_ms=TRANSITION_MS) as connection,
-    ):
+    with fence.transaction(database, "Nothing was changed.", statement_timeout_ms=TRANSITION_MS) as connection:
         yield connection
 
 

@@ -1,11 +1,10 @@
 """Legal holds and erasure orders: placed, released, listed. Every change leaves an event, written by a trigger."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 from sqlalchemy.exc import DataError
 
 from sweeper.errors import ConfigurationError
@@ -41,7 +40,7 @@ def place_hold(
     database: Database, matter: str, account_id: str | None, conversation_id: str | None, placed_at: datetime
 ) -> dict[str, Any]:
     """Place a legal hold; when this returns, no purge violates it."""
-    with _placing(database, "No hold was placed.") as connection:
+    with fence.transaction(database, "No hold was placed.", statement_timeout_ms=STATEMENT_MS) as connection:
         row = connection.execute(
             statement("hold_place"),
             {"matter": matter, "account_id": account_id, "conversation_id": conversation_id, "placed_at": placed_at},
@@ -49,21 +48,11 @@ def place_hold(
     return dict(row._mapping)
 
 
-@contextmanager
-def _placing(database: Database, undone: str) -> Iterator[Connection]:
-    """A transaction that waits for the current batch; on a time-out the error names the holder of the fence."""
-    with (
-        fence.awaited(database, undone),
-        database.transaction(lock_timeout_ms=fence.WAIT_MS, statement_timeout_ms=STATEMENT_MS) as connection,
-    ):
-        yield connection
-
-
 def release_holds(
     database: Database, matter: str | None, hold_id: int | None, released_at: datetime
 ) -> list[dict[str, Any]]:
     """Release the holds of a matter, or one by its id; returns those released."""
-    with _placing(database, "No hold was released.") as connection:
+    with fence.transaction(database, "No hold was released.", statement_timeout_ms=STATEMENT_MS) as connection:
         rows = connection.execute(
             statement("hold_release"),
             {"matter": matter, "id": hold_id, "released_at": released_at},
