@@ -1053,3 +1053,17 @@ def test_timeouts_are_retried(
         result = running.result(30).as_json()
     assert (result["purged"], result["failed"], result["outcome"]) == (count, 0, "completed")
     assert buried(store) == ids
+
+
+def test_placement_that_waits_in_vain_names_the_batch(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hold that a batch keeps waiting for too long is not placed, and the error names the process of the batch."""
+    monkeypatch.setattr(fence, "WAIT_MS", 20)
+    database = store.acting("officer").database()
+    with another(store) as batch_at_work:
+        batch_at_work.execute("LOCK TABLE sweeper.fence IN SHARE MODE")
+        pid = batch_at_work.info.backend_pid
+        with pytest.raises(
+            fence.FenceBusyError, match=rf"process {pid} of role postgres \(a batch of a sweep.*No hold was placed"
+        ):
+            protections.place_hold(database, "m", None, key(1), LATER)
+    assert store.execute("SELECT count(*) FROM sweeper.legal_holds") == [(0,)]
