@@ -23,6 +23,8 @@ PAGE = 20_000
 PURGED = "purged"
 """A reason beside those of the policy, as are `gone` (deleted by somebody else) and `expired` by the row's own date."""
 NAMES = ["message_id", "conversation_id", "expires_at"]
+LITERAL = {"no_parameters": True}
+"""Values stand in these statements as literals, in which a percent sign is no placeholder."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,9 @@ class Look:
         """The rows of a manifest that may not be trained on, page by page; with `only_new`, those not recorded yet."""
         self._load(folder, description)
         sql = self.eligibility.lost(description.id, only_new=only_new)
-        streamed = self.connection.exec_driver_sql(sql, execution_options={"stream_results": True, "yield_per": PAGE})
+        streamed = self.connection.exec_driver_sql(
+            sql, execution_options={**LITERAL, "stream_results": True, "yield_per": PAGE}
+        )
         for page in streamed.partitions():
             yield [Lost(*row) for row in page]
 
@@ -69,7 +73,7 @@ def look(job: Job, *, fenced: bool = False) -> Iterator[Look]:
             connection = stack.enter_context(snapshot)
             last = manifests.last_tombstone(connection)
         for sql in eligibility.prepare():
-            connection.exec_driver_sql(sql)
+            connection.exec_driver_sql(sql, execution_options=LITERAL)
         yield Look(connection, now, eligibility, last)
 
 

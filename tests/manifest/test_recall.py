@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sweeper.core.policy import Policy
+from sweeper.core.policy import Names, Policy
 from sweeper.manifest import lifecycle
 from tests.manifest import made
 from tests.manifest.made import LATER
@@ -23,3 +23,15 @@ def test_several_manifests(store: Store, policy: Policy, tmp_path: Path) -> None
     recalled = made.rows(tmp_path / "out", "recall")
     assert len(recalled) == 24
     assert {row["message_id"] for row in recalled} == made.of(store, world, "a2c1", "a2c2")
+
+
+def test_plan_with_a_percent_sign(store: Store, policy: Policy, tmp_path: Path) -> None:
+    """A value of the policy in which a driver could see a placeholder is taken as it is."""
+    raw = policy.model_dump(mode="json", by_alias=True)
+    raw["plans"]["commercial"].append("50% :off")
+    discounted = Policy.model_validate(raw, context=Names.of(raw))
+    store.load(made.world())
+    made.freeze(store, discounted, tmp_path / "manifest")
+    made.withdraw(store, "a2", LATER)
+    (found,) = lifecycle.recall(store.job(discounted, LATER), tmp_path / "out")
+    assert found.reasons == {"no_consent": 8}
