@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from sweeper.core.anomaly import Anomaly, anomalies
+from sweeper.core.conditions import is_deleted
 from sweeper.core.decide import (
     ERASURE_ORDER,
     UNCLASSIFIED,
@@ -19,7 +20,6 @@ from sweeper.core.decide import (
     covering,
     decide,
     due_orders,
-    is_deleted,
     open_case,
 )
 from sweeper.core.history import Epoch, History, View, history
@@ -353,7 +353,7 @@ def _unusable_periods(facts: Facts, policy: Policy) -> Iterator[str]:
     sources = {t.period.column: t.period for r in policy.rules for t in r.due if isinstance(t.period, ColumnPeriod)}
     for column, source in sources.items():
         value = _further(facts, source.relation).get(source.name)
-        if value is not None and (type(value) is not int or value < 0):
+        if not source.is_usable(value):
             yield f"{column} is {value!r}; a whole number of {source.unit}s is needed, or none"
 
 

@@ -77,18 +77,18 @@ def _unless_is_flat(raw: Raw) -> Iterator[Fault]:
                 yield Fault((*loc, "when", "unless"), f"{name!r} has an unless itself: name a rule that has none")
 
 
-class Condition(NamedTuple):
+class Requirement(NamedTuple):
     """What a rule's `when` must say, and how it is written."""
 
     holds: Callable[[Raw], bool]
     said: str
 
 
-NEEDED: Mapping[str, Condition] = {
-    "deleted": Condition(lambda when: when.get("deleted") is True, "deleted = true"),
-    "closed": Condition(lambda when: when.get("closed") is True, "closed = true"),
-    "flagged": Condition(lambda when: when.get("flagged") is True, "flagged = true"),
-    "consent_ended": Condition(
+NEEDED: Mapping[str, Requirement] = {
+    "deleted": Requirement(lambda when: when.get("deleted") is True, "deleted = true"),
+    "closed": Requirement(lambda when: when.get("closed") is True, "closed = true"),
+    "flagged": Requirement(lambda when: when.get("flagged") is True, "flagged = true"),
+    "consent_ended": Requirement(
         lambda when: table(when, "consent").get("epoch") == "closed",
         'consent = { purpose = …, epoch = "closed" }',
     ),

@@ -3,19 +3,17 @@
 The law of this file: doubt about an input keeps the row; a rule can only shorten; the earliest due wins.
 """
 
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from functools import lru_cache
-from typing import Literal
 
+from sweeper.core.conditions import ANCHORS, FLAGGED, applies
 from sweeper.core.history import Epoch, History, View, history
-from sweeper.core.instant import Odd, Stored, at_or_before, aware
+from sweeper.core.instant import Stored, at_or_before, aware
 from sweeper.core.model import Conversation, Facts, Hold, Order
 from sweeper.core.period import Period
 from sweeper.core.policy import Anchor, ColumnPeriod, Policy, Rule, Term
-from sweeper.core.policy import Epoch as State
 
 UNCLASSIFIED = "unclassified"
 ERASURE_ORDER = "erasure_order"
@@ -100,6 +98,11 @@ class Case:
         """The instant if it is plausible."""
         return stored if isinstance(stored, datetime) and self.policy.plausible.holds(stored) else None
 
+    def column(self, relation: str, name: str) -> object:
+        """What a further column of the conversation or of its account holds; None where there is no account."""
+        holder = self.facts.account if relation == "account" else self.conversation
+        return holder.columns.get(name) if holder is not None else None
+
     def epoch(self, purpose: str) -> Epoch | None:
         """The retention epoch that holds the last activity, if any; several rules ask for the same."""
         if purpose not in self.epochs:
@@ -111,22 +114,6 @@ class Case:
         if self.known is None or last is None:
             return None
         return self.known.epoch_at(purpose, View.RETENTION, last)
-
-    def anchor(self, anchor: Anchor, rule: Rule) -> datetime | None:
-        """The instant from which a period of the rule runs, if it is set and plausible."""
-        if anchor is Anchor.CONSENT_ENDED:
-            epoch = self.epoch(rule.when.consent.purpose) if rule.when.consent else None
-            return epoch.closed if epoch else None
-        return self.believed(_ANCHORS[anchor](self.facts))
-
-
-_ANCHORS: dict[Anchor, Callable[[Facts], Stored]] = {
-    Anchor.LAST_ACTIVITY: lambda facts: facts.conversation.last_activity_at,
-    Anchor.CREATED: lambda facts: facts.conversation.created_at,
-    Anchor.DELETED: lambda facts: facts.conversation.deleted_at,
-    Anchor.FLAGGED: lambda facts: facts.conversation.flagged_at,
-    Anchor.CLOSED: lambda facts: facts.account.closed_at if facts.account else None,
-}
 
 
 def decide(facts: Facts, policy: Policy, as_of: datetime) -> Verdict:
@@ -191,17 +178,6 @@ def covers(order: Order, created_at: Stored, policy: Policy) -> bool:
     if not isinstance(created_at, datetime) or not policy.plausible.holds(created_at):
         return False  # a creation that cannot be trusted cannot be shown to lie before the order
     return not (at_or_before(order.recorded_at, created_at) and order.recorded_at != created_at)
-
-
-def is_deleted(conversation: Conversation, as_of: datetime) -> bool:
-    """Whether the conversation is deleted at as-of and not restored since; `restored_at` counts whenever set."""
-    deleted_at = conversation.deleted_at
-    if not isinstance(deleted_at, datetime) or deleted_at > as_of:
-        return False
-    restored_at = conversation.restored_at
-    if isinstance(restored_at, Odd):
-        return restored_at.is_past
-    return restored_at is None or restored_at < deleted_at
 
 
 def open_case(facts: Facts, policy: Policy, as_of: datetime) -> Case:
@@ -272,84 +248,10 @@ def _rulings(case: Case) -> Iterator[Ruling]:
         rules: tuple[Rule, ...] = tuple(rule for rule in case.policy.rules if rule.stands_unclassified)
     else:
         rules = case.policy.rules
-    found = [ruling for rule in rules if _applies(rule, case) and (ruling := _ruling(rule, case)) is not None]
+    found = [ruling for rule in rules if applies(rule, case) and (ruling := _ruling(rule, case)) is not None]
     if Doubt.PERIOD in case.doubts:
         found = [ruling for ruling in found if case.policy.by_name[ruling.rule].stands_unclassified]
     yield from found
-
-
-def _applies(rule: Rule, case: Case) -> bool:
-    for condition in conditions(rule):  # a plain loop: it is the innermost one of every sweep
-        if not condition(case):
-            return False
-    return not rule.when.unless or not any(_applies(case.policy.by_name[other], case) for other in rule.when.unless)
-
-
-Condition = Callable[[Case], bool]
-
-
-@lru_cache(maxsize=1024)
-def conditions(rule: Rule) -> tuple[Condition, ...]:
-    """The conditions of a rule as functions of a case; each reads one word of the rule's `when`."""
-    return tuple(_conditions(rule))
-
-
-def _conditions(rule: Rule) -> Iterator[Condition]:
-    when = rule.when
-    for column, wanted in (("incognito", when.incognito), ("zero_retention", when.zero_retention)):
-        if wanted is not None:
-            yield _column_in(column, frozenset((wanted,)))
-    for column, words in (("kind", when.kind), ("platform", when.platform)):
-        if words is not None:
-            yield _column_in(column, words)
-    if when.deleted is not None:
-        yield lambda case: is_deleted(case.conversation, case.as_of) is when.deleted
-    if when.closed is not None:
-        yield lambda case: _reached(case, case.facts.account.closed_at if case.facts.account else None) is when.closed
-    if when.flagged is not None:
-        yield lambda case: _reached(case, case.conversation.flagged_at) is when.flagged
-    for name, values in when.conversation.items():
-        yield _further_in("conversation", name, values)
-    for name, values in when.account.items():
-        yield _further_in("account", name, values)
-    yield from _history_conditions(rule)
-
-
-def _column_in(column: str, values: Set[object]) -> Condition:
-    return lambda case: getattr(case.conversation, column) in values
-
-
-def _further_in(relation: Literal["account", "conversation"], column: str, values: Set[object]) -> Condition:
-    """A condition on a further column; NULL is in no list, nor is a list or an object. `1` is not `true`."""
-    exact = {(type(value), value) for value in values}
-
-    def holds(case: Case) -> bool:
-        holder = case.facts.account if relation == "account" else case.conversation
-        value = holder.columns.get(column) if holder is not None else None
-        return isinstance(value, str | int) and (type(value), value) in exact
-
-    return holds
-
-
-def _history_conditions(rule: Rule) -> Iterator[Condition]:
-    any_plan, all_plans, consent = rule.when.any_plan, rule.when.all_plans, rule.when.consent
-    if any_plan is not None:
-        yield lambda case: not case.plans.isdisjoint(any_plan)
-    if all_plans is not None:
-        yield lambda case: bool(case.plans) and case.plans <= all_plans
-    if consent is not None:
-        yield lambda case: consent.epoch.admits(state(case.epoch(consent.purpose)))
-
-
-def state(epoch: Epoch | None) -> State:
-    """Open, closed or none."""
-    if epoch is None:
-        return State.NONE
-    return State.OPEN if epoch.closed is None else State.CLOSED
-
-
-def _reached(case: Case, stored: Stored) -> bool:
-    return isinstance(stored, datetime) and stored <= case.as_of
 
 
 def _ruling(rule: Rule, case: Case) -> Ruling | None:
@@ -359,7 +261,7 @@ def _ruling(rule: Rule, case: Case) -> Ruling | None:
 
 
 def _term(rule: Rule, term: Term, case: Case) -> Ruling | None:
-    since = case.anchor(term.anchor, rule)
+    since = ANCHORS[term.anchor].since(case, rule)
     period = term.period if isinstance(term.period, Period) else _read_period(term.period, case)
     if since is None or period is None:
         return None
@@ -368,15 +270,12 @@ def _term(rule: Rule, term: Term, case: Case) -> Ruling | None:
 
 def _read_period(source: ColumnPeriod, case: Case) -> Period | None:
     """The period that a column holds; not set: the one named as `otherwise`; unusable: a doubt, which keeps the row."""
-    holder = case.facts.account if source.relation == "account" else case.conversation
-    value = holder.columns.get(source.name) if holder is not None else None
-    if value is None:
-        return source.otherwise
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    value = case.column(source.relation, source.name)
+    if not source.is_usable(value):
         if Doubt.PERIOD not in case.doubts:
             case.doubts.append(Doubt.PERIOD)
         return None
-    return Period.of(value, source.unit)
+    return source.period(value)
 
 
 def never_after(policy: Policy, due: datetime | None) -> datetime | None:
@@ -388,7 +287,7 @@ def _moves(case: Case, ruling: Ruling | None) -> Iterator[Ruling]:
     """The steps after the rules that move the due: floors lengthen, then erasure orders shorten."""
     due = ruling.due if ruling else None
     for floor in case.policy.floors:
-        since = case.believed(_ANCHORS[Anchor(floor.anchor)](case.facts))
+        since = case.believed(FLAGGED.stored(case.facts))
         if due is None or since is None or since > case.as_of:
             continue
         least = never_after(case.policy, floor.period.after(since))

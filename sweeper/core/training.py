@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-from sweeper.core.decide import Verdict, covering, decide, exists, is_deleted, is_known
+from sweeper.core.conditions import is_deleted
+from sweeper.core.decide import Verdict, covering, decide, exists, is_known
 from sweeper.core.history import Epoch, History, View, history
 from sweeper.core.instant import Stored, aware
 from sweeper.core.model import Account, Facts, Message

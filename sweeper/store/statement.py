@@ -4,7 +4,8 @@ What cannot be a parameter (a table, a column, a type) is written `$name` in the
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from string import Template
@@ -40,6 +41,12 @@ def quoted(identifier: str) -> str:
 def quoted_path(name: str) -> str:
     """A table name with or without its schema, each part quoted."""
     return ".".join(map(quoted, name.split(".")))
+
+
+def literal(value: str | datetime | Sequence[str], type_: str) -> str:
+    """A value written out as a literal of the type, for a statement that has no parameters."""
+    written = value.isoformat() if isinstance(value, datetime) else value
+    return f"CAST({Literal(written).as_string(None)} AS {type_})"
 
 
 def spelling(column: str, type_: str) -> str:

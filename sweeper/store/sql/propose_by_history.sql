@@ -6,7 +6,7 @@ FROM (
     WHERE $plans
     GROUP BY s.account_id
 ) AS stay
-JOIN segments AS epoch ON epoch.account_id = stay.account_id AND $epoch
+JOIN segments AS epoch ON epoch.account_id = stay.account_id AND epoch.purpose = $purpose
 $join_accounts
 CROSS JOIN LATERAL (
     SELECT k.*
