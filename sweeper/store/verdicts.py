@@ -1,6 +1,6 @@
-"""SQL of what the rules decide for every conversation of a store: `core/decide.py` in one statement, from the same conditions.
+"""SQL of the verdict on every conversation of a store: `core/decide.py` in one statement, from the same conditions.
 
-Invariant: rule, due time and first doubt are those of `decide`. Values are written as literals, so that any client can run
+Invariant: rule, due time, hold and first doubt are those of `decide`. Values are written as literals, so that any client can run
 the statements, with no parameters and in a session in UTC; they read no clock.
 """
 
@@ -12,7 +12,38 @@ from sweeper.core.decide import Doubt
 from sweeper.core.history import View
 from sweeper.core.policy import ColumnPeriod, Policy, Rule
 from sweeper.store.contract import Contract
+from sweeper.store.histories import history
 from sweeper.store.statement import filled, literal, spelling
+
+
+def verdicts(contract: Contract, policy: Policy, as_of: datetime) -> str:
+    """Return the query of `conversation_id`, `rule`, `due`, `held` and `doubt` of each conversation that exists at as-of.
+
+    `due` is NULL for none and for never. `doubt` is the first doubt, a value of `Doubt`, or NULL.
+
+    Args:
+        contract: The store.
+        policy: The rules.
+        as_of: The instant (UTC) at which the store is looked at.
+    """
+    to = writer(policy, as_of)
+    known = f"{to.believed('v.flagged_at')} AND v.flagged_at <= {to.instant(as_of)}"
+    floors = [to.never_after(floor.period.sql("v.flagged_at")) for floor in policy.floors]
+    return filled(
+        "verdicts",
+        stays=history("stays", to),
+        epochs=history("epochs", to, View.RETENTION),
+        owners=history("owners", to),
+        decided=decided(contract, to, owners="owners", epochs="epochs"),
+        as_of=to.instant(as_of),
+        placed_believed=to.believed("h.placed_at"),
+        released_believed=to.believed("h.released_at"),
+        account_spelling=spelling("v.account_id", contract.type("conversations", "account_id")),
+        conversation_spelling=spelling("v.id", contract.type("conversations")),
+        least=", ".join(f"CASE WHEN {known} THEN {due} END AS due_{n}" for n, due in enumerate(floors)) or "NULL",
+        names="".join(f", f.due_{n}" for n in range(len(floors))),
+        floors=_named("f", [floor.name for floor in policy.floors]),
+    )
 
 
 def writer(policy: Policy, as_of: datetime, *, ahead: bool = False) -> Writer:

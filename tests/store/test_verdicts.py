@@ -1,0 +1,248 @@
+"""The verdict on a whole store, in SQL, is what `decide` says of each conversation: under any policy, in any world."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sweeper.core.decide import decide, exists
+from sweeper.core.model import Facts
+from sweeper.core.policy import Policy
+from sweeper.job import read_contract
+from sweeper.manifest.recheck import LITERAL
+from sweeper.store.verdicts import verdicts
+from tests.facts import World, instant
+from tests.store.stores import ID_TYPES, Store
+from tests.store.test_propose import (
+    FAR,
+    SINGLE,
+    SYNTHETIC,
+    Bench,
+    chat,
+    example,
+    floor_lists,
+    furnished,
+    made,
+    rule,
+    rules_of_any_kind,
+    world_of,
+)
+from tests.worlds import MICROSECOND
+
+Said = tuple[str | None, datetime | None, bool, str | None]
+ODD = 'a "quoted\\ä\n" 50% :off'
+TIERS = st.sampled_from([None, "gold", "gold", "30", ODD])
+SCORES = st.sampled_from([None, "30", "30", "30.0", "0", "-1", "7", "99999999999999"])
+
+
+@pytest.fixture
+def bench(store: Store, policy: Policy) -> Bench:
+    """A store with further columns of several types."""
+    store.execute(
+        "ALTER TABLE conversations ADD keep_days integer, ADD score numeric; ALTER TABLE accounts ADD tier text"
+    )
+    return Bench(store, read_contract(store.database(), policy))
+
+
+@st.composite
+def several_rules(draw: st.DrawFn) -> Policy:
+    """A policy of up to six rules of any kind, some of which yield to others, with floors."""
+    planned = draw(st.booleans()) or draw(st.booleans())
+    rules: list[dict[str, Any]] = []
+    for number in range(draw(st.integers(1, 6))):
+        flat = [known["name"] for known in rules if "unless" not in known["when"]]
+        drawn = draw(rules_of_any_kind(f"rule{number}", flat, planned=planned))
+        if draw(st.integers(0, 5)) == 3:
+            drawn["when"]["account"] = {"tier": draw(st.sampled_from([["gold"], ["30", ODD]]))}
+        if draw(st.integers(0, 5)) == 3:
+            drawn["when"]["conversation"] = {"score": [30, 0]}
+        if draw(st.integers(0, 5)) == 3:
+            unit = draw(st.sampled_from(["second", "day", "month"]))
+            drawn["due"][0]["period"] = {
+                "column": draw(st.sampled_from(["conversation.score", "account.tier"])),
+                "unit": unit,
+            }
+        rules.append(drawn)
+    return made(rules, draw(floor_lists()), planned=planned)
+
+
+@st.composite
+def crowds(draw: st.DrawFn) -> World:
+    """Several worlds side by side in one, each with names and numbers of its own; `as_ofs` are theirs."""
+    crowd: World = {"accounts": [], "conversations": [], "holds": [], "orders": [], "as_ofs": []}
+    for number, world in enumerate(draw(st.lists(furnished(), min_size=1, max_size=5))):
+        for row in (*world["accounts"], *world["conversations"], *world["holds"], *world["orders"]):
+            row.update({key: f"w{number}{row[key]}" for key in ("id", "account", "conversation") if row.get(key)})
+        for account in world["accounts"]:
+            account["columns"]["tier"] = draw(TIERS)
+            for rows in (account["plans"], account["consent"]):
+                for place, row in enumerate(rows, 1):
+                    row["id"] = 1000 * len(crowd["accounts"]) + row.get("id", place)
+            crowd["accounts"].append(account)
+        for entry in world["conversations"]:
+            entry["messages"] = []
+            entry["columns"]["score"] = draw(SCORES)
+        for kind in ("conversations", "holds", "orders"):
+            crowd[kind] += world[kind]
+        crowd["as_ofs"].append(world["as_of"])
+    return crowd
+
+
+def by_sql(bench: Bench, policy: Policy, as_of: datetime) -> dict[str, Said]:
+    """What the statement says of every conversation."""
+    with bench.database.transaction() as connection:
+        rows = connection.exec_driver_sql(verdicts(bench.contract, policy, as_of), execution_options=LITERAL).all()
+    found = {row.conversation_id: (row.rule, row.due, row.held, row.doubt) for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+def by_core(known: dict[str, Facts], policy: Policy, as_of: datetime) -> dict[str, Said]:
+    """What `decide` says of every conversation that exists."""
+    found: dict[str, Said] = {}
+    for name, facts in known.items():
+        if exists(facts.conversation, policy, as_of):
+            verdict = decide(facts, policy, as_of)
+            doubt = verdict.doubts[0].value if verdict.doubts else None
+            found[name] = (verdict.rule, verdict.due, verdict.held, doubt)
+    return found
+
+
+def spell_oddly(store: Store) -> None:
+    """Give some holds and orders ids that a person would write otherwise than the store does."""
+    for table in ("legal_holds", "erasure_orders"):
+        store.execute(
+            f"UPDATE sweeper.{table} SET account_id = upper(account_id) || ' ', conversation_id = '“' || conversation_id || '”'"
+            " WHERE id % 2 = 0"
+        )
+
+
+def instants(known: dict[str, Facts], policy: Policy, as_of: datetime, edge: int) -> Iterator[datetime]:
+    """The as-of, and three instants at which something falls due or happened, as known then or long after."""
+    yield as_of
+    found = {due for at in (as_of, FAR) for _, due, _, _ in by_core(known, policy, at).values() if due and due < FAR}
+    for facts in known.values():
+        stored = [
+            getattr(facts.conversation, name) for name in ("created_at", "last_activity_at", "deleted_at", "flagged_at")
+        ]
+        stored += [facts.account.closed_at] if facts.account else []
+        found |= {at for at in stored if isinstance(at, datetime) and policy.plausible.holds(at)}
+    marks = sorted(found) or [as_of]
+    yield from {marks[edge * step % len(marks)] for step in (1, 7, 13)}
+
+
+EVERY_COLUMN = made(
+    [
+        rule(
+            account={"history_enabled": [True], "retention_days": [1], "tier": ["gold"]},
+            conversation={"keep_days": [1], "score": [1]},
+        )
+    ]
+)
+"""A policy that reads every further column."""
+SIMPLE = [made([rule(**when), rule("other", "1 month", "created", unless=["rule"])]) for when in SINGLE]
+"""For each condition a policy of a rule that has it alone, and of one that applies where that does not."""
+
+
+def agree(bench: Bench, crowd: World, several: Sequence[Policy], edge: int, *, spelt: bool) -> None:
+    """Rule, due, hold and first doubt are the same on both sides, under each policy."""
+    bench.load(crowd)
+    if spelt:
+        spell_oddly(bench.store)
+    known = bench.facts(EVERY_COLUMN, EVERY_COLUMN.plausible.since)  # so early that no hold is left out as released
+    for policy in several:
+        for as_of in instants(known, policy, instant(crowd["as_ofs"][edge % len(crowd["as_ofs"])]), edge):
+            assert by_sql(bench, policy, as_of) == by_core(known, policy, as_of)
+
+
+EDGES = st.integers(0, 100)
+
+
+@given(
+    crowd=crowds(),
+    several=st.lists(several_rules(), min_size=3, max_size=3),
+    single=st.lists(st.sampled_from(SIMPLE), min_size=2, max_size=2),
+    edge=EDGES,
+    spelt=st.booleans(),
+)
+@example(30)
+def test_any_policy(
+    bench: Bench,
+    crowd: World,
+    several: list[Policy],
+    single: list[Policy],
+    edge: int,
+    spelt: bool,  # noqa: FBT001 — drawn
+) -> None:
+    """Under policies of up to six random rules, and of each condition alone, SQL and core agree."""
+    agree(bench, crowd, [*several, *single], edge, spelt=spelt)
+
+
+@pytest.mark.parametrize("store", ID_TYPES, indirect=True)
+@given(crowd=crowds(), edge=EDGES, spelt=st.booleans())
+@example(10)
+def test_policies_of_every_kind(bench: Bench, policy: Policy, crowd: World, edge: int, spelt: bool) -> None:  # noqa: FBT001 — drawn
+    """Under the shipped policy and under rules of every kind they agree, whatever the type of the ids."""
+    agree(bench, crowd, [policy, *SYNTHETIC], edge, spelt=spelt)
+
+
+AT = "2026-01-15T12:00:00Z"
+
+
+def test_instant_of_a_condition_is_inside(bench: Bench) -> None:
+    """What was deleted, flagged or closed at as-of was so by then, a microsecond earlier it was not, and -infinity never is."""
+    traits: list[dict[str, Any]] = [
+        {},
+        {"deleted_at": AT},
+        {"deleted_at": AT, "restored_at": AT},
+        {"flagged_at": AT},
+        {"account": "a2"},
+        {"deleted_at": "-infinity"},
+        {"account": "a3"},
+    ]
+    world = world_of([chat(f"c{number}", **more) for number, more in enumerate(traits)])
+    world["accounts"] += [
+        {**world["accounts"][0], "id": id_, "closed_at": at} for id_, at in (("a2", AT), ("a3", "-infinity"))
+    ]
+    bench.load(world)
+    known = bench.facts(EVERY_COLUMN, EVERY_COLUMN.plausible.since)
+    for name, found in (("deleted", "c1"), ("flagged", "c3"), ("closed", "c4")):
+        for wanted in (True, False):
+            when: dict[str, Any] = {name: wanted}
+            policy = made([{**rule("rule", "0", **when), "stands_unclassified": True}])
+            for as_of, reached in ((instant(AT) - MICROSECOND, False), (instant(AT), True)):
+                verdicts_ = by_sql(bench, policy, as_of)
+                assert verdicts_ == by_core(known, policy, as_of)
+                assert (verdicts_[str(bench.store.id(found))][0] == "rule") is (reached is wanted)
+
+
+REPEATING = """
+CREATE SCHEMA lens;
+CREATE VIEW lens.accounts AS SELECT a.* FROM store.accounts a UNION ALL SELECT a.* FROM store.accounts a WHERE a.tier = 'gold';
+CREATE VIEW lens.conversations AS SELECT c.* FROM store.conversations c
+    UNION ALL SELECT c.* FROM store.conversations c WHERE c.score = 7;
+CREATE VIEW lens.plan_changes AS SELECT * FROM store.plan_changes;
+CREATE VIEW lens.consent_events AS SELECT * FROM store.consent_events;
+CREATE VIEW lens.messages AS SELECT * FROM store.messages;
+CREATE VIEW lens.attachments AS SELECT * FROM store.attachments;
+CREATE VIEW lens.feedback AS SELECT * FROM store.feedback
+"""
+
+
+@given(crowd=crowds(), edge=EDGES)
+@example(10)
+def test_row_that_a_view_shows_twice(store: Store, policy: Policy, crowd: World, edge: int) -> None:
+    """What a view shows more than once, or whose account it does, is in doubt on both sides, once."""
+    if store.execute("SELECT to_regnamespace('lens') IS NULL") == [(True,)]:
+        store.execute(
+            "ALTER TABLE conversations ADD keep_days integer, ADD score numeric; ALTER TABLE accounts ADD tier text"
+        )
+        for statement in REPEATING.split(";"):
+            store.execute(statement)
+    settings = store.settings(store={"schema": "lens"}, purge={"table": "store.conversations"})
+    opened = store.database(settings)
+    bench = Bench(store, read_contract(opened, policy), opened)
+    agree(bench, crowd, [policy], edge, spelt=False)
