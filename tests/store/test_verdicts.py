@@ -18,6 +18,7 @@ from tests.facts import World, instant
 from tests.store.stores import ID_TYPES, Store
 from tests.store.test_propose import (
     FAR,
+    OWN_CONDITIONS,
     SINGLE,
     SYNTHETIC,
     Bench,
@@ -192,16 +193,16 @@ def test_policies_of_every_kind(bench: Bench, policy: Policy, crowd: World, edge
 AT = "2026-01-15T12:00:00Z"
 
 
-def test_instant_of_a_condition_is_inside(bench: Bench) -> None:
-    """What was deleted, flagged or closed at as-of was so by then, a microsecond earlier it was not, and -infinity never is."""
+def test_condition_at_its_edges(bench: Bench) -> None:
+    """What was deleted, flagged or closed at as-of matches, not a microsecond earlier; NULL and -infinity never match."""
     traits: list[dict[str, Any]] = [
-        {},
         {"deleted_at": AT},
-        {"deleted_at": AT, "restored_at": AT},
         {"flagged_at": AT},
         {"account": "a2"},
+        {"deleted_at": AT, "restored_at": AT},
         {"deleted_at": "-infinity"},
         {"account": "a3"},
+        {"kind": None, "platform": None, "incognito": None, "zero_retention": None, "columns": {"keep_days": None}},
     ]
     world = world_of([chat(f"c{number}", **more) for number, more in enumerate(traits)])
     world["accounts"] += [
@@ -209,14 +210,14 @@ def test_instant_of_a_condition_is_inside(bench: Bench) -> None:
     ]
     bench.load(world)
     known = bench.facts(EVERY_COLUMN, EVERY_COLUMN.plausible.since)
-    for name, found in (("deleted", "c1"), ("flagged", "c3"), ("closed", "c4")):
-        for wanted in (True, False):
-            when: dict[str, Any] = {name: wanted}
-            policy = made([{**rule("rule", "0", **when), "stands_unclassified": True}])
-            for as_of, reached in ((instant(AT) - MICROSECOND, False), (instant(AT), True)):
-                verdicts_ = by_sql(bench, policy, as_of)
-                assert verdicts_ == by_core(known, policy, as_of)
-                assert (verdicts_[str(bench.store.id(found))][0] == "rule") is (reached is wanted)
+    edges = {"deleted": "c0", "flagged": "c1", "closed": "c2"}
+    for name, value in ((name, value) for name, values in OWN_CONDITIONS.items() for value in values):
+        policy = made([{**rule(period="0", **{name: value}), "stands_unclassified": True}])
+        for as_of, is_reached in ((instant(AT) - MICROSECOND, False), (instant(AT), True)):
+            found = by_sql(bench, policy, as_of)
+            assert found == by_core(known, policy, as_of)
+            if name in edges:
+                assert (found[str(bench.store.id(edges[name]))][0] == "rule") is (is_reached is value)
 
 
 REPEATING = """
