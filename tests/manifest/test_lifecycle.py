@@ -17,17 +17,17 @@ import psycopg
 import pyarrow.parquet as pq
 import pytest
 
-from sweeper.core.instant import rfc3339
-from sweeper.core.policy import Policy
 from sweeper.errors import ConfigurationError, SweeperError
-from sweeper.job import Job
 from sweeper.manifest import build as building
 from sweeper.manifest import lifecycle
 from sweeper.manifest.description import DamagedError
 from sweeper.manifest.lifecycle import Frozen, StateError
 from sweeper.manifest.pseudonym import Pseudonym
-from sweeper.store import fence, manifests
-from sweeper.sweep import sweep
+from sweeper.policy.instant import rfc3339
+from sweeper.policy.schema import Policy
+from sweeper.postgres import fence, manifests
+from sweeper.runs.job import Job
+from sweeper.runs.sweep import sweep
 from tests.facts import instant
 from tests.store.stores import POLICY, Store, frozen
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection
 
-from sweeper.core.policy import Policy
-from sweeper.result import Result
-from sweeper.store import evidence, purge
+from sweeper.policy.schema import Policy
+from sweeper.postgres import evidence, purge
+from sweeper.runs.result import Result
 from tests.store.stores import Store
 from tests.store.test_races import (
     ACCOUNT,
@@ -208,7 +208,7 @@ def test_fact_that_never_rests(store: Store, policy: Policy, monkeypatch: pytest
 
     reread = _forgetting(store)
     monkeypatch.setattr(evidence, "bury", bury)
-    monkeypatch.setattr("sweeper.store.facts.Reader.conversations", reread)
+    monkeypatch.setattr("sweeper.postgres.facts.Reader.conversations", reread)
     result = swept(store, policy).as_json()
     assert store.left() == {key(1)}
     assert (result["purged"], result["spared_by_reason"], result["failed"]) == (1, {"changed": 1}, 0)
@@ -217,11 +217,11 @@ def test_fact_that_never_rests(store: Store, policy: Policy, monkeypatch: pytest
 
 def _forgetting(store: Store) -> Callable[..., Any]:
     """A reading of facts before which the application takes back what it granted, so that it is due again each time."""
-    from sweeper.store.facts import Reader
+    from sweeper.postgres.facts import FactsReader
 
-    original = Reader.conversations
+    original = FactsReader.conversations
 
-    def conversations(self: Reader, connection: Connection, *args: Any, **named: Any) -> Any:
+    def conversations(self: FactsReader, connection: Connection, *args: Any, **named: Any) -> Any:
         store.execute("DELETE FROM consent_events")
         return original(self, connection, *args, **named)
 
