@@ -1,16 +1,18 @@
 """`migrate`, `check` and `demo`: what surrounds the sweeps."""
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweeper.cli import console, context
+from sweeper import console
+from sweeper.cli import context
 from sweeper.cli.context import AsJson, Config
 from sweeper.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from sweeper.postgres.check import CheckFinding
     from sweeper.settings import Settings
@@ -119,8 +121,17 @@ def demo(
     Example: sweeper demo --keep /tmp/sweeper-demo
     """
     from sweeper.demo import walkthrough
+    from sweeper.demo.page import Page
 
     if as_json:
         console.print_json(walkthrough.summary(config, context.CLOCK, seed, keep))
     else:
-        walkthrough.show(config, context.CLOCK, seed, keep)
+        walkthrough.show(Page(_run_command), config, context.CLOCK, seed, keep)
+
+
+def _run_command(arguments: "Sequence[str]") -> None:
+    """Run the program as if typed, except that its exit code ends nothing."""
+    from sweeper.cli import app  # which imports this module
+
+    with contextlib.suppress(typer.Exit):
+        app(list(arguments), standalone_mode=False)

@@ -18,8 +18,7 @@ import psycopg
 from sqlalchemy import text
 
 import sweeper
-from sweeper import embedded
-from sweeper.cli import console
+from sweeper import console, embedded
 from sweeper.clock import Clock
 from sweeper.demo import world as worlds
 from sweeper.errors import ConfigurationError, SweeperError
