@@ -78,6 +78,12 @@ def evaluate(
     return Evaluation(Outcome.PURGE, verdict)
 
 
+def evaluate_stored(facts: Facts, policy: Policy, as_of: datetime) -> Evaluation:
+    """Evaluate a conversation that nothing proposed, as a run would that proposed it as it is stored."""
+    c = facts.conversation
+    return evaluate(facts, Proposal(c.account_id, c.id, c.last_activity_at, c.deleted_at), policy, as_of)
+
+
 def is_later(message_at: StoredTimestamp, last_activity_at: StoredTimestamp) -> bool:
     """Whether a user message is newer than the column says: the column is stale."""
     if message_at is None or last_activity_at is None:
