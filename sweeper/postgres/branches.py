@@ -67,12 +67,12 @@ def everything_below(root: PhysicalTable) -> tuple[Branch, ...]:
     return tuple(_below(root, root.children, ()))
 
 
-def ways_back(root: PhysicalTable) -> tuple[Branch, ...]:
+def cycles(root: PhysicalTable) -> tuple[Branch, ...]:
     """The keys with ON DELETE CASCADE that lead from a table of the tree back into it: over them other records could go."""
     return tuple(b for b in _below(root, root.children, ()) if b.key.leads_back and b.key.stored_action == "c")
 
 
-def rivals(root: PhysicalTable) -> Iterator[tuple[Branch, tuple[Branch, ...]]]:
+def conflicts(root: PhysicalTable) -> Iterator[tuple[Branch, tuple[Branch, ...]]]:
     """The branches over which a row could go that another key gives to another record, each with those other keys.
 
     Of content and of declared tables the owning key decides; elsewhere a key that cascades is taken at its word.

@@ -181,7 +181,7 @@ def _keyed(connection: Connection, schema: str) -> frozenset[str]:
 def _bases(connection: Connection, schema: str) -> dict[str, frozenset[int]]:
     """The tables from which each contract relation comes; none where a view reads no table."""
     found: dict[str, set[int]] = defaultdict(set)
-    for row in connection.execute(statement("bases"), {"schema": schema, "relations": list(CONTRACT)}):
+    for row in connection.execute(statement("base_tables"), {"schema": schema, "relations": list(CONTRACT)}):
         found[row.relation].add(row.oid)
     return {relation: frozenset(oids) for relation, oids in found.items()}
 

@@ -99,7 +99,7 @@ def close_run(
 def record(connection: Connection, kind: str, run_id: int | None, details: Mapping[str, Any]) -> None:
     """Record an event; instants in `details` are written in RFC 3339."""
     told = json.dumps(details, default=rfc3339)
-    connection.execute(statement("event"), {"kind": kind, "run_id": run_id, "details": told})
+    connection.execute(statement("insert_event"), {"kind": kind, "run_id": run_id, "details": told})
 
 
 def last_completed(connection: Connection, store: str) -> LastCompleted:
@@ -108,7 +108,7 @@ def last_completed(connection: Connection, store: str) -> LastCompleted:
     return LastCompleted(row.as_of, row.plan_changes, row.consent_events)
 
 
-def bury(
+def insert_tombstones(
     connection: Connection,
     run: RunRecord,
     record_kind: Literal["conversation", "feedback"],
@@ -117,7 +117,7 @@ def bury(
 ) -> None:
     """Write one tombstone for each purged record."""
     connection.execute(
-        statement("tombstones"),
+        statement("insert_tombstones"),
         {
             "record": record_kind,
             "as_of": run.as_of,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection, TextClause, text
 
 from sweeper.errors import SweeperError
-from sweeper.postgres.branches import Branch, branches, rivals, ways_back
+from sweeper.postgres.branches import Branch, branches, conflicts, cycles
 from sweeper.postgres.contract import Contract
 from sweeper.postgres.related_tables import PhysicalTable
 from sweeper.postgres.statement import array, quoted, statement
@@ -52,7 +52,7 @@ class LockBudget:
         return self.limit - (time.monotonic() - self.started)
 
 
-def read_patience(connection: Connection) -> float:
+def read_lock_budget(connection: Connection) -> float:
     """How long a batch may take from its first row lock to the end of its DELETE, in seconds."""
     milliseconds: int = connection.execute(
         text("SELECT setting::integer FROM pg_catalog.pg_settings WHERE name = 'deadlock_timeout'")
@@ -79,12 +79,12 @@ def lock(connection: Connection, table: PhysicalTable, ids: Sequence[str], *, wa
     return [row.id for row in rows]
 
 
-def still_there(connection: Connection, table: PhysicalTable, ids: Sequence[str]) -> set[str]:
+def existing(connection: Connection, table: PhysicalTable, ids: Sequence[str]) -> set[str]:
     """Of some ids that could not be locked, those that exist: the others are gone."""
     if not ids:
         return set()
     rows = connection.execute(
-        statement("still_there", table=table.table, key=quoted(table.key), type=table.type), {"ids": array(ids)}
+        statement("existing", table=table.table, key=quoted(table.key), type=table.type), {"ids": array(ids)}
     )
     return {row.id for row in rows}
 
@@ -114,7 +114,7 @@ def delete(
     contract: Contract,
     ids: Sequence[str],
     run_id: int,
-    patience: LockBudget,
+    lock_budget: LockBudget,
     counted: Callable[[], None] = lambda: None,
 ) -> dict[str, dict[str, int]]:
     """Delete conversations with all their children and write down their objects.
@@ -133,7 +133,7 @@ def delete(
     """
     root, asked = contract.conversations, {"ids": array(ids)}
     family = branches(root)
-    _refuse_strangers(connection, root, asked)
+    _refuse_other_records(connection, root, asked)
     children = count_children(connection, root, ids)
     remember_objects(connection, contract, ids, run_id)
     if is_open(contract):
@@ -144,11 +144,11 @@ def delete(
         _lock_children(connection, family, asked)
     for branch in family:
         if branch.key.action == "explicit":
-            _bound(connection, ids, patience)
+            _bound(connection, ids, lock_budget)
             sql = statement("delete_children", table=branch.table, condition=branch.condition)
             deleted[branch.table] += connection.execute(sql, asked).rowcount
     _refuse_more(family, children, deleted)
-    _bound(connection, ids, patience)
+    _bound(connection, ids, lock_budget)
     _delete_exactly(connection, root, ids)
     _refuse_left_behind(connection, family, asked, places)
     _refuse_unproven(connection, contract, ids)
@@ -183,7 +183,7 @@ def delete_feedback(connection: Connection, feedback: PhysicalTable, ids: Sequen
     _delete_exactly(connection, feedback, ids)
 
 
-def delete_strays(connection: Connection, contract: Contract, ids: Sequence[str], run_id: int) -> int:
+def delete_orphans(connection: Connection, contract: Contract, ids: Sequence[str], run_id: int) -> int:
     """Delete what was inserted meanwhile under purged conversations in tables that no foreign key guards; returns how many."""
     remember_objects(connection, contract, ids, run_id)
     return sum(
@@ -218,17 +218,17 @@ def _counting(root: PhysicalTable, table: str, over: Sequence[Branch]) -> TextCl
     )
 
 
-def _bound(connection: Connection, ids: Sequence[str], patience: LockBudget) -> None:
+def _bound(connection: Connection, ids: Sequence[str], lock_budget: LockBudget) -> None:
     """Give the next DELETE of a batch what is left of the patience, so that no application that waits for us has to give up.
 
     A single conversation, however many children it has, needs no bound: its children are locked beforehand without waiting.
     """
     if len(ids) == 1:
         return
-    if patience.left <= LEAST_SECONDS:
+    if lock_budget.left <= LEAST_SECONDS:
         raise SlowError("the batch took too long; it was rolled back and is done in smaller portions")
     connection.execute(
-        text("SELECT set_config('statement_timeout', :left, true)"), {"left": str(int(patience.left * 1000))}
+        text("SELECT set_config('statement_timeout', :left, true)"), {"left": str(int(lock_budget.left * 1000))}
     )
 
 
@@ -243,7 +243,7 @@ def _lock_children(connection: Connection, family: Sequence[Branch], asked: Aske
 
 def _delete_exactly(connection: Connection, table: PhysicalTable, ids: Sequence[str]) -> None:
     rows = connection.execute(
-        statement("delete", table=table.table, key=quoted(table.key), type=table.type), {"ids": array(ids)}
+        statement("delete_rows", table=table.table, key=quoted(table.key), type=table.type), {"ids": array(ids)}
     )
     deleted = sorted(row.id for row in rows)
     if deleted != sorted(ids):
@@ -253,19 +253,19 @@ def _delete_exactly(connection: Connection, table: PhysicalTable, ids: Sequence[
         )
 
 
-def _refuse_strangers(connection: Connection, root: PhysicalTable, asked: Asked) -> None:
+def _refuse_other_records(connection: Connection, root: PhysicalTable, asked: Asked) -> None:
     """Other conversations (or their children) must not go because they point into the batch."""
-    for branch in ways_back(root):
+    for branch in cycles(root):
         names = {"table": branch.table, "condition": branch.condition, "own_condition": branch.own_condition}
-        if connection.execute(statement("strangers", **names), asked).scalar_one():
+        if connection.execute(statement("other_records", **names), asked).scalar_one():
             raise MismatchError(
                 f"{branch.table}: rows of other conversations point to the batch by {branch.key.name} with ON DELETE CASCADE "
                 "and would go with it. The batch was rolled back. Give that key ON DELETE SET NULL."
             )
-    for branch, others in rivals(root):
+    for branch, others in conflicts(root):
         elsewhere = " OR ".join(other.elsewhere for other in others)
         names = {"table": branch.table, "condition": branch.condition, "elsewhere": elsewhere}
-        if connection.execute(statement("strangers_by_key", **names), asked).scalar_one():
+        if connection.execute(statement("other_records_by_key", **names), asked).scalar_one():
             raise MismatchError(
                 f"{branch.table}: rows of other conversations point to the batch by {branch.key.name} and would go with it. "
                 "The batch was rolled back. Give that key ON DELETE SET NULL, or name it in [[purge.children]] if they should."
@@ -280,7 +280,9 @@ def _places(connection: Connection, family: Sequence[Branch], asked: Asked) -> P
     found: Places = []
     for branch in family:
         if not branch.is_direct:
-            rows = connection.execute(statement("places", table=branch.table, condition=branch.condition), asked).all()
+            rows = connection.execute(
+                statement("row_locations", table=branch.table, condition=branch.condition), asked
+            ).all()
             if rows:
                 found.append((branch, [row.place for row in rows], [row.mark for row in rows]))
     return found

@@ -98,7 +98,7 @@ class Purger:
     job: Job
     run: RunRecord
     lease: Lease
-    patience: float
+    lock_budget: float
     pace: BatchSizer
     ceilings: Mapping[str, int] | None = None
     limit: int | None = None
@@ -216,13 +216,13 @@ class Purger:
         started = time.monotonic()
         with self._transaction() as connection:
             self._enter(connection)
-            patience = LockBudget(self.patience)
+            lock_budget = LockBudget(self.lock_budget)
             ids = [proposal.conversation_id for proposal in proposals]
             locked = set(purge.lock(connection, self.job.contract.conversations, ids, waiting=waiting))
             facts = self.job.reader.conversations(connection, sorted(locked))
             report, to_delete = self._decide(proposals, self._unlocked(connection, ids, locked), facts)
             if to_delete:
-                self._carry_out(connection, to_delete, patience)
+                self._carry_out(connection, to_delete, lock_budget)
                 self._refuse_changed(connection, to_delete)
         _say("batch", report.counts, report.counts.due, started, self.run.id)
         return report
@@ -230,7 +230,7 @@ class Purger:
     def _unlocked(self, connection: Connection, ids: Sequence[str], locked: Set[str]) -> set[str]:
         """Of the rows that were not locked, those that others hold; the rest must be gone from what is read, too."""
         missing = [id_ for id_ in ids if id_ not in locked]
-        there = purge.still_there(connection, self.job.contract.conversations, missing)
+        there = purge.existing(connection, self.job.contract.conversations, missing)
         purge.refuse_rowless(connection, self.job.contract, [id_ for id_ in missing if id_ not in there])
         return there
 
@@ -335,14 +335,14 @@ class Purger:
         rule = str(verdict.rule)
         return self.done[rule] + report.counts.by_rule[rule] >= self.ceilings.get(rule, 0)
 
-    def _carry_out(self, connection: Connection, to_delete: Sequence[ToDelete], patience: LockBudget) -> None:
+    def _carry_out(self, connection: Connection, to_delete: Sequence[ToDelete], lock_budget: LockBudget) -> None:
         ids = [each.facts.conversation.id for each in to_delete]
 
         def counted() -> None:
             self._refuse_written([each.facts for each in to_delete], connection)
 
-        children = purge.delete(connection, self.job.contract, ids, self.run.id, patience, counted)
-        evidence.bury(
+        children = purge.delete(connection, self.job.contract, ids, self.run.id, lock_budget, counted)
+        evidence.insert_tombstones(
             connection,
             self.run,
             "conversation",
@@ -365,7 +365,7 @@ class Purger:
         with self._transaction() as connection:
             self._enter(connection)
             locked = purge.lock(connection, feedback, ids, waiting=waiting)
-            others = purge.still_there(connection, feedback, [id_ for id_ in ids if id_ not in set(locked)])
+            others = purge.existing(connection, feedback, [id_ for id_ in ids if id_ not in set(locked)])
             facts = job.reader.feedback(connection, locked)
             to_delete = []
             for known in facts.values():
@@ -375,7 +375,9 @@ class Purger:
                     to_delete.append((known, evaluation.verdict))
             if to_delete:
                 purge.delete_feedback(connection, feedback, [known.feedback.id for known, _ in to_delete])
-                evidence.bury(connection, self.run, "feedback", list(starmap(_tombstone, to_delete)), job.clock.now())
+                evidence.insert_tombstones(
+                    connection, self.run, "feedback", list(starmap(_tombstone, to_delete)), job.clock.now()
+                )
                 self._refuse_changed_feedback(connection, to_delete)
         _say("feedback batch", counts, counts.feedback_by_rule.total(), started, self.run.id)
         return FeedbackBatchReport(counts, sorted(others))
@@ -425,7 +427,7 @@ def _state(error: BaseException) -> str | None:
 
 def _is_hopeless(error: DBAPIError) -> bool:
     """Where the connection is gone, or the role may not, or a table is missing, every other row would fare the same."""
-    return databases.is_gone(error) or (_state(error) or "").startswith("42")
+    return databases.is_disconnected(error) or (_state(error) or "").startswith("42")
 
 
 def _say(event: str, counts: Counts, purged: int, started: float, run_id: int) -> None:

@@ -56,7 +56,7 @@ class Reapplied:
     ledger: Ledger
     outcome: str
     run_id: int | None
-    buried: int = 0
+    purged_record: int = 0
     back: int = 0
     counts: Counts = field(default_factory=Counts)
     purged: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
@@ -85,7 +85,7 @@ class Reapplied:
             "size": self.ledger.tree.size,
             "signed": self.ledger.signed,
             **self.claim.as_json(),
-            "in_ledger": self.buried,
+            "in_ledger": self.purged_record,
             "newest_purge": rfc3339(self.newest) if self.newest else None,
             "back": self.back,
             **self.counts.as_json(),
@@ -106,7 +106,7 @@ def preview(job: Job, ledger: Ledger, confirmed: str | None = None) -> Reapplied
     found.claim = claim(job, ledger, confirmed)
     found.lost = missing(job, ledger)
     for kind, portion in _portions(ledger, found.claim.runs, found.counts):
-        found.buried += len(portion)
+        found.purged_record += len(portion)
         found.newest = _newest(found.newest, portion)
         there = _back(job, kind, portion, found.counts)
         found.back += len(there)
@@ -142,7 +142,7 @@ class _Reapply:
     watch: ProgressListener
     counts: Counts = field(default_factory=Counts)
     done: Counter[str] = field(default_factory=Counter)
-    buried: int = 0
+    purged_record: int = 0
     newest: datetime | None = None
     back: int = 0
     locked: list[PurgedRecord] = field(default_factory=list)
@@ -167,7 +167,7 @@ class _Reapply:
 
     def _work(self, throttle: Throttle) -> None:
         for kind, portion in _portions(self.ledger, self.claim.runs, self.counts):
-            self.buried += len(portion)
+            self.purged_record += len(portion)
             self.newest = _newest(self.newest, portion)
             there = _back(self.job, kind, portion, self.counts)
             self.back += len(there)
@@ -185,20 +185,20 @@ class _Reapply:
     def _shown(self, kind: Kind, there: list[PurgedRecord]) -> list[PurgedRecord]:
         """Those of which there are facts; the others are counted."""
         facts = _facts(self.job, kind, there)
-        shown = [buried for buried in there if buried.record_id in facts]
+        shown = [purged_record for purged_record in there if purged_record.record_id in facts]
         _count_unseen(self.counts, kind, len(there) - len(shown))
         return shown
 
     def _purge(self, throttle: Throttle, kind: Kind, there: list[PurgedRecord], *, waiting: bool = False) -> None:
-        purger = self._purger(throttle, {buried.record_id: buried for buried in there})
+        purger = self._purger(throttle, {purged_record.record_id: purged_record for purged_record in there})
         if kind == "conversation":
-            report = purger.purge([_proposal(buried) for buried in there], waiting=waiting)
+            report = purger.purge([_proposal(purged_record) for purged_record in there], waiting=waiting)
             self.counts.add(report.counts)
             left = {proposal.conversation_id for proposal in report.unlocked}
             if waiting:
                 self._skip_locked("conversation", len(left))
             else:
-                self.locked += [buried for buried in there if buried.record_id in left]
+                self.locked += [purged_record for purged_record in there if purged_record.record_id in left]
         elif self.job.contract.feedback is not None:
             found = purger.purge_feedback(self.job.contract.feedback, [b.record_id for b in there], waiting=True)
             self.counts.add(found.counts)
@@ -209,13 +209,13 @@ class _Reapply:
             self.counts.skip(kind, Spared.LOCKED, count)
 
     @cached_property
-    def patience(self) -> float:
+    def lock_budget(self) -> float:
         """How long a batch may take from its first lock on, in seconds; the server's setting, asked for once."""
-        return self.job.database.within(purge.read_patience)
+        return self.job.database.within(purge.read_lock_budget)
 
     def _purger(self, throttle: Throttle, there: Mapping[str, PurgedRecord]) -> Purger:
         job, session = self.job, self.session
-        purger = Purger(job, session.run, session.lease, self.patience, throttle.pace, done=self.done)
+        purger = Purger(job, session.run, session.lease, self.lock_budget, throttle.pace, done=self.done)
         return replace(
             purger, evaluate=partial(_evaluated, job, there), evaluate_feedback=partial(_evaluated_feedback, job, there)
         )
@@ -224,12 +224,12 @@ class _Reapply:
         purged = self.job.database.within(lambda c: evidence.purged_by_rule(c, self.session.run.id))
         outcome: evidence.Outcome = "failed" if self.counts.failed else "completed"
         if throttle.stopped:
-            outcome, self.session.patience = "stopped", HURRIED_SECONDS
+            outcome, self.session.checkpoint_seconds = "stopped", HURRIED_SECONDS
         found = Reapplied(
             self.ledger,
             outcome,
             self.session.run.id,
-            self.buried,
+            self.purged_record,
             self.back,
             self.counts,
             purged,
@@ -254,7 +254,7 @@ def _portions(ledger: Ledger, ours: Set[int | str], counts: Counts) -> Iterator[
         if leaf["source"] == "tombstones" and leaf["run_id"] in ours and leaf["record"] in waiting:
             found = waiting[leaf["record"]]
             try:
-                found[leaf["record_id"]] = _buried(leaf)
+                found[leaf["record_id"]] = _purged_record(leaf)
             except ValueError:
                 counts.conversations.unclassified[UNREADABLE] += 1
             if len(found) >= PORTION:
@@ -266,11 +266,11 @@ def _portions(ledger: Ledger, ours: Set[int | str], counts: Counts) -> Iterator[
 
 
 def _newest(known: datetime | None, portion: Iterable[PurgedRecord]) -> datetime | None:
-    instants = [buried.purged_at for buried in portion]
+    instants = [purged_record.purged_at for purged_record in portion]
     return max(instants if known is None else [*instants, known], default=known)
 
 
-def _buried(leaf: Leaf) -> PurgedRecord:
+def _purged_record(leaf: Leaf) -> PurgedRecord:
     due_at, purged_at = parse(leaf["due_at"]), parse(leaf["purged_at"])
     return PurgedRecord(leaf["record_id"], leaf["account_id"], leaf["rule"], due_at, purged_at)
 
@@ -278,14 +278,14 @@ def _buried(leaf: Leaf) -> PurgedRecord:
 def _back(job: Job, kind: Kind, portion: list[PurgedRecord], counts: Counts) -> list[PurgedRecord]:
     """Those whose rows are there again."""
     table = job.contract.conversations if kind == "conversation" else job.contract.feedback
-    there = _there(job, table, [buried.record_id for buried in portion], counts) if table else set()
-    return [buried for buried in portion if buried.record_id in there]
+    there = _there(job, table, [purged_record.record_id for purged_record in portion], counts) if table else set()
+    return [purged_record for purged_record in portion if purged_record.record_id in there]
 
 
 def _there(job: Job, table: PhysicalTable, ids: list[str], counts: Counts) -> set[str]:
     """Of some ids, those that have a row; one that cannot be an id of this table is counted, and hides no other."""
     try:
-        return job.database.within(lambda c: purge.still_there(c, table, ids))
+        return job.database.within(lambda c: purge.existing(c, table, ids))
     except DBAPIError as error:
         if sqlstate(error) not in NO_ID:
             raise
@@ -298,7 +298,7 @@ def _there(job: Job, table: PhysicalTable, ids: list[str], counts: Counts) -> se
 
 def _facts(job: Job, kind: Kind, there: list[PurgedRecord]) -> dict[str, Facts] | dict[str, FeedbackFacts]:
     """What the store's relation says of them."""
-    ids = [buried.record_id for buried in there]
+    ids = [purged_record.record_id for purged_record in there]
     if kind == "conversation":
         return job.database.within(lambda c: job.reader.conversations(c, ids))
     return job.database.within(lambda c: job.reader.feedback(c, ids))
@@ -311,7 +311,7 @@ def _count_unseen(counts: Counts, kind: Kind, count: int) -> None:
 
 def _weighed(job: Job, kind: Kind, there: list[PurgedRecord]) -> Counts:
     """What would become of some records that are back."""
-    counts, of = Counts(), {buried.record_id: buried for buried in there}
+    counts, of = Counts(), {purged_record.record_id: purged_record for purged_record in there}
     found = _facts(job, kind, there)
     _count_unseen(counts, kind, len(there) - len(found))
     for id_, facts in found.items():
@@ -332,5 +332,5 @@ def _evaluated_feedback(job: Job, there: Mapping[str, PurgedRecord], facts: Feed
     return evaluate_restored_feedback(facts, there[facts.feedback.id], job.policy, job.as_of)
 
 
-def _proposal(buried: PurgedRecord) -> Proposal:
-    return Proposal(buried.account_id, buried.record_id, None, None)
+def _proposal(purged_record: PurgedRecord) -> Proposal:
+    return Proposal(purged_record.account_id, purged_record.record_id, None, None)

@@ -51,7 +51,7 @@ class Result:
     counts: Counts
     purged: dict[str, dict[str, int]]
     objects_pending: int
-    strays: int
+    orphans: int
     seconds: float
     throttle: Throttle
     active_backfill: ActiveBackfill | None = None
@@ -106,7 +106,7 @@ class Result:
             "by_rule": dict(sorted(conversations.items())),
             "feedback_purged": sum(feedback.values()),
             "feedback_by_rule": dict(sorted(feedback.items())),
-            "strays": self.strays,
+            "strays": self.orphans,
             "objects_pending": self.objects_pending,
             "objects_kept": dict(sorted(self.objects_kept.items())),
             "left_to_backfill": self.active_backfill.as_json() if self.active_backfill else None,

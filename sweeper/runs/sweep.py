@@ -126,7 +126,7 @@ class _Sweep:
     counts: Counts = field(default_factory=Counts)
     done: Counter[str] = field(default_factory=Counter)
     objects_kept: Counter[str] = field(default_factory=Counter)
-    strays: int = 0
+    orphans: int = 0
     started: float = field(default_factory=time.monotonic)
 
     def run(self) -> Result:
@@ -151,7 +151,7 @@ class _Sweep:
         self._purge_locked(purger, locked)
         if not self.session.run_kind.preemptible:
             self._purge_feedback(purger)
-        self.strays = self._sweep_strays()
+        self.orphans = self._purge_orphans()
         self._remove_objects()
 
     def _remove_objects(self) -> None:
@@ -198,13 +198,13 @@ class _Sweep:
         return due.due
 
     def _purger(self, limit: int | None) -> Purger:
-        patience = self.job.database.within(purge.read_patience)
+        lock_budget = self.job.database.within(purge.read_lock_budget)
         ceilings = self.approval.due if self.approval else None
         return Purger(
             self.job,
             self.session.run,
             self.session.lease,
-            patience,
+            lock_budget,
             self.throttle.pace,
             ceilings,
             limit,
@@ -293,23 +293,23 @@ class _Sweep:
         found.failed = due
         self.counts.add(found)
 
-    def _sweep_strays(self) -> int:
+    def _purge_orphans(self) -> int:
         """Children without a key may have been inserted while their conversation was deleted: delete them now."""
         if not purge.is_open(self.job.contract):
             return 0
         database = self.job.database
-        strays = 0
+        orphans = 0
         for run_id in database.within(lambda c: evidence.unfinished_runs(c, self.session.lease.store)):
             for ids in evidence.purged_by(database, run_id):
                 if self.throttle.is_cut_short():
-                    return strays  # this run does not complete: the next one looks again
-                strays += self._delete_strays(ids)
-        return strays
+                    return orphans  # this run does not complete: the next one looks again
+                orphans += self._delete_strays(ids)
+        return orphans
 
     def _delete_strays(self, ids: list[str]) -> int:
         def delete(connection: Connection) -> int:
             self.session.lease.renew(connection)
-            return purge.delete_strays(connection, self.job.contract, ids, self.session.run.id)
+            return purge.delete_orphans(connection, self.job.contract, ids, self.session.run.id)
 
         return self.job.database.within(delete)
 
@@ -318,7 +318,7 @@ class _Sweep:
         pending = removal.count_pending(self.job.database)
         outcome: evidence.Outcome = "completed"
         if self.throttle.stopped:
-            outcome, self.session.patience = "stopped", HURRIED_SECONDS
+            outcome, self.session.checkpoint_seconds = "stopped", HURRIED_SECONDS
         elif self.counts.failed:
             outcome = "failed"
         seconds = time.monotonic() - self.started
@@ -329,7 +329,7 @@ class _Sweep:
             self.counts,
             purged,
             pending,
-            self.strays,
+            self.orphans,
             seconds,
             self.throttle,
             self.active_backfill,
