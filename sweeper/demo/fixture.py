@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import psycopg
+from psycopg.sql import Identifier
 from sqlalchemy import text
 
 import sweeper
@@ -147,18 +148,9 @@ def _refuse_second(database: Database, folder: Path) -> None:
 
 def _protect(connection: psycopg.Connection[Any], world: worlds.World) -> None:
     """Insert the world's holds and orders."""
-    for hold in world.holds:
-        connection.execute(
-            "INSERT INTO sweeper.legal_holds (matter, account_id, conversation_id, placed_at, released_at) "
-            "VALUES (%(matter)s, %(account_id)s, %(conversation_id)s, %(placed_at)s, %(released_at)s)",
-            vars(hold),
-        )
-    for order in world.orders:
-        connection.execute(
-            "INSERT INTO sweeper.erasure_orders (reference, account_id, conversation_id, recorded_at, due_at) "
-            "VALUES (%(reference)s, %(account_id)s, %(conversation_id)s, %(recorded_at)s, %(due_at)s)",
-            vars(order),
-        )
+    for table, rows in (("legal_holds", world.holds), ("erasure_orders", world.orders)):
+        columns = tuple(vars(rows[0]))
+        worlds.copy(connection, Identifier("sweeper", table), columns, [tuple(vars(row).values()) for row in rows])
 
 
 @contextmanager

@@ -349,18 +349,19 @@ def load(connection: psycopg.Connection[Any], world: World, schema: str = "store
     with connection.transaction():
         create(connection, schema)
         for relation, columns in COLUMNS.items():
-            _copy(connection, sql.Identifier(schema, relation), columns, getattr(world, relation))
+            copy(connection, sql.Identifier(schema, relation), columns, getattr(world, relation))
     _write_objects(world)
 
 
-def _copy(
+def copy(
     connection: psycopg.Connection[Any], table: sql.Identifier, columns: Sequence[str], rows: Sequence[Row]
 ) -> None:
+    """Load rows into a table by COPY and analyze it."""
     names = sql.SQL(", ").join(map(sql.Identifier, columns))
     with connection.cursor() as cursor:
-        with cursor.copy(sql.SQL("COPY {} ({}) FROM STDIN").format(table, names)) as copy:
+        with cursor.copy(sql.SQL("COPY {} ({}) FROM STDIN").format(table, names)) as writer:
             for row in rows:
-                copy.write_row(row)
+                writer.write_row(row)
         cursor.execute(sql.SQL("ANALYZE {}").format(table))
 
 

@@ -17,7 +17,7 @@ from sweeper.postgres.migrate import HEAD
 from sweeper.runs.sweep import sweep
 from tests.acceptance import commands, test_kill
 from tests.acceptance.test_kill import AS_OF, BATCH, DUE, KEPT, gate, running, waiting
-from tests.manifest import test_lifecycle
+from tests.manifest import made, test_lifecycle
 from tests.store import stores
 from tests.store.stores import Store
 from tests.store.test_races import is_waiting, until
@@ -196,7 +196,7 @@ def test_manifest(store: Store, pooled: Store, policy: Policy, tmp_path: Path) -
     assert frozen.description.eligible == 2 * test_lifecycle.CHATS
     assert lifecycle.verify(at, frozen.folder, test_lifecycle.KEY).ineligible == Counter()
     assert lifecycle.start(at, frozen.description.id)[1] == Counter()
-    test_lifecycle.withdraw(store, "a1", test_lifecycle.NOW)
+    made.withdraw(store, "a1", test_lifecycle.NOW)
     (recalled,) = lifecycle.recall(test_lifecycle.job(pooled, policy, test_lifecycle.LATER), None)
     assert recalled.reasons.total() == test_lifecycle.CHATS
     assert traces(store, pooled) == set()
