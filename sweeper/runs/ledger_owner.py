@@ -16,7 +16,6 @@ from sweeper.evidence import leaf as leaves
 from sweeper.evidence import ledger as stored
 from sweeper.evidence.export import Ledger, Opened
 from sweeper.evidence.merkle import Edge, leaf_hash
-from sweeper.evidence.span import portions, spans
 from sweeper.postgres import store_counts
 from sweeper.runs.job import Job
 
@@ -190,8 +189,9 @@ def _opened_here(job: Job) -> dict[bytes, Any]:
     """The runs of this database by the hash of the leaf that their opening is, or will be."""
     found = {}
     with job.database.transaction() as connection:
-        for portion in portions(spans(stored.openings(connection)), PORTION):
-            for _, told in stored.rows(connection, "events", portion):
+        ids = stored.openings(connection)
+        for begin in range(0, len(ids), PORTION):
+            for _, told in stored.rows(connection, "events", stored.ranges(ids[begin : begin + PORTION])):
                 leaf = leaves.of("events", told)
                 found[leaf_hash(leaves.canonical(leaf))] = leaf["run_id"]
     return found
