@@ -70,8 +70,9 @@ def _read(job: "Job", path: Path, key: str | None, *, accept_unsigned: bool) -> 
     if verifier is None and not accept_unsigned:
         raise RefusedError(
             "ledger",
-            f"nothing vouches for {path}: there is no key to check it with. Nothing was purged. Give --key, or, where the "
-            "ledger was never signed and you trust the file, --accept-unsigned.",
+            f"nothing vouches for {path}: there is no key to check it with.",
+            "",
+            "Give --key, or, where the ledger was never signed and you trust the file, --accept-unsigned.",
         )
     return export.read(path, None if accept_unsigned else verifier)
 

@@ -96,7 +96,7 @@ def run(
             result = _swept(job, approval, budget, accept_history=accept_history)
         except RefusedError as refusal:
             if as_json:
-                console.print_json({"outcome": "refused", "guard": refusal.guard, "text": str(refusal)})
+                console.print_json({"outcome": "refused", **refusal.to_dict()})
             raise
     with console.afterwards():
         print_result(result, as_json=as_json)
@@ -163,8 +163,8 @@ def print_preview(preview: "Preview", *, as_json: bool) -> None:
 
 def _seen_from_a_preview(refusal: RefusedError) -> str:
     """The refusal, with the way out that a reader of a preview has."""
-    found, _, _ = str(refusal).partition(" Nothing was purged.")
-    return f"{found} {WAYS_OUT[refusal.guard]}" if refusal.guard in WAYS_OUT else str(refusal)
+    nearer = WAYS_OUT.get(refusal.guard)
+    return " ".join(filter(None, (refusal.found, refusal.limit, nearer))) if nearer else str(refusal)
 
 
 def print_result(result: "Result", *, as_json: bool) -> None:

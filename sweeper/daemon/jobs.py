@@ -231,7 +231,7 @@ def perform(name: str, bench: JobContext) -> EndedJob:
     except LeaseHeldError as error:
         outcome, result = JobOutcome.LEASE_HELD, {"text": str(error)}
     except RefusedError as refusal:
-        outcome, result = JobOutcome.REFUSED, {"guard": refusal.guard, "text": str(refusal)}
+        outcome, result = JobOutcome.REFUSED, refusal.to_dict()
     except Exception as error:
         outcome, passing = JobOutcome.STOPPED if bench.stopping.asked else JobOutcome.FAILED, True
         result = {"text": _told(error)}

@@ -43,6 +43,8 @@ PULSE_SECONDS = 5.0
 DEAD_SECONDS = 30.0
 """A scheduler that has shown nothing for so long is taken for dead."""
 CATCH_UP_SECONDS = 5.0
+UNLOGGED = frozenset({"outcome", "duration_s", "found", "limit", "remedy"})
+"""What a line of the log says otherwise: the last three are parts of a refusal's text."""
 CANCEL_AFTER_SECONDS, CANCEL_EVERY_SECONDS, CUT_OFF_AFTER_SECONDS = 4.0, 0.5, 8.5
 """Counted from when the daemon was asked to end. A batch takes well under a second; what takes longer waits for a statement."""
 
@@ -267,7 +269,7 @@ def _cut_off(left: list[str]) -> NoReturn:
 
 def _say(ended: EndedJob) -> None:
     """One line for each duty that has ended."""
-    said = {key: value for key, value in ended.result.items() if key not in ("outcome", "duration_s")}
+    said = {key: value for key, value in ended.result.items() if key not in UNLOGGED}
     logger = log.get()
     tell = {JobOutcome.FAILED: logger.error, JobOutcome.REFUSED: logger.warning, JobOutcome.LEASE_HELD: logger.warning}
     tell.get(ended.outcome, logger.info)(

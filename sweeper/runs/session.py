@@ -58,7 +58,8 @@ def refuse_paused(job: Job) -> None:
     for pause in pauses.in_force(job.database):
         raise RefusedError(
             "paused",
-            f"paused since {rfc3339(pause['paused_at'])}: {pause['reason']}. Nothing was purged. "
+            f"paused since {rfc3339(pause['paused_at'])}: {pause['reason']}.",
+            "",
             "When that is over, `sweeper resume`, and run again.",
         )
 
@@ -162,7 +163,7 @@ def _recorded(opened: Session) -> Iterator[None]:
     except LeaseLostError:
         raise  # the run that took over has recorded this one as interrupted
     except RefusedError as refusal:
-        opened.close("refused", {"guard": refusal.guard, "text": str(refusal)})
+        opened.close("refused", refusal.to_dict())
         raise
     except SweeperError as error:
         opened.close_if_possible(*opened.failure(str(error)))
