@@ -262,18 +262,18 @@ ABANDON_SECONDS = 4.0
 @contextmanager
 def stop_on_signal(database: "Database") -> Iterator[Callable[[], str]]:
     """Ask the sweep to stop after the batch at work when SIGINT or SIGTERM comes, and soon after that not to try again."""
-    asked: list[int] = []
+    stop = database.stop
 
-    def ask(number: int, _: FrameType | None) -> None:
-        if not asked:
-            abandon = Timer(ABANDON_SECONDS, database.abandoned.set)
+    def ask(_: int, __: FrameType | None) -> None:
+        if not stop.is_asked:
+            abandon = Timer(ABANDON_SECONDS, stop.abandon)
             abandon.daemon = True
             abandon.start()
-        asked.append(number)
+        stop.ask()
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: "signal" if asked else ""
+        yield lambda: stop.reason
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -32,9 +32,8 @@ from sweeper.daemon.schedule import Scheduler, timetable
 from sweeper.errors import SweeperError
 from sweeper.policy.instant import rfc3339
 from sweeper.postgres import database as databases
-from sweeper.postgres.cancel_registry import CancelRegistry
+from sweeper.postgres.stop import StopRequest
 from sweeper.report.exporter import Exporter
-from sweeper.runs.stop import StopRequest
 from sweeper.settings import Settings, load_policy
 
 PULSE, CATCH_UP = "pulse", "catch-up"
@@ -71,9 +70,9 @@ class Daemon:
         self.timetable = timetable(settings.schedule, tuple(SCHEDULED_JOBS))
         for name in self.timetable:
             SCHEDULED_JOBS[name].needs(settings)
-        self._database = databases.connect(settings)
-        self._bench = JobContext(fresh, clock, StopRequest(), CancelRegistry())
-        self._bench.live.watch(self._database.engine)
+        self._stop = StopRequest()
+        self._database = databases.connect(settings, self._stop)
+        self._bench = JobContext(fresh, clock, self._stop)
         self.job_metrics, self.readiness = JobMetrics(), Readiness(fresh, self._database)
         self._exporter = Exporter(settings, clock)
         self.scheduler = Scheduler(
@@ -113,17 +112,17 @@ class Daemon:
             What was still at work after 8.5 s.
         """
         asked = time.monotonic()
-        self._bench.stopping.ask()
+        self._stop.ask()
         self.scheduler.stop()
         self._wait(asked + CANCEL_AFTER_SECONDS)
         if self.at_work:
             log.get().warning("cancelling what does not end by itself", jobs=self.at_work)
         while self.at_work and time.monotonic() < asked + CUT_OFF_AFTER_SECONDS:
-            self._bench.live.cancel()
+            self._stop.cancel()
             self._wait(time.monotonic() + CANCEL_EVERY_SECONDS)
         left = self.at_work
         if left:
-            self._bench.live.cancel()  # once more, so that the server lets go of what it holds for us
+            self._stop.cancel()  # once more, so that the server lets go of what it holds for us
         else:
             self._database.engine.dispose()
         return left
@@ -157,7 +156,7 @@ class Daemon:
 
     def _ready(self) -> Answer:
         found = self.readiness.state()
-        reasons = [*found.reasons, *(["it is stopping"] if self._bench.stopping.asked else [])]
+        reasons = [*found.reasons, *(["it is stopping"] if self._stop.is_asked else [])]
         said = {
             "ready": not reasons,
             "reasons": reasons,
@@ -174,11 +173,11 @@ class Daemon:
 
     def _pulse(self) -> None:
         self._beat = time.monotonic()
-        if self._bench.stopping.asked:
+        if self._stop.is_asked:
             self.scheduler.stop()  # asked while the scheduler was just beginning
 
     def _do(self, name: str) -> None:
-        if self._bench.stopping.asked:
+        if self._stop.is_asked:
             return
         with self._working(name):
             ended = perform(name, self._bench)
@@ -188,7 +187,7 @@ class Daemon:
             self.catch_up.ended(ended)
 
     def _catch_up(self) -> None:
-        if self.catch_up.due() and not self._bench.stopping.asked:
+        if self.catch_up.due() and not self._stop.is_asked:
             with self._working(CATCH_UP):
                 self.catch_up.look()
 

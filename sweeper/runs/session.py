@@ -119,7 +119,7 @@ class Session:
 
     def failure(self, error: str) -> tuple[evidence.Outcome, dict[str, Any]]:
         """How a run ended that an error ended: as stopped where its statements were cancelled because the process must end."""
-        if self.job.database.abandoned.is_set():
+        if self.job.database.stop.is_abandoned:
             self.checkpoint_seconds = 0.0
             return "stopped", {"stop_reason": StopReason.SIGNAL.value, "error": error}
         return "failed", {"error": error}
