@@ -57,7 +57,7 @@ def _reapplied(job: "Job", read: "Ledger", accept_ledger: str | None) -> "Reappl
     from sweeper.cli.progress import watched
     from sweeper.runs import reapply as reapplying
 
-    with stop_on_signal(job.database) as stopping, watched(stopping) as watch:
+    with stop_on_signal(job.database.stop), watched() as watch:
         return reapplying.reapply(job, read, watch, accept_ledger)
 
 

@@ -1,7 +1,7 @@
 """`run`: one sweep, or its preview."""
 
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from threading import Timer
 from types import FrameType
@@ -18,7 +18,7 @@ from sweeper.uri import KeptObject
 
 if TYPE_CHECKING:
     from sweeper.policy.counts import Counts
-    from sweeper.postgres.database import Database
+    from sweeper.postgres.stop import StopRequest
     from sweeper.runs.approval import Approval
     from sweeper.runs.job import Job
     from sweeper.runs.result import ActiveBackfill, Preview, Result
@@ -130,7 +130,7 @@ def _swept(job: "Job", approval: "Approval | None", budget: "Budget", *, accept_
         with job.database.transaction() as connection:
             store = store_counts.identity(connection, job.settings.store.schema_name)
         approvals.check(approval, store, job.policy.digest, job.clock.now())
-    with stop_on_signal(job.database) as stopping, watched(stopping) as watch:
+    with stop_on_signal(job.database.stop), watched() as watch:
         return sweeps.sweep(job, approval=approval, accept_history=accept_history, watch=watch, budget=budget)
 
 
@@ -139,7 +139,7 @@ def _previewed(job: "Job") -> "Preview":
     from sweeper.cli import progress
     from sweeper.runs import sweep as sweeps
 
-    with progress.watched(lambda: "") as watch:
+    with progress.watched() as watch:
         if progress.is_watched():
             watch.expect(sum(len(page.free) + len(page.held) for page in job.selector.pages()))
         return sweeps.preview(job, watch)
@@ -260,9 +260,8 @@ ABANDON_SECONDS = 4.0
 
 
 @contextmanager
-def stop_on_signal(database: "Database") -> Iterator[Callable[[], str]]:
+def stop_on_signal(stop: "StopRequest") -> Iterator[None]:
     """Ask the sweep to stop after the batch at work when SIGINT or SIGTERM comes, and soon after that not to try again."""
-    stop = database.stop
 
     def ask(_: int, __: FrameType | None) -> None:
         if not stop.is_asked:
@@ -273,7 +272,7 @@ def stop_on_signal(database: "Database") -> Iterator[Callable[[], str]]:
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: stop.reason
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -26,7 +26,6 @@ from sweeper.postgres.last_runs import Last
 from sweeper.postgres.stop import StopRequest
 from sweeper.runs import sweep as sweeps
 from sweeper.runs.job import Job, read_contract, unreachable
-from sweeper.runs.throttle import ProgressListener
 from sweeper.settings import Settings, load_policy
 
 if TYPE_CHECKING:
@@ -86,8 +85,7 @@ class JobContext:
 def sweep(bench: JobContext) -> Done:
     """One sweep. One that purged nothing although something is overdue has failed."""
     with bench.job() as job:
-        watch = ProgressListener(stopping=lambda: bench.stop.reason)
-        result = sweeps.sweep(job, watch=watch)
+        result = sweeps.sweep(job)
     stalled = result.outcome == "completed" and result.is_stalled
     return JobOutcome.FAILED if stalled else JobOutcome(result.outcome), result.as_json()
 

@@ -14,6 +14,7 @@ from sweeper.daemon.jobs import EndedJob, JobContext, JobOutcome, perform
 from sweeper.daemon.readiness import Readiness
 from sweeper.errors import ConfigurationError, LeaseHeldError
 from sweeper.evidence import export
+from sweeper.postgres import database as databases
 from sweeper.postgres.stop import StopRequest
 from sweeper.settings import Settings
 from tests.acceptance.test_cli import case
@@ -202,7 +203,7 @@ def test_refusal(store: Store, tmp_path: Path) -> None:
 
 def test_cancelled_statement(store: Store) -> None:
     """What waits for a statement of a watched engine is cancelled; what has ended is not."""
-    database = store.database()
+    database = databases.connect(store.settings())
     raised: list[BaseException] = []
 
     def wait() -> None:
@@ -223,6 +224,7 @@ def test_cancelled_statement(store: Store) -> None:
     database.stop.cancel()
     with database.transaction() as connection:
         assert connection.execute(text("SELECT 1")).scalar_one() == 1
+    database.engine.dispose()
 
 
 def test_cancelled_manifest(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
