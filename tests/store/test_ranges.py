@@ -2,7 +2,7 @@
 
 import itertools
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg.types.multirange import Int8Multirange
 from psycopg.types.range import Int8Range
@@ -13,6 +13,7 @@ IDS = st.sets(st.integers(-30, 30) | st.integers(LAST - 20, LAST)).map(sorted)
 
 
 @given(IDS)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_ranges_hold_the_ids(ids: list[int]) -> None:
     """Ranges hold the ids that went in, in order, and no two of them touch."""
     found = ranges(ids)
