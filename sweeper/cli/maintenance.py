@@ -97,14 +97,14 @@ def _exposed(settings: "Settings") -> "Iterator[CheckFinding]":
     """Check that nobody else may read or replace the key files."""
     import os
 
-    from sweeper import files as handed
+    from sweeper import files
     from sweeper.manifest import pseudonym
     from sweeper.postgres.check import CheckFinding, Level
 
     named = os.environ.get(pseudonym.FILE)
-    files = {"signing key": settings.evidence.signing_key_file, "pseudonym key": Path(named) if named else None}
-    for subject, file in files.items():
-        for text, remedy in handed.exposures(file) if file else ():
+    keys = {"signing key": settings.evidence.signing_key_file, "pseudonym key": Path(named) if named else None}
+    for subject, file in keys.items():
+        for text, remedy in files.exposures(file) if file else ():
             yield CheckFinding(Level.WARNING, subject, text, remedy)
 
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from sweeper.log import unfailing
+from sweeper.log import safe_stream
 from sweeper.runs.throttle import ProgressListener
 
 
@@ -21,7 +21,7 @@ class _Rate(ProgressColumn):
 
 def is_watched() -> bool:
     """Whether somebody sees a progress bar."""
-    return unfailing().isatty()
+    return safe_stream().isatty()
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def watched() -> Iterator[ProgressListener]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[waits]}", markup=False),
     )
-    console = Console(file=unfailing(sys.stderr))
+    console = Console(file=safe_stream(sys.stderr))
     with Progress(*columns, console=console, transient=True, redirect_stdout=False) as progress:
         task = progress.add_task("sweep", total=None, waits="")
         yield ProgressListener(

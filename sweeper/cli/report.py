@@ -75,7 +75,7 @@ def _written(settings: "Settings", file: Path | None) -> Iterator[None]:
         try:
             _write(settings, file)
         except SweeperError as second:
-            console.tell(second)
+            console.print_error(second)
         raise
     _write(settings, file)
 

@@ -27,7 +27,7 @@ from sweeper.postgres.privileges import Need
 from sweeper.postgres.related_tables import OUTLIVING, TABLES, Key
 from sweeper.postgres.statement import quoted, statement
 from sweeper.settings import Settings
-from sweeper.uri import ODD
+from sweeper.uri import NON_CANONICAL
 
 OLDEST_SERVER = 140_000
 
@@ -313,7 +313,7 @@ SEARCHED: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("messages", ("conversation_id",), ""),
     ("attachments", ("conversation_id",), ""),
     ("attachments", ("uri",), ""),
-    ("attachments", ("uri",), f"uri ~ '{ODD}'::text"),
+    ("attachments", ("uri",), f"uri ~ '{NON_CANONICAL}'::text"),
     ("feedback", ("kind", "submitted_at"), ""),
 )
 """The searches of the proposing and reading statements: relation, columns in order, predicate of a partial index."""
@@ -546,7 +546,9 @@ def _unlocked(subject: CheckContext) -> Iterator[CheckFinding]:
         return
     schema = subject.settings.store.schema_name
     root = subject.contract.conversations
-    others = [r.name for r in subject.rows("base_tables", schema=schema, relations=["conversations"]) if r.oid != root.oid]
+    others = [
+        r.name for r in subject.rows("base_tables", schema=schema, relations=["conversations"]) if r.oid != root.oid
+    ]
     if others:
         yield CheckFinding(
             Level.WARNING,

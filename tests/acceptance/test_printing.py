@@ -259,7 +259,7 @@ def test_crash(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
     from sweeper import console
 
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    console.secure()
+    console.secure_streams()
     try:
         raise ValueError(NASTY)
     except ValueError as error:
