@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sweeper.settings import Settings
-    from sweeper.store.check import Finding
+    from sweeper.store.finding import CheckFinding
 
 
 def migrate(config: Config = None, as_json: AsJson = False) -> None:
@@ -34,16 +34,30 @@ def migrate(config: Config = None, as_json: AsJson = False) -> None:
             output.say(f"sweeper's tables: revision {before or 'none'} → {after}")
 
 
-def check(config: Config = None, as_json: AsJson = False) -> None:
-    """Check connection, privileges, contract, indexes, delete hazards, clock and policy; each fault with its remedy.
+def check(
+    config: Config = None,
+    as_json: AsJson = False,
+    trial: Annotated[
+        bool | None,
+        typer.Option(
+            "--trial/--no-trial",
+            help="Also where a trigger seems to act outside of the database, or not at all.",
+            show_default="unless a trigger seems to act outside of the database",
+        ),
+    ] = None,
+) -> None:
+    """Check connection, privileges, contract, indexes, clock and policy, and try to purge; each fault with its remedy.
+
+    It deletes a few conversations and a made-up one in a transaction that is rolled back: what would fail, what would live on?
 
     Example: sweeper check
     """
     from sweeper.settings import load_policy
     from sweeper.store import check as checks
+    from sweeper.store.finding import Level
 
     with door.connected(config) as database:
-        findings = checks.check(database, load_policy(database.settings), door.CLOCK)
+        findings = checks.check(database, load_policy(database.settings), door.CLOCK, trial_wanted=trial)
         findings += [_signing(database.settings), *_pseudonyms(), *_exposed(database.settings)]
     if as_json:
         output.print_json(
@@ -54,31 +68,31 @@ def check(config: Config = None, as_json: AsJson = False) -> None:
             output.say(f"{finding.level.value.upper():<8} {finding.subject}: {finding.text}")
             if finding.remedy:
                 output.say(f"         → {finding.remedy}")
-    if any(finding.level is checks.Level.FAULT for finding in findings):
+    if any(finding.level is Level.FAULT for finding in findings):
         raise typer.Exit(1)
 
 
-def _signing(settings: "Settings") -> "Finding":
+def _signing(settings: "Settings") -> "CheckFinding":
     """Whether what signs checkpoints can be used: a run without it would refuse to begin."""
     from sweeper.audit import signing
-    from sweeper.store.check import Finding, Level
+    from sweeper.store.finding import CheckFinding, Level
 
     try:
         signer = signing.read(settings)
     except ConfigurationError as error:
-        return Finding(
+        return CheckFinding(
             Level.FAULT, "signing key", str(error), "mend the key's file, or name none: runs refuse to begin"
         )
     if signer is None:
         text = "there is none: checkpoints of the evidence are unsigned"
-        return Finding(Level.WARNING, "signing key", text, signing.REMEDY.removeprefix("Nothing was done. "))
-    return Finding(Level.OK, "signing key", "there is one: checkpoints are signed")
+        return CheckFinding(Level.WARNING, "signing key", text, signing.REMEDY.removeprefix("Nothing was done. "))
+    return CheckFinding(Level.OK, "signing key", "there is one: checkpoints are signed")
 
 
-def _pseudonyms() -> "Iterator[Finding]":
+def _pseudonyms() -> "Iterator[CheckFinding]":
     """Check the pseudonym key, if one is given."""
     from sweeper.manifest import pseudonym
-    from sweeper.store.check import Finding, Level
+    from sweeper.store.finding import CheckFinding, Level
 
     if not pseudonym.is_given():
         return
@@ -86,24 +100,24 @@ def _pseudonyms() -> "Iterator[Finding]":
         pseudonym.read()
     except ConfigurationError as error:
         remedy = "use another key, or none: no manifest can be built with this one"
-        yield Finding(Level.FAULT, "pseudonym key", str(error), remedy)
+        yield CheckFinding(Level.FAULT, "pseudonym key", str(error), remedy)
     else:
-        yield Finding(Level.OK, "pseudonym key", "there is one: manifests can be built")
+        yield CheckFinding(Level.OK, "pseudonym key", "there is one: manifests can be built")
 
 
-def _exposed(settings: "Settings") -> "Iterator[Finding]":
+def _exposed(settings: "Settings") -> "Iterator[CheckFinding]":
     """Check that nobody else may read or replace the key files."""
     import os
 
     from sweeper import handed
     from sweeper.manifest import pseudonym
-    from sweeper.store.check import Finding, Level
+    from sweeper.store.finding import CheckFinding, Level
 
     named = os.environ.get(pseudonym.FILE)
     files = {"signing key": settings.evidence.signing_key_file, "pseudonym key": Path(named) if named else None}
     for subject, file in files.items():
         for text, remedy in handed.exposures(file) if file else ():
-            yield Finding(Level.WARNING, subject, text, remedy)
+            yield CheckFinding(Level.WARNING, subject, text, remedy)
 
 
 def demo(

@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import fsspec
@@ -21,33 +20,16 @@ from sweeper.core.uri import ODD
 from sweeper.errors import ConfigurationError
 from sweeper.settings import Settings
 from sweeper.store import contract as contracts
-from sweeper.store import migrate, privileges
+from sweeper.store import hazards, migrate, privileges, trial
 from sweeper.store.contract import Contract
 from sweeper.store.database import Database, reason
 from sweeper.store.family import Branch, branches, everything_below, ways_back
+from sweeper.store.finding import CheckFinding, Level
 from sweeper.store.privileges import Need
 from sweeper.store.statement import quoted, statement
 from sweeper.store.tree import OUTLIVING, TABLES, Key
 
 OLDEST_SERVER = 140_000
-
-
-class Level(StrEnum):
-    """How bad a finding is: a fault stops or endangers a sweep, a warning makes it slow or needs a look."""
-
-    OK = "ok"
-    WARNING = "warning"
-    FAULT = "fault"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What was found about one subject, and what mends it (empty where nothing needs to be)."""
-
-    level: Level
-    subject: str
-    text: str
-    remedy: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,14 +57,17 @@ class Subject:
     @property
     def oids(self) -> list[int]:
         """All tables that a purge deletes from."""
-        if self.contract is None:
-            return []
-        feedback = [self.contract.feedback.oid] if self.contract.feedback else []
-        return [self.contract.conversations.oid, *feedback, *{branch.key.oid for branch in self.family}]
+        return hazards.purged_tables(self.contract) if self.contract else []
 
 
-def check(database: Database, policy: Policy, clock: Clock) -> list[Finding]:
+def check(database: Database, policy: Policy, clock: Clock, *, trial_wanted: bool | None = None) -> list[CheckFinding]:
     """All findings about the store of the settings.
+
+    Args:
+        database: the store's database.
+        policy: the policy of the runs.
+        clock: this machine's clock and the database's.
+        trial_wanted: whether to try the delete path (`sweeper.store.trial`); None: unless it might act outside of the database.
 
     Raises:
         DBAPIError: the database cannot be reached.
@@ -92,7 +77,12 @@ def check(database: Database, policy: Policy, clock: Clock) -> list[Finding]:
         types, kinds = contracts.relations(connection, database.settings.store.schema_name)
         contract, faults = _contract(connection, database.settings, policy, types)
         subject = Subject(connection, database.settings, policy, clock, types, kinds, contract, revision)
-        return [*(finding for look in CHECKS for finding in look(subject)), *faults]
+        findings = [*(finding for look in CHECKS for finding in look(subject)), *faults]
+        ready = revision == migrate.HEAD and not any(_lacking(subject, list(dict.fromkeys(_needs(subject)))))
+    if contract is None or not ready:
+        text = "not taken: the faults above keep it from beginning"
+        return [*findings, CheckFinding(Level.OK, "trial", text, "fix them and check again")]
+    return [*findings, *trial.findings(database, contract, clock, wanted=trial_wanted)]
 
 
 def _revision(connection: Connection) -> str | None:
@@ -104,9 +94,9 @@ def _revision(connection: Connection) -> str | None:
 
 def _contract(
     connection: Connection, settings: Settings, policy: Policy, types: Mapping[str, Mapping[str, str]]
-) -> tuple[Contract | None, list[Finding]]:
+) -> tuple[Contract | None, list[CheckFinding]]:
     faults = [
-        Finding(Level.FAULT, "contract", fault, "add it, for instance in a view of that name")
+        CheckFinding(Level.FAULT, "contract", fault, "add it, for instance in a view of that name")
         for fault in contracts.faults(types, settings.store.schema_name, policy)
     ]
     if faults:
@@ -115,27 +105,29 @@ def _contract(
         with connection.begin_nested():
             return contracts.read(connection, settings, policy), []
     except DBAPIError as error:
-        return None, [Finding(Level.FAULT, "purge", f"the tables cannot be looked at: {reason(error)}", "see [purge]")]
+        return None, [
+            CheckFinding(Level.FAULT, "purge", f"the tables cannot be looked at: {reason(error)}", "see [purge]")
+        ]
     except ConfigurationError as error:
-        return None, [Finding(Level.FAULT, "purge", str(error), "see [purge] in the settings")]
+        return None, [CheckFinding(Level.FAULT, "purge", str(error), "see [purge] in the settings")]
 
 
-def _server(subject: Subject) -> Iterator[Finding]:
+def _server(subject: Subject) -> Iterator[CheckFinding]:
     found = subject.rows("check_session")[0]
-    yield Finding(Level.OK, "server", f"PostgreSQL {found.version}, database {found.database}, role {found.role}")
+    yield CheckFinding(Level.OK, "server", f"PostgreSQL {found.version}, database {found.database}, role {found.role}")
     if found.version_number < OLDEST_SERVER:
-        yield Finding(Level.FAULT, "server", f"PostgreSQL {found.version} is older than 14", "upgrade the server")
+        yield CheckFinding(Level.FAULT, "server", f"PostgreSQL {found.version} is older than 14", "upgrade the server")
     if found.standby or found.read_only:
-        yield Finding(Level.FAULT, "server", "the server or the role is read-only", "connect to the primary")
+        yield CheckFinding(Level.FAULT, "server", "the server or the role is read-only", "connect to the primary")
     if found.replication_role != "origin":
-        yield Finding(
+        yield CheckFinding(
             Level.FAULT,
             "server",
             f"session_replication_role is {found.replication_role}: foreign keys do not fire, children would be orphaned",
             f"ALTER ROLE {found.role} RESET session_replication_role",
         )
     if not found.temporary:
-        yield Finding(
+        yield CheckFinding(
             Level.WARNING,
             "manifest",
             f"role {found.role} may not make temporary tables: no training manifest can be built, checked or recalled",
@@ -143,7 +135,7 @@ def _server(subject: Subject) -> Iterator[Finding]:
         )
     limit = subject.settings.database.lock_timeout_ms
     if limit >= found.deadlock_timeout_ms:
-        yield Finding(
+        yield CheckFinding(
             Level.FAULT,
             "lock_timeout",
             f"[database] lock_timeout_ms {limit} is not below deadlock_timeout {found.deadlock_timeout_ms} ms: an application "
@@ -152,11 +144,11 @@ def _server(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _clock(subject: Subject) -> Iterator[Finding]:
+def _clock(subject: Subject) -> Iterator[CheckFinding]:
     now, database_now = subject.clock.now(), subject.clock.database_now(subject.connection)
     apart, limit = abs((now - database_now).total_seconds()), subject.settings.guards.clock_tolerance_seconds
     if apart > limit:
-        yield Finding(
+        yield CheckFinding(
             Level.FAULT,
             "clock",
             f"here it is {rfc3339(now)}, in the database {rfc3339(database_now)}: {apart:.0f} s apart, the limit is {limit} s",
@@ -164,29 +156,29 @@ def _clock(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _policy(subject: Subject) -> Iterator[Finding]:
-    yield Finding(Level.OK, "policy", f"{subject.policy.name!r}, digest {subject.policy.digest}")
+def _policy(subject: Subject) -> Iterator[CheckFinding]:
+    yield CheckFinding(Level.OK, "policy", f"{subject.policy.name!r}, digest {subject.policy.digest}")
 
 
-def _own_tables(subject: Subject) -> Iterator[Finding]:
+def _own_tables(subject: Subject) -> Iterator[CheckFinding]:
     unread = subject.revision is None and any(row.table == "schema_version" for row in subject.rows("check_own"))
     if subject.revision != migrate.HEAD and not unread:
         state = "missing" if subject.revision is None else f"at revision {subject.revision}, not {migrate.HEAD}"
-        yield Finding(Level.FAULT, "schema sweeper", f"the sweeper's own tables are {state}", "sweeper migrate")
+        yield CheckFinding(Level.FAULT, "schema sweeper", f"the sweeper's own tables are {state}", "sweeper migrate")
     if subject.revision == migrate.HEAD:
         yield from _own_parts(subject)
 
 
-def _own_parts(subject: Subject) -> Iterator[Finding]:
+def _own_parts(subject: Subject) -> Iterator[CheckFinding]:
     """Tables and triggers that the newest revision made and somebody has dropped or switched off since."""
     tables = {row.table for row in subject.rows("check_own")}
     firing = {(row.table, row.trigger): row.fires for row in subject.rows("check_own_triggers")}
     for table in sorted(privileges.OWN_NEEDS.keys() - tables):
-        yield Finding(Level.FAULT, f"sweeper.{table}", "the table is missing", "restore it from a backup")
+        yield CheckFinding(Level.FAULT, f"sweeper.{table}", "the table is missing", "restore it from a backup")
     for table, trigger in OWN_TRIGGERS:
         fires = firing.get((table, trigger))
         if table in tables and not fires:
-            yield Finding(
+            yield CheckFinding(
                 Level.FAULT,
                 f"sweeper.{table}",
                 f"its trigger {trigger} is {'missing' if fires is None else 'switched off'}, and with it what it protects",
@@ -215,12 +207,12 @@ OWN_TRIGGERS = (
 )
 
 
-def _privileges(subject: Subject) -> Iterator[Finding]:
+def _privileges(subject: Subject) -> Iterator[CheckFinding]:
     """What the role may not do and a run needs."""
     role = subject.rows("check_session")[0].role
     needs = list(dict.fromkeys(_needs(subject)))
     for row in subject.rows("check_schemas", oids=sorted({need.oid for need in needs})):
-        yield Finding(
+        yield CheckFinding(
             Level.FAULT,
             f"schema {row.schema}",
             f"role {role} may not use it",
@@ -228,7 +220,7 @@ def _privileges(subject: Subject) -> Iterator[Finding]:
         )
     yield from _lacks(role, list(_lacking(subject, needs)))
     for row in subject.rows("check_spelling"):
-        yield Finding(
+        yield CheckFinding(
             Level.FAULT,
             row.function,
             f"role {role} may not execute it, and no hold can be looked for without",
@@ -236,12 +228,12 @@ def _privileges(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _lacks(role: str, lacking: Sequence[Need]) -> Iterator[Finding]:
+def _lacks(role: str, lacking: Sequence[Need]) -> Iterator[CheckFinding]:
     """What is missing, one by one; a role that reads holds and may record no purge is another's, not to be made the job's."""
     bare = {(need.table, need.privilege.partition(" ")[0]) for need in lacking}
     records = {("sweeper.tombstones", "INSERT"), ("sweeper.runs", "INSERT")}
     if records <= bare and ("sweeper.legal_holds", "SELECT") not in bare:
-        yield Finding(
+        yield CheckFinding(
             Level.FAULT,
             f"role {role}",
             f"it is not the job's role: {len(lacking)} privileges to purge and to record are missing",
@@ -249,7 +241,7 @@ def _lacks(role: str, lacking: Sequence[Need]) -> Iterator[Finding]:
         )
         return
     for need in lacking:
-        yield Finding(
+        yield CheckFinding(
             Level.FAULT,
             need.table,
             f"role {role} lacks {need.grant} on {need.table}{', or on any other column' if need.any_column else ''}",
@@ -280,14 +272,14 @@ def _relations(subject: Subject) -> Sequence[Any]:
     return subject.rows("check_relations", schema=schema, relations=list(contracts.CONTRACT))
 
 
-def _left_to_others(subject: Subject) -> Iterator[Finding]:
+def _left_to_others(subject: Subject) -> Iterator[CheckFinding]:
     """What a sweep does without and other commands need: a warning only where no other role could run them."""
     role = subject.rows("check_session")[0].role
     needs = privileges.of_people(_own_oids(subject))
     able = {(row.oid, row.privilege) for row in subject.rows("check_people", oids=[need.oid for need in needs])}
     for need in _lacking(subject, list(needs)):
         if (need.oid, need.privilege) not in able:
-            yield Finding(
+            yield CheckFinding(
                 Level.WARNING,
                 need.table,
                 f"neither role {role} nor any other but the owner may run `sweeper {needs[need]}`",
@@ -298,7 +290,7 @@ def _left_to_others(subject: Subject) -> Iterator[Finding]:
         text = (
             f"role {role} does not read what people wrote; `manifest build --with-text` would need {need.grant} on it"
         )
-        yield Finding(Level.OK, need.table, text)
+        yield CheckFinding(Level.OK, need.table, text)
 
 
 SEARCHED: tuple[tuple[str, tuple[str, ...], str], ...] = (
@@ -317,14 +309,14 @@ SEARCHED: tuple[tuple[str, tuple[str, ...], str], ...] = (
 """The searches of the proposing and reading statements: relation, columns in order, predicate of a partial index."""
 
 
-def _indexes(subject: Subject) -> Iterator[Finding]:
+def _indexes(subject: Subject) -> Iterator[CheckFinding]:
     yield from _key_indexes(subject)
     relations = {row.relation: row for row in _relations(subject) if row.kind in TABLES}
     indexes = subject.rows("check_indexes", oids=[row.oid for row in relations.values()])
     for relation, columns, predicate in SEARCHED:
         if relation in relations and not _is_indexed(indexes, relations[relation].oid, columns, predicate):
             where = f" WHERE {predicate}" if predicate else ""
-            yield Finding(
+            yield CheckFinding(
                 Level.WARNING,
                 relations[relation].name,
                 f"is searched by ({', '.join(columns)}){where} without an index: the table would be read whole",
@@ -332,12 +324,12 @@ def _indexes(subject: Subject) -> Iterator[Finding]:
             )
 
 
-def _key_indexes(subject: Subject) -> Iterator[Finding]:
+def _key_indexes(subject: Subject) -> Iterator[CheckFinding]:
     indexes = subject.rows("check_indexes", oids=subject.oids)
     for branch in subject.family:
         if not _is_indexed(indexes, branch.key.oid, branch.key.columns, ""):
             columns = ", ".join(quoted(column) for column in branch.key.columns)
-            yield Finding(
+            yield CheckFinding(
                 Level.WARNING,
                 branch.table,
                 f"{branch.key.name} ({columns}) has no index: every batch would read the whole table",
@@ -360,30 +352,20 @@ def _bare(predicate: str) -> str:
     return re.sub(r"\((\w+)\)::text", r"\1", inner).replace(" ", "").lower()
 
 
-def _hazards(subject: Subject) -> Iterator[Finding]:
+def _hazards(subject: Subject) -> Iterator[CheckFinding]:
     """What makes a delete do less, or more, than it says."""
-    for row in subject.rows("check_triggers", oids=subject.oids):
-        yield Finding(
-            Level.WARNING,
-            row.table,
-            f"trigger {row.trigger} runs before each DELETE and may keep rows back; conversations with such rows are kept "
-            "and counted as failed",
-            f"make sure that {row.trigger} returns OLD",
-        )
-    for row in subject.rows("check_rules", oids=subject.oids):
-        yield Finding(
-            Level.WARNING, row.table, f"rule {row.rule} rewrites DELETE", f"DROP RULE {row.rule} ON {row.table}"
-        )
+    if subject.contract is not None:
+        yield from hazards.hazards(subject.connection, subject.contract)
     for row in subject.rows("check_touched", oids=subject.oids):
         if row.secured:
-            yield Finding(
+            yield CheckFinding(
                 Level.FAULT,
                 row.name,
                 "row-level security applies to this role: statements are refused rather than shown a part of the rows",
                 f"ALTER ROLE {subject.rows('check_session')[0].role} BYPASSRLS",
             )
     for row in subject.rows("check_disabled", oids=subject.oids):
-        yield Finding(
+        yield CheckFinding(
             Level.FAULT,
             row.table,
             f"the trigger of foreign key {row.key} is switched off: children would be orphaned",
@@ -394,10 +376,10 @@ def _hazards(subject: Subject) -> Iterator[Finding]:
 ACTIONS = {"n": "SET NULL", "d": "SET DEFAULT", "r": "RESTRICT", "a": "NO ACTION"}
 
 
-def _keys(subject: Subject) -> Iterator[Finding]:
+def _keys(subject: Subject) -> Iterator[CheckFinding]:
     for branch in everything_below(subject.contract.conversations) if subject.contract else ():
         if branch.key.leads_back and branch.key.stored_action in ("a", "r"):
-            yield Finding(
+            yield CheckFinding(
                 Level.WARNING,
                 branch.table,
                 f"{branch.key.name} leads from one conversation to another with ON DELETE {ACTIONS[branch.key.stored_action]}: "
@@ -407,7 +389,7 @@ def _keys(subject: Subject) -> Iterator[Finding]:
         elif not branch.key.leads_back:
             yield from _key(branch.key)
     for branch in ways_back(subject.contract.conversations) if subject.contract else ():
-        yield Finding(
+        yield CheckFinding(
             Level.WARNING,
             branch.table,
             f"{branch.key.name} leads from one conversation to another with ON DELETE CASCADE: a conversation that others point "
@@ -416,24 +398,24 @@ def _keys(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _key(key: Key) -> Iterator[Finding]:
+def _key(key: Key) -> Iterator[CheckFinding]:
     action = ACTIONS.get(key.stored_action)
     if key.action == "unset":
-        yield Finding(
+        yield CheckFinding(
             Level.WARNING,
             key.table,
             f"{key.name} is ON DELETE {action}: its rows stay when their conversation goes, with whatever they hold of it",
             f"if they should go, give {key.name} ON DELETE CASCADE or name the table in [[purge.children]]",
         )
     elif action in ("SET NULL", "SET DEFAULT"):
-        yield Finding(
+        yield CheckFinding(
             Level.WARNING,
             key.table,
             f"{key.name} is ON DELETE {action}, but the rows are content: the purge deletes them itself first",
             f"give {key.name} ON DELETE CASCADE",
         )
     elif action:
-        yield Finding(
+        yield CheckFinding(
             Level.WARNING,
             key.table,
             f"{key.name} is ON DELETE {action}: the purge deletes its rows itself first, which is slower",
@@ -441,7 +423,7 @@ def _key(key: Key) -> Iterator[Finding]:
         )
 
 
-def _keyless(subject: Subject) -> Iterator[Finding]:
+def _keyless(subject: Subject) -> Iterator[CheckFinding]:
     """Tables that look like children of a conversation and would be left with orphans."""
     if subject.contract is None:
         return
@@ -457,7 +439,7 @@ def _keyless(subject: Subject) -> Iterator[Finding]:
         "check_unkeyed", schema=subject.settings.store.schema_name, oids=subject.oids, known=known, names=sorted(names)
     )
     for row in rows:
-        yield Finding(
+        yield CheckFinding(
             Level.WARNING,
             row.table,
             f"column {row.column} looks like a conversation's key but has no foreign key: its rows would be orphaned",
@@ -465,9 +447,9 @@ def _keyless(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _feedback(subject: Subject) -> Iterator[Finding]:
+def _feedback(subject: Subject) -> Iterator[CheckFinding]:
     if subject.contract is not None and subject.contract.feedback is None and subject.policy.feedback:
-        yield Finding(
+        yield CheckFinding(
             Level.WARNING,
             "feedback",
             "the relation is a view and its table is not named: feedback that is due cannot be purged",
@@ -475,7 +457,7 @@ def _feedback(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _objects(subject: Subject) -> Iterator[Finding]:
+def _objects(subject: Subject) -> Iterator[CheckFinding]:
     if subject.contract is None:
         return
     if subject.settings.objects.prefixes:
@@ -484,7 +466,7 @@ def _objects(subject: Subject) -> Iterator[Finding]:
     schema = subject.settings.store.schema_name
     waiting = _asked(subject, "objects_count", store=schema) if subject.revision == migrate.HEAD else 0
     if waiting or _asked(subject, "check_objects"):
-        yield Finding(
+        yield CheckFinding(
             Level.WARNING,
             "objects",
             "attachments name objects and [objects] prefixes is empty: no object is removed"
@@ -502,14 +484,14 @@ def _asked(subject: Subject, name: str, **parameters: Any) -> Any:
         return None
 
 
-def _file_systems(prefixes: Sequence[str]) -> Iterator[Finding]:
+def _file_systems(prefixes: Sequence[str]) -> Iterator[CheckFinding]:
     """Prefixes whose file system fsspec does not know or cannot import."""
     for prefix in prefixes:
         protocol = prefix.partition("://")[0]
         try:
             fsspec.get_filesystem_class(protocol)
         except (ImportError, ValueError) as error:
-            yield Finding(
+            yield CheckFinding(
                 Level.FAULT,
                 "objects",
                 f"no object below {prefix} can be removed: {error}",
@@ -526,11 +508,11 @@ JOINED = (
 )
 
 
-def _types(subject: Subject) -> Iterator[Finding]:
+def _types(subject: Subject) -> Iterator[CheckFinding]:
     for left, key, right, column in JOINED:
         one, other = subject.types.get(left, {}).get(key), subject.types.get(right, {}).get(column)
         if one and other and one != other:
-            yield Finding(
+            yield CheckFinding(
                 Level.FAULT,
                 f"{right}.{column}",
                 f"is {other}, but {left}.{key} is {one}: they cannot be joined by an index",
@@ -538,7 +520,7 @@ def _types(subject: Subject) -> Iterator[Finding]:
             )
 
 
-def _unlocked(subject: Subject) -> Iterator[Finding]:
+def _unlocked(subject: Subject) -> Iterator[CheckFinding]:
     """Tables behind the conversations whose rows no batch locks."""
     if subject.contract is None:
         return
@@ -546,7 +528,7 @@ def _unlocked(subject: Subject) -> Iterator[Finding]:
     root = subject.contract.conversations
     others = [r.name for r in subject.rows("bases", schema=schema, relations=["conversations"]) if r.oid != root.oid]
     if others:
-        yield Finding(
+        yield CheckFinding(
             Level.WARNING,
             f"{schema}.conversations",
             f"it also reads {', '.join(others)}, whose rows no batch locks: a batch may miss a change there in the fraction of a "
@@ -555,7 +537,7 @@ def _unlocked(subject: Subject) -> Iterator[Finding]:
         )
 
 
-CHECKS: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
+CHECKS: tuple[Callable[[Subject], Iterator[CheckFinding]], ...] = (
     _server,
     _clock,
     _policy,
