@@ -35,8 +35,8 @@ class NotMadeError(SweeperError):
 class Canary:
     """A marked conversation, and a feedback row where the store has a table of those, as they were inserted.
 
-    `sources`: for each mark the column it stands in. `own`: how many rows of it each physical table or partition has.
-    `missing`: the tables in which it has no row, each with why.
+    `sources`: the column for which each mark was made. `marked`: the columns in which marks were stored. `own`: how many rows of
+    it each table or partition has. `missing`: the tables in which it has no row, or content tables without a mark, with why.
     """
 
     contract: Contract
@@ -45,15 +45,9 @@ class Canary:
     id: str = ""
     feedback_id: str = ""
     sources: dict[str, str] = field(default_factory=dict)
-    marked: set[int] = field(default_factory=set)
+    marked: list[str] = field(default_factory=list)
     own: Counter[int] = field(default_factory=Counter)
     missing: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def marks_messages(self) -> bool:
-        """Whether a table of messages or attachments holds a mark: without one, nothing could be found."""
-        content = {key.oid for key in self.contract.conversations.children if key.content}
-        return bool(self.marked & (content or self.marked))
 
     def insert(self, connection: Connection) -> None:
         """Insert the conversation, its children as far as they can be made, and the feedback row.
@@ -90,7 +84,7 @@ class Canary:
     ) -> dict[str, str]:
         """Insert a row with the fixed columns; returns the columns that are wanted as text."""
         if not connection.execute(statement("canary_may_write"), {"oid": table.oid}).scalar_one():
-            raise NotMadeError("the role may not both read and fill it")
+            raise NotMadeError(f"the role may not both read and fill {table.table}")
         below = [branch.key.oid for branch in everything_below(self.contract.conversations)]
         tree = {self.contract.conversations.oid, *below}
         columns = connection.execute(statement("canary_columns"), {"oid": table.oid, "oids": sorted(tree)}).all()
@@ -127,8 +121,9 @@ class Canary:
         if row is None:
             raise NotMadeError("a trigger or a rule kept the row from being inserted")
         self.own[row.canary_oid] += 1
-        if row.canary_marks:
-            self.marked.add(table.oid)
+        self.marked += [self.sources[mark] for mark in row.canary_marks]
+        if not row.canary_marks and isinstance(table, Key) and table.content:
+            self.missing[table.table] = "none of its columns keeps a mark as it is"
         return {column: row._mapping[column] for column in wanted}
 
 

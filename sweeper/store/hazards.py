@@ -72,7 +72,7 @@ HAZARDS: Mapping[str, Hazard] = {
         "give the table a trigger that runs lo_manage (extension lo), or run vacuumlo after each run",
     ),
     "forbids": Hazard(
-        "{name} is ON DELETE {detail}, and its rows outlive {events}: a row there that these rows point to is kept, and counted "
+        "{name} is ON DELETE {detail}, and these rows outlive those of {events}: what they point to there is kept, and counted "
         "as failed",
         "give {name} ON DELETE SET NULL",
     ),

@@ -18,14 +18,15 @@ views AS (
     WHERE n.nspname = :schema AND c.relname = ANY(CAST(:relations AS text[])) AND c.relkind = 'v'
 ),
 readers AS (
-    SELECT t.oid, 'r'::"char" AS relkind, t.name AS base FROM tables t
+    SELECT t.oid, 'r'::"char" AS relkind, t.name, t.name AS base FROM tables t
     UNION
-    SELECT c.oid, c.relkind, r.base
+    SELECT c.oid, c.relkind, format('%I.%I', n.nspname, c.relname), r.base
     FROM readers r
     JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = r.oid
         AND d.classid = 'pg_catalog.pg_rewrite'::regclass
     JOIN pg_catalog.pg_rewrite w ON w.oid = d.objid AND w.ev_type = '1'
     JOIN pg_catalog.pg_class c ON c.oid = w.ev_class AND c.oid <> r.oid
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 ),
 triggers AS (
     SELECT t.tgrelid,
@@ -33,7 +34,7 @@ triggers AS (
            t.tgtype,
            concat_ws(' and ', CASE WHEN t.tgtype & 4 > 0 THEN 'INSERT' END, CASE WHEN t.tgtype & 8 > 0 THEN 'DELETE' END,
                      CASE WHEN t.tgtype & 16 > 0 THEN 'UPDATE' END) AS events,
-           p.oid::regprocedure || COALESCE(' of extension ' || (
+           format('%I.%I()', f.nspname, p.proname) || COALESCE(' of extension ' || (
                SELECT quote_ident(e.extname)
                FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
                WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
@@ -41,6 +42,7 @@ triggers AS (
            ), '') AS function
     FROM pg_catalog.pg_trigger t
     JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
+    JOIN pg_catalog.pg_namespace f ON f.oid = p.pronamespace
     WHERE NOT t.tgisinternal AND t.tgenabled IN ('O', 'A') AND t.tgparentid = 0 AND t.tgtype & 28 > 0
 ),
 published AS (
@@ -64,12 +66,11 @@ LEFT JOIN tables b ON b.oid = r.ev_class
 LEFT JOIN views v ON v.oid = r.ev_class AND r.ev_type = '4'
 WHERE r.ev_type IN ('2', '3', '4') AND r.ev_enabled IN ('O', 'A') AND (b.oid IS NOT NULL OR v.oid IS NOT NULL)
 UNION ALL
-SELECT 'materialized', r.oid::regclass::text, string_agg(r.base, ', ' ORDER BY r.base), '', ''
-FROM readers r WHERE r.relkind = 'm' GROUP BY r.oid
+SELECT 'materialized', r.name, string_agg(r.base, ', ' ORDER BY r.base), '', '' FROM readers r WHERE r.relkind = 'm' GROUP BY r.name
 UNION ALL
-SELECT 'inherits', t.name, string_agg(i.inhparent::regclass::text, ', '), '', ''
-FROM tables t JOIN pg_catalog.pg_inherits i ON i.inhrelid = t.oid AND i.inhparent IN (SELECT oid FROM touched)
-WHERE NOT t.relispartition GROUP BY t.name
+SELECT 'inherits', t.name, p.name, '', ''
+FROM tables t JOIN pg_catalog.pg_inherits i ON i.inhrelid = t.oid JOIN tables p ON p.oid = i.inhparent
+WHERE NOT t.relispartition
 UNION ALL
 SELECT 'foreign', t.name, '', '', '' FROM tables t WHERE t.relkind = 'f'
 UNION ALL
@@ -93,10 +94,12 @@ FROM tables t
 JOIN pg_catalog.pg_attribute a ON a.attrelid = t.oid AND a.attnum > 0 AND NOT a.attisdropped
 JOIN pg_catalog.pg_type y ON y.oid = a.atttypid AND (y.typname = 'lo' OR y.oid = 'pg_catalog.oid'::regtype)
 WHERE NOT t.relispartition
-  AND NOT EXISTS (SELECT FROM triggers g WHERE g.tgrelid = t.oid AND g.tgtype & 8 > 0 AND g.function LIKE 'lo\_manage()%')
+  AND NOT EXISTS (SELECT FROM triggers g WHERE g.tgrelid = t.oid AND g.tgtype & 8 > 0 AND g.function LIKE '%.lo\_manage()%')
 UNION ALL
-SELECT 'forbids', k.conrelid::regclass::text, quote_ident(k.conname), t.name, CASE k.confdeltype WHEN 'r' THEN 'RESTRICT' ELSE 'NO ACTION' END
+SELECT 'forbids', format('%I.%I', n.nspname, c.relname), quote_ident(k.conname), t.name, CASE k.confdeltype WHEN 'r' THEN 'RESTRICT' ELSE 'NO ACTION' END
 FROM tables t
 JOIN pg_catalog.pg_constraint k ON k.contype = 'f' AND k.confrelid = t.oid AND k.confdeltype IN ('a', 'r') AND k.conparentid = 0
+JOIN pg_catalog.pg_class c ON c.oid = k.conrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE k.conrelid <> ALL(CAST(CAST(:known AS bigint[]) AS oid[]))
 ORDER BY 1, 2, 3
