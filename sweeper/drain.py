@@ -25,7 +25,7 @@ from sweeper.result import Result
 from sweeper.session import Errand
 from sweeper.settings import load_policy
 from sweeper.steering import STEP_SECONDS, Budget, Stop, Watch
-from sweeper.store import backfills, evidence, pauses
+from sweeper.store import backfills, evidence, hazards, pauses
 from sweeper.store.backfills import Plan
 from sweeper.sweep import sweep
 
@@ -103,6 +103,7 @@ class Drain:
             ConfigurationError: the policy cannot be read any more; what was purged before stands.
         """
         self._be_seen()
+        hazards.warn(self.job.database, self.job.contract)
         self.before = self._purged()
         self.watch.expect(self.plan.expected)
         self.watch.advance(self.before)

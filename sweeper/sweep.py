@@ -27,7 +27,7 @@ from sweeper.job import Job
 from sweeper.result import Beside, Preview, Result
 from sweeper.session import HURRIED_SECONDS, Errand, Session, refuse_paused, session
 from sweeper.steering import Budget, Steering, Stop, Watch
-from sweeper.store import backfills, census, evidence, objects, purge
+from sweeper.store import backfills, census, evidence, hazards, objects, purge
 from sweeper.store.select import Page
 from sweeper.survey import portions, survey, survey_feedback
 from sweeper.tally import Tally
@@ -136,6 +136,8 @@ class _Sweep:
         return self._finish()
 
     def _work(self) -> None:
+        if not self.session.errand.gives_way:  # a backfill warns once, not with each slice
+            hazards.warn(self.job.database, self.job.contract)
         histories = self.job.database.within(census.histories)
         for refusal in guards.before(self.job, histories, accept_history=self.accept_history):
             raise refusal

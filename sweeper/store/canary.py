@@ -130,16 +130,17 @@ class Canary:
 def _value(column: Row[Any], tree: Set[int]) -> str | None:
     """The value of a column as SQL, made from the row `r` that is copied; None: it is left out."""
     copied = f"r.{quoted(column.name)}"
-    if column.reference in tree:
-        return None  # it would point to somebody's conversation
+    if column.identity or column.reference in tree:
+        return None  # the database numbers it, or it would point to somebody's conversation
     if column.reference is not None:
         some = f"(SELECT p.{column.parent_column} FROM {column.parent} p LIMIT 1)"  # noqa: S608 — quoted identifiers only
         return f"COALESCE({copied}, {some})"
     if column.in_unique and column.defaulted:
         return None
-    if column.in_unique and (column.base == "uuid" or column.category in "NS"):
+    partitioning = column.partitioning and not column.alone_unique  # its rows must fall into a partition that there is
+    if column.in_unique and not partitioning and (column.base == "uuid" or column.category in "NS"):
         return "-1 - floor(random() * 32000)::integer" if column.category == "N" else _default(column)
-    if not column.checked and not _is_plain(column) and (marked := _marked(column)):
+    if not column.checked and not partitioning and not _is_plain(column) and (marked := _marked(column)):
         return marked
     return f"COALESCE({copied}, {_default(column)})" if column.required else copied
 

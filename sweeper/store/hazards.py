@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
+from sweeper import log
 from sweeper.store.contract import CONTRACT, Contract
+from sweeper.store.database import Database, is_gone, reason
 from sweeper.store.family import branches, everything_below
 from sweeper.store.finding import CheckFinding, Level
 from sweeper.store.statement import statement
@@ -109,3 +112,17 @@ def outside(connection: Connection, contract: Contract) -> Sequence[str]:
     """The trigger functions of those tables that look as if they acted outside of the transaction."""
     rows = connection.execute(statement("check_outside"), {"oids": purged_tables(contract)})
     return [row.function for row in rows]
+
+
+def warn(database: Database, contract: Contract) -> None:
+    """Log the hazards in one line, if there are any; a catalogue that the role may not read is no reason not to run."""
+    try:
+        found = database.within(lambda connection: hazards(connection, contract))
+    except DBAPIError as error:
+        if is_gone(error):
+            raise
+        log.get().warning("the catalogue could not be read; see `sweeper check`", reason=reason(error))
+        return
+    if found:
+        told = [f"{finding.subject}: {finding.text}" for finding in found]
+        log.get().warning("purges may fail, or purged content live on; see `sweeper check`", hazards=told)

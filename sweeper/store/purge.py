@@ -65,6 +65,11 @@ def bound_lock_wait(connection: Connection, milliseconds: int) -> None:
     connection.execute(text("SELECT set_config('lock_timeout', :limit, true)"), {"limit": str(milliseconds)})
 
 
+def bound_statement(connection: Connection, milliseconds: int) -> None:
+    """Let no statement of the transaction take longer than this."""
+    connection.execute(text("SELECT set_config('statement_timeout', :limit, true)"), {"limit": str(milliseconds)})
+
+
 def run_deferred(connection: Connection) -> None:
     """Run the deferred triggers of the tables that were deleted from now, not at the commit: what they do is then seen."""
     connection.execute(text("SET CONSTRAINTS ALL IMMEDIATE"))
@@ -227,9 +232,7 @@ def _bound(connection: Connection, ids: Sequence[str], patience: Patience) -> No
         return
     if patience.left <= LEAST_SECONDS:
         raise SlowError("the batch took too long; it was rolled back and is done in smaller portions")
-    connection.execute(
-        text("SELECT set_config('statement_timeout', :left, true)"), {"left": str(int(patience.left * 1000))}
-    )
+    bound_statement(connection, int(patience.left * 1000))
 
 
 def _lock_children(connection: Connection, family: Sequence[Branch], asked: Asked) -> None:

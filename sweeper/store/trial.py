@@ -34,6 +34,8 @@ CHILDREN_AT_MOST = 1_000
 """Conversations with more children are left out: a trial is quick."""
 LOCK_MS = 50
 STATEMENT_MS = 3_000
+LOOK_SECONDS = 3.0
+"""How long the tables that were written to are looked through, all in all: what triggers have updated is locked meanwhile."""
 RULE = "trial"
 OTHERS = frozenset({"40001", "40P01", "55P03", "57014"})
 """SQLSTATEs that come from what others do at the moment, or from a statement that took too long."""
@@ -223,7 +225,9 @@ def _some_conversations(trial: _Trial) -> set[str]:
     for branch in branches(root):
         if branch.is_direct:
             found |= _owners(trial, branch.table, branch.key.columns[0])
-    return found | _owners(trial, "feedback", "conversation_id")
+    if trial.contract.type("feedback", "conversation_id") == root.type:
+        found |= _owners(trial, "feedback", "conversation_id")
+    return found
 
 
 def _some(trial: _Trial, table: Physical) -> set[str]:
@@ -280,11 +284,12 @@ def _canary(trial: _Trial, looked: set[int]) -> Iterator[CheckFinding]:
 
 def _survivors(trial: _Trial, canary: Canary, looked: set[int]) -> Iterator[CheckFinding]:
     """Where text of the canary is left, and where it could not be looked for."""
+    time = Patience(LOOK_SECONDS)
     for row, inserted, updated in trial.written():
         rows = inserted - canary.own[row.oid] + updated
         if not rows:
             continue
-        marks, why = _marks(trial, row, canary)
+        marks, why = _marks(trial, row, canary, time)
         looked.add(row.oid)
         if marks:
             sources = ", ".join(sorted({canary.sources[mark] for mark in marks}))
@@ -296,13 +301,17 @@ def _survivors(trial: _Trial, canary: Canary, looked: set[int]) -> Iterator[Chec
             yield CheckFinding(Level.WARNING, row.table, text, "look whether what is written there holds content")
 
 
-def _marks(trial: _Trial, row: Row[Any], canary: Canary) -> tuple[list[str], str]:
+def _marks(trial: _Trial, row: Row[Any], canary: Canary, time: Patience) -> tuple[list[str], str]:
     """Which marks a table holds in rows of the transaction, or why that is not known."""
     if not row.readable:
         return [], "the role may not read it"
+    milliseconds = int(time.left * 1000)
+    if milliseconds <= 0:
+        return [], "the others took too long to look through"
     asked = {"marks": list(canary.sources), "began": trial.began}
     try:
         with trial.connection.begin_nested():
+            purge.bound_statement(trial.connection, milliseconds)
             rows = trial.connection.execute(statement("trial_marks", table=row.table), asked)
             return [found.mark for found in rows], ""
     except DBAPIError as error:

@@ -1,23 +1,31 @@
 """`sweeper check` tries a purge and rolls it back: what would fail, and where what people wrote would live on."""
 
 import re
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
+from sweeper.backfill import begin, preview
 from sweeper.clock import Clock
 from sweeper.core.policy import Policy
+from sweeper.drain import Drain
 from sweeper.errors import SweeperError
+from sweeper.steering import Watch
+from sweeper.store import trial
 from sweeper.store.check import check
 from sweeper.store.finding import CheckFinding, Level
 from tests.store import stores
+from tests.store.operated import NOW, chat, world
 from tests.store.stores import RELATIONS, Store
+from tests.store.test_drain import SCOPE
 from tests.store.test_races import another, configure, fill, swept
 
 
-def found(store: Store, policy: Policy, *, trial: bool | None = None, **sections: Any) -> list[CheckFinding]:
+def found(store: Store, policy: Policy, *, wanted: bool | None = None, **sections: Any) -> list[CheckFinding]:
     """All findings."""
-    return check(store.database(store.settings(**sections)), policy, Clock(), trial_wanted=trial)
+    return check(store.database(store.settings(**sections)), policy, Clock(), trial_wanted=wanted)
 
 
 def as_owner(store: Store) -> Store:
@@ -154,10 +162,10 @@ CATALOGUE = (
 
 def test_catalogue(store: Store, policy: Policy) -> None:
     """What may keep content, or refuse, is a warning with a remedy from the catalogue alone, in a store without any row."""
-    assert [f for f in found(store, policy, trial=False) if f.level is not Level.OK] == []
+    assert [f for f in found(store, policy, wanted=False) if f.level is not Level.OK] == []
     for breaking, _, _ in CATALOGUE:
         store.execute(breaking)
-    after = found(store, policy, trial=False, purge={"table": "threads"})
+    after = found(store, policy, wanted=False, purge={"table": "threads"})
     for _, subject, text in CATALOGUE:
         told = [f for f in after if f.subject == subject and text in f.text]
         assert [(f.level, bool(f.remedy)) for f in told] == [(Level.WARNING, True)], (text, after)
@@ -346,8 +354,9 @@ HARMLESS = {
 
 
 @pytest.mark.parametrize("rows", [0, 2])
-def test_survivors(rows: int, store: Store, policy: Policy) -> None:
+def test_survivors(rows: int, store: Store, policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever text of the canary is left, the table and what it came from are a fault; where only ids are, nothing is said."""
+    monkeypatch.setattr(trial, "LOOK_SECONDS", 600.0)
     fill(store, rows)
     for breaking in (KEPT | HARMLESS).values():
         store.execute(breaking)
@@ -450,8 +459,8 @@ def test_triggers_that_act_elsewhere(store: Store, policy: Policy) -> None:
     told = [f for f in found(store, policy) if f.subject in ("trial", "canary")]
     assert [(f.level, f.subject) for f in told] == [(Level.WARNING, "trial")]
     assert "write_plain() may act outside of the transaction" in told[0].text
-    assert "1 conversations deleted" in str(found(store, policy, trial=True))
-    assert [f.text for f in found(store, policy, trial=False) if f.subject == "trial"] == ["not taken, as asked"]
+    assert "1 conversations deleted" in str(found(store, policy, wanted=True))
+    assert [f.text for f in found(store, policy, wanted=False) if f.subject == "trial"] == ["not taken, as asked"]
 
 
 def test_nothing_is_notified(store: Store, policy: Policy) -> None:
@@ -475,3 +484,82 @@ def test_uncounted_writes(store: Store, policy: Policy) -> None:
     findings = found(as_owner(store), policy)
     assert [(f.level, f.subject) for f in findings if "track_counts" in f.text] == [(Level.WARNING, "trial")]
     assert not any("meanwhile keeps any" in f.text for f in findings)
+
+
+def test_run_warns_once(store: Store, policy: Policy) -> None:
+    """A run logs the hazards of the catalogue in one line, a backfill not with each slice, and none where there are none."""
+    fill(store, 3)
+    with capture_logs() as quiet:
+        swept(store, policy, watch=Watch(stopping=lambda: "stop"))
+    store.execute(KEPT["plain"] + "CREATE MATERIALIZED VIEW store.shown AS SELECT body FROM store.messages")
+    with capture_logs() as logged:
+        assert swept(store, policy, purge={"batch": 1}).as_json()["purged"] == 3
+    assert not any("hazards" in line for line in quiet)
+    [told] = [line["hazards"] for line in logged if "hazards" in line]
+    assert [hazard.partition(":")[0] for hazard in told] == ["store.shown", "store.messages"]
+
+
+def test_backfill_warns_once(store: Store, policy: Policy) -> None:
+    """A backfill of several slices logs the hazards in one line."""
+    store.load(world(chat("c1", timedelta(days=40)), chat("c2", timedelta(days=3))))
+    store.execute(KEPT["plain"])
+    job = store.job(policy, NOW, guards={"history": False, "volume": False})
+    plan = begin(job, SCOPE, preview(job, SCOPE).approval.token())
+    with capture_logs() as logged:
+        assert Drain(job, plan).run().purged_now == 2
+    assert len([line for line in logged if "hazards" in line]) == 1
+    assert len([line for line in logged if line["event"] == "run opened"]) == 2
+
+
+def test_run_that_may_not_read_the_catalogue(store: Store, policy: Policy) -> None:
+    """A role that may not read all of the catalogue purges all the same, and says that it could not look."""
+    fill(store, 1)
+    store.execute("REVOKE SELECT ON pg_catalog.pg_publication FROM PUBLIC")
+    with capture_logs() as logged:
+        assert swept(store, policy).as_json()["purged"] == 1
+    assert [line["reason"] for line in logged if "the catalogue could not be read" in line["event"]]
+
+
+def test_no_time_to_look(store: Store, policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables for which no time is left are named as not looked at, and nothing is called clean."""
+    monkeypatch.setattr(trial, "LOOK_SECONDS", 0.0)
+    store.execute(KEPT["plain"])
+    findings = found(as_owner(store), policy)
+    [told] = [f for f in findings if f.subject == "store.plain"]
+    assert (told.level, told.text.partition(": ")[2]) == (Level.WARNING, "the others took too long to look through")
+    assert not any("meanwhile keeps any" in f.text for f in findings)
+
+
+def test_partitions(store: Store, policy: Policy) -> None:
+    """Conversations and messages in partitions, with keys of two columns: a trigger of one partition is found."""
+    fill(store, 3)
+    store.execute(
+        """
+        CREATE TABLE store.chats (LIKE store.conversations, tenant integer NOT NULL DEFAULT 7,
+            number bigint GENERATED ALWAYS AS IDENTITY, state text NOT NULL CHECK (state IN ('open', 'closed')),
+            PRIMARY KEY (tenant, id)) PARTITION BY LIST (tenant);
+        CREATE TABLE store.chats_7 PARTITION OF store.chats FOR VALUES IN (7);
+        CREATE TABLE store.words (tenant integer NOT NULL, chat uuid NOT NULL, said_at timestamptz NOT NULL, words text NOT NULL,
+            FOREIGN KEY (tenant, chat) REFERENCES store.chats ON DELETE CASCADE) PARTITION BY RANGE (said_at);
+        CREATE TABLE store.words_2026 PARTITION OF store.words FOR VALUES FROM ('2026-01-01Z') TO ('2027-01-01Z');
+        CREATE INDEX ON store.words (tenant, chat);
+        INSERT INTO store.chats OVERRIDING SYSTEM VALUE SELECT c.*, 7, 1, 'open' FROM store.conversations c;
+        """
+    )
+    store.execute(
+        "INSERT INTO store.words SELECT 7, conversation_id, created_at, body FROM store.messages;"
+        "DROP TABLE store.messages, store.attachments, store.conversations;"
+        "CREATE VIEW store.conversations AS SELECT * FROM store.chats;"
+        "CREATE VIEW store.messages AS SELECT gen_random_uuid() AS id, chat AS conversation_id, 'user'::text AS author, "
+        "said_at AS created_at, words AS body FROM store.words;"
+        "CREATE VIEW store.attachments AS SELECT NULL::uuid AS id, NULL::uuid AS conversation_id, NULL::text AS uri WHERE false"
+    )
+    sections: dict[str, Any] = {"purge": {"table": "chats"}}
+    findings = [f for f in found(as_owner(store), policy, **sections) if f.subject in ("trial", "canary")]
+    assert [f.level for f in findings] == [Level.OK, Level.OK], findings
+    assert findings[0].text.startswith("marked text in store.words.words, ")
+    store.execute(audit("words_2026", what="OLD.words"))
+    assert (
+        worst(as_owner(store), policy, "store.audit", "it keeps what stood in store.words.words", **sections)
+        is Level.FAULT
+    )

@@ -4,15 +4,18 @@ SELECT a.attname::text AS name,
        b.typname::text AS base,
        b.typcategory::text AS category,
        a.attnotnull OR y.typnotnull AS required,
-       a.atthasdef OR a.attidentity <> '' AS defaulted,
+       a.atthasdef AS defaulted,
+       a.attidentity <> '' AS identity,
        CASE WHEN b.typname IN ('varchar', 'bpchar') THEN NULLIF(GREATEST(a.atttypmod, y.typtypmod) - 4, -5) END AS length,
        (SELECT e.enumlabel::text FROM pg_catalog.pg_enum e WHERE e.enumtypid = b.oid ORDER BY e.enumsortorder LIMIT 1) AS label,
        EXISTS (SELECT FROM pg_catalog.pg_index i
                WHERE i.indrelid = a.attrelid AND i.indisunique AND a.attnum = ANY(i.indkey)) AS in_unique,
+       EXISTS (SELECT FROM pg_catalog.pg_index i
+               WHERE i.indrelid = a.attrelid AND i.indisunique AND a.attnum = i.indkey[0] AND i.indnkeyatts = 1) AS alone_unique,
        EXISTS (SELECT FROM pg_catalog.pg_constraint k
-               WHERE k.contype = 'c' AND (k.conrelid = a.attrelid AND a.attnum = ANY(k.conkey) OR k.contypid = y.oid))
-       OR EXISTS (SELECT FROM pg_catalog.pg_partitioned_table t WHERE t.partrelid = a.attrelid AND a.attnum = ANY(t.partattrs))
-           AS checked,
+               WHERE k.contype = 'c' AND (k.conrelid = a.attrelid AND a.attnum = ANY(k.conkey) OR k.contypid = y.oid)) AS checked,
+       EXISTS (SELECT FROM pg_catalog.pg_partitioned_table t
+               WHERE t.partrelid = a.attrelid AND a.attnum = ANY(t.partattrs)) AS partitioning,
        k.confrelid::bigint AS reference,
        k.confrelid::regclass::text AS parent,
        quote_ident(k.attname) AS parent_column
