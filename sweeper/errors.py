@@ -3,7 +3,7 @@
 Each error's text names the setting or the row, what was **not** done, and the remedy. `exit_code` is documented API.
 """
 
-from sweeper.core.printable import printable
+from sweeper.errors import printable
 
 
 class SweeperError(Exception):

@@ -11,7 +11,7 @@ from sweeper.errors import ConfigurationError
 
 
 @contextmanager
-def placed(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """A file to write to that replaces `path` when all is written; for its owner alone, as it may name accounts.
 
     Raises:

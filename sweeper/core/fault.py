@@ -42,7 +42,7 @@ WORDS: Mapping[str, str] = {
 """What is said for each type of pydantic's errors."""
 
 
-class Fault(NamedTuple):
+class InputFault(NamedTuple):
     """One thing to mend."""
 
     loc: Loc
@@ -53,14 +53,14 @@ class Fault(NamedTuple):
         return f"{path(self.loc, raw)}: {self.words}"
 
 
-def found(error: ValidationError) -> Iterator[Fault]:
+def found(error: ValidationError) -> Iterator[InputFault]:
     """The faults of an error; a list that is called empty only because its items were refused is left out."""
     errors = error.errors(include_url=False)
     inside = {each["loc"][:end] for each in errors for end in range(len(each["loc"]))}
     for each in errors:
         if each["type"] != "too_short" or each["loc"] not in inside:
             words = WORDS.get(each["type"])
-            yield Fault(each["loc"], words.format_map(each.get("ctx", {})) if words else each["msg"])
+            yield InputFault(each["loc"], words.format_map(each.get("ctx", {})) if words else each["msg"])
 
 
 def path(loc: Loc, raw: object) -> str:
@@ -89,12 +89,12 @@ def shaped(pattern: str, words: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def repeats(places: Iterable[tuple[Loc, str]], raw: object, words: str) -> Iterator[Fault]:
+def repeats(places: Iterable[tuple[Loc, str]], raw: object, words: str) -> Iterator[InputFault]:
     """A fault for each value that an earlier place, `{first}` in the words, has already."""
     first: dict[str, Loc] = {}
     for loc, value in places:
         if first.setdefault(value, loc) != loc:
-            yield Fault(loc, f"{value!r} {words.format(first=path(first[value], raw))}")
+            yield InputFault(loc, f"{value!r} {words.format(first=path(first[value], raw))}")
 
 
 def _named(item: object) -> str:

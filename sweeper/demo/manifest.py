@@ -10,14 +10,14 @@ from sqlalchemy import text
 
 from sweeper.clock import Clock
 from sweeper.demo import page
-from sweeper.demo.stage import Stage
+from sweeper.demo.fixture import DemoFixture
 from sweeper.manifest import pseudonym
-from sweeper.store import database as databases
+from sweeper.postgres import database as databases
 
 FEW = 3
 
 
-def show_manifest(stage: Stage, clock: Clock) -> None:
+def show_manifest(stage: DemoFixture, clock: Clock) -> None:
     """Build a manifest, withdraw one account's consent, and show that verify and recall name its rows and no others."""
     page.heading("7. A training manifest: what may be trained on, and taking it back")
     if stage.policy.training is None:
@@ -40,7 +40,7 @@ def show_manifest(stage: Stage, clock: Clock) -> None:
     page.command("manifest", "recall", "--out", str(stage.folder / "recalls"))
 
 
-def _least(stage: Stage, folder: Path) -> tuple[str, int]:
+def _least(stage: DemoFixture, folder: Path) -> tuple[str, int]:
     """The account that has the fewest rows in the manifest, but a few, and how many."""
     import pyarrow.parquet as pq  # an extra, and slow to import
 
@@ -52,7 +52,7 @@ def _least(stage: Stage, folder: Path) -> tuple[str, int]:
     return account, fewest
 
 
-def _withdraw(stage: Stage, account: str, clock: Clock) -> None:
+def _withdraw(stage: DemoFixture, account: str, clock: Clock) -> None:
     _answered(
         stage,
         "INSERT INTO consent_events (account_id, purpose, granted, recorded_at) "
@@ -63,7 +63,7 @@ def _withdraw(stage: Stage, account: str, clock: Clock) -> None:
     )
 
 
-def _answered(stage: Stage, sql: str, **parameters: object) -> tuple[Any, ...]:
+def _answered(stage: DemoFixture, sql: str, **parameters: object) -> tuple[Any, ...]:
     """The one row that a statement on the demo's store gives."""
     database = databases.connect(stage.settings)
     try:

@@ -15,8 +15,8 @@ import psycopg
 import pytest
 
 from sweeper.clock import Clock
-from sweeper.core.policy import Policy
-from sweeper.sweep import sweep
+from sweeper.policy.schema import Policy
+from sweeper.runs.sweep import sweep
 from tests.store.stores import POLICY, RELATIONS, Store
 
 AS_OF = "2025-12-31T00:00:00Z"

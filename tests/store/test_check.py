@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from sweeper.clock import Clock
-from sweeper.core.policy import Policy
-from sweeper.store.check import check
-from sweeper.store.finding import CheckFinding, Level
+from sweeper.policy.schema import Policy
+from sweeper.postgres.check import check
+from sweeper.postgres.finding import CheckFinding, Level
 from tests.acceptance.commands import environment
 from tests.acceptance.test_printing import SIGNING_KEY
 from tests.store import stores

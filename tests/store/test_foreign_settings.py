@@ -11,9 +11,9 @@ import psycopg
 import pytest
 
 from sweeper import embedded
-from sweeper.core.policy import Policy
-from sweeper.store import migrate
-from sweeper.store.migrate import MigrationError
+from sweeper.policy.schema import Policy
+from sweeper.postgres import migrate
+from sweeper.postgres.migrate import MigrationError
 from tests.acceptance.commands import Command, in_process
 from tests.acceptance.test_printing import SIGNING_KEY
 from tests.manifest import made

@@ -8,16 +8,15 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from sweeper.audit import checkpoint
-from sweeper.core.instant import rfc3339
-from sweeper.core.policy import Policy
-from sweeper.explain import would_spare
-from sweeper.numbers import metrics, overdue
-from sweeper.numbers import reading as numbers
-from sweeper.numbers.report import report
-from sweeper.store import operation
-from sweeper.survey import everything
-from sweeper.sweep import sweep
+from sweeper.evidence import checkpoint
+from sweeper.policy.explain import would_spare
+from sweeper.policy.instant import rfc3339
+from sweeper.policy.schema import Policy
+from sweeper.report import metrics, operation, overdue
+from sweeper.report import numbers as numbers
+from sweeper.report.report import report
+from sweeper.runs.scan import everything
+from sweeper.runs.sweep import sweep
 from tests.facts import instant
 from tests.store.operated import NOW, bury, chat, exported, mixed, ran, read, world
 from tests.store.stores import Store, frozen

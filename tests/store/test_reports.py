@@ -5,11 +5,11 @@ from datetime import timedelta
 
 import pytest
 
-from sweeper.core.instant import rfc3339
-from sweeper.core.policy import Policy
-from sweeper.numbers import overdue
-from sweeper.numbers.overdue import PATIENCE, Due
-from sweeper.numbers.report import Report, report
+from sweeper.policy.instant import rfc3339
+from sweeper.policy.schema import Policy
+from sweeper.report import overdue
+from sweeper.report.overdue import PATIENCE, OverdueRow
+from sweeper.report.report import Report, report
 from tests.facts import instant
 from tests.store.operated import NOW, TICK, bury, chat, exported, mixed, ran, read, world
 from tests.store.stores import Store, frozen
@@ -115,7 +115,7 @@ def test_alarm_of_feedback(store: Store, policy: Policy) -> None:
 
 def test_alarms_are_per_kind() -> None:
     """A kind of which nothing is overdue alarms nobody, whatever was purged."""
-    due = Due()
+    due = OverdueRow()
     due.count("standard", instant(NOW) - timedelta(days=9))
-    assert overdue.alarms({"conversation": Due(), "feedback": Due()}, {}, instant(NOW)) == []
+    assert overdue.alarms({"conversation": OverdueRow(), "feedback": OverdueRow()}, {}, instant(NOW)) == []
     assert len(overdue.alarms({"conversation": due, "feedback": due}, {"feedback": 1}, instant(NOW))) == 1

@@ -11,11 +11,11 @@ from sqlalchemy.exc import DBAPIError
 
 from sweeper import embedded
 from sweeper.clock import Clock
-from sweeper.core.policy import Policy
 from sweeper.errors import SweeperError
 from sweeper.manifest import build
-from sweeper.store import check, database, protections
-from sweeper.store.finding import Level
+from sweeper.policy.schema import Policy
+from sweeper.postgres import check, database, protections
+from sweeper.postgres.finding import Level
 from tests.acceptance.commands import process
 from tests.facts import instant
 from tests.manifest import made

@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from sweeper.backfill import begin, preview
 from sweeper.clock import Clock
-from sweeper.core.policy import Policy
-from sweeper.drain import Drain
 from sweeper.errors import SweeperError
-from sweeper.steering import Watch
-from sweeper.store import trial
-from sweeper.store.check import check
-from sweeper.store.finding import CheckFinding, Level
+from sweeper.policy.schema import Policy
+from sweeper.postgres import trial
+from sweeper.postgres.check import check
+from sweeper.postgres.finding import CheckFinding, Level
+from sweeper.runs.backfill import begin, preview
+from sweeper.runs.backfill_runner import BackfillRunner
+from sweeper.runs.throttle import ProgressListener
 from tests.store import stores
 from tests.store.operated import NOW, chat, world
 from tests.store.stores import RELATIONS, Store
@@ -490,7 +490,7 @@ def test_run_warns_once(store: Store, policy: Policy) -> None:
     """A run logs the hazards of the catalogue in one line, a backfill not with each slice, and none where there are none."""
     fill(store, 3)
     with capture_logs() as quiet:
-        swept(store, policy, watch=Watch(stopping=lambda: "stop"))
+        swept(store, policy, watch=ProgressListener(stopping=lambda: "stop"))
     store.execute(KEPT["plain"] + "CREATE MATERIALIZED VIEW store.shown AS SELECT body FROM store.messages")
     with capture_logs() as logged:
         assert swept(store, policy, purge={"batch": 1}).as_json()["purged"] == 3
@@ -506,7 +506,7 @@ def test_backfill_warns_once(store: Store, policy: Policy) -> None:
     job = store.job(policy, NOW, guards={"history": False, "volume": False})
     plan = begin(job, SCOPE, preview(job, SCOPE).approval.token())
     with capture_logs() as logged:
-        assert Drain(job, plan).run().purged_now == 2
+        assert BackfillRunner(job, plan).run().purged_now == 2
     assert len([line for line in logged if "hazards" in line]) == 1
     assert len([line for line in logged if line["event"] == "run opened"]) == 2
 

@@ -1,0 +1,189 @@
+"""The demo: real conversations in a PostgreSQL of its own, and the program's own commands tried on them, one by one."""
+
+import shlex
+import shutil
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sweeper import console, log
+from sweeper.clock import Clock
+from sweeper.demo import page
+from sweeper.demo.fixture import DemoFixture, set_up
+from sweeper.demo.manifest import show_manifest
+from sweeper.policy.decide import ERASURE_ORDER, UNCLASSIFIED
+from sweeper.policy.explain import would_spare
+from sweeper.policy.schema import Policy
+from sweeper.runs import guards
+from sweeper.runs import sweep as sweeps
+from sweeper.runs.approval import Approval
+from sweeper.runs.job import Job, prepare
+from sweeper.runs.scan import everything
+from sweeper.settings import Settings
+
+FEW_MESSAGES = 8
+"""An example with few messages reads better."""
+NO_RULE = "no rule"
+
+
+@dataclass
+class Examples:
+    """One conversation per rule that the sweep keeps, one that it purges, and how many there are of both."""
+
+    kept: dict[str, str] = field(default_factory=dict)
+    purged: dict[str, str] = field(default_factory=dict)
+    counts: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def due(self) -> int:
+        """How many conversations are to be purged."""
+        return sum(gone for gone, _ in self.counts.values())
+
+    def usual(self) -> str | None:
+        """The example of the rule that purges most."""
+        return max(self.purged, key=lambda rule: self.counts[rule][0], default=None)
+
+    def as_json(self) -> dict[str, Any]:
+        """Counts and examples for machines."""
+        counts = {rule: {"purged": gone, "kept": stays} for rule, (gone, stays) in self.counts.items()}
+        return {"rules": counts, "examples": {"purged": self.purged, "kept": self.kept}}
+
+
+def show(config: Path | None, clock: Clock, seed: int, keep: Path | None) -> None:
+    """Run the demo for a reader; with `keep`, its data stays in that directory.
+
+    Raises:
+        ConfigurationError: settings, policy or directory cannot be used; nothing was loaded.
+    """
+    log.configure(quiet=True)
+    page.heading("A store with real conversations")
+    with set_up(config, clock, seed, keep) as stage:
+        _show_loaded(stage, seed)
+        _show_sweep(stage, clock)
+        show_manifest(stage, clock)
+    _say_goodbye(keep)
+
+
+def summary(config: Path | None, clock: Clock, seed: int, keep: Path | None) -> dict[str, Any]:
+    """Run the demo for a machine: what was loaded, what two sweeps did, counts by rule and an example of each.
+
+    Raises:
+        ConfigurationError: settings, policy or directory cannot be used; nothing was loaded.
+    """
+    log.configure(quiet=True)
+    with set_up(config, clock, seed, keep) as stage:
+        examples, approval = _look(stage.settings, clock)
+        results = [_swept(stage.settings, clock, token) for token in (approval, None)]
+        return {
+            "conversations": len(stage.world.conversations),
+            "accounts": len(stage.world.accounts),
+            "messages": len(stage.world.messages),
+            "policy": stage.policy.digest,
+            **examples.as_json(),
+            "runs": results,
+        }
+
+
+def _swept(settings: Settings, clock: Clock, approval: Approval | None) -> dict[str, Any]:
+    job = prepare(settings, clock, approval.as_of if approval else None)
+    try:
+        return sweeps.sweep(job, approval=approval).as_json()
+    finally:
+        job.database.engine.dispose()
+
+
+def _look(settings: Settings, clock: Clock) -> tuple[Examples, Approval | None]:
+    """The examples, and an approval where so much is due that a run needs one."""
+    job = prepare(settings, clock)
+    try:
+        examples = _examples(job)
+        needed = any(guards.volume(job, examples.due, None))
+        return examples, sweeps.preview(job).approval if needed else None
+    finally:
+        job.database.engine.dispose()
+
+
+def _examples(job: Job) -> Examples:
+    found = Examples(counts=dict.fromkeys(_rules(job.policy), (0, 0)))
+    for explained in everything(job):
+        rule, id_ = explained.verdict.rule or NO_RULE, explained.facts.conversation.id
+        gone, stays = found.counts.get(rule, (0, 0))
+        goes = explained.verdict.purge and not would_spare(explained.facts, job.policy, job.as_of)
+        found.counts[rule] = (gone + goes, stays + (not goes))
+        if explained.facts.messages <= FEW_MESSAGES:
+            (found.purged if goes else found.kept).setdefault(rule, id_)
+    return found
+
+
+def _rules(policy: Policy) -> list[str]:
+    """Every name that a verdict may give, in the policy's order."""
+    named = [rule.name for rule in policy.rules] + [floor.name for floor in policy.floors]
+    return [*named, ERASURE_ORDER, UNCLASSIFIED]
+
+
+def _show_loaded(stage: DemoFixture, seed: int) -> None:
+    world = stage.world
+    released = sum(hold.released_at is not None for hold in world.holds)
+    page.explain(
+        f"Loaded {len(world.conversations):,} real conversations of {len(world.accounts):,} people with "
+        f"{len(world.messages):,} messages, as one block shifted to end shortly before now. Plans, consent, deletions and "
+        f"flags are made up from seed {seed}, so that every rule of the policy has somebody to purge or keep. There are "
+        f"{len(world.holds)} legal holds ({released} released) and {len(world.orders)} erasure orders."
+    )
+
+
+def _show_sweep(stage: DemoFixture, clock: Clock) -> None:
+    examples, approval = _look(stage.settings, clock)
+    usual = examples.usual()
+    page.heading("1. Preview: what would go, and why")
+    page.explain("A dry run writes nothing. It counts what is due by rule and prints a digest that could be approved.")
+    page.command("run", "--dry-run")
+    if usual is not None:
+        page.heading("2. One that is to go, explained")
+        page.command("explain", examples.purged[usual])
+    page.heading("3. Sweep: purge with evidence")
+    page.explain("Batches are locked, decided again on the locked rows, deleted, and recorded in the same transaction.")
+    if approval is not None:
+        page.explain("So much is due that a run by itself would refuse. The digest of a preview approves it.")
+        page.command("run", "--approve", approval.token())
+    else:
+        page.command("run")
+    page.heading("4. Sweep again: nothing is left to do")
+    page.command("run")
+    page.heading("5. Every rule, and one conversation that it keeps, explained")
+    _show_counts(examples)
+    for rule in examples.counts:
+        if rule in examples.kept:
+            page.command("explain", examples.kept[rule])
+    if usual is not None:
+        page.heading("6. And what became of the one that was to go")
+        page.command("explain", examples.purged[usual])
+
+
+def _show_counts(examples: Examples) -> None:
+    console.say(f"{'rule':<18}{'purged':>8}{'kept':>8}")
+    for rule, (gone, stays) in examples.counts.items():
+        console.say(f"{rule:<18}{gone:>8,}{stays:>8,}")
+
+
+def _say_goodbye(keep: Path | None) -> None:
+    page.heading("Done")
+    if keep is None:
+        page.explain(
+            "The server is stopped and its data are gone. To keep them and try commands: sweeper demo --keep DIR"
+        )
+        return
+    page.explain(f"The server is stopped; the data stay in {keep}. A command starts the server for as long as it runs:")
+    if shutil.which("sweeper") is None:
+        console.say(f"  {_made_known()}")
+    console.say(f"  export SWEEPER_DATABASE_URL={shlex.quote(f'embedded:{keep.resolve()}')}")
+    console.say("  sweeper explain --all | head")
+
+
+def _made_known() -> str:
+    """What makes the shell find `sweeper`."""
+    activate = Path(sys.prefix) / "bin" / "activate"
+    return (
+        f". {shlex.quote(str(activate))}" if activate.is_file() else f"alias sweeper='{sys.executable} -m sweeper.cli'"
+    )
