@@ -243,7 +243,7 @@ def whole_sweep(store: Store) -> Spent:
         if result.outcome != "completed":
             raise SystemExit(f"the sweep ended as {result.outcome}: its time says nothing")
         counts = result.counts
-        proposed = counts.due + counts.held + counts.not_due + counts.spared.total() + counts.unclassified.total()
+        proposed = counts.conversations.total
         return Spent(seconds, proposed, max(database.wrote), max(database.only_read))
 
 

@@ -1,5 +1,6 @@
 """`migrate`, `check` and `demo`: what surrounds the sweeps."""
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ from sweeper.cli.context import AsJson, Config
 from sweeper.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from sweeper.postgres.finding import CheckFinding
     from sweeper.settings import Settings
@@ -42,14 +43,14 @@ def check(
         bool | None,
         typer.Option(
             "--trial/--no-trial",
-            help="Also where a trigger seems to act outside of the database, or not at all.",
-            show_default="unless a trigger seems to act outside of the database",
+            help="Try to purge even if a trigger seems to act outside of the database, or do not try.",
+            show_default="try, unless a trigger seems to act outside of the database",
         ),
     ] = None,
 ) -> None:
     """Check connection, privileges, contract, indexes, clock and policy, and try to purge; each fault with its remedy.
 
-    It deletes a few conversations and a made-up one in a transaction that is rolled back: what would fail, what would live on?
+    It deletes a few conversations, and one made up for that, and rolls it back: what would fail, and where would content survive?
 
     Example: sweeper check
     """
@@ -134,8 +135,17 @@ def demo(
     Example: sweeper demo --keep /tmp/sweeper-demo
     """
     from sweeper.demo import walkthrough
+    from sweeper.demo.page import Page
 
     if as_json:
         console.print_json(walkthrough.summary(config, context.CLOCK, seed, keep))
     else:
-        walkthrough.show(config, context.CLOCK, seed, keep)
+        walkthrough.show(Page(_run_command), config, context.CLOCK, seed, keep)
+
+
+def _run_command(arguments: "Sequence[str]") -> None:
+    """Run the program as if typed, except that its exit code ends nothing."""
+    from sweeper.cli import app  # which imports this module
+
+    with contextlib.suppress(typer.Exit):
+        app(list(arguments), standalone_mode=False)

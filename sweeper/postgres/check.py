@@ -1,6 +1,6 @@
 """Whether this store can be swept: every fault and hazard at once, each with the statement or setting that mends it.
 
-The law of this file: it changes nothing, and a finding never hides another.
+Invariant: it changes nothing (a trial is rolled back), and a finding never hides another.
 """
 
 import json
@@ -67,7 +67,7 @@ def check(database: Database, policy: Policy, clock: Clock, *, trial_wanted: boo
         database: the store's database.
         policy: the policy of the runs.
         clock: this machine's clock and the database's.
-        trial_wanted: whether to try the delete path (`sweeper.postgres.trial`); None: unless it might act outside of the database.
+        trial_wanted: whether to try to purge (see `trial.findings`); None: unless a trigger seems to act outside of the database.
 
     Raises:
         DBAPIError: the database cannot be reached.

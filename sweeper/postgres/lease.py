@@ -1,7 +1,8 @@
-"""Who may purge: a lease with a growing token, kept in a row, so that it needs no session and survives a killed holder.
+"""The lease: the right to purge a store, kept in a row with a growing fencing token.
 
-The law of this file: a batch renews the lease in its own transaction; if the token is no longer ours, nothing is committed.
-The lease's end is the database's business and read from its clock: it says who may work, never what is due.
+A row needs no session and outlives a holder that is killed. Invariant: every batch renews the lease in its own transaction, and
+commits nothing if the token has changed. Whether a lease has expired is read from the database's clock; that clock decides who
+may work, never what is due.
 """
 
 import time
@@ -19,16 +20,19 @@ from sweeper.postgres.statement import statement
 
 LOOK_EVERY_SECONDS = 0.25
 FRESH_SECONDS = 5.0
-"""A wish for the lease that is older is nobody's any more: who waits says it again and again."""
+"""A preemption request expires after this time; a waiting run renews it."""
 ASKED_MS = 5_000
-"""How long a wish waits for the batch at work; it is written into the lease's row, which that batch has locked."""
+"""How long a preemption request waits for the current batch, which has locked the lease's row."""
 GIVES_WAY_SECONDS = 10.0
-"""How long beyond the lease's length a run waits for a holder that gives way: for one batch."""
+"""How long, beyond the length of a lease, a run waits for a preemptible holder to finish its batch."""
 
 
 @dataclass
 class Lease:
-    """The right to purge one store, under a fencing token. `wanted`: as of the last renewal, a run waits for it."""
+    """The right to purge one store, under a fencing token.
+
+    `preemption_requested`: another run was waiting for the lease when it was last renewed.
+    """
 
     store: str
     seconds: float
@@ -37,21 +41,21 @@ class Lease:
     preemption_requested: bool = False
 
     def renew(self, connection: Connection) -> None:
-        """Renew, and hold the lease's row until the transaction ends.
+        """Renew the lease and keep its row locked until the transaction ends.
 
         Raises:
-            LeaseLostError: another run has taken the lease over.
-            PausedError: somebody has paused the sweeper.
+            LeaseLostError: another run has taken over the lease.
+            PausedError: the sweeper is paused.
         """
         paused = self.keep(connection)
         if paused is not None:
             raise PausedError(f"paused: {paused}")
 
     def keep(self, connection: Connection) -> str | None:
-        """Renew also while paused, to record how a run ended; returns why it is paused.
+        """Renew the lease even while the sweeper is paused, to record how a run ended; return the reason of the pause, if any.
 
         Raises:
-            LeaseLostError: another run has taken the lease over.
+            LeaseLostError: another run has taken over the lease.
         """
         found = connection.execute(
             statement("lease_renew"),
@@ -73,23 +77,23 @@ class Lease:
         return paused
 
     def give_back(self, connection: Connection) -> None:
-        """Let the next run start at once."""
+        """Release the lease, so that the next run need not wait for it to expire."""
         connection.execute(statement("lease_give_back"), {"store": self.store, "token": self.token})
 
 
 def take(database: Database, *, preemptible: bool = False, stopping: Callable[[], str] = lambda: "") -> Lease:
-    """The lease of the store, taken.
+    """Take the lease of the store.
 
-    A lease whose holder still renews it is refused at once; one that nobody renews is waited for until it ends. A holder that
-    `yields` (a backfill) is asked for it, gives it back after its batch, and does not take it while somebody waits.
+    A lease that its holder still renews is refused at once; one that nobody renews is waited for until it expires. A preemptible
+    holder (a backfill) is asked to release it, does so after its batch, and does not take it back while a run waits.
 
     Args:
         database: the store's database.
-        yields: whether the lease is for a holder that gives way.
-        stopping: asked while it waits why to stop ("": go on).
+        preemptible: whether the new holder releases the lease on request.
+        stopping: called while waiting; a reason to stop ends the wait, "" goes on.
 
     Raises:
-        LeaseHeldError: another run holds it, or held it until this one was to stop.
+        LeaseHeldError: another run holds the lease, or held it until this one was asked to stop.
     """
     store, seconds = database.settings.store.schema_name, database.settings.lease.seconds
     database.within(lambda connection: connection.execute(statement("lease_prepare"), {"store": store}))
@@ -105,7 +109,7 @@ def take(database: Database, *, preemptible: bool = False, stopping: Callable[[]
 
 @dataclass
 class _Attempt:
-    """One run's waiting for the lease. Once a holder that gives way has been asked, its renewals are no refusal."""
+    """One run's attempt to take the lease. After a preemption request, further renewals by the holder do not end the wait."""
 
     database: Database
     store: str
@@ -116,10 +120,10 @@ class _Attempt:
     started: float = field(default_factory=time.monotonic)
 
     def once(self) -> Lease | None:
-        """The lease if it is free now; None: look again in a moment.
+        """Return the lease if it is free; None means that the caller should try again in a moment.
 
         Raises:
-            LeaseHeldError: its holder is at work.
+            LeaseHeldError: the holder is at work.
         """
         found, token = self.database.within(self._look)
         if token is not None:
@@ -141,7 +145,7 @@ class _Attempt:
         return None
 
     def _look(self, connection: Connection) -> tuple[Row[Any] | None, int | None]:
-        """The lease as it is (None: a batch of its holder has it locked), and its token if it could be taken."""
+        """Return the lease's row (None while a batch of its holder locks it), and the new token if it could be taken."""
         names = {"store": self.store, "fresh": FRESH_SECONDS}
         found = connection.execute(statement("lease_look"), names).one_or_none()
         if found is None or not found.expired or (self.preemptible and found.preemption_requested):
@@ -164,7 +168,7 @@ class _Attempt:
         return time.monotonic() - self.started > patience
 
     def held(self) -> LeaseHeldError:
-        """What is said where it was not to be had."""
+        """Return the error that says that the lease is held."""
         return LeaseHeldError(
             f"lease of store {self.store!r}: another run holds it and is at work. Nothing was done. Wait until it has ended; "
             f"a run that died is replaced by the next one after {self.seconds:g} s ([lease] seconds)."

@@ -1,24 +1,42 @@
-"""SQL is SQL: one named statement per file in `sql/`, one English line on top, bound parameters, no clock.
+"""Named SQL statements from `queries/*.sql`: one file a noun, in the order in which the statements run.
 
-What cannot be a parameter (a table, a column, a type) is written `$name` in the file and filled in, quoted, here.
+Each statement begins with `-- name: NAME` and one line of English. Values are bound parameters. What cannot be a parameter
+(a table, a column, a type) is written `$name` and filled in, quoted, here. No statement reads a clock to decide anything.
 """
 
 import re
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from string import Template
 
 from psycopg.sql import Literal
 from sqlalchemy import TextClause, text
 
-FOLDER = Path(__file__).parent / "sql"
+FOLDER = Path(__file__).parent / "queries"
+_NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 
 
-@lru_cache(maxsize=256)
+@cache
+def _sources() -> Mapping[str, str]:
+    """The text of every statement by its name.
+
+    Raises:
+        ValueError: two statements have one name.
+    """
+    found: dict[str, str] = {}
+    for file in sorted(FOLDER.glob("*.sql")):
+        _, *parts = _NAME.split(file.read_text(encoding="utf-8"))
+        for name, body in zip(parts[::2], parts[1::2], strict=True):
+            if name in found:
+                raise ValueError(f"two statements are named {name}; the second is in {file.name}")
+            found[name] = body.strip() + "\n"
+    return found
+
+
 def source(name: str) -> str:
-    """The text of the statement `name`."""
-    return (FOLDER / f"{name}.sql").read_text(encoding="utf-8")
+    """Return the text of the statement `name`, its `$names` not filled in yet."""
+    return _sources()[name]
 
 
 def filled(name: str, **names: str) -> str:

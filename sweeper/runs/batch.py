@@ -17,11 +17,12 @@ from sqlalchemy.exc import DBAPIError
 
 from sweeper import log
 from sweeper.errors import SweeperError
+from sweeper.policy.anomaly import anomalies
 from sweeper.policy.counts import Counts
 from sweeper.policy.decide import Verdict
 from sweeper.policy.evaluate import Evaluation, Outcome, Proposal, Spared, evaluate
 from sweeper.policy.facts import Facts
-from sweeper.policy.feedback import FeedbackFacts, FeedbackVerdict
+from sweeper.policy.feedback import FeedbackFacts, evaluate_feedback, feedback_anomalies
 from sweeper.postgres import database as databases
 from sweeper.postgres import evidence, fence, purge
 from sweeper.postgres.evidence import RunRecord, Tombstone
@@ -90,8 +91,8 @@ class FeedbackBatchReport:
 class Purger:
     """Purges batches of one run under its lease.
 
-    `ceilings` bound what an approval allows, by rule; `limit` bounds what a run without one may purge in all. `dispose` and
-    `judge` decide instead of the policy where something else has decided before.
+    `ceilings` bound what an approval allows, by rule; `limit` bounds what a run without one may purge in all.
+    `evaluate` and `evaluate_feedback` replace the policy where something else has decided before.
     """
 
     job: Job
@@ -102,7 +103,7 @@ class Purger:
     ceilings: Mapping[str, int] | None = None
     limit: int | None = None
     evaluate: Callable[[Facts, Proposal], Evaluation] | None = None
-    judge: Callable[[FeedbackFacts], FeedbackVerdict] | None = None
+    evaluate_feedback: Callable[[FeedbackFacts], Evaluation] | None = None
     done: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
     changed: set[str] = field(default_factory=set)
@@ -164,7 +165,7 @@ class Purger:
         except (ChangedError, purge.MismatchError, DBAPIError) as error:
             self._raise_if_hopeless(error)
             if len(ids) == 1 and isinstance(error, ChangedError):
-                return FeedbackBatchReport(Counts(spared=Counter({Spared.CHANGED.value: 1})))
+                return FeedbackBatchReport(Counts().skip("feedback", Spared.CHANGED))
             if len(ids) == 1 and _state(error) == LOCK_NOT_AVAILABLE:
                 return FeedbackBatchReport(Counts(), list(ids))
             if len(ids) == 1:
@@ -183,7 +184,7 @@ class Purger:
         if isinstance(error, purge.ChildrenLockedError) or _state(error) == LOCK_NOT_AVAILABLE:
             return BatchReport(unlocked=list(proposals))
         if isinstance(error, ChangedError):
-            return BatchReport(Counts(spared=Counter({Spared.CHANGED.value: 1})))
+            return BatchReport(Counts().skip("conversation", Spared.CHANGED))
         return BatchReport(self._failed(f"conversation {proposals[0].conversation_id}", error))
 
     def _raise_if_hopeless(self, error: Exception) -> None:
@@ -262,28 +263,29 @@ class Purger:
                 if proposal.conversation_id in unlocked:
                     report.unlocked.append(proposal)
                 continue  # gone: somebody else has deleted it
-            disposal = self._disposal(known, proposal)
-            if disposal.outcome is Outcome.PURGE:
+            evaluation = self._evaluated(known, proposal)
+            if evaluation.outcome is Outcome.PURGE:
                 if to_delete and known.messages > room:
                     report.later = list(proposals[number:])
                     break
-                if self._is_over_ceiling(disposal.verdict, report):
-                    report.counts.spared[Spared.NOT_APPROVED.value] += 1
+                if self._is_over_ceiling(evaluation.verdict, report):
+                    report.counts.skip("conversation", Spared.NOT_APPROVED)
                     continue
                 room -= known.messages
-                to_delete.append(ToDelete(proposal, known, disposal.verdict))
-            report.counts.count(disposal, known, job.policy, job.as_of, present=job.is_present)
+                to_delete.append(ToDelete(proposal, known, evaluation.verdict))
+            odd = anomalies(known, job.policy, job.as_of, present=job.is_present)
+            report.counts.count("conversation", evaluation, odd)
         return report, to_delete
 
-    def _disposal(self, known: Facts, proposal: Proposal) -> Evaluation:
-        decided = self.evaluate or self._evaluate
-        found = decided(known, proposal)
+    def _evaluated(self, known: Facts, proposal: Proposal) -> Evaluation:
+        job = self.job
+        if self.evaluate is not None:
+            found = self.evaluate(known, proposal)
+        else:
+            found = evaluate(known, proposal, job.policy, job.as_of, job.window)
         if found.outcome is Outcome.NOT_DUE and proposal.conversation_id in self.changed:
             return replace(found, outcome=Outcome.SPARED, spared=Spared.CHANGED)
         return found
-
-    def _evaluate(self, known: Facts, proposal: Proposal) -> Evaluation:
-        return evaluate(known, proposal, self.job.policy, self.job.as_of, self.job.window)
 
     def _refuse_changed(self, connection: Connection, to_delete: Sequence[ToDelete]) -> None:
         """Read again, as the last thing before the commit, what the locks do not cover, and decide again where it has changed.
@@ -316,7 +318,7 @@ class Purger:
             raise ChangedError("messages came while their conversations were purged")
 
     def _is_still(self, each: ToDelete, now: Facts) -> bool:
-        found = self._disposal(now, each.proposal)
+        found = self._evaluated(now, each.proposal)
         same = (found.verdict.rule, found.verdict.due) == (each.verdict.rule, each.verdict.due)
         return found.outcome is Outcome.PURGE and same
 
@@ -350,7 +352,7 @@ class Purger:
                     each.facts.conversation.id,
                     each.facts.conversation.account_id,
                     str(each.verdict.rule),
-                    _set(each.verdict),
+                    _due(each.verdict),
                     children[each.facts.conversation.id],
                 )
                 for each in to_delete
@@ -365,8 +367,12 @@ class Purger:
             locked = purge.lock(connection, feedback, ids, waiting=waiting)
             others = purge.existing(connection, feedback, [id_ for id_ in ids if id_ not in set(locked)])
             facts = job.reader.feedback(connection, locked)
-            judged = [(known, self._judged(known, counts)) for known in facts.values()]
-            to_delete = [(known, verdict) for known, verdict in judged if verdict is not None]
+            to_delete = []
+            for known in facts.values():
+                evaluation = self._evaluated_feedback(known)
+                counts.count("feedback", evaluation, feedback_anomalies(known, job.policy))
+                if evaluation.outcome is Outcome.PURGE:
+                    to_delete.append((known, evaluation.verdict))
             if to_delete:
                 purge.delete_feedback(connection, feedback, [known.feedback.id for known, _ in to_delete])
                 evidence.insert_tombstones(
@@ -377,7 +383,7 @@ class Purger:
         return FeedbackBatchReport(counts, sorted(others))
 
     def _refuse_changed_feedback(
-        self, connection: Connection, to_delete: Sequence[tuple[FeedbackFacts, FeedbackVerdict]]
+        self, connection: Connection, to_delete: Sequence[tuple[FeedbackFacts, Verdict]]
     ) -> None:
         """As `_refuse_changed`, for feedback rows.
 
@@ -387,25 +393,23 @@ class Purger:
         purge.run_deferred(connection)
         again = self.job.reader.feedback_anew(connection, [known for known, _ in to_delete])
         if any(
-            now != known and self._judged(now, Counts()) != verdict
+            now != known and self._evaluated_feedback(now) != Evaluation(Outcome.PURGE, verdict)
             for now, (known, verdict) in zip(again, to_delete, strict=True)
         ):
             raise ChangedError("holds or orders changed while feedback was purged")
 
-    def _judged(self, known: FeedbackFacts, counts: Counts) -> FeedbackVerdict | None:
-        if self.judge is None:
-            return counts.judge_feedback(known, self.job.policy, self.job.as_of)
-        verdict = self.judge(known)
-        counts.count_feedback(verdict, known, self.job.policy)
-        return verdict if verdict.purge else None
+    def _evaluated_feedback(self, known: FeedbackFacts) -> Evaluation:
+        if self.evaluate_feedback is not None:
+            return self.evaluate_feedback(known)
+        return evaluate_feedback(known, self.job.policy, self.job.as_of)
 
 
-def _tombstone(known: FeedbackFacts, verdict: FeedbackVerdict) -> Tombstone:
+def _tombstone(known: FeedbackFacts, verdict: Verdict) -> Tombstone:
     row = known.feedback
-    return Tombstone(row.id, row.conversation_id, row.account_id, str(verdict.rule), _set(verdict), {})
+    return Tombstone(row.id, row.conversation_id, row.account_id, str(verdict.rule), _due(verdict), {})
 
 
-def _set(verdict: Verdict | FeedbackVerdict) -> datetime:
+def _due(verdict: Verdict) -> datetime:
     if verdict.due is None:
         raise ValueError("a record without a due is never purged")
     return verdict.due
@@ -431,8 +435,8 @@ def _say(event: str, counts: Counts, purged: int, started: float, run_id: int) -
         event,
         run=run_id,
         purged=purged,
-        held=counts.held + counts.feedback_held,
-        spared=dict(counts.spared),
+        held=counts.held + counts.feedback.held_past_due,
+        spared=dict(counts.skipped),
         unclassified=counts.unclassified.total(),
         milliseconds=round((time.monotonic() - started) * 1000),
     )

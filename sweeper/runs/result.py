@@ -66,7 +66,7 @@ class Result:
     @property
     def left(self) -> dict[str, int]:
         """Due records that were left, by reason; `failed` counts those that could not be purged."""
-        spared = {reason.value: self.counts.spared[reason.value] for reason in LEFT_THOUGH_DUE}
+        spared = {reason.value: self.counts.skipped[reason.value] for reason in LEFT_THOUGH_DUE}
         return {reason: count for reason, count in {"failed": self.counts.failed, **spared}.items() if count}
 
     @property

@@ -67,7 +67,7 @@ def refuse_paused(job: Job) -> None:
 class Session:
     """One run from its opening to its close.
 
-    `histories`: what it saw of them, once it has looked. `patience`: how long its checkpoint may take, in seconds.
+    `histories`: what it saw of them, once it has looked. `checkpoint_seconds`: how long its checkpoint may take, in seconds.
     """
 
     job: Job

@@ -19,8 +19,8 @@ from sweeper import log
 from sweeper.errors import PausedError
 from sweeper.evidence import keys
 from sweeper.objects import removal
-from sweeper.policy.counts import Counts
-from sweeper.policy.evaluate import Proposal, Spared
+from sweeper.policy.counts import Counts, Kind
+from sweeper.policy.evaluate import Outcome, Proposal, Spared
 from sweeper.policy.window import Window
 from sweeper.postgres import backfills, evidence, hazards, purge, store_counts
 from sweeper.postgres.proposals import Page
@@ -97,11 +97,10 @@ def find_active_backfill(job: Job) -> ActiveBackfill | None:
 
 def without(job: Job, active_backfill: ActiveBackfill | None) -> Job:
     """The job without what it leaves to a backfill."""
-    return (
-        job
-        if active_backfill is None
-        else replace(job, window=Window(excluded_window=(active_backfill.plan.done_until, active_backfill.plan.until)))
-    )
+    if active_backfill is None:
+        return job
+    plan = active_backfill.plan
+    return replace(job, window=Window(excluded_window=(plan.done_until, plan.until)))
 
 
 def _left_of(job: Job, approval: Approval | None) -> Approval | None:
@@ -231,7 +230,7 @@ class _Sweep:
             if page.held:
                 self.counts.add(scan(self.job, [Page((), page.held)], lambda _: self.session.renew()))
             if len(locked) > LOCKED_AT_MOST:
-                self._skip_locked(len(locked) - LOCKED_AT_MOST)
+                self._skip_locked("conversation", len(locked) - LOCKED_AT_MOST)
                 del locked[LOCKED_AT_MOST:]
         return locked
 
@@ -246,14 +245,14 @@ class _Sweep:
             locked = [*locked[size:], *report.unlocked[1:], *report.unlocked[:1]]
             if time.monotonic() > deadline:
                 break
-        self._skip_locked(len(locked))
+        self._skip_locked("conversation", len(locked))
 
-    def _skip_locked(self, count: int) -> None:
+    def _skip_locked(self, kind: Kind, count: int) -> None:
         if count:
             log.get().warning(
                 "rows stayed locked by others; the next run tries again", rows=count, run=self.session.run.id
             )
-            self.counts.spared[Spared.LOCKED.value] += count
+            self.counts.skip(kind, Spared.LOCKED, count)
 
     def _purge_feedback(self, purger: Purger) -> None:
         feedback = self.job.contract.feedback
@@ -272,7 +271,7 @@ class _Sweep:
         if locked:
             again = purger.purge_feedback(feedback, locked, waiting=True)
             self.counts.add(again.counts)
-            self._skip_locked(len(again.unlocked))
+            self._skip_locked("feedback", len(again.unlocked))
 
     def _feedback_room(self) -> int:
         """How many feedback rows a batch may take: the budget allows as many of them as of conversations."""
@@ -285,12 +284,16 @@ class _Sweep:
     def _refuse_feedback(self) -> None:
         """Feedback behind a view cannot be purged: what is due of it has failed."""
         found = scan_feedback(self.job)
-        if found.due_feedback:
+        due = found.feedback_by_rule.total()
+        if due:
             log.get().error(
                 "feedback is due but was not purged: the relation is a view. Name its table in [purge.feedback]",
-                rows=found.due_feedback,
+                rows=due,
             )
-        self.counts.add(replace(found, feedback_by_rule=Counter(), failed=found.due_feedback))
+        for outcomes in found.feedback.by_rule.values():
+            del outcomes[Outcome.PURGE]
+        found.failed = due
+        self.counts.add(found)
 
     def _purge_orphans(self) -> int:
         """Children without a key may have been inserted while their conversation was deleted: delete them now."""
@@ -317,7 +320,7 @@ class _Sweep:
         pending = removal.count_pending(self.job.database)
         outcome: evidence.Outcome = "completed"
         if self.throttle.stopped:
-            outcome, self.session.lock_budget = "stopped", HURRIED_SECONDS
+            outcome, self.session.checkpoint_seconds = "stopped", HURRIED_SECONDS
         elif self.counts.failed:
             outcome = "failed"
         seconds = time.monotonic() - self.started

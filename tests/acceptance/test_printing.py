@@ -57,7 +57,7 @@ def test_one_way_out() -> None:
     """Only two files write to a stream: what the commands say, and the log."""
     writers = re.compile(r"\.(?:stdout|stderr)\.write|\becho\(|(?<![\w. ])print\(|Console\(")
     found = {f.name for f in (ROOT / "sweeper").rglob("*.py") if writers.search(f.read_text())}
-    assert found == {"output.py", "progress.py"}
+    assert found == {"console.py", "progress.py"}
 
 
 def nasty_world() -> World:

@@ -473,9 +473,8 @@ def test_returned_placements_are_never_violated(isolated: Store, policy: Policy,
             return seen
 
         placers = [threads.submit(place, 10 * size + number) for number in range(4)]
-        result = swept(
-            isolated, policy, ProgressListener(expect=lambda _, b=begun: void(b.wait(20))), purge={"batch": size}
-        )  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+        wait_until_begun = ProgressListener(expect=lambda _, b=begun: void(b.wait(20)))  # type: ignore[misc]
+        result = swept(isolated, policy, wait_until_begun, purge={"batch": size})
         ended.set()
         seen = [entry for placer in placers for entry in placer.result(30)]
         left, gone = isolated.left(), buried(isolated)

@@ -8,7 +8,7 @@ ON CONFLICT (store) DO NOTHING
 -- name: lease_look
 -- The lease, locked, unless a batch of its holder has it locked right now.
 SELECT run_id, token, expires_at, yields, expires_at <= clock_timestamp() AS expired,
-       wanted_at > clock_timestamp() - make_interval(secs => :fresh) AS wanted
+       wanted_at > clock_timestamp() - make_interval(secs => :fresh) AS preemption_requested
 FROM sweeper.lease WHERE store = :store
 FOR UPDATE SKIP LOCKED
 
@@ -39,7 +39,7 @@ UPDATE sweeper.lease
 SET run_id = COALESCE(:run_id, run_id), expires_at = clock_timestamp() + make_interval(secs => :seconds)
 WHERE store = :store AND token = :token
 RETURNING token,
-          wanted_at > clock_timestamp() - make_interval(secs => :fresh) AS wanted,
+          wanted_at > clock_timestamp() - make_interval(secs => :fresh) AS preemption_requested,
           (SELECT p.reason FROM sweeper.pauses p WHERE p.resumed_at IS NULL ORDER BY p.id LIMIT 1) AS paused
 
 -- name: lease_give_back
