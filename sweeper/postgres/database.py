@@ -4,6 +4,7 @@ The law of this file: every transaction is READ COMMITTED and brings all it need
 prepared statement, no WITH HOLD cursor. A transaction pooler in front changes nothing.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -221,6 +222,22 @@ def reason(error: DBAPIError | psycopg.Error) -> str:
     if primary:
         return str(primary).strip()
     return next(iter(str(original).splitlines()), type(original).__name__).strip()
+
+
+def wordless_reason(error: DBAPIError) -> str:
+    """As `reason`, but without words that a function of the application chose or quotes: they may be content."""
+    diagnostic = getattr(error.orig, "diag", None)
+    state = sqlstate(error) or "without a SQLSTATE"
+    from_language = (getattr(diagnostic, "source_file", None) or "").startswith("pl")
+    if not from_language and (state in SERVERS_OWN or state.startswith("23")):
+        return reason(error)
+    frame = _FUNCTION.search(getattr(diagnostic, "context", None) or "")
+    return f"{f'function {frame[1]}' if frame else 'a statement'} failed with SQLSTATE {state}, see the server's log"
+
+
+SERVERS_OWN = frozenset({"0A000", "42501", "55000", "55P03", "57014"})
+"""SQLSTATEs, beside those of integrity (23...), whose messages name tables, columns and keys only."""
+_FUNCTION = re.compile(r"function (\S+\([^)]*\))")
 
 
 def _driver_error(error: DBAPIError | psycopg.Error) -> BaseException | None:

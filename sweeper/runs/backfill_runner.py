@@ -18,7 +18,7 @@ from sweeper.errors import LeaseHeldError, LeaseLostError, RefusedError
 from sweeper.policy.hours import Hours
 from sweeper.policy.instant import rfc3339
 from sweeper.policy.window import Window, slices
-from sweeper.postgres import backfills, evidence, pauses
+from sweeper.postgres import backfills, evidence, hazards, pauses
 from sweeper.postgres.backfills import BackfillPlan
 from sweeper.runs import approval as approvals
 from sweeper.runs.backfill import refuse_other_policy
@@ -103,6 +103,7 @@ class BackfillRunner:
             ConfigurationError: the policy cannot be read any more; what was purged before stands.
         """
         self._be_seen()
+        hazards.warn(self.job.database, self.job.contract)
         self.before = self._purged()
         self.watch.expect(self.plan.expected)
         self.watch.advance(self.before)
