@@ -1,5 +1,7 @@
 """Reads files that people name: settings, policies, keys, checkpoints. The size is limited, and every failure is one error.
 
+Also says where the files are that come with the program.
+
 Invariant: a device without end, a file of the wrong kind and an impossible name all raise `UnreadableError`.
 """
 
@@ -11,9 +13,23 @@ from pathlib import Path
 MOST = 1 << 20
 """Bytes: the size limit unless the caller gives another."""
 
+PACKAGE = Path(__file__).parent
+SHIPPED = {
+    "policy.toml": "config/policy.toml",
+    "sweeper.toml": "config/sweeper.toml",
+    "roles.sql": "deploy/postgres/roles.sql",
+}
+"""The files that come with the program, and where they are in its repository; the wheel has them in `sweeper/config`."""
+
 
 class UnreadableError(Exception):
     """A file cannot be read or is too large; the message is the reason."""
+
+
+def shipped(name: str) -> Path:
+    """Return the path of a file of `SHIPPED`: in the installed package or in the checkout that it runs from."""
+    installed = PACKAGE / "config" / name
+    return installed if installed.is_file() else PACKAGE.parent / SHIPPED[name]
 
 
 def content(path: Path, most: int = MOST) -> bytes:

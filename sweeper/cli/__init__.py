@@ -14,7 +14,7 @@ from sweeper.cli import console
 from sweeper.cli.audit import audit_app
 from sweeper.cli.backfill import backfill
 from sweeper.cli.explain import explain
-from sweeper.cli.maintenance import check, demo, migrate
+from sweeper.cli.maintenance import check, demo, init, migrate
 from sweeper.cli.manifest import manifest_app
 from sweeper.cli.pause import pause, resume
 from sweeper.cli.protect import hold_app, order_app
@@ -45,7 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (migrate, run, serve, backfill, reapply, pause, resume, status, report, explain, check, demo):
+for command in (init, migrate, run, serve, backfill, reapply, pause, resume, status, report, explain, check, demo):
     app.command()(command)
 app.add_typer(hold_app, name="hold")
 app.add_typer(order_app, name="order")

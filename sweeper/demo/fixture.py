@@ -17,8 +17,7 @@ from typing import Any, NoReturn
 import psycopg
 from sqlalchemy import text
 
-import sweeper
-from sweeper import embedded
+from sweeper import embedded, files
 from sweeper.cli import console
 from sweeper.clock import Clock
 from sweeper.demo import world as worlds
@@ -30,7 +29,6 @@ from sweeper.postgres.database import Database
 from sweeper.runs.job import read_contract
 from sweeper.settings import DEFAULT_FILE, PolicyFile, Settings, load, load_policy
 
-PACKAGE = Path(sweeper.__file__).parent
 OBJECTS = "objects"
 TRIAL = "trial"
 """A database that is gone before the world is loaded into the other one."""
@@ -66,19 +64,13 @@ def set_up(config: Path | None, clock: Clock, seed: int, keep: Path | None) -> I
             yield DemoFixture(settings, policy, world, folder)
 
 
-def shipped_policy() -> Path:
-    """The policy that comes with the program: in the installed package, or beside it in a checkout."""
-    installed = PACKAGE / "config" / "policy.toml"
-    return installed if installed.is_file() else PACKAGE.parent / "config" / "policy.toml"
-
-
 def _settings(config: Path | None) -> Settings:
     """The settings; where nobody has named a policy and none lies where it would, the shipped one."""
     settings = load(config)
     named = config or os.environ.get("SWEEPER_CONFIG") or os.environ.get("SWEEPER_POLICY_FILE")
     if named or DEFAULT_FILE.is_file() or settings.policy.file.is_file():
         return settings
-    return settings.model_copy(update={"policy": PolicyFile(file=shipped_policy())})
+    return settings.model_copy(update={"policy": PolicyFile(file=files.shipped("policy.toml"))})
 
 
 def _require_dataset() -> None:
