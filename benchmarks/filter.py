@@ -18,6 +18,7 @@ from importlib import resources
 from importlib.util import find_spec
 from typing import Any, TypeAlias
 
+from sweeper.redact import pool
 from sweeper.redact.filter import DataKind, Filter, find
 from sweeper.redact.finding import Finding
 from tests.manifest import labelled
@@ -171,7 +172,9 @@ def print_speed(ways: dict[str, Find], rows: int, slow: int) -> None:
     )
     print(f"{'sweeper, one process':24}{rate(lambda given: [*map(chosen.apply, given)], some)}")
     count = len(os.sched_getaffinity(0))
-    print(f"{f'sweeper, {count} workers':24}{rate(lambda given: [*chosen.apply_all(given, workers=count)], some)}")
+    print(
+        f"{f'sweeper, {count} workers':24}{rate(lambda given: [*pool.apply_all(chosen, given, workers=count)], some)}"
+    )
     for name, found in ways.items():
         if name != "sweeper":
             found("warm 1")

@@ -1,4 +1,4 @@
-"""Reads files that people name: settings, policies, keys, checkpoints. The size is limited, and every failure is one error.
+"""Reads files that people name (settings, policies, keys, checkpoints) within a size limit, and writes files whole or not at all.
 
 Also says where the files are that come with the program.
 
@@ -7,8 +7,13 @@ Invariant: a device without end, a file of the wrong kind and an impossible name
 
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
+
+from sweeper.errors import ConfigurationError
 
 MOST = 1 << 20
 """Bytes: the size limit unless the caller gives another."""
@@ -87,3 +92,33 @@ def exposures(path: Path) -> Iterator[tuple[str, str]]:
 
 def _is_ours(group: int) -> bool:
     return group in (os.getegid(), *os.getgroups())
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to that replaces `path` when all is written; for its owner alone, as it may name accounts.
+
+    Raises:
+        ConfigurationError: nothing can be written there.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise ConfigurationError(f"{path} is no file. Nothing was written. Name a file.")
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.absolute().parent)
+    except OSError as error:
+        raise _unwritten(path, error) from None
+    try:
+        with open(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(descriptor)
+        os.replace(name, path)
+    except BaseException as error:
+        Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _unwritten(path, error) from None
+        raise
+
+
+def _unwritten(path: Path, error: OSError) -> ConfigurationError:
+    return ConfigurationError(f"{path}: cannot be written ({error.strerror}). Nothing was written. Name another file.")

@@ -9,10 +9,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, V
 
 from sweeper import files, toml, uri
 from sweeper.errors import ConfigurationError
-from sweeper.faults import InputFault, found, shaped
 from sweeper.files import UnreadableError
 from sweeper.policy import schema as policies
-from sweeper.toml import TomlError
+from sweeper.toml import InputFault, TomlError, found, shaped
 
 DEFAULT_FILE = Path("config/sweeper.toml")
 _IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_$]{0,62}"

@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from sweeper.cli import console
+from sweeper import console
 from sweeper.cli.audit import audit_app
 from sweeper.cli.backfill import backfill
 from sweeper.cli.explain import explain

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweeper.cli import console, context
+from sweeper import console
+from sweeper.cli import context
 from sweeper.cli.context import AsJson, Config
 from sweeper.errors import ConfigurationError
 
@@ -331,7 +332,7 @@ def _read(path: Path) -> bytes:
 
 
 def _write(path: Path, text: str) -> None:
-    from sweeper.atomic_write import atomic_write
+    from sweeper.files import atomic_write
 
     with atomic_write(path) as file:
         file.write(text.encode())

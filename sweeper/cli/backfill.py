@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweeper.cli import console, context
+from sweeper import console
+from sweeper.cli import context
 from sweeper.cli.context import AsJson, Config
 from sweeper.cli.run import STOPS, AcceptHistory, MaxPurge, MaxRuntime, print_counts, read_budget, stop_on_signal
 from sweeper.errors import ConfigurationError

@@ -1,16 +1,18 @@
 """`init`, `migrate`, `check` and `demo`: what surrounds the sweeps."""
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweeper.cli import console, context
+from sweeper import console
+from sweeper.cli import context
 from sweeper.cli.context import AsJson, Config
 from sweeper.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from sweeper.postgres.check import CheckFinding
     from sweeper.settings import Settings
@@ -27,17 +29,18 @@ def init(
     Example: sweeper init config
     """
     from sweeper import files
-    from sweeper.atomic_write import atomic_write
 
     targets = {directory / name: files.shipped(name) for name in files.SHIPPED}
     if taken := [str(path) for path in targets if path.exists()]:
-        raise ConfigurationError(f"init: {', '.join(taken)} would be replaced. Nothing was written. Name another directory.")
+        raise ConfigurationError(
+            f"init: {', '.join(taken)} would be replaced. Nothing was written. Name another directory."
+        )
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigurationError(f"init: {directory} cannot be made ({error.strerror}). Nothing was written.") from None
     for path, source in targets.items():
-        with atomic_write(path) as file:
+        with files.atomic_write(path) as file:
             file.write(source.read_bytes())
     with console.afterwards():
         if as_json:
@@ -151,8 +154,17 @@ def demo(
     Example: sweeper demo --keep /tmp/sweeper-demo
     """
     from sweeper.demo import walkthrough
+    from sweeper.demo.page import Page
 
     if as_json:
         console.print_json(walkthrough.summary(config, context.CLOCK, seed, keep))
     else:
-        walkthrough.show(config, context.CLOCK, seed, keep)
+        walkthrough.show(Page(_run_command), config, context.CLOCK, seed, keep)
+
+
+def _run_command(arguments: "Sequence[str]") -> None:
+    """Run the program as if typed, except that its exit code ends nothing."""
+    from sweeper.cli import app  # which imports this module
+
+    with contextlib.suppress(typer.Exit):
+        app(list(arguments), standalone_mode=False)

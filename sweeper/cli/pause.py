@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from sweeper.cli import console, context
+from sweeper import console
+from sweeper.cli import context
 from sweeper.cli.context import AsJson, Config
 from sweeper.policy.instant import rfc3339
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweeper.cli import console, context
+from sweeper import console
+from sweeper.cli import context
 from sweeper.cli.context import AsJson, Config
 from sweeper.errors import ConfigurationError, SweeperError
 from sweeper.policy.instant import rfc3339

@@ -17,8 +17,7 @@ from typing import Any, NoReturn
 import psycopg
 from sqlalchemy import text
 
-from sweeper import embedded, files
-from sweeper.cli import console
+from sweeper import console, embedded, files
 from sweeper.clock import Clock
 from sweeper.demo import world as worlds
 from sweeper.errors import ConfigurationError, SweeperError

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sweeper import log
-from sweeper.cli import console
+from sweeper import console, log
 from sweeper.clock import Clock
-from sweeper.demo import page
 from sweeper.demo.fixture import DemoFixture, set_up
 from sweeper.demo.manifest import show_manifest
+from sweeper.demo.page import Page
 from sweeper.policy.decide import ERASURE_ORDER, UNCLASSIFIED
 from sweeper.policy.explain import would_spare
 from sweeper.policy.schema import Policy
@@ -51,19 +50,19 @@ class Examples:
         return {"rules": counts, "examples": {"purged": self.purged, "kept": self.kept}}
 
 
-def show(config: Path | None, clock: Clock, seed: int, keep: Path | None) -> None:
-    """Run the demo for a reader; with `keep`, its data stays in that directory.
+def show(page: Page, config: Path | None, clock: Clock, seed: int, keep: Path | None) -> None:
+    """Run the demo for a reader and print it on the page; with `keep`, its data stay in that directory.
 
     Raises:
         ConfigurationError: settings, policy or directory cannot be used; nothing was loaded.
     """
     log.configure(quiet=True)
     page.heading("A store with real conversations")
-    with set_up(config, clock, seed, keep) as stage:
-        _show_loaded(stage, seed)
-        _show_sweep(stage, clock)
-        show_manifest(stage, clock)
-    _say_goodbye(keep)
+    with set_up(config, clock, seed, keep) as fixture:
+        _show_loaded(page, fixture, seed)
+        _show_sweep(page, fixture, clock)
+        show_manifest(page, fixture, clock)
+    _say_goodbye(page, keep)
 
 
 def summary(config: Path | None, clock: Clock, seed: int, keep: Path | None) -> dict[str, Any]:
@@ -73,14 +72,14 @@ def summary(config: Path | None, clock: Clock, seed: int, keep: Path | None) -> 
         ConfigurationError: settings, policy or directory cannot be used; nothing was loaded.
     """
     log.configure(quiet=True)
-    with set_up(config, clock, seed, keep) as stage:
-        examples, approval = _look(stage.settings, clock)
-        results = [_swept(stage.settings, clock, token) for token in (approval, None)]
+    with set_up(config, clock, seed, keep) as fixture:
+        examples, approval = _look(fixture.settings, clock)
+        results = [_swept(fixture.settings, clock, token) for token in (approval, None)]
         return {
-            "conversations": len(stage.world.conversations),
-            "accounts": len(stage.world.accounts),
-            "messages": len(stage.world.messages),
-            "policy": stage.policy.digest,
+            "conversations": len(fixture.world.conversations),
+            "accounts": len(fixture.world.accounts),
+            "messages": len(fixture.world.messages),
+            "policy": fixture.policy.digest,
             **examples.as_json(),
             "runs": results,
         }
@@ -123,8 +122,8 @@ def _rules(policy: Policy) -> list[str]:
     return [*named, ERASURE_ORDER, UNCLASSIFIED]
 
 
-def _show_loaded(stage: DemoFixture, seed: int) -> None:
-    world = stage.world
+def _show_loaded(page: Page, fixture: DemoFixture, seed: int) -> None:
+    world = fixture.world
     released = sum(hold.released_at is not None for hold in world.holds)
     page.explain(
         f"Loaded {len(world.conversations):,} real conversations of {len(world.accounts):,} people with "
@@ -134,8 +133,8 @@ def _show_loaded(stage: DemoFixture, seed: int) -> None:
     )
 
 
-def _show_sweep(stage: DemoFixture, clock: Clock) -> None:
-    examples, approval = _look(stage.settings, clock)
+def _show_sweep(page: Page, fixture: DemoFixture, clock: Clock) -> None:
+    examples, approval = _look(fixture.settings, clock)
     usual = examples.usual()
     page.heading("1. Preview: what would go, and why")
     page.explain("A dry run writes nothing. It counts what is due by rule and prints a digest that could be approved.")
@@ -168,7 +167,7 @@ def _show_counts(examples: Examples) -> None:
         console.say(f"{rule:<18}{gone:>8,}{stays:>8,}")
 
 
-def _say_goodbye(keep: Path | None) -> None:
+def _say_goodbye(page: Page, keep: Path | None) -> None:
     page.heading("Done")
     if keep is None:
         page.explain(

@@ -19,6 +19,7 @@ from sweeper.evidence.ledger import SOURCES, Checkpoint
 from sweeper.evidence.merkle import Edge, MissingNodeError, leaf_hash
 from sweeper.evidence.note import Note, TreeHead
 from sweeper.evidence.span import IdSpan, portions, spans
+from sweeper.postgres import store_counts
 from sweeper.postgres.database import Database, reason
 from sweeper.settings import Settings
 
@@ -142,7 +143,7 @@ def _altered(what: str) -> LedgerError:
 
 def origin(connection: Connection, settings: Settings) -> str:
     """The name of the log: the settings', or one of the database's own."""
-    return settings.evidence.origin or f"sweeper/{ledger.identity(connection)}"
+    return settings.evidence.origin or f"sweeper/{store_counts.database_identity(connection)}"
 
 
 def _transacted(database: Database, work: Callable[[Connection], T]) -> T:

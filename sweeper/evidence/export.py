@@ -14,7 +14,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sweeper.atomic_write import atomic_write
 from sweeper.errors import ConfigurationError, SweeperError
 from sweeper.evidence import leaf as leaves
 from sweeper.evidence import ledger, merkle
@@ -25,6 +24,7 @@ from sweeper.evidence.leaf import Leaf
 from sweeper.evidence.merkle import HASH, WIDTH, Edge, leaf_hash
 from sweeper.evidence.note import Note, NoteError, TreeHead
 from sweeper.evidence.walk import FaultError, Walk
+from sweeper.files import atomic_write
 from sweeper.postgres.database import Database
 
 FORMAT = 1

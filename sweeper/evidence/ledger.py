@@ -10,7 +10,6 @@ from typing import Any
 
 from sqlalchemy import Connection, Row
 
-from sweeper.errors import ConfigurationError
 from sweeper.evidence.merkle import HASH, WIDTH, Edge, Subtree
 from sweeper.evidence.span import LAST, IdSpan, multirange
 from sweeper.policy.instant import StoredTimestamp
@@ -194,21 +193,6 @@ def reapplied(connection: Connection, origin: str, tree_size: int, root: bytes) 
     """How each `reapply` of the ledger with this tree was let in: the digest that a person gave, None where none had to."""
     asked = {"log": origin, "size": tree_size, "root": root.hex()}
     return frozenset(row.confirmed for row in connection.execute(statement("ledger_reapplied"), asked))
-
-
-def identity(connection: Connection) -> str:
-    """Which database this is, for ever.
-
-    Raises:
-        ConfigurationError: sweeper.identity does not have exactly one row.
-    """
-    rows = connection.execute(statement("identity")).all()
-    if len(rows) != 1:
-        raise ConfigurationError(
-            f"sweeper.identity has {len(rows)} rows instead of one: it was altered. Nothing was done. Restore the row from a "
-            "backup, or from the events run_opened or the origin of the checkpoints, which also hold it."
-        )
-    return str(rows[0].id)
 
 
 def _pages(database: Database, name: str, key: str, after: int) -> Iterator[Row[Any]]:

@@ -130,7 +130,9 @@ def _filtered(batches: Iterable[Any], filtering: Filtering) -> Iterator[Any]:
                 waiting.append(batch)
                 yield from batch.column("text").to_pylist()
 
-    answers = filtering.filter.apply_all(texts())
+    from sweeper.redact import pool  # multiprocessing is slow to import
+
+    answers = pool.apply_all(filtering.filter, texts())
     for first in answers:
         batch = waiting.popleft()
         filtered: list[str | None] = []

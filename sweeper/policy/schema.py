@@ -30,13 +30,12 @@ from pydantic import (
 )
 
 from sweeper import toml
-from sweeper.faults import INSTANT, found, shaped
+from sweeper.errors import printable
 from sweeper.policy import validation
 from sweeper.policy.instant import OutOfRange, StoredTimestamp, aware
 from sweeper.policy.period import Period
 from sweeper.policy.validation import classes, entries, table, texts
-from sweeper.printable import printable
-from sweeper.toml import TomlError
+from sweeper.toml import INSTANT, TomlError, found, shaped
 
 SLACK_DAYS = 4
 """How far a proposal over-reaches: 31 January plus one month is 28 February, three days further than counted back."""

@@ -6,7 +6,7 @@ The law of this file: it reads the raw tables, however malformed the rest is, so
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
-from sweeper.faults import InputFault, Loc, repeats
+from sweeper.toml import InputFault, Loc, repeats
 
 Raw: TypeAlias = Mapping[str, Any]
 

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection
 
-from sweeper.evidence.ledger import identity
 from sweeper.policy.instant import rfc3339
+from sweeper.postgres import store_counts
 from sweeper.postgres.database import Database
 from sweeper.postgres.statement import statement
 
@@ -69,7 +69,7 @@ def open_run(connection: Connection, **columns: Any) -> int:
     for row in interrupted.all():
         ended = {"outcome": "interrupted", "finished_at": columns["started_at"]}
         record(connection, "run_interrupted", row.id, {"found_by": run_id, **ended})
-    told = {**columns, "policy": columns["policy_digest"], "identity": identity(connection)}
+    told = {**columns, "policy": columns["policy_digest"], "identity": store_counts.database_identity(connection)}
     record(connection, "run_opened", run_id, {name: told[name] for name in OPENED})
     return run_id
 

@@ -1,6 +1,7 @@
 """Legal holds and erasure orders: placed, released, listed. Every change leaves an event, written by a trigger."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -8,6 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DataError
 
 from sweeper.errors import ConfigurationError
+from sweeper.policy.instant import StoredTimestamp
 from sweeper.postgres import fence
 from sweeper.postgres.database import Database
 from sweeper.postgres.statement import statement
@@ -97,3 +99,16 @@ def list_orders(database: Database) -> list[dict[str, Any]]:
 def _rows(database: Database, name: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
     with database.transaction() as connection:
         return [dict(row._mapping) for row in connection.execute(statement(name), parameters)]
+
+
+Known = dict[str, Counter[tuple[Any, ...]]]
+"""By kind (`hold`, `order`): how many there are of each name, account and conversation; of the holds, those in force."""
+
+
+def known_protections(database: Database, stands: Callable[[StoredTimestamp], bool]) -> Known:
+    """The holds in force, and all orders; `stands` says of a hold's release whether it is in force all the same."""
+    known: Known = {"hold": Counter(), "order": Counter()}
+    for row in database.fetched(statement("restored"), {}):
+        if stands(row.released_at):
+            known[row.kind][(row.name, row.account_id, row.conversation_id)] += 1
+    return known

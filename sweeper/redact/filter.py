@@ -4,7 +4,7 @@ The law of this file: a text leaves only when nothing is found in it any more; a
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib import metadata
@@ -59,7 +59,7 @@ class Filter:
     @cached_property
     def version(self) -> str:
         """The version of the rules and of the libraries that they ask."""
-        _rules()
+        recognisers()
         return f"{RULES_VERSION} ({', '.join(f'{name} {metadata.version(name)}' for name in LIBRARIES)})"
 
     def apply(self, text: str | None) -> Filtered:
@@ -68,27 +68,13 @@ class Filter:
         Raises:
             ConfigurationError: the libraries of the extra `text` are not installed.
         """
-        rules = _rules()
+        rules = recognisers()
         if text is None:
             return Filtered(None)
         try:
             return _replaced(text, rules) if self._is_examinable(text) else KEPT_BACK
         except Exception:  # whatever a rule trips over: the text was not examined, so it does not leave
             return KEPT_BACK
-
-    def apply_all(self, texts: Iterable[str | None], workers: int | None = None) -> Iterator[Filtered]:
-        """What may leave of each text, in order, examined on all cores (or by so many workers).
-
-        Texts are taken as results are: memory is bounded by a few chunks for each worker.
-
-        Raises:
-            ConfigurationError: the libraries of the extra `text` are not installed.
-            FilterBrokenError: workers died again and again.
-        """
-        from sweeper.redact import pool  # multiprocessing is slow to import
-
-        _rules()
-        return pool.apply_all(self, texts, workers)
 
     def _is_examinable(self, text: str) -> bool:
         """Not too long, without NUL, and fit for UTF-8: a lone surrogate is half a character."""
@@ -112,7 +98,7 @@ def _replaced(text: str, rules: tuple[Recogniser, ...]) -> Filtered:
 def find(text: str, rules: tuple[Recogniser, ...] | None = None) -> list[Finding]:
     """What is sensitive in a text, in order and without overlaps."""
     seen = Text(text)
-    return merged(finding for rule in rules or _rules() if rule.may_apply(seen) for finding in rule.findings(seen))
+    return merged(finding for rule in rules or recognisers() if rule.may_apply(seen) for finding in rule.findings(seen))
 
 
 def _without(text: str, findings: list[Finding]) -> str:
@@ -124,7 +110,7 @@ def _without(text: str, findings: list[Finding]) -> str:
 
 
 @cache
-def _rules() -> tuple[Recogniser, ...]:
+def recognisers() -> tuple[Recogniser, ...]:
     """All rules. The libraries are imported here: whoever filters no text needs none of them.
 
     Raises:

@@ -15,7 +15,7 @@ from itertools import islice
 from typing import TypeAlias
 
 from sweeper.errors import SweeperError
-from sweeper.redact.filter import Filter, Filtered
+from sweeper.redact.filter import Filter, Filtered, recognisers
 
 Chunk: TypeAlias = list[str | None]
 Answers: TypeAlias = list[Filtered | None]
@@ -34,16 +34,29 @@ class FilterBrokenError(SweeperError):
     """Workers of the text filter died again and again; no more text was filtered or written. Look for a lack of memory."""
 
 
-def apply_all(wanted: Filter, texts: Iterable[str | None], workers: int | None) -> Iterator[Filtered]:
-    """What may leave of each text, in order; few texts, and those of a single core, are filtered in this process."""
+def apply_all(chosen: Filter, texts: Iterable[str | None], workers: int | None = None) -> Iterator[Filtered]:
+    """Yield what may leave of each text, in order, filtered on all cores or by that many workers.
+
+    Texts are taken as results are: memory is bounded by a few chunks a worker. Few texts, and those of a single core, are
+    filtered in this process.
+
+    Raises:
+        ConfigurationError: the libraries of the extra `text` are not installed.
+        FilterBrokenError: workers died again and again.
+    """
+    recognisers()
+    return _results(chosen, texts, workers)
+
+
+def _results(chosen: Filter, texts: Iterable[str | None], workers: int | None) -> Iterator[Filtered]:
     chunks = _chunks(texts)
     first = list(islice(chunks, 2))
     count = workers or len(os.sched_getaffinity(0))
     if count == 1 or len(first) < 2:
         for chunk in _chained(first, chunks):
-            yield from map(wanted.apply, chunk)
+            yield from map(chosen.apply, chunk)
         return
-    pool = _Pool(wanted, count)
+    pool = _Pool(chosen, count)
     try:
         yield from pool.results(_chained(first, chunks))
     finally:
@@ -72,8 +85,8 @@ def _chunks(texts: Iterable[str | None]) -> Iterator[Chunk]:
 class _Pool:
     """The workers, and the chunks under way in the order in which they came."""
 
-    def __init__(self, wanted: Filter, workers: int) -> None:
-        self.wanted = wanted
+    def __init__(self, chosen: Filter, workers: int) -> None:
+        self.chosen = chosen
         self.workers = workers
         self.executor = self._started()
         self.under_way: deque[tuple[Chunk, Future[Answers]]] = deque()
@@ -111,7 +124,7 @@ class _Pool:
     def _submitted(self, chunk: Chunk) -> Future[Answers]:
         """The chunk on its way; where the workers have just died, as one that failed like those before it."""
         try:
-            return self.executor.submit(_filter_chunk, self.wanted, chunk)
+            return self.executor.submit(_filter_chunk, self.chosen, chunk)
         except BrokenProcessPool as error:
             failed: Future[Answers] = Future()
             failed.set_exception(error)
@@ -135,6 +148,6 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _filter_chunk(wanted: Filter, chunk: Chunk) -> Answers:
-    results = zip(chunk, map(wanted.apply, chunk), strict=True)
+def _filter_chunk(chosen: Filter, chunk: Chunk) -> Answers:
+    results = zip(chunk, map(chosen.apply, chunk), strict=True)
     return [None if filtered.passed and filtered.text is text else filtered for text, filtered in results]

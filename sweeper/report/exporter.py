@@ -11,9 +11,9 @@ from datetime import datetime
 from pathlib import Path
 
 from sweeper import log
-from sweeper.atomic_write import atomic_write
 from sweeper.clock import Clock
 from sweeper.errors import ConfigurationError, SweeperError
+from sweeper.files import atomic_write
 from sweeper.report import metrics
 from sweeper.report import numbers as numbers
 from sweeper.report.numbers import Numbers

@@ -14,13 +14,13 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
+from sweeper.errors import printable
 from sweeper.policy.anomaly import Anomaly
 from sweeper.policy.decide import Doubt
 from sweeper.policy.evaluate import Spared
 from sweeper.policy.feedback import FeedbackDoubt
 from sweeper.postgres import evidence
 from sweeper.postgres.unmatched import UnmatchedProtections
-from sweeper.printable import printable
 from sweeper.report import numbers as numbers
 from sweeper.report.numbers import Numbers, Recorded
 from sweeper.report.operation import Reported

@@ -17,7 +17,7 @@ from sweeper.policy.decide import in_force
 from sweeper.policy.facts import Hold
 from sweeper.policy.instant import OutOfRange, StoredTimestamp, parse
 from sweeper.policy.schema import Policy
-from sweeper.postgres.protection_records import protections
+from sweeper.postgres.protections import known_protections
 from sweeper.runs.job import Job
 
 
@@ -50,7 +50,7 @@ def missing(job: Job, ledger: Ledger) -> LostProtections:
         holds.see(leaf)
         orders.see(leaf)
     stands = partial(_stands, job.policy, job.clock.now())
-    here = protections(job.database, stands)
+    here = known_protections(job.database, stands)
     standing = [row for row in holds.rows() if stands(_instant(row.get("released_at")))]
     return LostProtections(
         _absent(standing, here["hold"], "matter"), _absent(orders.rows(), here["order"], "reference")

@@ -17,6 +17,7 @@ from sweeper.evidence import ledger as stored
 from sweeper.evidence.export import Ledger, Opened
 from sweeper.evidence.merkle import Edge, leaf_hash
 from sweeper.evidence.span import portions, spans
+from sweeper.postgres import store_counts
 from sweeper.runs.job import Job
 
 PORTION = 256
@@ -53,7 +54,7 @@ def claim(job: Job, ledger: Ledger, confirmed: str | None = None) -> LedgerClaim
         RefusedError: the ledger belongs to another database or store, or is in doubt and nobody vouches for it.
     """
     with job.database.transaction() as connection:
-        origin, identity = checkpoint.origin(connection, job.settings), stored.identity(connection)
+        origin, identity = checkpoint.origin(connection, job.settings), store_counts.database_identity(connection)
     _refuse_other_log(ledger, origin)
     runs = list(ledger.opened())
     _refuse_other_database(ledger, runs, identity)

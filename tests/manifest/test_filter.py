@@ -431,24 +431,24 @@ def test_order_is_kept() -> None:
     texts = numbers()
     texts[3] = None
     texts[5000] = "nul \0"
-    assert list(FILTER.apply_all(iter(texts), workers=2)) == [FILTER.apply(text) for text in texts]
-    assert [result.text for result in Numbered().apply_all(texts, workers=3)] == [f"<{text}>" for text in texts]
+    assert list(pool.apply_all(FILTER, iter(texts), workers=2)) == [FILTER.apply(text) for text in texts]
+    assert [result.text for result in pool.apply_all(Numbered(), texts, workers=3)] == [f"<{text}>" for text in texts]
     assert not multiprocessing.active_children()
 
 
 def test_few_texts_and_one_core_start_no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where workers would not pay, texts are filtered in this process."""
     monkeypatch.setattr(pool, "_Pool", fail)
-    assert [result.text for result in FILTER.apply_all(["a@example.com"] * 3, workers=8)] == ["[EMAIL]"] * 3
+    assert [result.text for result in pool.apply_all(FILTER, ["a@example.com"] * 3, workers=8)] == ["[EMAIL]"] * 3
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0})
-    assert sum(1 for _ in FILTER.apply_all(numbers())) == MANY
-    assert list(FILTER.apply_all([])) == []
+    assert sum(1 for _ in pool.apply_all(FILTER, numbers())) == MANY
+    assert list(pool.apply_all(FILTER, [])) == []
 
 
 def test_texts_are_taken_as_results_are() -> None:
     """Of an endless stream only a few chunks for each worker are held, and stopping early leaves no worker behind."""
     taken = count()
-    results = FILTER.apply_all((f"text {next(taken)}" for _ in count()), workers=2)
+    results = pool.apply_all(FILTER, (f"text {next(taken)}" for _ in count()), workers=2)
     assert len(list(islice(results, 10))) == 10
     assert len(multiprocessing.active_children()) == 2
     results.close()  # type: ignore[attr-defined]  # it is a generator
@@ -464,7 +464,7 @@ def test_a_source_that_fails_leaves_no_worker_behind() -> None:
         raise OSError("the store went away")
 
     with pytest.raises(OSError, match="went away"):
-        list(FILTER.apply_all(source(), workers=2))
+        list(pool.apply_all(FILTER, source(), workers=2))
     assert not multiprocessing.active_children()
 
 
@@ -474,7 +474,7 @@ def test_a_killed_worker_loses_nothing(tmp_path: Path) -> None:
     fuse.touch()
     texts = numbers()
     texts[3000] = "boom"
-    results = list(Dying(fuse=str(fuse)).apply_all(texts, workers=2))
+    results = list(pool.apply_all(Dying(fuse=str(fuse)), texts, workers=2))
     assert not fuse.exists()
     assert results == [FILTER.apply(text) for text in texts]
 
@@ -487,7 +487,7 @@ def test_a_text_that_kills_every_worker_ends_in_an_error(tmp_path: Path) -> None
     texts[-1] = "boom"
     results: list[Filtered] = []
     with pytest.raises(pool.FilterBrokenError, match="no more text was filtered"):
-        results.extend(Dying(fuse=str(fuse), forever=True).apply_all(texts, workers=2))
+        results.extend(pool.apply_all(Dying(fuse=str(fuse), forever=True), texts, workers=2))
     assert all(result.found == {DataKind.EMAIL: 1} for result in results)
     assert not multiprocessing.active_children()
 
@@ -496,7 +496,7 @@ def test_a_text_that_trips_a_worker_is_kept_back() -> None:
     """Only the text that a worker trips over is kept back."""
     texts = numbers()
     texts[3000] = "boom"
-    results = list(Tripping().apply_all(texts, workers=2))
+    results = list(pool.apply_all(Tripping(), texts, workers=2))
     assert [index for index, result in enumerate(results) if not result.passed] == [3000]
     assert len(results) == MANY
 
@@ -504,10 +504,11 @@ def test_a_text_that_trips_a_worker_is_kept_back() -> None:
 ENDLESS = """
 import sys
 from itertools import count
+from sweeper.redact import pool
 from sweeper.redact.filter import Filter
 
 if __name__ == "__main__":
-    for index, _ in enumerate(Filter().apply_all((f"text {i}" for i in count()), workers=2)):
+    for index, _ in enumerate(pool.apply_all(Filter(), (f"text {i}" for i in count()), workers=2)):
         if index == 5000:
             print("running", flush=True)
 """
@@ -556,11 +557,15 @@ def test_version_names_the_libraries() -> None:
 
 def test_without_the_extra_nothing_is_filtered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the libraries are missing the error names the remedy, before any text is read."""
-    filter._rules.cache_clear()
+    filter.recognisers.cache_clear()
     monkeypatch.setitem(sys.modules, "phonenumbers", None)
     monkeypatch.delitem(sys.modules, "sweeper.redact.contact")
     monkeypatch.delattr("sweeper.redact.contact")
-    for attempt in (lambda: Filter().apply("text"), lambda: Filter().apply_all(["text"]), lambda: Filter().version):
+    for attempt in (
+        lambda: Filter().apply("text"),
+        lambda: pool.apply_all(Filter(), ["text"]),
+        lambda: Filter().version,
+    ):
         with pytest.raises(ConfigurationError, match=r"pip install '\.\[text\]'"):
             attempt()
 

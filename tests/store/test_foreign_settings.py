@@ -12,7 +12,7 @@ import pytest
 
 from sweeper import embedded
 from sweeper.policy.schema import Policy
-from sweeper.postgres import migrate
+from sweeper.postgres import migrate, statement
 from sweeper.postgres.migrate import MigrationError
 from tests.acceptance.commands import Command, in_process
 from tests.acceptance.test_printing import SIGNING_KEY

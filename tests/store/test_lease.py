@@ -176,7 +176,7 @@ def test_renewal_tells_a_slice_that_it_is_wanted(store: Store) -> None:
     assert heard == [False, False, True]
 
 
-@pytest.mark.parametrize("errand", [RunKind(), SLICE], ids=["run", "backfill"])
+@pytest.mark.parametrize("run_kind", [RunKind(), SLICE], ids=["run", "backfill"])
 def test_dead_backfill_is_replaced(store: Store, policy: Policy, run_kind: RunKind) -> None:
     """A slice whose process died is waited for no longer than its lease lasts, by a run and by the next slice."""
     fill(store, 2)

@@ -27,7 +27,7 @@ def kinds(store: Store) -> list[str]:
     return [row[0] for row in store.execute("SELECT kind FROM sweeper.events WHERE kind LIKE 'pause%%' ORDER BY id")]
 
 
-@pytest.mark.parametrize("errand", [RunKind(), RunKind("backfill")], ids=["run", "backfill"])
+@pytest.mark.parametrize("run_kind", [RunKind(), RunKind("backfill")], ids=["run", "backfill"])
 def test_paused_before(store: Store, policy: Policy, run_kind: RunKind) -> None:
     """A paused sweeper refuses to begin, with the reason and the way out, and does nothing, not even take the lease."""
     ids = fill(store, 2)
@@ -42,7 +42,7 @@ def test_paused_before(store: Store, policy: Policy, run_kind: RunKind) -> None:
     assert store.execute("SELECT count(*) FROM sweeper.lease") == [(0,)]
 
 
-@pytest.mark.parametrize("errand", [RunKind(), RunKind("backfill")], ids=["run", "backfill"])
+@pytest.mark.parametrize("run_kind", [RunKind(), RunKind("backfill")], ids=["run", "backfill"])
 def test_paused_between_batches(store: Store, policy: Policy, run_kind: RunKind) -> None:
     """Paused in the middle, a run begins no further batch, is recorded as stopped and is no success; resumed, the rest goes."""
     ids = fill(store, 6)

@@ -17,9 +17,8 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, TextIO
 
-from sweeper.errors import SweeperError
+from sweeper.errors import SweeperError, printable
 from sweeper.policy.instant import OutOfRange, rfc3339
-from sweeper.printable import printable
 
 WIDTH = 160
 """How wide a table may be where no terminal says it."""
