@@ -28,9 +28,9 @@ EXIT_CODES = """Exit codes:
 
 \b
   0  done
-  1  failed, in part or whole: what was committed before stands
+  1  failed, in part or wholly: what was committed before stands
   2  usage or configuration: nothing was done
-  3  refused by a guard: nothing was purged
+  3  refused by a guard or a pause: nothing was purged, or nothing more
   4  another run holds the lease
 """
 
@@ -38,7 +38,7 @@ MisuseError: type[Exception] = next(base for base in typer.BadParameter.__mro__ 
 """Base class of usage errors; typer vendors its own or uses click's, depending on its version."""
 
 app = typer.Typer(
-    help="Data-retention sweeper: purges stored AI-assistant conversations when they are due, and says why.",
+    help="Purge stored AI-assistant conversations when their retention ends, and explain why.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
     rich_markup_mode=None,

@@ -52,7 +52,7 @@ def init(
 
 
 def migrate(config: Config = None, as_json: AsJson = False) -> None:
-    """Create or change the sweeper's own tables (schema sweeper); touches nothing else.
+    """Create or upgrade the sweeper's own tables (schema sweeper). Touches nothing else.
 
     Example: sweeper migrate
     """
@@ -70,7 +70,7 @@ def migrate(config: Config = None, as_json: AsJson = False) -> None:
 
 
 def check(config: Config = None, as_json: AsJson = False) -> None:
-    """Check connection, privileges, contract, indexes, delete hazards, clock and policy; each fault with its remedy.
+    """Check connection, privileges, contract, indexes, delete hazards, clock and policy. Each fault has its remedy.
 
     Example: sweeper check
     """
@@ -145,11 +145,12 @@ def demo(
     config: Config = None,
     as_json: AsJson = False,
     keep: Annotated[
-        Path | None, typer.Option("--keep", metavar="DIR", help="Keep the data here, to try commands on.")
+        Path | None,
+        typer.Option("--keep", metavar="DIR", help="Keep the data in this directory, to try commands on it."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Which plans and consent histories are made up.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the made-up plans and consent histories.")] = 1,
 ) -> None:
-    """Show everything on 7,168 real conversations in a PostgreSQL of its own; nothing of yours is touched.
+    """Demonstrate everything on 7,168 real conversations in a PostgreSQL of its own. Touches nothing of yours.
 
     Example: sweeper demo --keep /tmp/sweeper-demo
     """
