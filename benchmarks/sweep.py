@@ -243,7 +243,7 @@ def whole_sweep(store: Store) -> Spent:
         if result.outcome != "completed":
             raise SystemExit(f"the sweep ended as {result.outcome}: its time says nothing")
         counts = result.counts
-        proposed = counts.due + counts.held + counts.not_due + counts.spared.total() + counts.unclassified.total()
+        proposed = counts.conversations.total
         return Spent(seconds, proposed, max(database.wrote), max(database.only_read))
 
 
@@ -324,10 +324,10 @@ def _purger(job: Job) -> Purger:
             kind="run",
             backfill_id=None,
         )
-        patience = purge.read_patience(connection)
+        lock_budget = purge.read_lock_budget(connection)
     run = RunRecord(lease.run_id, lease.store, job.as_of, job.policy.digest, approved=False)
     pace = BatchSizer(job.settings.pace.target_batch_ms / 1000, job.settings.purge.batch)
-    return Purger(job, run, lease, patience, pace)
+    return Purger(job, run, lease, lock_budget, pace)
 
 
 def _complete(purger: Purger, proposals: Sequence[Proposal]) -> None:

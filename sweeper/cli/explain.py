@@ -1,7 +1,5 @@
 """`explain`: one conversation in plain words, or all of them in a line each, with totals."""
 
-from collections import Counter
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,10 +12,11 @@ from sweeper.errors import ConfigurationError, SweeperError
 from sweeper.policy.instant import rfc3339
 
 if TYPE_CHECKING:
+    from sweeper.policy.counts import RecordCounts
+    from sweeper.policy.evaluate import Evaluation
     from sweeper.policy.explain import Explanation
     from sweeper.policy.facts import Facts, Message
     from sweeper.runs.job import Job
-    from sweeper.runs.scan import StoredVerdict
 
 
 class WhatIf(StrEnum):
@@ -106,85 +105,74 @@ def _explain_purged(job: "Job", id_: str, *, as_json: bool) -> None:
         console.say(explanations.purged_text(id_, stone))
 
 
-class ExplainState(StrEnum):
-    """What a run would make of a conversation."""
-
-    PURGE = "purge"
-    HELD = "held"
-    SPARE = "spare"
-    KEEP = "keep"
-
-
-@dataclass
-class ExplainTotals:
-    """All conversations counted by rule and by what a run would make of them, the doubtful ones by their first doubt."""
-
-    states: dict[str, Counter[ExplainState]] = field(default_factory=dict)
-    unclassified: Counter[str] = field(default_factory=Counter)
-    anomalies: Counter[str] = field(default_factory=Counter)
-
-    def count(self, explained: "StoredVerdict", state: ExplainState) -> None:
-        """Count one conversation."""
-        rule = explained.verdict.rule or "no rule"
-        self.states.setdefault(rule, Counter())[state] += 1
-        if explained.verdict.rule == "unclassified":
-            self.unclassified[explained.verdict.doubts[0].value] += 1
-        self.anomalies.update(anomaly.value for anomaly in explained.anomalies)
-
-    def count_ahead(self, count: int) -> None:
-        """Count conversations that do not exist yet at as-of."""
-        from sweeper.policy.anomaly import Anomaly
-
-        if count:
-            self.anomalies[Anomaly.CREATED_AHEAD.value] += count
-
-    def as_json(self) -> dict[str, Any]:
-        """The totals for the log."""
-        return {
-            "conversations": sum(found.total() for found in self.states.values()),
-            "by_rule": {rule: dict(found) for rule, found in sorted(self.states.items())},
-            "unclassified_by_reason": dict(self.unclassified.most_common()),
-        }
-
-    def print(self) -> None:
-        """The totals for a person, one line a rule and one a reason to be in doubt."""
-        console.say("")
-        rows = [(rule, *(found[state] for state in ExplainState)) for rule, found in sorted(self.states.items())]
-        everything: Counter[ExplainState] = sum(self.states.values(), Counter())
-        rows.append(("all", *(everything[state] for state in ExplainState)))
-        console.print_table(("rule", *ExplainState), rows)
-        for reason, count in self.unclassified.most_common():
-            console.say(f"unclassified ({reason}): {count}")
+def _shown(evaluation: "Evaluation") -> str:
+    """What a run would do with a conversation, in a word."""
+    if evaluation.verdict.held:
+        return "held"
+    return {"purge": "purge", "spared": "spare"}.get(evaluation.outcome, "keep")
 
 
 def _explain_all(job: "Job", *, as_json: bool) -> None:
     from sweeper import log
     from sweeper.policy import explain as explanations
+    from sweeper.policy.anomaly import Anomaly
+    from sweeper.policy.counts import Counts
     from sweeper.runs.scan import everything
 
-    totals = ExplainTotals()
-    for explained in everything(job, totals.count_ahead):
-        state = _state(job, explained)
-        totals.count(explained, state)
-        line = explanations.line(explained.facts, explained.verdict)
+    counts = Counts()
+    for record in everything(job, lambda count: counts.anomalies.update({Anomaly.CREATED_AHEAD.value: count})):
+        counts.count("conversation", record.evaluation, record.anomalies)
+        line = explanations.line(record.facts, record.evaluation.verdict)
         if as_json:
             console.print_json(line)
         else:
             console.say(
-                f"{line['conversation_id']}  {state.value:<5}  {line['rule'] or 'no rule':<17}  {line['due_at'] or 'no due'}"
+                f"{line['conversation_id']}  {_shown(record.evaluation):<5}  {line['rule'] or 'no rule':<17}  "
+                f"{line['due_at'] or 'no due'}"
             )
     if as_json:
-        log.get().info("totals", **totals.as_json())
+        log.get().info("totals", **_totals_json(counts.conversations))
     else:
-        totals.print()
-    if totals.anomalies:
-        log.get().warning("anomalies", **totals.anomalies)
+        _print_totals(counts.conversations)
+    found = +counts.anomalies
+    if found:
+        log.get().warning("anomalies", **found)
 
 
-def _state(job: "Job", explained: "StoredVerdict") -> ExplainState:
-    from sweeper.policy.explain import would_spare
+def _totals(counts: "RecordCounts") -> "list[tuple[str, dict[str, int]]]":
+    """By rule, how many conversations a run would purge, hold back, skip and keep."""
+    from sweeper.policy.evaluate import Outcome
 
-    verdict = explained.verdict
-    if verdict.purge:
-        return ExplainState.SPARE if would_spare(explained.facts, job.policy, job.as_of) else ExplainState.PURGE
-    return ExplainState.HELD if verdict.held else ExplainState.KEEP
+    return [
+        (
+            rule,
+            {
+                "purge": outcomes[Outcome.PURGE],
+                "held": counts.held[rule],
+                "spare": outcomes[Outcome.SPARED],
+                "keep": counts.kept(rule),
+            },
+        )
+        for rule, outcomes in sorted(counts.by_rule.items())
+    ]
+
+
+def _totals_json(counts: "RecordCounts") -> "dict[str, Any]":
+    return {
+        "conversations": counts.total,
+        "by_rule": {
+            rule: {what: number for what, number in found.items() if number} for rule, found in _totals(counts)
+        },
+        "unclassified_by_reason": dict(counts.unclassified.most_common()),
+    }
+
+
+def _print_totals(counts: "RecordCounts") -> None:
+    console.say("")
+    rows = [(rule, *found.values()) for rule, found in _totals(counts)]
+    rows.append(
+        ("all", *(sum(column) for column in list(zip(*rows, strict=True))[1:])) if rows else ("all", 0, 0, 0, 0)
+    )
+    console.print_table(("rule", "purge", "held", "spare", "keep"), rows)
+    for reason, count in counts.unclassified.most_common():
+        console.say(f"unclassified ({reason}): {count}")

@@ -18,7 +18,8 @@ from sweeper.errors import ConfigurationError, SweeperError
 from sweeper.policy.instant import rfc3339
 
 if TYPE_CHECKING:
-    from sweeper.report.report import Report, ReportPart
+    from sweeper.policy.counts import RecordCounts
+    from sweeper.report.report import Report
     from sweeper.report.status import Status
     from sweeper.runs.job import Job
     from sweeper.settings import Settings
@@ -100,14 +101,14 @@ def _reported(job: "Job") -> "Report":
 
 
 def _print_report(report: "Report") -> None:
-    job, past = report.job, report.past
+    job, past, counts = report.job, report.past, report.counts
     console.say(
         f"Report at {rfc3339(job.as_of)}, policy {job.policy.name!r} ({job.policy.digest[:12]}): "
-        f"{report.conversations.total} conversations, {report.feedback.total} feedback rows."
+        f"{counts.conversations.total} conversations, {counts.feedback.total} feedback rows."
     )
-    _print_part("conversations", report.conversations)
-    if report.feedback.total:
-        _print_part("feedback", report.feedback)
+    _print_records("conversations", counts.conversations)
+    if counts.feedback.total:
+        _print_records("feedback", counts.feedback)
     _print_reasons(report)
     _print_purged(report)
     console.say("")
@@ -128,22 +129,23 @@ def _unmatched(report: "Report") -> str:
     return f"{len(found.holds)} holds, {len(found.orders)} orders, {len(found.misspelt)} orders in another spelling"
 
 
-def _print_part(what: str, part: "ReportPart") -> None:
-    from sweeper.report.report import DAYS, ReportState
+def _print_records(what: str, counts: "RecordCounts") -> None:
+    from sweeper.policy.evaluate import Outcome
+    from sweeper.report.report import DAYS
 
     console.say("")
     rows: list[tuple[object, ...]] = [
         (
             rule,
-            line.states[ReportState.KEPT],
-            line.states[ReportState.OVERDUE],
-            part.overdue.oldest.get(rule),
-            line.states[ReportState.HELD],
-            line.held_past_due,
-            line.states[ReportState.SPARED],
-            *(line.due_in[days] for days in DAYS),
+            counts.kept(rule),
+            outcomes[Outcome.PURGE],
+            counts.oldest_due.get(rule),
+            counts.held[rule],
+            outcomes[Outcome.HELD],
+            outcomes[Outcome.SPARED],
+            *(counts.due_in[rule][days] for days in DAYS),
         )
-        for rule, line in sorted(part.lines.items())
+        for rule, outcomes in sorted(counts.by_rule.items())
     ]
     due = [f"due in {days} d" for days in DAYS]
     console.print_table((what, "kept", "overdue", "oldest due", "held", "of them due", "spared", *due), rows)
@@ -151,13 +153,10 @@ def _print_part(what: str, part: "ReportPart") -> None:
 
 def _print_reasons(report: "Report") -> None:
     found = [
-        *(("unclassified", reason, n) for reason, n in sorted(report.conversations.unclassified.items())),
-        *(("unclassified feedback", reason, n) for reason, n in sorted(report.feedback.unclassified.items())),
-        *(
-            ("spared", reason, n)
-            for reason, n in sorted((report.conversations.spared + report.feedback.spared).items())
-        ),
-        *(("anomaly", reason, n) for reason, n in sorted(report.anomalies.items())),
+        *(("unclassified", reason, n) for reason, n in sorted(report.counts.conversations.unclassified.items())),
+        *(("unclassified feedback", reason, n) for reason, n in sorted(report.counts.feedback.unclassified.items())),
+        *(("spared", reason, n) for reason, n in sorted(report.counts.skipped.items())),
+        *(("anomaly", reason, n) for reason, n in sorted(report.counts.anomalies.items())),
     ]
     if found:
         console.say("")
@@ -260,19 +259,20 @@ def _print_overdue(status: "Status") -> None:
     if isinstance(overdue, str):
         console.say("overdue   could not be counted")
         return
-    total = overdue.conversations.total
+    counts = overdue.counts
     more = (
         ""
         if overdue.complete
         else f" at least: counting stopped after {COUNT_SECONDS:g} s, `sweeper report` counts all"
     )
     console.say(
-        f"overdue   {total} conversations, {overdue.feedback.total} feedback rows; {overdue.held} held past their due{more}"
+        f"overdue   {counts.due} conversations, {counts.feedback_by_rule.total()} feedback rows; {counts.held} held past "
+        f"their due{more}"
     )
     rows = [
-        (kind, rule, count, due.oldest[rule])
-        for kind, due in (("conversation", overdue.conversations), ("feedback", overdue.feedback))
-        for rule, count in sorted(due.counts.items())
+        (kind, rule, count, found.oldest_due[rule])
+        for kind, found in (("conversation", counts.conversations), ("feedback", counts.feedback))
+        for rule, count in sorted(found.due.items())
     ]
     if rows:
         console.print_table(("overdue", "rule", "count", "oldest due"), rows)

@@ -237,7 +237,7 @@ def _stalled(result: "Result") -> str:
 
 
 def _print_changed(result: "Result") -> None:
-    changed = result.counts.spared["changed"]
+    changed = result.counts.skipped["changed"]
     if changed and result.purged_nothing and not result.is_stalled:
         console.say(
             f"Nothing was purged: {changed} conversations were due when they were proposed, and had changed before they were "
@@ -249,9 +249,10 @@ def print_counts(counts: "Counts", verb: str, conversations: Mapping[str, int], 
     """What a preview or a run met, by reason."""
     rows: list[tuple[object, ...]] = [(verb, rule, count) for rule, count in sorted(conversations.items())]
     rows += [(f"{verb} (feedback)", rule, count) for rule, count in sorted(feedback.items())]
-    if counts.held + counts.feedback_held:
-        rows.append(("held", "due, but under legal hold", counts.held + counts.feedback_held))
-    rows += [("spared", reason, count) for reason, count in sorted(counts.spared.items())]
+    held = counts.held + counts.feedback.held_past_due
+    if held:
+        rows.append(("held", "due, but under legal hold", held))
+    rows += [("spared", reason, count) for reason, count in sorted(counts.skipped.items())]
     rows += [("unclassified", reason, count) for reason, count in sorted(counts.unclassified.items())]
     for reason, count in sorted(counts.anomalies.items()):
         rows.append(("anomaly", f"{reason} (among those looked at)", count))

@@ -12,8 +12,9 @@ from sweeper.clock import Clock
 from sweeper.demo.fixture import DemoFixture, set_up
 from sweeper.demo.manifest import show_manifest
 from sweeper.demo.page import Page
+from sweeper.policy.counts import NO_RULE, RecordCounts
 from sweeper.policy.decide import ERASURE_ORDER, UNCLASSIFIED
-from sweeper.policy.explain import would_spare
+from sweeper.policy.evaluate import Outcome
 from sweeper.policy.schema import Policy
 from sweeper.runs import guards
 from sweeper.runs import sweep as sweeps
@@ -24,30 +25,34 @@ from sweeper.settings import Settings
 
 FEW_MESSAGES = 8
 """An example with few messages reads better."""
-NO_RULE = "no rule"
 
 
 @dataclass
 class Examples:
     """One conversation per rule that the sweep keeps, one that it purges, and how many there are of both."""
 
+    rules: list[str]
+    counts: RecordCounts = field(default_factory=RecordCounts)
     kept: dict[str, str] = field(default_factory=dict)
     purged: dict[str, str] = field(default_factory=dict)
-    counts: dict[str, tuple[int, int]] = field(default_factory=dict)
-
-    @property
-    def due(self) -> int:
-        """How many conversations are to be purged."""
-        return sum(gone for gone, _ in self.counts.values())
 
     def usual(self) -> str | None:
         """The example of the rule that purges most."""
-        return max(self.purged, key=lambda rule: self.counts[rule][0], default=None)
+        return max(self.purged, key=lambda rule: self.counts.due[rule], default=None)
+
+    def by_rule(self) -> dict[str, dict[str, int]]:
+        """How many conversations of each rule are to be purged and kept, in the policy's order."""
+        due = self.counts.due
+        return {
+            rule: {"purged": due[rule], "kept": self.counts.by_rule[rule].total() - due[rule]} for rule in self._named()
+        }
+
+    def _named(self) -> list[str]:
+        return [*self.rules, *(rule for rule in self.counts.by_rule if rule not in self.rules)]
 
     def as_json(self) -> dict[str, Any]:
         """Counts and examples for machines."""
-        counts = {rule: {"purged": gone, "kept": stays} for rule, (gone, stays) in self.counts.items()}
-        return {"rules": counts, "examples": {"purged": self.purged, "kept": self.kept}}
+        return {"rules": self.by_rule(), "examples": {"purged": self.purged, "kept": self.kept}}
 
 
 def show(page: Page, config: Path | None, clock: Clock, seed: int, keep: Path | None) -> None:
@@ -98,21 +103,19 @@ def _look(settings: Settings, clock: Clock) -> tuple[Examples, Approval | None]:
     job = prepare(settings, clock)
     try:
         examples = _examples(job)
-        needed = any(guards.volume(job, examples.due, None))
+        needed = any(guards.volume(job, examples.counts.due.total(), None))
         return examples, sweeps.preview(job).approval if needed else None
     finally:
         job.database.engine.dispose()
 
 
 def _examples(job: Job) -> Examples:
-    found = Examples(counts=dict.fromkeys(_rules(job.policy), (0, 0)))
-    for explained in everything(job):
-        rule, id_ = explained.verdict.rule or NO_RULE, explained.facts.conversation.id
-        gone, stays = found.counts.get(rule, (0, 0))
-        goes = explained.verdict.purge and not would_spare(explained.facts, job.policy, job.as_of)
-        found.counts[rule] = (gone + goes, stays + (not goes))
-        if explained.facts.messages <= FEW_MESSAGES:
-            (found.purged if goes else found.kept).setdefault(rule, id_)
+    found = Examples(_rules(job.policy))
+    for record in everything(job):
+        found.counts.count(record.evaluation)
+        if record.facts.messages <= FEW_MESSAGES:
+            examples = found.purged if record.evaluation.outcome is Outcome.PURGE else found.kept
+            examples.setdefault(record.evaluation.verdict.rule or NO_RULE, record.facts.conversation.id)
     return found
 
 
@@ -153,7 +156,7 @@ def _show_sweep(page: Page, fixture: DemoFixture, clock: Clock) -> None:
     page.command("run")
     page.heading("5. Every rule, and one conversation that it keeps, explained")
     _show_counts(examples)
-    for rule in examples.counts:
+    for rule in examples.by_rule():
         if rule in examples.kept:
             page.command("explain", examples.kept[rule])
     if usual is not None:
@@ -163,8 +166,8 @@ def _show_sweep(page: Page, fixture: DemoFixture, clock: Clock) -> None:
 
 def _show_counts(examples: Examples) -> None:
     console.say(f"{'rule':<18}{'purged':>8}{'kept':>8}")
-    for rule, (gone, stays) in examples.counts.items():
-        console.say(f"{rule:<18}{gone:>8,}{stays:>8,}")
+    for rule, counts in examples.by_rule().items():
+        console.say(f"{rule:<18}{counts['purged']:>8,}{counts['kept']:>8,}")
 
 
 def _say_goodbye(page: Page, keep: Path | None) -> None:

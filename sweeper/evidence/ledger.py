@@ -145,9 +145,11 @@ def leaf_of(connection: Connection, source: str, id_: int) -> int | None:
     return found
 
 
-def buried(connection: Connection, store: str, conversation_id: str) -> list[int]:
+def tombstone_ids(connection: Connection, store: str, conversation_id: str) -> list[int]:
     """The ids of the tombstones of a conversation, the newest first."""
-    return [row.id for row in connection.execute(statement("ledger_buried"), {"store": store, "id": conversation_id})]
+    return [
+        row.id for row in connection.execute(statement("ledger_tombstones_of"), {"store": store, "id": conversation_id})
+    ]
 
 
 def uncovered(connection: Connection, source: str) -> int:

@@ -85,7 +85,7 @@ def prove(database: Database, conversation_id: str) -> Written:
 
 
 def _prove(connection: Connection, store: str, conversation_id: str) -> Written:
-    ids = ledger.buried(connection, store, conversation_id)
+    ids = ledger.tombstone_ids(connection, store, conversation_id)
     if not ids:
         raise ReceiptError(
             f"there is no tombstone of a conversation {conversation_id} of schema {store}. No receipt was written. "

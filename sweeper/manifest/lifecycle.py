@@ -279,7 +279,7 @@ def _fence(
     rows: Path | None = None,
 ) -> Counter[str]:
     """Keep purges out, write and record what was purged since the look; returns how many rows of it there are."""
-    fence.take(connection)
+    fence.take_exclusively(connection)
     purged = manifests.purged_since(connection, job.contract.schema, look.last_tombstone)
     lost = list(recheck.of_purged(rows or folder, description, purged))
     if not lost:

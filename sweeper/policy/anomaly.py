@@ -1,4 +1,4 @@
-"""What in the facts should not be so: reported, never acted on."""
+"""Anomalies: defects of the stored facts that are reported and never acted on."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -23,9 +23,9 @@ class Anomaly(StrEnum):
 
 
 def anomalies(facts: Facts, policy: Policy, as_of: datetime, *, present: bool = True) -> Iterator[Anomaly]:
-    """The anomalies of one conversation that exists at `as_of` (UTC).
+    """Yield the anomalies of one conversation that exists at `as_of` (UTC).
 
-    What lies after as-of was written by a wrong clock only where as-of is the `present`.
+    A timestamp after as-of points to a wrong clock only if as-of is the `present`.
     """
     conversation = facts.conversation
     if is_later(facts.latest_user_message_at, conversation.last_activity_at):
@@ -40,9 +40,9 @@ def anomalies(facts: Facts, policy: Policy, as_of: datetime, *, present: bool = 
 
 
 def _is_undecided(facts: Facts, policy: Policy, as_of: datetime) -> bool:
-    """Whether the user wrote after a purpose's deadline, on its plans, and has never chosen (policy, Consent 5).
+    """Return True if the user wrote after a purpose's deadline, on one of its plans, and never chose (policy, Consent 5).
 
-    Looked at are the first message after the deadline and the newest: whoever changed plans between them wrote on both.
+    The first message after the deadline and the newest one are checked, since the plan may have changed between them.
     """
     if facts.account is None:
         return False

@@ -22,7 +22,7 @@ ERASURE_ORDER = "erasure_order"
 
 
 class Doubt(StrEnum):
-    """Why a conversation is unclassified: kept, never trained on, counted, reported."""
+    """Why a record is unclassified: kept, never trained on, counted, reported. `FEEDBACK_...` are of feedback rows."""
 
     ACCOUNT = "unknown_account"
     NO_PLAN = "no_plan"
@@ -41,6 +41,19 @@ class Doubt(StrEnum):
     ZERO_RETENTION = "zero_retention"
     PERIOD = "period"
     REPEATED = "repeated_row"
+    FEEDBACK_KIND = "feedback_kind"
+    FEEDBACK_SUBMITTED = "feedback_submitted_at"
+    FEEDBACK_REPEATED = "feedback_repeated_row"
+
+    @classmethod
+    def of_feedback(cls) -> list["Doubt"]:
+        """Return the doubts that a feedback row may raise."""
+        return [doubt for doubt in cls if doubt.value.startswith("feedback_")]
+
+    @classmethod
+    def of_conversations(cls) -> list["Doubt"]:
+        """Return the doubts that a conversation may raise."""
+        return [doubt for doubt in cls if not doubt.value.startswith("feedback_")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +69,7 @@ class RuleMatch:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The answer for one conversation at one as-of, with what decided it."""
+    """The answer for one record at one as-of, with what decided it."""
 
     as_of: datetime
     rule: str | None
@@ -75,7 +88,7 @@ class Verdict:
 
     @property
     def purge(self) -> bool:
-        """Whether the conversation must be gone now."""
+        """Whether the record must be gone now."""
         return self.expired and not self.held
 
 

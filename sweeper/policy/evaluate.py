@@ -1,7 +1,7 @@
-"""The last word before a purge: what was proposed is decided again on the row as it is now, and doubt keeps it.
+"""Evaluates a proposal once more on the locked row; any doubt keeps the row.
 
-The law of this file: a purge takes only what was due on the row as stored *and* with everything that protects counted
-whatever its instant (policy, Purge).
+Invariant: a conversation is purged only if it is due as stored *and* still due when every hold, flag and user message counts,
+whatever its time (policy, Purge).
 """
 
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from sweeper.policy.window import EVERYTHING, Window
 
 
 class Outcome(StrEnum):
-    """What becomes of a proposed conversation."""
+    """What happens to a record: the one answer that runs, previews, reports and explanations give."""
 
     PURGE = "purge"
     HELD = "held"
@@ -27,7 +27,7 @@ class Outcome(StrEnum):
 
 
 class Spared(StrEnum):
-    """Why a conversation that was proposed as due was kept."""
+    """Why a run skips a record that is due, or that was due when it was proposed."""
 
     PROTECTED = "protected_after_as_of"
     STALE = "stale_last_activity"
@@ -38,7 +38,7 @@ class Spared(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A conversation as the store proposed it: its key, and the two instants whose change can make it due no longer."""
+    """A proposed conversation: its key, and the two timestamps whose change can postpone its due date."""
 
     account_id: str | None
     conversation_id: str
@@ -48,7 +48,7 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The outcome for one proposed conversation, with the verdict on the row as stored."""
+    """The outcome for one record, with the verdict on the row as stored; `spared` is set if the outcome is SPARED."""
 
     outcome: Outcome
     verdict: Verdict
@@ -58,7 +58,10 @@ class Evaluation:
 def evaluate(
     facts: Facts, proposal: Proposal, policy: Policy, as_of: datetime, window: Window = EVERYTHING
 ) -> Evaluation:
-    """Whether to purge, on facts read after the row was locked; what is due outside of the window is another sweep's."""
+    """Decide whether to purge a conversation, on facts read after its row was locked.
+
+    A conversation that is due outside of the window is left to another run.
+    """
     verdict = decide(facts, policy, as_of)
     if not exists(facts.conversation, policy, as_of):
         return Evaluation(Outcome.NOT_DUE, verdict)
@@ -78,15 +81,21 @@ def evaluate(
     return Evaluation(Outcome.PURGE, verdict)
 
 
+def evaluate_stored(facts: Facts, policy: Policy, as_of: datetime) -> Evaluation:
+    """Evaluate a conversation that nothing proposed, as a run would that proposed it as it is stored."""
+    c = facts.conversation
+    return evaluate(facts, Proposal(c.account_id, c.id, c.last_activity_at, c.deleted_at), policy, as_of)
+
+
 def is_later(message_at: StoredTimestamp, last_activity_at: StoredTimestamp) -> bool:
-    """Whether a user message is newer than the column says: the column is stale."""
+    """Return True if a user message is newer than `last_activity_at`, which is then stale."""
     if message_at is None or last_activity_at is None:
         return message_at is not None
     return _order(message_at) > _order(last_activity_at)
 
 
 def _kept(verdict: Verdict, facts: Facts, proposal: Proposal, policy: Policy, as_of: datetime) -> Evaluation:
-    """A row that is not due: it changed since it was proposed, it cannot be classified, or it is simply not yet due."""
+    """Say why a row is not due: it has changed since it was proposed, it is unclassified, or its due date is in the future."""
     before = replace(facts.conversation, last_activity_at=proposal.last_activity_at, deleted_at=proposal.deleted_at)
     if before != facts.conversation and decide(replace(facts, conversation=before), policy, as_of).expired:
         return Evaluation(Outcome.SPARED, verdict, Spared.CHANGED)

@@ -22,7 +22,7 @@ from sweeper.policy.decide import (
     is_deleted,
     open_case,
 )
-from sweeper.policy.evaluate import Proposal, Spared, evaluate
+from sweeper.policy.evaluate import Spared, evaluate_stored
 from sweeper.policy.facts import ConsentEvent, Facts, Message
 from sweeper.policy.history import EpochState, History, View, history
 from sweeper.policy.instant import OutOfRange, StoredTimestamp, rfc3339
@@ -104,7 +104,7 @@ class Explanation:
     @property
     def spared(self) -> Spared | None:
         """Why a run would spare it although it is due on the row as stored."""
-        return would_spare(self.facts, self.policy, self.as_of)
+        return evaluate_stored(self.facts, self.policy, self.as_of).spared
 
     def trained_on(self) -> dict[str, Exclusion | None]:
         """Each message that exists with the reason why it may not be trained on; None where it may."""
@@ -164,7 +164,7 @@ class Explanation:
         supposed = suppose(self.facts, self.policy, self.as_of, name)
         changed = decide(supposed, self.policy, self.as_of)
         same = (changed.rule, changed.due) == (verdict.rule, verdict.due)
-        said = [] if same else [_would(changed, would_spare(supposed, self.policy, self.as_of))]
+        said = [] if same else [_would(changed, evaluate_stored(supposed, self.policy, self.as_of).spared)]
         fewer = replace(self, facts=supposed).eligible()
         if fewer != self.eligible():
             said.append(f"{fewer} of its messages could be trained on instead of {self.eligible()}")
@@ -200,12 +200,6 @@ def line(facts: Facts, verdict: Verdict) -> dict[str, Any]:
         "held": verdict.held,
         "purge": verdict.purge,
     }
-
-
-def would_spare(facts: Facts, policy: Policy, as_of: datetime) -> Spared | None:
-    """Why a run that was proposed this row would spare it, if it would."""
-    c = facts.conversation
-    return evaluate(facts, Proposal(c.account_id, c.id, c.last_activity_at, c.deleted_at), policy, as_of).spared
 
 
 def purged_json(id_: str, stone: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The facts a decision is made of, as they are in the store. No behaviour, no defaults that could hide a NULL."""
+"""The facts that a decision is based on, exactly as the store holds them; no field has a default that could hide a NULL."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -9,7 +9,7 @@ from sweeper.policy.instant import StoredTimestamp, at_or_before
 
 @dataclass(frozen=True, slots=True)
 class PlanChange:
-    """From `effective_at` on the account is on `plan`, until the next change."""
+    """The account is on `plan` from `effective_at` until its next change."""
 
     id: int | None
     effective_at: StoredTimestamp
@@ -18,7 +18,7 @@ class PlanChange:
 
 @dataclass(frozen=True, slots=True)
 class ConsentEvent:
-    """One grant or withdrawal of one purpose."""
+    """A grant or a withdrawal of consent to one purpose."""
 
     id: int | None
     purpose: str | None
@@ -29,7 +29,7 @@ class ConsentEvent:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Account:
-    """A person or an organisation with its whole plan and consent history. Compared and cached by identity."""
+    """A person or an organisation with its whole plan and consent history. Compared and cached by object identity."""
 
     id: str
     created_at: StoredTimestamp
@@ -39,13 +39,13 @@ class Account:
     columns: Mapping[str, object] = field(default_factory=dict)
 
     def reads_as(self, other: "Account | None") -> bool:
-        """Whether every field of the other is the same."""
+        """Return True if every field of the other account is equal."""
         return other is not None and all(getattr(self, each.name) == getattr(other, each.name) for each in fields(self))
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A chat or a coding session, as its row says."""
+    """The row of a chat or a coding session."""
 
     id: str
     account_id: str | None
@@ -63,7 +63,7 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """A legal hold on a conversation, an account, either of both, or (neither named) on everything."""
+    """A legal hold on a conversation, on an account, on both, or (if it names neither) on everything."""
 
     matter: str
     account_id: str | None
@@ -72,7 +72,7 @@ class Hold:
     released_at: StoredTimestamp
 
     def names(self, account_id: str | None, conversation_id: str | None) -> bool:
-        """Whether the hold reaches a record of this account and conversation."""
+        """Return True if the hold covers a record of this account or conversation."""
         if self.account_id is None and self.conversation_id is None:
             return True
         return (account_id is not None and self.account_id == account_id) or (
@@ -91,7 +91,7 @@ class Order:
     due_at: StoredTimestamp
 
     def names(self, account_id: str | None, conversation_id: str | None) -> bool:
-        """Whether the order names a record of this account and conversation; with neither set it names nothing."""
+        """Return True if the order covers a record of this account and conversation; one that names neither covers nothing."""
         if self.account_id is None and self.conversation_id is None:
             return False
         return self.account_id in (None, account_id) and self.conversation_id in (None, conversation_id)
@@ -99,7 +99,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What a manifest would list; never its text."""
+    """A message without its text."""
 
     id: str
     author: str | None
@@ -108,7 +108,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
-    """A rating, a survey answer or a bug report, with its own clock."""
+    """The row of a rating, a survey answer or a bug report, which has its own retention."""
 
     id: str
     account_id: str | None
@@ -120,10 +120,10 @@ class Feedback:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that a decision on one conversation may look at.
+    """All facts that a decision on one conversation may use.
 
-    `holds` and `orders` are those that name it; `latest_user_message_at` is the instant of its newest user message,
-    and `messages` how many messages it has.
+    `holds` and `orders` are those that cover it. `latest_user_message_at` is the time of its newest user message, and
+    `messages` is the number of its messages.
     """
 
     conversation: Conversation
@@ -133,19 +133,19 @@ class Facts:
     latest_user_message_at: StoredTimestamp = None
     messages: int = 0
     late_user_message_at: StoredTimestamp = None
-    """The instant of its first user message at or after the earliest deadline for choosing, if the policy has one."""
+    """The time of its first user message at or after the policy's earliest deadline for choosing, if there is a deadline."""
     repeated: bool = False
-    """Whether the store shows the conversation or its account more than once, so that no row of it can be believed."""
+    """True if the store shows the conversation or its account more than once, so that no version of it can be trusted."""
 
     def reads_as(self, other: "Facts") -> bool:
-        """Whether the other's account, history, holds and orders are the same; of the rest nothing is compared."""
+        """Return True if account, history, holds and orders are equal; nothing else is compared."""
         same = self.account.reads_as(other.account) if self.account is not None else other.account is None
         return same and (self.holds, self.orders, self.repeated) == (other.holds, other.orders, other.repeated)
 
     def protected(self, as_of: datetime) -> "Facts":
-        """The same facts with holds and flags recorded after `as_of` taken as recorded at `as_of` (policy, Purge).
+        """Return the facts with holds and flags recorded after `as_of` treated as recorded at `as_of` (policy, Purge).
 
-        Facts without any such hold or flag are returned as they are.
+        Facts without such a hold or flag are returned unchanged.
         """
         flagged_at = self.conversation.flagged_at
         late = isinstance(flagged_at, datetime) and flagged_at > as_of
@@ -158,5 +158,5 @@ class Facts:
         )
 
     def with_activity(self, last_activity_at: StoredTimestamp) -> "Facts":
-        """The same facts with another last activity."""
+        """Return the facts with another last activity."""
         return replace(self, conversation=replace(self.conversation, last_activity_at=last_activity_at))

@@ -1,6 +1,6 @@
-"""Instants as a store really holds them: UTC, NULL, or something no calendar can hold.
+"""Timestamps as the store holds them: an instant in UTC, NULL, or a value that `datetime` cannot represent.
 
-The law of this file: an instant that cannot be trusted is never compared as if it could be.
+Invariant: a timestamp that cannot be trusted is never compared as if it could be.
 """
 
 from datetime import UTC, datetime
@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 
 class OutOfRange(Enum):
-    """An instant that PostgreSQL stores and `datetime` cannot hold."""
+    """A timestamp that PostgreSQL can store and `datetime` cannot represent."""
 
     ALWAYS = "-infinity"
     ANCIENT = "before year 1"
@@ -18,19 +18,19 @@ class OutOfRange(Enum):
 
     @property
     def is_past(self) -> bool:
-        """Whether it lies before every instant that `datetime` can hold."""
+        """True if it is earlier than every `datetime`."""
         return self in (OutOfRange.ALWAYS, OutOfRange.ANCIENT)
 
 
 StoredTimestamp: TypeAlias = datetime | OutOfRange | None
-"""An instant as read from the store."""
+"""A timestamp as read from the store."""
 
 
 def aware(instant: datetime) -> datetime:
-    """The instant in UTC.
+    """Return the instant in UTC.
 
     Raises:
-        ValueError: it is naive; a naive instant means different things on different machines.
+        ValueError: the instant is naive, or lies outside the years 1 to 9999 in UTC.
     """
     if instant.tzinfo is None:
         raise ValueError(f"naive instant {instant.isoformat()}: give it a time zone, for instance UTC")
@@ -41,21 +41,21 @@ def aware(instant: datetime) -> datetime:
 
 
 def at_or_before(stored: StoredTimestamp, limit: datetime) -> bool:
-    """Whether a stored instant lies at or before `limit`; NULL does not."""
+    """Return True if a stored timestamp is at or before `limit`; NULL is not."""
     if isinstance(stored, OutOfRange):
         return stored.is_past
     return stored is not None and stored <= limit
 
 
 def rfc3339(instant: datetime) -> str:
-    """The instant as RFC 3339 in UTC, with microseconds only if they are not zero."""
+    """Return the instant as RFC 3339 in UTC, with microseconds only if they are not zero."""
     return instant.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
 
 
 def parse(text: str) -> datetime:
-    """An instant from RFC 3339 text.
+    """Return the instant that an RFC 3339 text names.
 
     Raises:
-        ValueError: the text is no instant, or names no offset from UTC.
+        ValueError: the text is not an instant, or has no offset from UTC.
     """
     return aware(datetime.fromisoformat(text))

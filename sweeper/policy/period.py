@@ -1,4 +1,4 @@
-"""Periods: lengths of time that are added forward to an anchor, never subtracted from now (policy, Time 2 and 3)."""
+"""Retention periods, which are added to an anchor and never subtracted from the present (policy, Time 2 and 3)."""
 
 import re
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400, "week": 604_8
 MONTHS = {"month": 1, "year": 12}
 UNITS = (*SECONDS, *MONTHS)
 LONGEST = 10_000 * 366 * 86_400
-"""Seconds beyond which a period reaches past any year that can be stored."""
+"""Seconds; a longer period ends after the last year that can be stored."""
 
 _WRITTEN = re.compile(r"([0-9]{1,12}) (second|minute|hour|day|week|month|year)s?")
 
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """A length: seconds, or calendar months (clamped to the last day of the month, in UTC), or for ever."""
+    """A number of seconds, a number of calendar months (clamped to the last day of the month, in UTC), or forever."""
 
     seconds: int = 0
     months: int = 0
@@ -25,7 +25,7 @@ class Period:
 
     @classmethod
     def parse(cls, text: str) -> "Period":
-        """A period from "0", "forever" or "<whole number> <unit>".
+        """Parse "0", "forever" or "<whole number> <unit>".
 
         Raises:
             ValueError: the text is none of these.
@@ -43,7 +43,7 @@ class Period:
 
     @classmethod
     def of(cls, count: int, unit: str) -> "Period":
-        """`count` units as a period; a count too large for any calendar is for ever."""
+        """Return `count` units as a period; a count too large for any calendar means forever."""
         if unit in SECONDS:
             seconds = count * SECONDS[unit]
             return cls(seconds=seconds) if seconds <= LONGEST else cls(forever=True)
@@ -51,7 +51,7 @@ class Period:
         return cls(months=months) if months <= 120_000 else cls(forever=True)
 
     def after(self, anchor: datetime) -> datetime | None:
-        """The instant one period after `anchor` (UTC), or None where that is never."""
+        """Return the instant one period after `anchor` (UTC); None means never."""
         if self.forever:
             return None
         try:
@@ -62,7 +62,7 @@ class Period:
             return None
 
     def before(self, instant: datetime) -> datetime | None:
-        """An instant about one period before `instant`, for bounds with a slack; None where there is none."""
+        """Return an instant about one period before `instant`, for search bounds that allow some slack; None if there is none."""
         if self.forever:
             return None
         try:

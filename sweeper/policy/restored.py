@@ -1,7 +1,7 @@
-"""What becomes of a record that the ledger says was purged and a restored backup brought back.
+"""Evaluates records that the ledger says were purged and that a restored backup brought back.
 
-The law of this file: the ledger says that it was due; what protects now still wins, and what is newer than its purge is another
-record under the same id, or the same one taken up again: it is kept.
+Invariant: the ledger proves that a record was due. A legal hold still keeps it, and so does anything newer than its purge, which
+means another record under the same id or a conversation that was taken up again.
 """
 
 from collections.abc import Iterable
@@ -11,14 +11,14 @@ from datetime import datetime
 from sweeper.policy.decide import Doubt, decide
 from sweeper.policy.evaluate import Evaluation, Outcome, Spared
 from sweeper.policy.facts import Facts
-from sweeper.policy.feedback import FeedbackFacts, FeedbackVerdict, decide_feedback
+from sweeper.policy.feedback import FeedbackFacts, decide_feedback
 from sweeper.policy.instant import OutOfRange, StoredTimestamp
 from sweeper.policy.schema import Policy
 
 
 @dataclass(frozen=True, slots=True)
 class PurgedRecord:
-    """What the ledger tells of one purged record; instants in UTC."""
+    """A purged record as its tombstone in the ledger describes it; instants in UTC."""
 
     record_id: str
     account_id: str | None
@@ -27,10 +27,10 @@ class PurgedRecord:
     purged_at: datetime
 
 
-def evaluate_restored(facts: Facts, buried: PurgedRecord, policy: Policy, as_of: datetime) -> Evaluation:
-    """Whether to purge a conversation again, on facts read after its row was locked."""
+def evaluate_restored(facts: Facts, purged: PurgedRecord, policy: Policy, as_of: datetime) -> Evaluation:
+    """Decide whether to purge a conversation again, on facts read after its row was locked."""
     verdict = decide(facts.protected(as_of), policy, as_of)
-    purged = replace(verdict, rule=buried.rule, due=buried.due_at)
+    again = replace(verdict, rule=purged.rule, due=purged.due_at)
     c = facts.conversation
     instants = (
         c.created_at,
@@ -41,25 +41,25 @@ def evaluate_restored(facts: Facts, buried: PurgedRecord, policy: Policy, as_of:
         facts.latest_user_message_at,
     )
     if verdict.held:
-        return Evaluation(Outcome.HELD, purged)
+        return Evaluation(Outcome.HELD, again)
     if Doubt.REPEATED in verdict.doubts:
-        return Evaluation(Outcome.UNCLASSIFIED, purged)
-    if c.account_id != buried.account_id or _is_newer(instants, buried.purged_at):
-        return Evaluation(Outcome.SPARED, purged, Spared.CHANGED)
-    return Evaluation(Outcome.PURGE, purged)
+        return Evaluation(Outcome.UNCLASSIFIED, again)
+    if c.account_id != purged.account_id or _is_newer(instants, purged.purged_at):
+        return Evaluation(Outcome.SPARED, again, Spared.CHANGED)
+    return Evaluation(Outcome.PURGE, again)
 
 
-def decide_restored(facts: FeedbackFacts, buried: PurgedRecord, policy: Policy, as_of: datetime) -> FeedbackVerdict:
-    """The verdict on a feedback row that was purged before; one that is newer, or another's, has no due."""
+def evaluate_restored_feedback(
+    facts: FeedbackFacts, purged: PurgedRecord, policy: Policy, as_of: datetime
+) -> Evaluation:
+    """Decide whether to purge a feedback row again, on facts read after it was locked."""
     verdict = decide_feedback(facts, policy, as_of, protect=True)
-    feedback = facts.feedback
-    if (
-        facts.repeated
-        or feedback.account_id != buried.account_id
-        or _is_newer([feedback.submitted_at], buried.purged_at)
-    ):
-        return replace(verdict, rule=buried.rule, due=None)
-    return replace(verdict, rule=buried.rule, due=buried.due_at, doubt=None)
+    again = replace(verdict, rule=purged.rule, due=purged.due_at)
+    if facts.repeated:
+        return Evaluation(Outcome.UNCLASSIFIED, again)
+    if facts.feedback.account_id != purged.account_id or _is_newer([facts.feedback.submitted_at], purged.purged_at):
+        return Evaluation(Outcome.NOT_DUE, replace(again, due=None))
+    return Evaluation(Outcome.HELD if verdict.held else Outcome.PURGE, again)
 
 
 def _is_newer(instants: Iterable[StoredTimestamp], purged_at: datetime) -> bool:

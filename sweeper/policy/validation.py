@@ -1,6 +1,6 @@
-"""Faults that no key of a policy shows by itself: names used twice, plans in two places, anchors that may not exist.
+"""Faults between the keys of a policy: names used twice, plans in two classes, anchors that may be missing.
 
-The law of this file: it reads the raw tables, however malformed the rest is, so that no other fault hides one of these.
+The raw tables are checked, so that a fault elsewhere in the file hides none of these.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -12,13 +12,13 @@ Raw: TypeAlias = Mapping[str, Any]
 
 
 def table(raw: Raw, key: str) -> Raw:
-    """The table under a key; none where something else is written."""
+    """Return the table under a key; an empty one if the value is not a table."""
     found = raw.get(key)
     return found if isinstance(found, dict) else {}
 
 
 def entries(raw: Raw, key: str) -> Iterator[tuple[Loc, Raw]]:
-    """The tables of a list, each with its place."""
+    """Yield the tables of a list, each with its position in the file."""
     found = raw.get(key)
     for number, entry in enumerate(found if isinstance(found, list) else ()):
         if isinstance(entry, dict):
@@ -26,18 +26,18 @@ def entries(raw: Raw, key: str) -> Iterator[tuple[Loc, Raw]]:
 
 
 def texts(value: object) -> list[str]:
-    """The texts of a list, or the one text where a list is meant; each once."""
+    """Return the distinct texts of a list; a single text counts as a list of one."""
     values = value if isinstance(value, list) else [value]
     return list(dict.fromkeys(text for text in values if isinstance(text, str)))
 
 
 def classes(raw: Raw) -> Mapping[str, frozenset[str]]:
-    """The plan classes with their plans."""
+    """Return the plan classes with their plans."""
     return {name: frozenset(texts(members)) for name, members in table(raw, "plans").items()}
 
 
 def _names_once(raw: Raw) -> Iterator[InputFault]:
-    """Evidence and reasons go by the name alone, whatever kind of rule it is."""
+    """A name must be unique over all kinds of rules, since evidence and reasons give the name alone."""
     named = (
         ((*loc, "name"), entry["name"])
         for key in ("rules", "floors", "feedback")
@@ -68,7 +68,7 @@ def _plans_with_one_purpose(raw: Raw) -> Iterator[InputFault]:
 
 
 def _unless_is_flat(raw: Raw) -> Iterator[InputFault]:
-    """`unless` names rules that themselves have none, so that no order of reading matters."""
+    """A rule named by `unless` must not have an `unless` itself, so that the order of evaluation does not matter."""
     nesting = (texts(rule.get("name")) for _, rule in entries(raw, "rules") if table(rule, "when").get("unless"))
     nested = frozenset().union(*nesting)
     for loc, rule in entries(raw, "rules"):
@@ -78,7 +78,7 @@ def _unless_is_flat(raw: Raw) -> Iterator[InputFault]:
 
 
 class ConditionPath(NamedTuple):
-    """What a rule's `when` must say, and how it is written."""
+    """A condition that an anchor requires, and how it is written in a policy."""
 
     holds: Callable[[Raw], bool]
     said: str
@@ -93,11 +93,11 @@ NEEDED: Mapping[str, ConditionPath] = {
         'consent = { purpose = …, epoch = "closed" }',
     ),
 }
-"""The conditions without which an anchor may not be there."""
+"""The condition that each of these anchors requires."""
 
 
 def _anchors_exist(raw: Raw) -> Iterator[InputFault]:
-    """An anchor must exist wherever the rule applies."""
+    """An anchor must be set wherever its rule applies."""
     for loc, rule in entries(raw, "rules"):
         for (_, number), term in entries(rule, "due"):
             anchor = str(term.get("anchor"))
@@ -108,7 +108,7 @@ def _anchors_exist(raw: Raw) -> Iterator[InputFault]:
 
 
 def _doubt_keeps(raw: Raw) -> Iterator[InputFault]:
-    """Doubt about plans or consent must not purge."""
+    """A rule that applies to unclassified conversations must not depend on plans, consent or other rules."""
     for loc, rule in entries(raw, "rules"):
         doubtful = [key for key in ("any_plan", "all_plans", "consent", "unless") if table(rule, "when").get(key)]
         if rule.get("stands_unclassified") is True and doubtful:
@@ -123,6 +123,6 @@ CHECKS = (_names_once, _plans_in_one_class, _plans_with_one_purpose, _unless_is_
 
 
 def faults(raw: Raw) -> Iterator[InputFault]:
-    """Every fault between the keys of a raw policy."""
+    """Yield every fault between the keys of a raw policy."""
     for check in CHECKS:
         yield from check(raw)

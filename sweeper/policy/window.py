@@ -1,4 +1,4 @@
-"""A window of dues: what a sweep is about when it is not about everything that is due."""
+"""Windows of due dates: which of the due conversations a run or a slice of a backfill purges."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,14 +10,17 @@ from dateutil.relativedelta import relativedelta
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Dues from `since` (inclusive) to `until` (exclusive), both UTC; None is no bound. Those in the `gap` are another's."""
+    """Due dates from `since` (inclusive) to `until` (exclusive), in UTC; None means unbounded.
+
+    Due dates within `excluded_window` (begin inclusive, end exclusive) belong to an active backfill and are not in the window.
+    """
 
     since: datetime | None = None
     until: datetime | None = None
     excluded_window: tuple[datetime, datetime] | None = None
 
     def holds(self, due: datetime | None) -> bool:
-        """Whether a due lies in the window; "never" lies in none that has a bound."""
+        """Return True if a due date lies in the window; None (never due) lies only in the unbounded one."""
         if due is None:
             return self == EVERYTHING
         if self.excluded_window is not None and self.excluded_window[0] <= due < self.excluded_window[1]:
@@ -25,13 +28,13 @@ class Window:
         return (self.since is None or due >= self.since) and (self.until is None or due < self.until)
 
     def parts(self) -> tuple["Window", ...]:
-        """Windows without a gap that together are this one, the oldest first."""
+        """Return the windows without an excluded window that together equal this one, the oldest first."""
         if self.excluded_window is None:
             return (self,)
         return Window(self.since, self.excluded_window[0]), Window(self.excluded_window[1], self.until)
 
     def horizon(self, as_of: datetime) -> datetime:
-        """The latest due that is looked for at `as_of`."""
+        """Return the latest due date to look for at `as_of`."""
         return as_of if self.until is None else min(as_of, self.until)
 
 
@@ -39,14 +42,14 @@ EVERYTHING = Window()
 
 
 class Slice(StrEnum):
-    """How long the slices of a backfill are."""
+    """The length of a backfill's slices."""
 
     DAY = "day"
     WEEK = "week"
     MONTH = "month"
 
     def end(self, begin: datetime) -> datetime:
-        """Where the slice ends that begins then: at midnight UTC, of a Monday, of the first of a month."""
+        """Return the end of the slice that begins at `begin`: the next midnight UTC, Monday or first day of a month."""
         midnight = datetime(begin.year, begin.month, begin.day, tzinfo=UTC)
         match self:
             case Slice.DAY:
@@ -58,7 +61,7 @@ class Slice(StrEnum):
 
 
 def slices(since: datetime, until: datetime, by: Slice) -> Iterator[Window]:
-    """Windows that together cover the dues from `since` to `until`, the oldest first."""
+    """Yield the windows that cover the due dates from `since` to `until`, the oldest first."""
     begin = since
     while begin < until:
         end = min(by.end(begin), until)

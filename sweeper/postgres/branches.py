@@ -1,6 +1,6 @@
-"""Which rows go with a record: the tree of foreign keys and declared children below a table, as conditions in SQL.
+"""Turns the tree of foreign keys and declared children below a table into SQL conditions.
 
-The law of this file: a condition selects what belongs to the records of the batch and nothing of any other record.
+Invariant: a condition selects rows that belong to the records of the batch, and no row of any other record.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from sweeper.postgres.statement import quoted
 
 @dataclass(frozen=True)
 class Branch:
-    """One table below the root, reached over a path of keys."""
+    """A table below the root, reached by a path of keys."""
 
     root: PhysicalTable
     path: tuple[Key, ...]
@@ -24,22 +24,22 @@ class Branch:
 
     @property
     def table(self) -> str:
-        """The table whose rows go."""
+        """The table whose rows are deleted."""
         return self.key.table
 
     @property
     def is_direct(self) -> bool:
-        """Whether its rows hold the record's own key in one column."""
+        """True if one column of its rows holds the record's own key."""
         return len(self.path) == 1 and self.key.parent_columns == (self.root.key,)
 
     @property
     def condition(self) -> str:
-        """That a row `t` of the table belongs to a record of the batch (:ids)."""
+        """SQL: row `t` of the table belongs to a record of the batch (:ids)."""
         return _belongs(self.root, self.path, "t")
 
     @property
     def own_condition(self) -> str:
-        """For a key that leads back to a table of its path: that a row `t` belongs to the batch by that table's own place."""
+        """SQL, for a key that leads back to a table of its path: row `t` belongs to the batch by its first occurrence."""
         for depth, key in enumerate(self.path[:-1]):
             if key.oid == self.key.oid:
                 return _belongs(self.root, self.path[: depth + 1], "t")
@@ -47,35 +47,35 @@ class Branch:
 
     @property
     def elsewhere(self) -> str:
-        """That a row `t` of the table belongs, by this key, to a record that is not in the batch."""
+        """SQL: row `t` of the table belongs, by this key, to a record outside of the batch."""
         known = " AND ".join(f"t.{quoted(column)} IS NOT NULL" for column in self.key.columns)
         return f"({known} AND ({self.condition}) IS NOT TRUE)"
 
     def joined(self) -> str:
-        """That a row `t` of the table belongs to the record `p` of the root."""
+        """Return SQL: row `t` of the table belongs to record `p` of the root."""
         pairs = zip(self.key.columns, self.key.parent_columns, strict=True)
         return "(" + " AND ".join(f"t.{quoted(own)} = p.{quoted(parent)}" for own, parent in pairs) + ")"
 
 
 def branches(root: PhysicalTable) -> tuple[Branch, ...]:
-    """All branches, deepest first: the order in which rows may be deleted."""
+    """Return all branches, deepest first, which is the order in which rows may be deleted."""
     return tuple(b for b in _below(root, root.children, ()) if not b.key.leads_back and b.key.action != "unset")
 
 
 def everything_below(root: PhysicalTable) -> tuple[Branch, ...]:
-    """Every key below a record, those included whose rows stay."""
+    """Return every key below a record, including those whose rows stay."""
     return tuple(_below(root, root.children, ()))
 
 
-def ways_back(root: PhysicalTable) -> tuple[Branch, ...]:
-    """The keys with ON DELETE CASCADE that lead from a table of the tree back into it: over them other records could go."""
+def cycles(root: PhysicalTable) -> tuple[Branch, ...]:
+    """Return the keys with ON DELETE CASCADE that lead back into the tree; they could delete other records."""
     return tuple(b for b in _below(root, root.children, ()) if b.key.leads_back and b.key.stored_action == "c")
 
 
-def rivals(root: PhysicalTable) -> Iterator[tuple[Branch, tuple[Branch, ...]]]:
-    """The branches over which a row could go that another key gives to another record, each with those other keys.
+def conflicts(root: PhysicalTable) -> Iterator[tuple[Branch, tuple[Branch, ...]]]:
+    """Yield each branch that could delete a row which another key assigns to another record, with those other keys.
 
-    Of content and of declared tables the owning key decides; elsewhere a key that cascades is taken at its word.
+    In content tables and declared tables the owning key decides; elsewhere a cascading key is taken at its word.
     """
     family = branches(root)
     for branch in family:

@@ -20,7 +20,7 @@ from sweeper.policy.instant import rfc3339
 from sweeper.policy.schema import Policy
 from sweeper.postgres import contract as contracts
 from sweeper.postgres import migrate, privileges
-from sweeper.postgres.branches import Branch, branches, everything_below, ways_back
+from sweeper.postgres.branches import Branch, branches, cycles, everything_below
 from sweeper.postgres.contract import Contract
 from sweeper.postgres.database import Database, reason
 from sweeper.postgres.privileges import Need
@@ -408,7 +408,7 @@ def _keys(subject: CheckContext) -> Iterator[CheckFinding]:
             )
         elif not branch.key.leads_back:
             yield from _key(branch.key)
-    for branch in ways_back(subject.contract.conversations) if subject.contract else ():
+    for branch in cycles(subject.contract.conversations) if subject.contract else ():
         yield CheckFinding(
             Level.WARNING,
             branch.table,

@@ -1,6 +1,6 @@
-"""What the store offers: the seven contract relations with their types, and the physical tables behind the purge.
+"""Reads the contract: the seven relations with their types, and the physical tables that the purge deletes from.
 
-The law of this file: what is not found is an error that names it; nothing is guessed about a table that will be deleted from.
+Whatever is missing is an error that names it; nothing is guessed about a table that rows are deleted from.
 """
 
 from collections import defaultdict
@@ -61,34 +61,34 @@ ALIKE = {
     "text": frozenset({"text", "character varying", "bpchar", "citext"}),
     ID: frozenset({"uuid", "text", "character varying", "bpchar", "bigint", "integer", "smallint"}),
 }
-"""Types that read the same; any other type must be the contract's own. Ids are compared as text here, and by the type there:
-a type that takes two spellings for one, such as citext or numeric, would not be the same."""
+"""Types that are accepted in place of a contract type. Ids are compared as text here and by their type in SQL, so a type that
+takes two spellings for one, such as citext or numeric, is not accepted."""
 
 
 @dataclass(frozen=True)
 class Contract:
-    """The store as found: types of the relations' columns, and what is deleted from."""
+    """The store as found: the types of the relations' columns, and the tables to delete from."""
 
     schema: str
     types: Mapping[str, Mapping[str, str]]
     conversations: PhysicalTable
     feedback: PhysicalTable | None
-    """None: the relation is a view and [purge.feedback] names no table, so that no feedback can be purged."""
+    """None if the relation is a view and [purge.feedback] names no table: then no feedback can be purged."""
     unkeyed: frozenset[str] = frozenset()
-    """Of accounts and conversations, those that no unique index keeps from showing a row more than once."""
+    """Those of accounts and conversations that have no unique index, and so may show a row more than once."""
     unproven: frozenset[str] = frozenset()
-    """Relations of which the purged tables do not prove that nothing is left: they are looked at after each delete."""
+    """Relations that are checked after each delete, since deleting from the physical tables does not prove them empty."""
 
     def type(self, relation: str, column: str = "id") -> str:
-        """The type of a contract column, to cast parameters to."""
+        """Return the type of a contract column, to cast parameters to."""
         return self.types[relation][column]
 
 
 def read(connection: Connection, settings: Settings, policy: Policy | None = None) -> Contract:
-    """The contract as the database offers it.
+    """Read the contract from the database.
 
     Raises:
-        ConfigurationError: a relation, a column or a type is missing; all of them are listed, nothing was done.
+        ConfigurationError: relations, columns or types are missing; all are listed, and nothing was done.
     """
     schema = settings.store.schema_name
     types, kinds = relations(connection, schema)
@@ -128,7 +128,7 @@ def _feedback(connection: Connection, settings: Settings, kinds: Mapping[str, st
 
 
 def relations(connection: Connection, schema: str) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
-    """The types by relation and column, and the kind of each relation, of the contract relations that exist."""
+    """Return the column types and the kind (pg_class.relkind) of each contract relation that exists."""
     types: dict[str, dict[str, str]] = {}
     kinds: dict[str, str] = {}
     for row in connection.execute(statement("columns"), {"schema": schema, "relations": list(CONTRACT)}):
@@ -138,14 +138,14 @@ def relations(connection: Connection, schema: str) -> tuple[dict[str, dict[str, 
 
 
 def faults(types: Mapping[str, Mapping[str, str]], schema: str, policy: Policy | None) -> Iterator[str]:
-    """All that the contract, or the policy, asks for and the store does not have."""
+    """Yield whatever the contract or the policy requires and the store lacks."""
     yield from missing(types, schema)
     if policy is not None:
         yield from _further(types, policy)
 
 
 def missing(types: Mapping[str, Mapping[str, str]], schema: str) -> Iterator[str]:
-    """What the contract asks for and the store does not have."""
+    """Yield whatever the contract requires and the store lacks."""
     for relation, columns in CONTRACT.items():
         if relation not in types:
             yield f"relation {schema}.{relation} is missing"
@@ -179,9 +179,9 @@ def _keyed(connection: Connection, schema: str) -> frozenset[str]:
 
 
 def _bases(connection: Connection, schema: str) -> dict[str, frozenset[int]]:
-    """The tables from which each contract relation comes; none where a view reads no table."""
+    """Return the oids of the tables that each contract relation reads; none if a view reads no table."""
     found: dict[str, set[int]] = defaultdict(set)
-    for row in connection.execute(statement("bases"), {"schema": schema, "relations": list(CONTRACT)}):
+    for row in connection.execute(statement("base_tables"), {"schema": schema, "relations": list(CONTRACT)}):
         found[row.relation].add(row.oid)
     return {relation: frozenset(oids) for relation, oids in found.items()}
 

@@ -110,7 +110,7 @@ class Database:
         if self.abandoned.is_set():
             return True
         error = state.outcome.exception() if state.outcome else None
-        patient = error is not None and is_gone(error) and self.answered.is_set()
+        patient = error is not None and is_disconnected(error) and self.answered.is_set()
         if patient and (state.seconds_since_start or 0.0) < self.settings.database.outage_seconds:
             return False
         enough = state.attempt_number >= self.settings.database.attempts
@@ -196,7 +196,7 @@ def is_retryable(error: BaseException) -> bool:
     return state in PASSING or state.startswith("08")
 
 
-def is_gone(error: BaseException) -> bool:
+def is_disconnected(error: BaseException) -> bool:
     """Whether the connection or the server is gone, so that other statements would fare no better."""
     if not isinstance(error, DBAPIError):
         return False

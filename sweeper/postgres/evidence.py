@@ -1,4 +1,4 @@
-"""Runs, tombstones and events: what happened, written in the transaction in which it happened. No content, ever."""
+"""Runs, tombstones and events, written in the transaction of what they record. They never hold content."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ OPENED = (
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run as it was opened."""
+    """The columns of a run that its batches need."""
 
     id: int
     store: str
@@ -36,7 +36,7 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class Tombstone:
-    """What is told of one purged record; the fields are named like the columns."""
+    """The evidence of one purged record; the fields are named like the columns."""
 
     record_id: str
     conversation_id: str | None
@@ -48,7 +48,7 @@ class Tombstone:
 
 @dataclass(frozen=True)
 class LastCompleted:
-    """What the guards compare with; all None where no run has completed yet."""
+    """What the last completed run saw, for the guards to compare with; all None if no run has completed."""
 
     as_of: datetime | None
     plan_changes: int | None
@@ -56,7 +56,7 @@ class LastCompleted:
 
 
 def open_run(connection: Connection, **columns: Any) -> int:
-    """Record that a run has begun and which earlier runs were interrupted; returns the id of the run.
+    """Record that a run has begun, and which earlier runs were interrupted; return the id of the run.
 
     The event holds every column of the run, so that `audit verify` finds an edited row. `identity` binds the ledger to this
     database, so that `reapply` refuses it elsewhere.
@@ -97,27 +97,27 @@ def close_run(
 
 
 def record(connection: Connection, kind: str, run_id: int | None, details: Mapping[str, Any]) -> None:
-    """Record an event; instants in `details` are written in RFC 3339."""
+    """Record an event; timestamps in `details` are written in RFC 3339."""
     told = json.dumps(details, default=rfc3339)
-    connection.execute(statement("event"), {"kind": kind, "run_id": run_id, "details": told})
+    connection.execute(statement("insert_event"), {"kind": kind, "run_id": run_id, "details": told})
 
 
 def last_completed(connection: Connection, store: str) -> LastCompleted:
-    """What the last completed runs of the store saw."""
+    """Return what the last completed run of the store saw."""
     row = connection.execute(statement("run_last_completed"), {"store": store}).one()
     return LastCompleted(row.as_of, row.plan_changes, row.consent_events)
 
 
-def bury(
+def insert_tombstones(
     connection: Connection,
     run: RunRecord,
     record_kind: Literal["conversation", "feedback"],
     tombstones: Sequence[Tombstone],
     purged_at: datetime,
 ) -> None:
-    """Write one tombstone for each purged record."""
+    """Insert one tombstone for each purged record."""
     connection.execute(
-        statement("tombstones"),
+        statement("insert_tombstones"),
         {
             "record": record_kind,
             "as_of": run.as_of,
@@ -131,7 +131,7 @@ def bury(
 
 
 def purged_by_rule(connection: Connection, run_id: int) -> dict[str, dict[str, int]]:
-    """What a run purged: record kind → rule → count, from the tombstones."""
+    """Return what a run purged according to the tombstones: kind of record → rule → count."""
     found: dict[str, dict[str, int]] = {"conversation": {}, "feedback": {}}
     for row in connection.execute(statement("purged_by_rule"), {"run_id": run_id}):
         found[row.record][row.rule] = row.purged
@@ -139,18 +139,18 @@ def purged_by_rule(connection: Connection, run_id: int) -> dict[str, dict[str, i
 
 
 def purged_under(connection: Connection, approval: str) -> dict[str, int]:
-    """How many conversations the runs under an approval have purged, by rule."""
+    """Return how many conversations the runs under an approval have purged, by rule."""
     return {row.rule: row.purged for row in connection.execute(statement("purged_under"), {"approval": approval})}
 
 
 def tombstone_of(connection: Connection, store: str, conversation_id: str) -> Mapping[str, Any] | None:
-    """What the newest tombstone of a conversation says, if there is one."""
+    """Return the newest tombstone of a conversation; None if there is none."""
     row = connection.execute(statement("tombstone_of"), {"store": store, "id": conversation_id}).one_or_none()
     return dict(row._mapping) if row is not None else None
 
 
 def purged_lately(connection: Connection, store: str, since: datetime, until: datetime) -> int:
-    """How many conversations of the store were purged in a time without an approval."""
+    """Return how many conversations of the store were purged without an approval after `since`, up to `until`."""
     found: int = connection.execute(
         statement("purged_lately"), {"store": store, "since": since, "until": until}
     ).scalar_one()
@@ -158,12 +158,12 @@ def purged_lately(connection: Connection, store: str, since: datetime, until: da
 
 
 def unfinished_runs(connection: Connection, store: str) -> list[int]:
-    """The runs since the last completed one, the running one included."""
+    """Return the ids of the runs since the last completed one, the current run included."""
     return [row.id for row in connection.execute(statement("runs_unfinished"), {"store": store})]
 
 
 def purged_by(database: Database, run_id: int, page: int = 1_000) -> Iterator[list[str]]:
-    """The ids of the conversations that a run purged, page by page."""
+    """Yield the ids of the conversations that a run purged, page by page."""
     after = 0
     while True:
         rows = database.fetched(statement("purged_by_run"), {"run_id": run_id, "after": after, "limit": page})

@@ -1,7 +1,7 @@
-"""The fence between purging and protecting: batches share it, whoever places a hold has it alone.
+"""The fence between batches and placements of legal holds: batches share it, a placement takes it exclusively.
 
-Invariant: when a placement has committed, every batch that could have missed it has ended. It is a lock on a table of schema
-`sweeper`, so that nobody else can take it, and it ends with its transaction.
+Invariant: once a placement has committed, every batch that could have missed the hold has ended. The fence is a lock on a table
+of schema `sweeper`, which only the sweeper's roles may lock, and it ends with its transaction.
 """
 
 from collections.abc import Iterator
@@ -24,45 +24,45 @@ TOO_LONG = frozenset({"55P03", "57014"})
 
 
 class FenceBusyError(SweeperError):
-    """Somebody else has had the fence for too long; nothing was purged, or placed, meanwhile."""
+    """Another transaction held the fence for too long; nothing was purged or placed."""
 
 
 def share(connection: Connection) -> None:
-    """Share the fence until the transaction ends; waits up to lock_timeout for a placement to end.
+    """Share the fence until the transaction ends; wait up to lock_timeout for a placement to commit.
 
     Raises:
-        FenceBusyError: a placement has been open for longer.
+        FenceBusyError: a placement stayed open for longer.
     """
     try:
-        connection.execute(statement("fence"))
+        connection.execute(statement("fence_shared"))
     except OperationalError as error:
         if sqlstate(error) not in TOO_LONG:
             raise
-        raise FenceBusyError("the fence of legal holds was not to be had") from None
+        raise FenceBusyError("the fence of legal holds could not be taken in time") from None
 
 
-def take(connection: Connection) -> None:
-    """Have the fence alone until the transaction ends; waits up to lock_timeout for the batch at work."""
-    connection.execute(statement("fence_alone"))
+def take_exclusively(connection: Connection) -> None:
+    """Take the fence exclusively until the transaction ends; wait up to lock_timeout for the current batch."""
+    connection.execute(statement("fence_exclusive"))
 
 
-def stands(connection: Connection) -> bool:
-    """Whether every placement of a legal hold takes the fence."""
-    found: bool = connection.execute(statement("fence_stands")).scalar_one()
+def is_installed(connection: Connection) -> bool:
+    """Return True if the trigger is enabled by which every placement of a legal hold takes the fence."""
+    found: bool = connection.execute(statement("fence_is_installed")).scalar_one()
     return found
 
 
 @contextmanager
 def transaction(database: Database, undone: str, *, statement_timeout_ms: int) -> Iterator[Connection]:
-    """A transaction that waits up to WAIT_MS for the current batch, to change what the fence guards.
+    """Open a transaction to change what the fence guards; it waits up to WAIT_MS for the current batch.
 
     Args:
         database: the store's database.
-        undone: a sentence that says what was not done where the wait was in vain.
-        statement_timeout_ms: longer than WAIT_MS, so that a wait in vain fails as a lock time-out.
+        undone: a sentence that says what was not done if the wait fails.
+        statement_timeout_ms: longer than WAIT_MS, so that a failed wait is reported as a lock time-out.
 
     Raises:
-        FenceBusyError: in place of a time-out, naming the holder of the fence.
+        FenceBusyError: the wait timed out; the message names the holder of the fence.
     """
     try:
         with database.transaction(lock_timeout_ms=WAIT_MS, statement_timeout_ms=statement_timeout_ms) as connection:
@@ -74,11 +74,11 @@ def transaction(database: Database, undone: str, *, statement_timeout_ms: int) -
 
 
 def busy(database: Database, undone: str) -> FenceBusyError:
-    """What to say where the fence was waited for in vain: who has it by process and role, and what was not done."""
+    """Return the error for a failed wait: it names the holders by process and role, and what was not done."""
     holders = database.fetched(statement("fence_holders"), {})
-    named = "; ".join(map(_named, holders)) or "nobody any more"
+    named = "; ".join(map(_named, holders)) or "nobody now"
     return FenceBusyError(
-        f"the fence between purging and legal holds was not to be had in time; who has it: {named}. {undone} "
+        f"the fence between purging and legal holds could not be taken in time; it is held by: {named}. {undone} "
         "Let that transaction end, or end it (pg_terminate_backend, ROLLBACK PREPARED), and try again."
     )
 

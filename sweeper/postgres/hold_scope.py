@@ -50,7 +50,7 @@ def read(database: Database, account: str | None, conversation: str | None) -> H
     conversation_id = protections.canonical(database, conversation_type, conversation, "--conversation")
     asked = {"account": account_id, "conversation": conversation_id}
     owner = types["conversations"].get("account_id", account_type)
-    sql = statement("reach", account=account_type, conversation=conversation_type, owner=owner)
+    sql = statement("hold_scope", account=account_type, conversation=conversation_type, owner=owner)
     row = database.fetched(sql, asked)[0]
     known = (("account", account_id, row.account_known), ("conversation", conversation_id, row.of_conversation))
     unknown = tuple(f"{what} {id_}" for what, id_, found in known if id_ is not None and not found)

@@ -1,7 +1,8 @@
-"""Who may purge: a lease with a growing token, kept in a row, so that it needs no session and survives a killed holder.
+"""The lease: the right to purge a store, kept in a row with a growing fencing token.
 
-The law of this file: a batch renews the lease in its own transaction; if the token is no longer ours, nothing is committed.
-The lease's end is the database's business and read from its clock: it says who may work, never what is due.
+A row needs no session and outlives a holder that is killed. Invariant: every batch renews the lease in its own transaction, and
+commits nothing if the token has changed. Whether a lease has expired is read from the database's clock; that clock decides who
+may work, never what is due.
 """
 
 import time
@@ -19,39 +20,42 @@ from sweeper.postgres.statement import statement
 
 LOOK_EVERY_SECONDS = 0.25
 FRESH_SECONDS = 5.0
-"""A wish for the lease that is older is nobody's any more: who waits says it again and again."""
+"""A preemption request expires after this time; a waiting run renews it."""
 ASKED_MS = 5_000
-"""How long a wish waits for the batch at work; it is written into the lease's row, which that batch has locked."""
+"""How long a preemption request waits for the current batch, which has locked the lease's row."""
 GIVES_WAY_SECONDS = 10.0
-"""How long beyond the lease's length a run waits for a holder that gives way: for one batch."""
+"""How long, beyond the length of a lease, a run waits for a preemptible holder to finish its batch."""
 
 
 @dataclass
 class Lease:
-    """The right to purge one store, under a fencing token. `wanted`: as of the last renewal, a run waits for it."""
+    """The right to purge one store, under a fencing token.
+
+    `preemption_requested`: another run was waiting for the lease when it was last renewed.
+    """
 
     store: str
     seconds: float
     token: int
     run_id: int | None = None
-    wanted: bool = False
+    preemption_requested: bool = False
 
     def renew(self, connection: Connection) -> None:
-        """Renew, and hold the lease's row until the transaction ends.
+        """Renew the lease and keep its row locked until the transaction ends.
 
         Raises:
-            LeaseLostError: another run has taken the lease over.
-            PausedError: somebody has paused the sweeper.
+            LeaseLostError: another run has taken over the lease.
+            PausedError: the sweeper is paused.
         """
         paused = self.keep(connection)
         if paused is not None:
             raise PausedError(f"paused: {paused}")
 
     def keep(self, connection: Connection) -> str | None:
-        """Renew also while paused, to record how a run ended; returns why it is paused.
+        """Renew the lease even while the sweeper is paused, to record how a run ended; return the reason of the pause, if any.
 
         Raises:
-            LeaseLostError: another run has taken the lease over.
+            LeaseLostError: another run has taken over the lease.
         """
         found = connection.execute(
             statement("lease_renew"),
@@ -68,32 +72,32 @@ class Lease:
                 f"lease of store {self.store!r}: another run has taken it over, because this one did not renew it in time. "
                 "The running batch was rolled back; what was committed before is recorded. Nothing more is done here."
             )
-        self.wanted = found.wanted
+        self.preemption_requested = found.preemption_requested
         paused: str | None = found.paused
         return paused
 
     def give_back(self, connection: Connection) -> None:
-        """Let the next run start at once."""
+        """Release the lease, so that the next run need not wait for it to expire."""
         connection.execute(statement("lease_give_back"), {"store": self.store, "token": self.token})
 
 
-def take(database: Database, *, yields: bool = False, stopping: Callable[[], str] = lambda: "") -> Lease:
-    """The lease of the store, taken.
+def take(database: Database, *, preemptible: bool = False, stopping: Callable[[], str] = lambda: "") -> Lease:
+    """Take the lease of the store.
 
-    A lease whose holder still renews it is refused at once; one that nobody renews is waited for until it ends. A holder that
-    `yields` (a backfill) is asked for it, gives it back after its batch, and does not take it while somebody waits.
+    A lease that its holder still renews is refused at once; one that nobody renews is waited for until it expires. A preemptible
+    holder (a backfill) is asked to release it, does so after its batch, and does not take it back while a run waits.
 
     Args:
         database: the store's database.
-        yields: whether the lease is for a holder that gives way.
-        stopping: asked while it waits why to stop ("": go on).
+        preemptible: whether the new holder releases the lease on request.
+        stopping: called while waiting; a reason to stop ends the wait, "" goes on.
 
     Raises:
-        LeaseHeldError: another run holds it, or held it until this one was to stop.
+        LeaseHeldError: another run holds the lease, or held it until this one was asked to stop.
     """
     store, seconds = database.settings.store.schema_name, database.settings.lease.seconds
     database.within(lambda connection: connection.execute(statement("lease_prepare"), {"store": store}))
-    attempt = _Attempt(database, store, seconds, yields)
+    attempt = _Attempt(database, store, seconds, preemptible)
     while True:
         lease = attempt.once()
         if lease is not None:
@@ -105,30 +109,30 @@ def take(database: Database, *, yields: bool = False, stopping: Callable[[], str
 
 @dataclass
 class _Attempt:
-    """One run's waiting for the lease. Once a holder that gives way has been asked, its renewals are no refusal."""
+    """One run's attempt to take the lease. After a preemption request, further renewals by the holder do not end the wait."""
 
     database: Database
     store: str
     seconds: float
-    yields: bool
+    preemptible: bool
     seen: datetime | None = None
     waits: bool = False
     started: float = field(default_factory=time.monotonic)
 
     def once(self) -> Lease | None:
-        """The lease if it is free now; None: look again in a moment.
+        """Return the lease if it is free; None means that the caller should try again in a moment.
 
         Raises:
-            LeaseHeldError: its holder is at work.
+            LeaseHeldError: the holder is at work.
         """
         found, token = self.database.within(self._look)
         if token is not None:
             return Lease(self.store, self.seconds, token)
-        asked = not self.yields and self.database.within(self._holder_yields)
+        asked = not self.preemptible and self.database.within(self._is_holder_preemptible)
         if asked:
-            self._ask()
+            self._request_preemption()
         renewed = self.seen is not None and found is not None and found.expires_at != self.seen
-        if self._is_over(asked=asked) or (not asked and (found is None or renewed)):
+        if self._is_timed_out(asked=asked) or (not asked and (found is None or renewed)):
             raise self.held()
         if not self.waits:
             self.waits = True
@@ -141,30 +145,30 @@ class _Attempt:
         return None
 
     def _look(self, connection: Connection) -> tuple[Row[Any] | None, int | None]:
-        """The lease as it is (None: a batch of its holder has it locked), and its token if it could be taken."""
+        """Return the lease's row (None while a batch of its holder locks it), and the new token if it could be taken."""
         names = {"store": self.store, "fresh": FRESH_SECONDS}
         found = connection.execute(statement("lease_look"), names).one_or_none()
-        if found is None or not found.expired or (self.yields and found.wanted):
+        if found is None or not found.expired or (self.preemptible and found.preemption_requested):
             return found, None
-        values = {"store": self.store, "seconds": self.seconds, "yields": self.yields}
+        values = {"store": self.store, "seconds": self.seconds, "yields": self.preemptible}
         return found, connection.execute(statement("lease_take"), values).scalar_one()
 
-    def _holder_yields(self, connection: Connection) -> bool:
-        return bool(connection.execute(statement("lease_yields"), {"store": self.store}).scalar_one_or_none())
+    def _is_holder_preemptible(self, connection: Connection) -> bool:
+        return bool(connection.execute(statement("lease_is_preemptible"), {"store": self.store}).scalar_one_or_none())
 
-    def _ask(self) -> None:
+    def _request_preemption(self) -> None:
         def ask() -> None:
             with self.database.transaction(lock_timeout_ms=ASKED_MS) as connection:
-                connection.execute(statement("lease_ask"), {"store": self.store})
+                connection.execute(statement("lease_request_preemption"), {"store": self.store})
 
         self.database.retried(ask)
 
-    def _is_over(self, *, asked: bool) -> bool:
+    def _is_timed_out(self, *, asked: bool) -> bool:
         patience = self.seconds + (GIVES_WAY_SECONDS if asked else 1.0)
         return time.monotonic() - self.started > patience
 
     def held(self) -> LeaseHeldError:
-        """What is said where it was not to be had."""
+        """Return the error that says that the lease is held."""
         return LeaseHeldError(
             f"lease of store {self.store!r}: another run holds it and is at work. Nothing was done. Wait until it has ended; "
             f"a run that died is replaced by the next one after {self.seconds:g} s ([lease] seconds)."

@@ -40,7 +40,7 @@ def transition(database: Database) -> Iterator[Connection]:
 def fenced(database: Database) -> Iterator[Connection]:
     """A transaction that has the fence alone."""
     with transition(database) as connection:
-        fence.take(connection)
+        fence.take_exclusively(connection)
         yield connection
 
 

@@ -108,7 +108,7 @@ Known = dict[str, Counter[tuple[Any, ...]]]
 def known_protections(database: Database, stands: Callable[[StoredTimestamp], bool]) -> Known:
     """The holds in force, and all orders; `stands` says of a hold's release whether it is in force all the same."""
     known: Known = {"hold": Counter(), "order": Counter()}
-    for row in database.fetched(statement("restored"), {}):
+    for row in database.fetched(statement("known_protections"), {}):
         if stands(row.released_at):
             known[row.kind][(row.name, row.account_id, row.conversation_id)] += 1
     return known

@@ -1,7 +1,7 @@
-"""Locks, deletes, counts. What is to go was decided elsewhere; this file has no opinion.
+"""Locks, counts and deletes the rows of a batch. It knows nothing of the policy: the caller has decided what to delete.
 
-The law of this file: what was deleted is what DELETE … RETURNING says, and a count that does not fit undoes the batch.
-While rows are locked it never waits long enough for PostgreSQL to call an application the victim of a deadlock.
+Invariants: only DELETE … RETURNING says what was deleted, and a count that does not match rolls the batch back. While rows are
+locked, no statement waits long enough for PostgreSQL to abort an application's transaction as a deadlock victim.
 """
 
 import time
@@ -12,36 +12,36 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection, TextClause, text
 
 from sweeper.errors import SweeperError
-from sweeper.postgres.branches import Branch, branches, rivals, ways_back
+from sweeper.postgres.branches import Branch, branches, conflicts, cycles
 from sweeper.postgres.contract import Contract
 from sweeper.postgres.related_tables import PhysicalTable
 from sweeper.postgres.statement import array, quoted, statement
 
 
 class MismatchError(SweeperError):
-    """What was deleted is not what was to be deleted; the batch was rolled back and nothing of it was purged."""
+    """Other rows were deleted than were asked for; the batch was rolled back and purged nothing."""
 
 
 class SlowError(SweeperError):
-    """The batch took too long to go on safely; it was rolled back and is done in smaller portions."""
+    """The batch took too long to continue safely; it was rolled back and is repeated in smaller portions."""
 
 
 class ChildrenLockedError(SweeperError):
-    """Children of the conversation are locked by another transaction; nothing was purged, it is tried again at the end."""
+    """Another transaction holds locks on children of the conversation; nothing was purged, and it is tried again at the end."""
 
 
 class ChangedError(SweeperError):
-    """What no lock covers changed while the batch was at work; it was rolled back and is decided again."""
+    """Facts that no lock covers changed during the batch; it was rolled back and is decided again."""
 
 
 Asked = Mapping[str, str | list[str | None]]
 LEAST_SECONDS = 0.05
-"""A DELETE is not begun with less patience than this."""
+"""No DELETE begins with less time left than this."""
 
 
 @dataclass
 class LockBudget:
-    """How long a transaction that holds row locks may still wait for others, in seconds, below `deadlock_timeout`."""
+    """How long (seconds) a transaction that holds row locks may run before its last DELETE ends, below `deadlock_timeout`."""
 
     limit: float
     started: float = field(default_factory=time.monotonic)
@@ -52,8 +52,8 @@ class LockBudget:
         return self.limit - (time.monotonic() - self.started)
 
 
-def read_patience(connection: Connection) -> float:
-    """How long a batch may take from its first row lock to the end of its DELETE, in seconds."""
+def read_lock_budget(connection: Connection) -> float:
+    """Return how long (seconds) a batch may take from its first row lock to its last DELETE: half of `deadlock_timeout`."""
     milliseconds: int = connection.execute(
         text("SELECT setting::integer FROM pg_catalog.pg_settings WHERE name = 'deadlock_timeout'")
     ).scalar_one()
@@ -61,17 +61,17 @@ def read_patience(connection: Connection) -> float:
 
 
 def bound_lock_wait(connection: Connection, milliseconds: int) -> None:
-    """Let no statement of the transaction wait longer than this for a lock."""
+    """Limit how long a statement of this transaction waits for a lock."""
     connection.execute(text("SELECT set_config('lock_timeout', :limit, true)"), {"limit": str(milliseconds)})
 
 
 def run_deferred(connection: Connection) -> None:
-    """Run the deferred triggers of the tables that were deleted from now, not at the commit: what they do is then seen."""
+    """Run deferred triggers now instead of at the commit, so that the checks that follow see what they did."""
     connection.execute(text("SET CONSTRAINTS ALL IMMEDIATE"))
 
 
 def lock(connection: Connection, table: PhysicalTable, ids: Sequence[str], *, waiting: bool = False) -> list[str]:
-    """The ids whose physical rows are now locked; others' locks are left out, or waited for up to lock_timeout."""
+    """Lock the physical rows and return the ids of those locked. Rows locked by others are skipped, or waited for."""
     name = "lock_waiting" if waiting else "lock"
     rows = connection.execute(
         statement(name, table=table.table, key=quoted(table.key), type=table.type), {"ids": array(ids)}
@@ -79,21 +79,21 @@ def lock(connection: Connection, table: PhysicalTable, ids: Sequence[str], *, wa
     return [row.id for row in rows]
 
 
-def still_there(connection: Connection, table: PhysicalTable, ids: Sequence[str]) -> set[str]:
-    """Of some ids that could not be locked, those that exist: the others are gone."""
+def existing(connection: Connection, table: PhysicalTable, ids: Sequence[str]) -> set[str]:
+    """Return the ids that have a physical row; the others have been deleted."""
     if not ids:
         return set()
     rows = connection.execute(
-        statement("still_there", table=table.table, key=quoted(table.key), type=table.type), {"ids": array(ids)}
+        statement("existing", table=table.table, key=quoted(table.key), type=table.type), {"ids": array(ids)}
     )
     return {row.id for row in rows}
 
 
 def refuse_rowless(connection: Connection, contract: Contract, ids: Sequence[str]) -> None:
-    """Conversations that are read but have no physical row by their key cannot be purged.
+    """Refuse conversations that a view shows and that have no physical row under their key.
 
     Raises:
-        MismatchError: there are such; nothing was purged.
+        MismatchError: there are such conversations; nothing was purged.
     """
     if ids and "conversations" in contract.unproven and _is_shown(connection, contract, "conversations", ids):
         raise MismatchError(
@@ -114,26 +114,26 @@ def delete(
     contract: Contract,
     ids: Sequence[str],
     run_id: int,
-    patience: LockBudget,
+    lock_budget: LockBudget,
     counted: Callable[[], None] = lambda: None,
 ) -> dict[str, dict[str, int]]:
-    """Delete conversations with all their children and write down their objects.
+    """Delete conversations with all their children, and record the objects behind their attachments.
 
-    Where a table of children has no foreign key, rows come under a conversation that is locked. `counted` is called once the
-    children are counted: what it finds as it was decided on, and no more rows deleted than were counted, shows that none came.
+    A child table without a foreign key can receive rows although the conversation is locked. `counted` is called after the
+    children are counted, to check that the facts are still those decided on; deleting more rows than were counted fails too.
 
     Returns:
-        For each conversation, how many children it had in each table.
+        The number of children in each table, by conversation.
 
     Raises:
-        MismatchError: something else was deleted than was asked for, children stayed behind, or other records would go.
+        MismatchError: other rows were deleted than were asked for, children remain, or other records would be deleted.
         SlowError: the batch must be smaller.
-        ChildrenLockedError: a single conversation has children that others hold locked.
-        ChangedError: children came while the batch was at work.
+        ChildrenLockedError: others hold locks on children of a single conversation.
+        ChangedError: children were inserted during the batch.
     """
     root, asked = contract.conversations, {"ids": array(ids)}
     family = branches(root)
-    _refuse_strangers(connection, root, asked)
+    _refuse_other_records(connection, root, asked)
     children = count_children(connection, root, ids)
     remember_objects(connection, contract, ids, run_id)
     if is_open(contract):
@@ -144,11 +144,11 @@ def delete(
         _lock_children(connection, family, asked)
     for branch in family:
         if branch.key.action == "explicit":
-            _bound(connection, ids, patience)
+            _bound(connection, ids, lock_budget)
             sql = statement("delete_children", table=branch.table, condition=branch.condition)
             deleted[branch.table] += connection.execute(sql, asked).rowcount
     _refuse_more(family, children, deleted)
-    _bound(connection, ids, patience)
+    _bound(connection, ids, lock_budget)
     _delete_exactly(connection, root, ids)
     _refuse_left_behind(connection, family, asked, places)
     _refuse_unproven(connection, contract, ids)
@@ -156,7 +156,7 @@ def delete(
 
 
 def is_open(contract: Contract) -> bool:
-    """Whether children can come under a conversation that is locked: no foreign key guards one of their tables."""
+    """Return True if children can be inserted under a locked conversation, because a child table has no foreign key."""
     return any(key.declared for key in contract.conversations.children)
 
 
@@ -169,7 +169,7 @@ def _refuse_more(
 
 
 def remember_objects(connection: Connection, contract: Contract, ids: Sequence[str], run_id: int) -> None:
-    """Write down the objects behind the attachments of some conversations, before those go."""
+    """Record the objects behind the attachments of conversations, before these are deleted."""
     conversation = contract.type("attachments", "conversation_id")
     connection.execute(statement("remember_objects", conversation=conversation), {"ids": array(ids), "run_id": run_id})
 
@@ -178,13 +178,13 @@ def delete_feedback(connection: Connection, feedback: PhysicalTable, ids: Sequen
     """Delete feedback rows.
 
     Raises:
-        MismatchError: something else was deleted than was asked for.
+        MismatchError: other rows were deleted than were asked for.
     """
     _delete_exactly(connection, feedback, ids)
 
 
-def delete_strays(connection: Connection, contract: Contract, ids: Sequence[str], run_id: int) -> int:
-    """Delete what was inserted meanwhile under purged conversations in tables that no foreign key guards; returns how many."""
+def delete_orphans(connection: Connection, contract: Contract, ids: Sequence[str], run_id: int) -> int:
+    """Delete rows that were inserted under purged conversations in tables without a foreign key; return their number."""
     remember_objects(connection, contract, ids, run_id)
     return sum(
         connection.execute(
@@ -196,7 +196,7 @@ def delete_strays(connection: Connection, contract: Contract, ids: Sequence[str]
 
 
 def count_children(connection: Connection, root: PhysicalTable, ids: Sequence[str]) -> dict[str, dict[str, int]]:
-    """How many children each record has in each table that points to it; a row with two keys to it counts once."""
+    """Return how many children each record has in each table that refers to it; a row with two keys to it counts once."""
     found: dict[str, dict[str, int]] = {id_: {} for id_ in ids}
     tables: dict[str, list[Branch]] = {}
     for branch in branches(root):
@@ -218,17 +218,17 @@ def _counting(root: PhysicalTable, table: str, over: Sequence[Branch]) -> TextCl
     )
 
 
-def _bound(connection: Connection, ids: Sequence[str], patience: LockBudget) -> None:
-    """Give the next DELETE of a batch what is left of the patience, so that no application that waits for us has to give up.
+def _bound(connection: Connection, ids: Sequence[str], lock_budget: LockBudget) -> None:
+    """Limit the next DELETE to the time left, so that no application that waits for our locks is aborted.
 
-    A single conversation, however many children it has, needs no bound: its children are locked beforehand without waiting.
+    A single conversation needs no limit: its children were locked beforehand without waiting.
     """
     if len(ids) == 1:
         return
-    if patience.left <= LEAST_SECONDS:
+    if lock_budget.left <= LEAST_SECONDS:
         raise SlowError("the batch took too long; it was rolled back and is done in smaller portions")
     connection.execute(
-        text("SELECT set_config('statement_timeout', :left, true)"), {"left": str(int(patience.left * 1000))}
+        text("SELECT set_config('statement_timeout', :left, true)"), {"left": str(int(lock_budget.left * 1000))}
     )
 
 
@@ -243,7 +243,7 @@ def _lock_children(connection: Connection, family: Sequence[Branch], asked: Aske
 
 def _delete_exactly(connection: Connection, table: PhysicalTable, ids: Sequence[str]) -> None:
     rows = connection.execute(
-        statement("delete", table=table.table, key=quoted(table.key), type=table.type), {"ids": array(ids)}
+        statement("delete_rows", table=table.table, key=quoted(table.key), type=table.type), {"ids": array(ids)}
     )
     deleted = sorted(row.id for row in rows)
     if deleted != sorted(ids):
@@ -253,19 +253,19 @@ def _delete_exactly(connection: Connection, table: PhysicalTable, ids: Sequence[
         )
 
 
-def _refuse_strangers(connection: Connection, root: PhysicalTable, asked: Asked) -> None:
-    """Other conversations (or their children) must not go because they point into the batch."""
-    for branch in ways_back(root):
+def _refuse_other_records(connection: Connection, root: PhysicalTable, asked: Asked) -> None:
+    """Refuse to delete other conversations, or their children, that refer to the batch."""
+    for branch in cycles(root):
         names = {"table": branch.table, "condition": branch.condition, "own_condition": branch.own_condition}
-        if connection.execute(statement("strangers", **names), asked).scalar_one():
+        if connection.execute(statement("other_records", **names), asked).scalar_one():
             raise MismatchError(
                 f"{branch.table}: rows of other conversations point to the batch by {branch.key.name} with ON DELETE CASCADE "
                 "and would go with it. The batch was rolled back. Give that key ON DELETE SET NULL."
             )
-    for branch, others in rivals(root):
+    for branch, others in conflicts(root):
         elsewhere = " OR ".join(other.elsewhere for other in others)
         names = {"table": branch.table, "condition": branch.condition, "elsewhere": elsewhere}
-        if connection.execute(statement("strangers_by_key", **names), asked).scalar_one():
+        if connection.execute(statement("other_records_by_key", **names), asked).scalar_one():
             raise MismatchError(
                 f"{branch.table}: rows of other conversations point to the batch by {branch.key.name} and would go with it. "
                 "The batch was rolled back. Give that key ON DELETE SET NULL, or name it in [[purge.children]] if they should."
@@ -276,18 +276,20 @@ Places = list[tuple[Branch, list[str], list[str]]]
 
 
 def _places(connection: Connection, family: Sequence[Branch], asked: Asked) -> Places:
-    """Where rows lie that cannot be looked for by the record's key once their parents are gone."""
+    """Return the physical locations of rows that cannot be found by the record's key once their parents are deleted."""
     found: Places = []
     for branch in family:
         if not branch.is_direct:
-            rows = connection.execute(statement("places", table=branch.table, condition=branch.condition), asked).all()
+            rows = connection.execute(
+                statement("row_locations", table=branch.table, condition=branch.condition), asked
+            ).all()
             if rows:
                 found.append((branch, [row.place for row in rows], [row.mark for row in rows]))
     return found
 
 
 def _refuse_unproven(connection: Connection, contract: Contract, ids: Sequence[str]) -> None:
-    """What is read as the conversations must be gone too, where other tables than those read were deleted from."""
+    """Check that relations that read other tables than were deleted from show nothing of the batch any more."""
     for relation in sorted(contract.unproven):
         if _is_shown(connection, contract, relation, ids):
             raise MismatchError(

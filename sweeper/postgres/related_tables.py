@@ -1,7 +1,7 @@
-"""What goes with a conversation: the tree of foreign keys below its table, completed by what the settings name.
+"""Finds the tables whose rows are deleted with a conversation: the tree of foreign keys, completed by the settings.
 
-The law of this file: messages and attachments always go; accounts, histories and feedback never do; a key that is set to
-NULL lets its rows live; where it is in doubt whose rows are, nothing is purged.
+Invariants: messages and attachments are always deleted; accounts, histories and feedback never are; rows whose key is set to
+NULL stay; if it is in doubt to which conversation rows belong, nothing is purged.
 """
 
 from collections.abc import Iterator, Mapping, Set
@@ -16,15 +16,15 @@ from sweeper.settings import ChildSettings
 
 OUTLIVING = ("accounts", "plan_changes", "consent_events", "feedback")
 CONTENT = ("messages", "attachments")
-"""Relations whose rows always go with their conversation, whatever their foreign keys say."""
+"""Relations whose rows are always deleted with their conversation, whatever their foreign keys say."""
 OWNER = "conversation_id"
 TABLES = frozenset({"r", "p"})
-"""Kinds of relation whose rows can be locked: a table, partitioned or not."""
+"""Values of pg_class.relkind whose rows can be locked: tables, partitioned or not."""
 
 
 @dataclass(frozen=True)
 class Key:
-    """A foreign key or a declared child: whose rows go with the parent's, and how."""
+    """A foreign key or a declared child table, and what a delete of the parent does to its rows."""
 
     name: str
     table: str
@@ -32,22 +32,22 @@ class Key:
     columns: tuple[str, ...]
     parent_columns: tuple[str, ...]
     action: Literal["cascade", "explicit", "unset"]
-    """How its rows go: with the parent's by themselves, deleted by the purge, or not at all (the key is unset)."""
+    """PostgreSQL deletes the rows (cascade), the purge does (explicit), or the rows stay and the key is set to NULL (unset)."""
     stored_action: str
     indexed: bool
     declared: bool
     leads_back: bool = False
-    """Whether the table it points from is already above it: a record that points to another one."""
+    """True if its table is already above it in the tree: a record that refers to another record."""
     owns: bool = False
-    """Whether it alone says whose the rows are: the contract's own key of a content table, or a declared one."""
+    """True if this key alone decides to which conversation a row belongs: the contract's own, or a declared one."""
     content: bool = False
-    """Whether its table holds messages or attachments."""
+    """True if its table holds messages or attachments."""
     children: tuple["Key", ...] = ()
 
 
 @dataclass(frozen=True)
 class PhysicalTable:
-    """A physical table: quoted name, key column and its type."""
+    """A physical table: its quoted name, key column, type of the key, oid, and the keys that refer to it."""
 
     table: str
     key: str
@@ -57,10 +57,10 @@ class PhysicalTable:
 
 
 def physical(connection: Connection, table: str, key: str, schema: str, setting: str) -> PhysicalTable:
-    """The physical table of that name.
+    """Look up a physical table.
 
     Raises:
-        ConfigurationError: there is none, it is no table, or it has no such key column.
+        ConfigurationError: it does not exist, is not a table, or has no such key column.
     """
     name = table if "." in table else f"{schema}.{table}"
     row = connection.execute(statement("physical"), {"table": quoted_path(name), "key": key}).one_or_none()
@@ -78,7 +78,7 @@ def physical(connection: Connection, table: str, key: str, schema: str, setting:
 
 @dataclass
 class RelatedTables:
-    """What goes with a conversation: found in the catalogue, completed by what the settings name."""
+    """The tables related to a conversation, found in the catalogue and completed by the settings."""
 
     connection: Connection
     root: PhysicalTable
@@ -89,10 +89,11 @@ class RelatedTables:
     _found: list[Key] = field(default_factory=list)
 
     def children(self) -> tuple[Key, ...]:
-        """The keys directly below a conversation: foreign keys, declared children, and the contract's own.
+        """Return the keys directly below a conversation: foreign keys, declared children, and the contract's own.
 
         Raises:
-            ConfigurationError: rows that must outlive a conversation would go, or it is in doubt whose rows are.
+            ConfigurationError: rows that must outlive a conversation would be deleted, or it is in doubt to which conversation
+                rows belong.
         """
         if not self._found:
             self._refuse_settings()
@@ -103,7 +104,7 @@ class RelatedTables:
         return tuple(self._found)
 
     def covers(self, relation: str) -> bool:
-        """Whether the purged tables prove that nothing of the relation is left."""
+        """Return True if deleting from the physical tables proves that nothing of the relation remains."""
         if relation == "conversations":
             return relation in self.tables and self.root.oid in self.bases[relation] and self.root.key == "id"
         return relation in self.tables and any(
@@ -111,14 +112,14 @@ class RelatedTables:
         )
 
     def _refuse_settings(self) -> None:
-        """Settings that name a table which cannot be meant."""
+        """Refuse settings that name a wrong table."""
         for setting, table, why in self._misnamed():
             raise ConfigurationError(
                 f"{setting}: {table} cannot be meant, because {why}. Nothing was purged. Mend the setting."
             )
 
     def _misnamed(self) -> Iterator[tuple[str, str, str]]:
-        """Each setting that names the wrong table or column, with why."""
+        """Yield each setting that names a wrong table or column, with the table and the reason."""
         conversations, feedback = self.bases.get("conversations"), self.bases.get("feedback")
         if conversations and self.root.oid not in conversations:
             yield "[purge] table", self.root.table, "the relation conversations does not come from it"
@@ -150,12 +151,12 @@ class RelatedTables:
 
     @property
     def content(self) -> frozenset[int]:
-        """The tables of messages and attachments."""
+        """The oids of the tables that hold messages and attachments."""
         return self._content_bases - self.spared - {self.root.oid}
 
     @property
     def spared(self) -> frozenset[int]:
-        """The tables whose rows never go with a conversation: accounts, their histories, and feedback with its own clock."""
+        """The oids of the tables whose rows always stay: accounts, their histories, and feedback, which has its own retention."""
         declared = {table.oid for _, table in self.named}
         return (self._outliving | ({self.feedback.oid} if self.feedback else set())) - declared - {self.root.oid}
 
@@ -189,7 +190,7 @@ class RelatedTables:
         )
 
     def _is_owner(self, row: Row[Any]) -> bool:
-        """Whether a key of a content table says whose its rows are; of a view's table only the settings can tell."""
+        """Return True if a key of a content table decides ownership; for a table behind a view only the settings can say so."""
         in_tables = any(row.oid in self.bases[relation] for relation in CONTENT if relation in self.tables)
         columns = {child.key for child, table in self.named if table.oid == row.oid} or (
             {OWNER} if in_tables else set()
@@ -197,13 +198,13 @@ class RelatedTables:
         return not columns or not columns.isdisjoint(row.columns)
 
     def _action(self, stored: str, *, owns: bool) -> Literal["cascade", "explicit", "unset"]:
-        """SET NULL and SET DEFAULT say that a row outlives its parent: so it does, unless it holds the content itself."""
+        """Return what happens to the rows of a key: with SET NULL or SET DEFAULT they stay, unless they are content."""
         if stored == "c":
             return "cascade"
         return "unset" if stored in ("n", "d") and not owns else "explicit"
 
     def _declared(self, column: str, table: PhysicalTable) -> Key:
-        """A child that the settings name; its rows are deleted before their conversation, and once more at the end."""
+        """Return the key of a declared child; its rows are deleted before their conversation, and again at the end."""
         return Key(
             f"declared {table.table}",
             table.table,
@@ -220,7 +221,7 @@ class RelatedTables:
         )
 
     def _keyless(self) -> Iterator[Key]:
-        """Content tables whose rows no foreign key and no setting ties to their conversation: the contract names the column."""
+        """Yield keys for content tables without a foreign key or setting; the contract names their column."""
         known = {key.oid for key in self._found if key.owns}
         for relation in CONTENT:
             for oid in (
@@ -230,7 +231,7 @@ class RelatedTables:
                 yield self._declared(OWNER, PhysicalTable(table.name, OWNER, table.type, oid))
 
     def _refuse_doubt(self) -> None:
-        """Content behind a view must be tied to its conversation by exactly one key."""
+        """Refuse content behind a view unless exactly one key ties it to its conversation."""
         for relation in CONTENT:
             bases = self.bases.get(relation, frozenset()) - self.spared - {self.root.oid}
             owners = [key for key in self._found if key.owns and key.oid in bases]

@@ -20,7 +20,7 @@ class Histories:
 
 def histories(connection: Connection) -> Histories:
     """The counts as they are now."""
-    row = connection.execute(statement("history_counts")).one()
+    row = connection.execute(statement("count_histories")).one()
     return Histories(row.plan_changes, row.consent_events, row.conversations)
 
 

@@ -18,7 +18,6 @@ from sweeper.errors import printable
 from sweeper.policy.anomaly import Anomaly
 from sweeper.policy.decide import Doubt
 from sweeper.policy.evaluate import Spared
-from sweeper.policy.feedback import FeedbackDoubt
 from sweeper.postgres import evidence
 from sweeper.postgres.unmatched import UnmatchedProtections
 from sweeper.report import numbers as numbers
@@ -111,9 +110,9 @@ def _stamp(instant: datetime | None) -> float:
 
 
 def _ages(found: Overdue, kind: Literal["conversations", "feedback"]) -> Samples:
-    due = getattr(found, kind)
+    counts = found.counts.conversations if kind == "conversations" else found.counts.feedback
     rules = found.rules if kind == "conversations" else found.feedback_rules
-    return _each({rule: due.age(rule, found.as_of) for rule in due.counts}, rules)
+    return _each({rule: counts.overdue_seconds(rule, found.as_of) for rule in counts.due}, rules)
 
 
 def _purged(found: Numbers) -> Samples:
@@ -154,7 +153,7 @@ TABLE: tuple[MetricRow, ...] = (
     _gauge(
         "sweeper_overdue_conversations",
         "Conversations past their due and not held, by rule.",
-        _overdue(lambda o: _each(o.conversations.counts, o.rules)),
+        _overdue(lambda o: _each(o.counts.by_rule, o.rules)),
         "rule",
     ),
     _gauge(
@@ -166,7 +165,7 @@ TABLE: tuple[MetricRow, ...] = (
     _gauge(
         "sweeper_overdue_feedback",
         "Feedback rows past their due and not held, by rule.",
-        _overdue(lambda o: _each(o.feedback.counts, o.feedback_rules)),
+        _overdue(lambda o: _each(o.counts.feedback_by_rule, o.feedback_rules)),
         "rule",
     ),
     _gauge(
@@ -178,7 +177,7 @@ TABLE: tuple[MetricRow, ...] = (
     _gauge(
         "sweeper_held_conversations",
         "Conversations past their due that only a legal hold keeps.",
-        _overdue(lambda o: _one(o.held)),
+        _overdue(lambda o: _one(o.counts.held)),
     ),
     _gauge(
         "sweeper_unmatched_protections",
@@ -278,13 +277,13 @@ TABLE: tuple[MetricRow, ...] = (
     _gauge(
         "sweeper_unclassified_conversations",
         "Conversations kept because of doubt, by reason, when the last report looked.",
-        _reported(lambda r: _each(_unclassified(r, "conversations"), Doubt)),
+        _reported(lambda r: _each(_unclassified(r, "conversations"), Doubt.of_conversations())),
         "reason",
     ),
     _gauge(
         "sweeper_unclassified_feedback",
         "Feedback rows kept because of doubt, by reason, when the last report looked.",
-        _reported(lambda r: _each(_unclassified(r, "feedback"), FeedbackDoubt)),
+        _reported(lambda r: _each(_unclassified(r, "feedback"), Doubt.of_feedback())),
         "reason",
     ),
     _gauge(

@@ -58,7 +58,7 @@ class Numbers:
         """How long the runs at their recent pace need for what is overdue; None where nobody can say."""
         if self.recorded is None or self.overdue is None:
             return None
-        return operation.drain(self.overdue.conversations.total, self.recorded.pace)
+        return operation.drain(self.overdue.counts.due, self.recorded.pace)
 
 
 def read(settings: Settings, clock: Clock) -> Numbers:

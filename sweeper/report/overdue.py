@@ -5,8 +5,7 @@ It is counted among the proposals, so that it costs what is due, not what is sto
 The law of this file: it locks nothing, writes nothing, and asks the same `dispose` as the purge.
 """
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,55 +14,20 @@ from sqlalchemy.exc import DBAPIError
 
 from sweeper.clock import Clock
 from sweeper.errors import SweeperError
-from sweeper.policy.counts import Counts
+from sweeper.policy.counts import Counts, RecordCounts
 from sweeper.policy.decide import ERASURE_ORDER
-from sweeper.policy.evaluate import Outcome, Proposal
-from sweeper.policy.instant import rfc3339
+from sweeper.policy.feedback import evaluate_feedback
 from sweeper.policy.schema import Policy
 from sweeper.postgres import unmatched
 from sweeper.postgres.database import Database
 from sweeper.postgres.unmatched import UnmatchedProtections
 from sweeper.runs.job import Job, read_contract, unreachable
-from sweeper.runs.scan import disposals, portions, proposed_feedback
+from sweeper.runs.scan import evaluations, portions, proposed_feedback
 from sweeper.settings import load_policy
 
 HOUR = timedelta(hours=1)
 PATIENCE = timedelta(hours=26)
 """A nightly run and two hours: what is overdue for longer, while nothing was purged for as long, nobody is purging."""
-
-
-@dataclass
-class OverdueRow:
-    """Records of one kind that are overdue: how many by rule, and the earliest due of each rule."""
-
-    counts: Counter[str] = field(default_factory=Counter)
-    oldest: dict[str, datetime] = field(default_factory=dict)
-
-    def count(self, rule: str, due: datetime) -> None:
-        """Count one record."""
-        self.counts[rule] += 1
-        self.oldest[rule] = min(due, self.oldest.get(rule, due))
-
-    @property
-    def total(self) -> int:
-        """How many there are."""
-        return self.counts.total()
-
-    @property
-    def earliest(self) -> datetime | None:
-        """The earliest due of all rules; None where nothing is overdue."""
-        return min(self.oldest.values(), default=None)
-
-    def age(self, rule: str, now: datetime) -> float:
-        """For how many seconds the oldest of the rule is overdue; 0 where none is."""
-        return max((now - self.oldest.get(rule, now)).total_seconds(), 0.0)
-
-    def as_json(self, now: datetime) -> dict[str, Any]:
-        """The counts and ages for machines, by rule."""
-        return {
-            rule: {"count": count, "oldest_due_at": rfc3339(self.oldest[rule]), "oldest_seconds": self.age(rule, now)}
-            for rule, count in sorted(self.counts.items())
-        }
 
 
 @dataclass
@@ -74,10 +38,7 @@ class Overdue:
     rules: tuple[str, ...]
     feedback_rules: tuple[str, ...]
     incident_rules: tuple[str, ...]
-    conversations: OverdueRow = field(default_factory=OverdueRow)
-    feedback: OverdueRow = field(default_factory=OverdueRow)
-    held: int = 0
-    feedback_held: int = 0
+    counts: Counts = field(default_factory=Counts)
     complete: bool = True
     unmatched: UnmatchedProtections | None = None
     """Holds and orders that find nothing; None: that was not looked at, or could not be."""
@@ -85,10 +46,10 @@ class Overdue:
     def as_json(self) -> dict[str, Any]:
         """The counts for machines."""
         return {
-            "conversations": self.conversations.as_json(self.as_of),
-            "feedback": self.feedback.as_json(self.as_of),
-            "held": self.held,
-            "feedback_held": self.feedback_held,
+            "conversations": self.counts.conversations.overdue_json(self.as_of),
+            "feedback": self.counts.feedback.overdue_json(self.as_of),
+            "held": self.counts.held,
+            "feedback_held": self.counts.feedback.held_past_due,
             "complete": self.complete,
             "unmatched": self.unmatched.as_json() if self.unmatched else None,
         }
@@ -108,8 +69,10 @@ def count(job: Job, enough: Callable[[], bool] = lambda: False) -> Overdue:
             if enough():
                 found.complete = False
                 return found
-            _count(job, portion, found)
-    _count_feedback(job, found)
+            for _, evaluation in evaluations(job, portion):
+                found.counts.count("conversation", evaluation)
+    for known in proposed_feedback(job):
+        found.counts.count("feedback", evaluate_feedback(known, job.policy, job.as_of))
     return found
 
 
@@ -131,7 +94,7 @@ def _nothing(policy: Policy, as_of: datetime) -> Overdue:
     return Overdue(as_of, rules, feedback, incidents)
 
 
-def alarms(overdue: Mapping[str, OverdueRow], purged: Mapping[str, int], now: datetime) -> list[str]:
+def alarms(overdue: Mapping[str, RecordCounts], purged: Mapping[str, int], now: datetime) -> list[str]:
     """One sentence for each kind of record of which something is overdue while nothing is purged.
 
     Args:
@@ -140,14 +103,14 @@ def alarms(overdue: Mapping[str, OverdueRow], purged: Mapping[str, int], now: da
         now: the instant that ages are counted to.
     """
     return [
-        _alarm(kind, due, (now - due.earliest) // HOUR)
-        for kind, due in overdue.items()
-        if due.earliest is not None and now - due.earliest > PATIENCE and not purged.get(kind)
+        _alarm(kind, counts.due.total(), (now - counts.earliest_due) // HOUR)
+        for kind, counts in overdue.items()
+        if counts.earliest_due is not None and now - counts.earliest_due > PATIENCE and not purged.get(kind)
     ]
 
 
-def _alarm(kind: str, due: OverdueRow, hours: int) -> str:
-    records = f"{due.total} {'CONVERSATIONS' if kind == 'conversation' else 'FEEDBACK ROWS'}"
+def _alarm(kind: str, due: int, hours: int) -> str:
+    records = f"{due} {'CONVERSATIONS' if kind == 'conversation' else 'FEEDBACK ROWS'}"
     return (
         f"NOTHING WAS PURGED WHILE {records} ARE OVERDUE: the oldest has been for {hours:,} hours, and none was purged in the "
         f"last {PATIENCE // HOUR} hours. Look at `sweeper status`; then `sweeper run --dry-run`, then `sweeper run`."
@@ -157,21 +120,3 @@ def _alarm(kind: str, due: OverdueRow, hours: int) -> str:
 def _job(database: Database, clock: Clock) -> Job:
     policy = load_policy(database.settings)
     return Job(database, read_contract(database, policy), policy, clock, clock.now())
-
-
-def _count(job: Job, portion: Sequence[Proposal], found: Overdue) -> None:
-    for _, disposal in disposals(job, portion):
-        verdict = disposal.verdict
-        if disposal.outcome is Outcome.HELD:
-            found.held += 1
-        elif disposal.outcome is Outcome.PURGE and verdict.rule is not None and verdict.due is not None:
-            found.conversations.count(verdict.rule, verdict.due)
-
-
-def _count_feedback(job: Job, found: Overdue) -> None:
-    counts = Counts()
-    for known in proposed_feedback(job):
-        verdict = counts.judge_feedback(known, job.policy, job.as_of)
-        if verdict is not None and verdict.rule is not None and verdict.due is not None:
-            found.feedback.count(verdict.rule, verdict.due)
-    found.feedback_held = counts.feedback_held

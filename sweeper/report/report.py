@@ -4,112 +4,29 @@ The law of this file: it looks at every conversation and every feedback row, cha
 """
 
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import Connection
 
 from sweeper.objects import removal
 from sweeper.policy.anomaly import Anomaly
-from sweeper.policy.decide import UNCLASSIFIED, Verdict
-from sweeper.policy.evaluate import Spared
-from sweeper.policy.explain import would_spare
-from sweeper.policy.feedback import FeedbackFacts, FeedbackVerdict, decide_feedback, has_orphan_transcript
+from sweeper.policy.counts import Counts, RecordCounts, in_order
+from sweeper.policy.evaluate import Outcome
+from sweeper.policy.feedback import evaluate_feedback, feedback_anomalies
 from sweeper.policy.instant import rfc3339
 from sweeper.postgres import evidence, unmatched
 from sweeper.postgres.unmatched import UnmatchedProtections
-from sweeper.report import numbers as numbers
-from sweeper.report import operation
+from sweeper.report import numbers, operation
 from sweeper.report.operation import Covered, ManifestStates, Purged
-from sweeper.report.overdue import PATIENCE, OverdueRow, alarms
+from sweeper.report.overdue import PATIENCE, alarms
 from sweeper.runs.job import Job
-from sweeper.runs.scan import StoredVerdict, every_feedback, everything
+from sweeper.runs.scan import every_feedback, everything
 from sweeper.runs.throttle import ORDERED
 
 DAYS = (1, 7, 30)
-NO_RULE = "no rule"
-
-
-class ReportState(StrEnum):
-    """How a record stands at as-of; each is in exactly one."""
-
-    KEPT = "kept"
-    OVERDUE = "overdue"
-    HELD = "held"
-    SPARED = "spared"
-
-
-@dataclass
-class ReportLine:
-    """The records of one rule by state; of the held ones, how many are past their due; of the kept, how many soon will be."""
-
-    states: Counter[ReportState] = field(default_factory=Counter)
-    held_past_due: int = 0
-    due_in: Counter[int] = field(default_factory=Counter)
-
-    def as_json(self) -> dict[str, Any]:
-        """The line for machines."""
-        return {
-            **{state.value: self.states[state] for state in ReportState},
-            "held_past_due": self.held_past_due,
-            "due_in_days": {str(days): self.due_in[days] for days in DAYS},
-        }
-
-
-@dataclass
-class ReportPart:
-    """All records of one kind."""
-
-    lines: dict[str, ReportLine] = field(default_factory=dict)
-    overdue: OverdueRow = field(default_factory=OverdueRow)
-    spared: Counter[str] = field(default_factory=Counter)
-    unclassified: Counter[str] = field(default_factory=Counter)
-
-    def count(self, verdict: Verdict | FeedbackVerdict, spared: str | None, doubt: str | None) -> None:
-        """Count one record; `spared`: why a run would spare it although it is due; `doubt`: why nothing can be decided."""
-        state = _state(verdict, spared)
-        line = self.lines.setdefault(verdict.rule or NO_RULE, ReportLine())
-        line.states[state] += 1
-        line.held_past_due += int(state is ReportState.HELD and verdict.expired)
-        if state is ReportState.OVERDUE and verdict.rule is not None and verdict.due is not None:
-            self.overdue.count(verdict.rule, verdict.due)
-        elif state is ReportState.KEPT and verdict.due is not None:
-            line.due_in.update(days for days in DAYS if verdict.due - verdict.as_of <= timedelta(days=days))
-        self.spared.update([spared] if spared else [])
-        self.unclassified.update([doubt] if doubt else [])
-
-    @property
-    def total(self) -> int:
-        """How many there are."""
-        return sum(line.states.total() for line in self.lines.values())
-
-    @property
-    def held(self) -> int:
-        """How many are past their due and kept by a legal hold alone."""
-        return sum(line.held_past_due for line in self.lines.values())
-
-    def as_json(self, as_of: datetime) -> dict[str, Any]:
-        """The counts for machines."""
-        return {
-            "total": self.total,
-            "by_rule": {rule: line.as_json() for rule, line in sorted(self.lines.items())},
-            "overdue": self.overdue.as_json(as_of),
-            "held_past_due": self.held,
-            "spared": dict(sorted(self.spared.items())),
-            "unclassified": dict(sorted(self.unclassified.items())),
-        }
-
-
-def _state(verdict: Verdict | FeedbackVerdict, spared: str | None) -> ReportState:
-    if verdict.held:
-        return ReportState.HELD
-    if spared is not None:
-        return ReportState.SPARED
-    return ReportState.OVERDUE if verdict.purge else ReportState.KEPT
 
 
 @dataclass(frozen=True)
@@ -149,16 +66,14 @@ class Report:
 
     job: Job
     past: Past
-    conversations: ReportPart
-    feedback: ReportPart
-    anomalies: Counter[str]
+    counts: Counts
     unmatched: UnmatchedProtections | None
     seconds: float
 
     @property
     def drain_seconds(self) -> float | None:
         """How long runs at their recent pace need for what is overdue; None where nobody can say."""
-        return operation.drain(self.conversations.overdue.total, self.past.pace)
+        return operation.drain(self.counts.due, self.past.pace)
 
     @property
     def is_present(self) -> bool:
@@ -172,7 +87,7 @@ class Report:
         """What must be said loudly: something is overdue while nothing is purged."""
         if not self.is_present:
             return []
-        overdue = {"conversation": self.conversations.overdue, "feedback": self.feedback.overdue}
+        overdue = {"conversation": self.counts.conversations, "feedback": self.counts.feedback}
         return alarms(overdue, self.past.purged_lately, self.job.as_of)
 
     def as_json(self) -> dict[str, Any]:
@@ -181,9 +96,9 @@ class Report:
             "store": numbers.store_name(self.job.settings),
             "as_of": rfc3339(self.job.as_of),
             "policy": self.job.policy.digest,
-            "conversations": self.conversations.as_json(self.job.as_of),
-            "feedback": self.feedback.as_json(self.job.as_of),
-            "anomalies": dict(sorted(self.anomalies.items())),
+            "conversations": _records_json(self.counts.conversations, self.job.as_of),
+            "feedback": _records_json(self.counts.feedback, self.job.as_of),
+            "anomalies": in_order(self.counts.anomalies),
             "unmatched": self.unmatched.as_json() if self.unmatched else None,
             **self.past.as_json(),
             "drain_seconds": self.drain_seconds,
@@ -202,39 +117,45 @@ def report(job: Job, advance: Callable[[int], None] = lambda _: None) -> Report:
     Raises:
         DBAPIError: the database failed, or the role may not record; nothing is recorded then.
     """
-    started, conversations, anomalies = time.monotonic(), ReportPart(), Counter[str]()
-    for explained in everything(job, lambda count: _ahead(anomalies, count)):
-        _count(job, explained, conversations, anomalies)
+    started, counts = time.monotonic(), Counts(RecordCounts(DAYS), RecordCounts(DAYS))
+    for record in everything(job, lambda count: _count_ahead(counts, count)):
+        counts.count("conversation", record.evaluation, record.anomalies)
         advance(1)
-    feedback = ReportPart()
     for known in every_feedback(job):
-        _count_feedback(job, known, feedback, anomalies)
+        counts.count("feedback", evaluate_feedback(known, job.policy, job.as_of), feedback_anomalies(known, job.policy))
     past = job.database.within(lambda connection: _past(connection, job))
     idle = unmatched.attempt(job.database, job.as_of)
-    found = Report(job, past, conversations, feedback, anomalies, idle, time.monotonic() - started)
+    found = Report(job, past, counts, idle, time.monotonic() - started)
     job.database.within(lambda connection: _record(connection, found))
     return found
 
 
-def _ahead(anomalies: Counter[str], count: int) -> None:
+def _count_ahead(counts: Counts, count: int) -> None:
     if count:
-        anomalies[Anomaly.CREATED_AHEAD.value] += count
+        counts.anomalies[Anomaly.CREATED_AHEAD.value] += count
 
 
-def _count(job: Job, explained: StoredVerdict, part: ReportPart, anomalies: Counter[str]) -> None:
-    verdict = explained.verdict
-    spared = would_spare(explained.facts, job.policy, job.as_of) if verdict.purge else None
-    doubt = verdict.doubts[0] if verdict.rule == UNCLASSIFIED else None
-    part.count(verdict, spared, doubt)
-    anomalies.update(anomaly.value for anomaly in explained.anomalies)
+def _records_json(counts: RecordCounts, as_of: datetime) -> dict[str, Any]:
+    return {
+        "total": counts.total,
+        "by_rule": {rule: _rule_json(counts, rule) for rule in sorted(counts.by_rule)},
+        "overdue": counts.overdue_json(as_of),
+        "held_past_due": counts.held_past_due,
+        "spared": in_order(counts.skipped),
+        "unclassified": in_order(counts.unclassified),
+    }
 
 
-def _count_feedback(job: Job, known: FeedbackFacts, part: ReportPart, anomalies: Counter[str]) -> None:
-    verdict = decide_feedback(known, job.policy, job.as_of)
-    protected = verdict.purge and not decide_feedback(known, job.policy, job.as_of, protect=True).purge
-    part.count(verdict, Spared.PROTECTED.value if protected else None, verdict.doubt)
-    if has_orphan_transcript(known.feedback, job.policy):
-        anomalies[Anomaly.STRAY_TRANSCRIPT.value] += 1
+def _rule_json(counts: RecordCounts, rule: str) -> dict[str, Any]:
+    outcomes = counts.by_rule[rule]
+    return {
+        "kept": counts.kept(rule),
+        "overdue": outcomes[Outcome.PURGE],
+        "held": counts.held[rule],
+        "spared": outcomes[Outcome.SPARED],
+        "held_past_due": outcomes[Outcome.HELD],
+        "due_in_days": {str(days): counts.due_in[rule][days] for days in DAYS},
+    }
 
 
 def _past(connection: Connection, job: Job) -> Past:

@@ -197,14 +197,16 @@ def _overdue(status: Status) -> Iterator[str]:
     if isinstance(status.overdue, str):
         yield f"What is overdue could not be counted: {status.overdue}"
         return
-    for kind, due in (("conversations", status.overdue.conversations), ("feedback rows", status.overdue.feedback)):
-        if due.earliest is not None and status.at - due.earliest > PATIENCE:
+    found = status.overdue.counts
+    for kind, counts in (("conversations", found.conversations), ("feedback rows", found.feedback)):
+        earliest, due = counts.earliest_due, counts.due.total()
+        if earliest is not None and status.at - earliest > PATIENCE:
             at_least = "" if status.overdue.complete else "at least "
-            drain = operation.drain(due.total, status.pace) if kind == "conversations" else None
+            drain = operation.drain(due, status.pace) if kind == "conversations" else None
             forecast = f"; at the recent pace {length(drain)} of work" if drain else ""
             yield (
-                f"{at_least}{due.total} {kind} are overdue, the oldest for {length(status.at - due.earliest)}{forecast}: "
-                f"{_way(status, due.earliest, kind)}"
+                f"{at_least}{due} {kind} are overdue, the oldest for {length(status.at - earliest)}{forecast}: "
+                f"{_way(status, earliest, kind)}"
             )
 
 

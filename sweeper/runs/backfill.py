@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from sweeper.errors import ConfigurationError, RefusedError
+from sweeper.policy.anomaly import anomalies
 from sweeper.policy.counts import Counts
 from sweeper.policy.evaluate import Outcome
 from sweeper.policy.instant import rfc3339
@@ -21,7 +22,7 @@ from sweeper.postgres.backfills import BackfillPlan
 from sweeper.runs import approval as approvals
 from sweeper.runs.approval import Approval
 from sweeper.runs.job import Job
-from sweeper.runs.scan import disposals, portions
+from sweeper.runs.scan import evaluations, portions
 from sweeper.runs.throttle import ProgressListener
 
 
@@ -97,10 +98,12 @@ def preview(job: Job, scope: BackfillScope, watch: ProgressListener | None = Non
     within = replace(job, window=scope.window)
     for page in within.selector.pages():
         for portion in portions((*page.free, *page.held), job.settings.purge.batch):
-            for known, disposal in disposals(within, portion):
-                counts.count(disposal, known, job.policy, job.as_of, present=job.is_present)
-                if disposal.outcome is Outcome.PURGE and disposal.verdict.due:
-                    by_day[bisect_right(begins, disposal.verdict.due) - 1] += 1
+            for known, evaluation in evaluations(within, portion):
+                counts.count(
+                    "conversation", evaluation, anomalies(known, job.policy, job.as_of, present=job.is_present)
+                )
+                if evaluation.outcome is Outcome.PURGE and evaluation.verdict.due:
+                    by_day[bisect_right(begins, evaluation.verdict.due) - 1] += 1
             watch.advance(len(portion))
     by_slice = [(window, by_day[number]) for number, window in enumerate(windows)]
     approval = Approval(_store(job), job.policy.digest, job.as_of, job.clock.now(), dict(counts.by_rule), str(scope))

@@ -17,11 +17,12 @@ from sqlalchemy.exc import DBAPIError
 
 from sweeper import log
 from sweeper.errors import SweeperError
+from sweeper.policy.anomaly import anomalies
 from sweeper.policy.counts import Counts
 from sweeper.policy.decide import Verdict
 from sweeper.policy.evaluate import Evaluation, Outcome, Proposal, Spared, evaluate
 from sweeper.policy.facts import Facts
-from sweeper.policy.feedback import FeedbackFacts, FeedbackVerdict
+from sweeper.policy.feedback import FeedbackFacts, evaluate_feedback, feedback_anomalies
 from sweeper.postgres import database as databases
 from sweeper.postgres import evidence, fence, purge
 from sweeper.postgres.evidence import RunRecord, Tombstone
@@ -90,19 +91,19 @@ class FeedbackBatchReport:
 class Purger:
     """Purges batches of one run under its lease.
 
-    `ceilings` bound what an approval allows, by rule; `limit` bounds what a run without one may purge in all. `dispose` and
-    `judge` decide instead of the policy where something else has decided before.
+    `ceilings` bound what an approval allows, by rule; `limit` bounds what a run without one may purge in all.
+    `evaluate` and `evaluate_feedback` replace the policy where something else has decided before.
     """
 
     job: Job
     run: RunRecord
     lease: Lease
-    patience: float
+    lock_budget: float
     pace: BatchSizer
     ceilings: Mapping[str, int] | None = None
     limit: int | None = None
     evaluate: Callable[[Facts, Proposal], Evaluation] | None = None
-    judge: Callable[[FeedbackFacts], FeedbackVerdict] | None = None
+    evaluate_feedback: Callable[[FeedbackFacts], Evaluation] | None = None
     done: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
     changed: set[str] = field(default_factory=set)
@@ -164,7 +165,7 @@ class Purger:
         except (ChangedError, purge.MismatchError, DBAPIError) as error:
             self._raise_if_hopeless(error)
             if len(ids) == 1 and isinstance(error, ChangedError):
-                return FeedbackBatchReport(Counts(spared=Counter({Spared.CHANGED.value: 1})))
+                return FeedbackBatchReport(Counts().skip("feedback", Spared.CHANGED))
             if len(ids) == 1 and _state(error) == LOCK_NOT_AVAILABLE:
                 return FeedbackBatchReport(Counts(), list(ids))
             if len(ids) == 1:
@@ -183,7 +184,7 @@ class Purger:
         if isinstance(error, purge.ChildrenLockedError) or _state(error) == LOCK_NOT_AVAILABLE:
             return BatchReport(unlocked=list(proposals))
         if isinstance(error, ChangedError):
-            return BatchReport(Counts(spared=Counter({Spared.CHANGED.value: 1})))
+            return BatchReport(Counts().skip("conversation", Spared.CHANGED))
         return BatchReport(self._failed(f"conversation {proposals[0].conversation_id}", error))
 
     def _raise_if_hopeless(self, error: Exception) -> None:
@@ -215,13 +216,13 @@ class Purger:
         started = time.monotonic()
         with self._transaction() as connection:
             self._enter(connection)
-            patience = LockBudget(self.patience)
+            lock_budget = LockBudget(self.lock_budget)
             ids = [proposal.conversation_id for proposal in proposals]
             locked = set(purge.lock(connection, self.job.contract.conversations, ids, waiting=waiting))
             facts = self.job.reader.conversations(connection, sorted(locked))
             report, to_delete = self._decide(proposals, self._unlocked(connection, ids, locked), facts)
             if to_delete:
-                self._carry_out(connection, to_delete, patience)
+                self._carry_out(connection, to_delete, lock_budget)
                 self._refuse_changed(connection, to_delete)
         _say("batch", report.counts, report.counts.due, started, self.run.id)
         return report
@@ -229,7 +230,7 @@ class Purger:
     def _unlocked(self, connection: Connection, ids: Sequence[str], locked: Set[str]) -> set[str]:
         """Of the rows that were not locked, those that others hold; the rest must be gone from what is read, too."""
         missing = [id_ for id_ in ids if id_ not in locked]
-        there = purge.still_there(connection, self.job.contract.conversations, missing)
+        there = purge.existing(connection, self.job.contract.conversations, missing)
         purge.refuse_rowless(connection, self.job.contract, [id_ for id_ in missing if id_ not in there])
         return there
 
@@ -262,28 +263,29 @@ class Purger:
                 if proposal.conversation_id in unlocked:
                     report.unlocked.append(proposal)
                 continue  # gone: somebody else has deleted it
-            disposal = self._disposal(known, proposal)
-            if disposal.outcome is Outcome.PURGE:
+            evaluation = self._evaluated(known, proposal)
+            if evaluation.outcome is Outcome.PURGE:
                 if to_delete and known.messages > room:
                     report.later = list(proposals[number:])
                     break
-                if self._is_over_ceiling(disposal.verdict, report):
-                    report.counts.spared[Spared.NOT_APPROVED.value] += 1
+                if self._is_over_ceiling(evaluation.verdict, report):
+                    report.counts.skip("conversation", Spared.NOT_APPROVED)
                     continue
                 room -= known.messages
-                to_delete.append(ToDelete(proposal, known, disposal.verdict))
-            report.counts.count(disposal, known, job.policy, job.as_of, present=job.is_present)
+                to_delete.append(ToDelete(proposal, known, evaluation.verdict))
+            odd = anomalies(known, job.policy, job.as_of, present=job.is_present)
+            report.counts.count("conversation", evaluation, odd)
         return report, to_delete
 
-    def _disposal(self, known: Facts, proposal: Proposal) -> Evaluation:
-        decided = self.evaluate or self._evaluate
-        found = decided(known, proposal)
+    def _evaluated(self, known: Facts, proposal: Proposal) -> Evaluation:
+        job = self.job
+        if self.evaluate is not None:
+            found = self.evaluate(known, proposal)
+        else:
+            found = evaluate(known, proposal, job.policy, job.as_of, job.window)
         if found.outcome is Outcome.NOT_DUE and proposal.conversation_id in self.changed:
             return replace(found, outcome=Outcome.SPARED, spared=Spared.CHANGED)
         return found
-
-    def _evaluate(self, known: Facts, proposal: Proposal) -> Evaluation:
-        return evaluate(known, proposal, self.job.policy, self.job.as_of, self.job.window)
 
     def _refuse_changed(self, connection: Connection, to_delete: Sequence[ToDelete]) -> None:
         """Read again, as the last thing before the commit, what the locks do not cover, and decide again where it has changed.
@@ -316,7 +318,7 @@ class Purger:
             raise ChangedError("messages came while their conversations were purged")
 
     def _is_still(self, each: ToDelete, now: Facts) -> bool:
-        found = self._disposal(now, each.proposal)
+        found = self._evaluated(now, each.proposal)
         same = (found.verdict.rule, found.verdict.due) == (each.verdict.rule, each.verdict.due)
         return found.outcome is Outcome.PURGE and same
 
@@ -333,14 +335,14 @@ class Purger:
         rule = str(verdict.rule)
         return self.done[rule] + report.counts.by_rule[rule] >= self.ceilings.get(rule, 0)
 
-    def _carry_out(self, connection: Connection, to_delete: Sequence[ToDelete], patience: LockBudget) -> None:
+    def _carry_out(self, connection: Connection, to_delete: Sequence[ToDelete], lock_budget: LockBudget) -> None:
         ids = [each.facts.conversation.id for each in to_delete]
 
         def counted() -> None:
             self._refuse_written([each.facts for each in to_delete], connection)
 
-        children = purge.delete(connection, self.job.contract, ids, self.run.id, patience, counted)
-        evidence.bury(
+        children = purge.delete(connection, self.job.contract, ids, self.run.id, lock_budget, counted)
+        evidence.insert_tombstones(
             connection,
             self.run,
             "conversation",
@@ -350,7 +352,7 @@ class Purger:
                     each.facts.conversation.id,
                     each.facts.conversation.account_id,
                     str(each.verdict.rule),
-                    _set(each.verdict),
+                    _due(each.verdict),
                     children[each.facts.conversation.id],
                 )
                 for each in to_delete
@@ -363,19 +365,25 @@ class Purger:
         with self._transaction() as connection:
             self._enter(connection)
             locked = purge.lock(connection, feedback, ids, waiting=waiting)
-            others = purge.still_there(connection, feedback, [id_ for id_ in ids if id_ not in set(locked)])
+            others = purge.existing(connection, feedback, [id_ for id_ in ids if id_ not in set(locked)])
             facts = job.reader.feedback(connection, locked)
-            judged = [(known, self._judged(known, counts)) for known in facts.values()]
-            to_delete = [(known, verdict) for known, verdict in judged if verdict is not None]
+            to_delete = []
+            for known in facts.values():
+                evaluation = self._evaluated_feedback(known)
+                counts.count("feedback", evaluation, feedback_anomalies(known, job.policy))
+                if evaluation.outcome is Outcome.PURGE:
+                    to_delete.append((known, evaluation.verdict))
             if to_delete:
                 purge.delete_feedback(connection, feedback, [known.feedback.id for known, _ in to_delete])
-                evidence.bury(connection, self.run, "feedback", list(starmap(_tombstone, to_delete)), job.clock.now())
+                evidence.insert_tombstones(
+                    connection, self.run, "feedback", list(starmap(_tombstone, to_delete)), job.clock.now()
+                )
                 self._refuse_changed_feedback(connection, to_delete)
         _say("feedback batch", counts, counts.feedback_by_rule.total(), started, self.run.id)
         return FeedbackBatchReport(counts, sorted(others))
 
     def _refuse_changed_feedback(
-        self, connection: Connection, to_delete: Sequence[tuple[FeedbackFacts, FeedbackVerdict]]
+        self, connection: Connection, to_delete: Sequence[tuple[FeedbackFacts, Verdict]]
     ) -> None:
         """As `_refuse_changed`, for feedback rows.
 
@@ -385,25 +393,23 @@ class Purger:
         purge.run_deferred(connection)
         again = self.job.reader.feedback_anew(connection, [known for known, _ in to_delete])
         if any(
-            now != known and self._judged(now, Counts()) != verdict
+            now != known and self._evaluated_feedback(now) != Evaluation(Outcome.PURGE, verdict)
             for now, (known, verdict) in zip(again, to_delete, strict=True)
         ):
             raise ChangedError("holds or orders changed while feedback was purged")
 
-    def _judged(self, known: FeedbackFacts, counts: Counts) -> FeedbackVerdict | None:
-        if self.judge is None:
-            return counts.judge_feedback(known, self.job.policy, self.job.as_of)
-        verdict = self.judge(known)
-        counts.count_feedback(verdict, known, self.job.policy)
-        return verdict if verdict.purge else None
+    def _evaluated_feedback(self, known: FeedbackFacts) -> Evaluation:
+        if self.evaluate_feedback is not None:
+            return self.evaluate_feedback(known)
+        return evaluate_feedback(known, self.job.policy, self.job.as_of)
 
 
-def _tombstone(known: FeedbackFacts, verdict: FeedbackVerdict) -> Tombstone:
+def _tombstone(known: FeedbackFacts, verdict: Verdict) -> Tombstone:
     row = known.feedback
-    return Tombstone(row.id, row.conversation_id, row.account_id, str(verdict.rule), _set(verdict), {})
+    return Tombstone(row.id, row.conversation_id, row.account_id, str(verdict.rule), _due(verdict), {})
 
 
-def _set(verdict: Verdict | FeedbackVerdict) -> datetime:
+def _due(verdict: Verdict) -> datetime:
     if verdict.due is None:
         raise ValueError("a record without a due is never purged")
     return verdict.due
@@ -421,7 +427,7 @@ def _state(error: BaseException) -> str | None:
 
 def _is_hopeless(error: DBAPIError) -> bool:
     """Where the connection is gone, or the role may not, or a table is missing, every other row would fare the same."""
-    return databases.is_gone(error) or (_state(error) or "").startswith("42")
+    return databases.is_disconnected(error) or (_state(error) or "").startswith("42")
 
 
 def _say(event: str, counts: Counts, purged: int, started: float, run_id: int) -> None:
@@ -429,8 +435,8 @@ def _say(event: str, counts: Counts, purged: int, started: float, run_id: int) -
         event,
         run=run_id,
         purged=purged,
-        held=counts.held + counts.feedback_held,
-        spared=dict(counts.spared),
+        held=counts.held + counts.feedback.held_past_due,
+        spared=dict(counts.skipped),
         unclassified=counts.unclassified.total(),
         milliseconds=round((time.monotonic() - started) * 1000),
     )

@@ -64,7 +64,7 @@ def before(job: Job, histories: Histories, *, accept_history: bool = False) -> I
             f"the limit is {guards.clock_tolerance_seconds} s. Nothing was purged. Mend the wrong clock, "
             "or raise [guards] clock_tolerance_seconds.",
         )
-    if guards.fence and not job.database.within(fence.stands):
+    if guards.fence and not job.database.within(fence.is_installed):
         yield RefusedError(
             "fence",
             "the row trigger `fence` on sweeper.legal_holds is missing or switched off: a legal hold placed by SQL or by "

@@ -22,12 +22,13 @@ from sweeper.errors import PausedError
 from sweeper.evidence.export import Ledger
 from sweeper.evidence.leaf import Leaf
 from sweeper.objects import removal
-from sweeper.policy.counts import Counts
+from sweeper.policy.anomaly import anomalies
+from sweeper.policy.counts import Counts, Kind
 from sweeper.policy.evaluate import Evaluation, Proposal, Spared
 from sweeper.policy.facts import Facts
-from sweeper.policy.feedback import FeedbackFacts, FeedbackVerdict
+from sweeper.policy.feedback import FeedbackFacts, feedback_anomalies
 from sweeper.policy.instant import parse, rfc3339
-from sweeper.policy.restored import PurgedRecord, decide_restored, evaluate_restored
+from sweeper.policy.restored import PurgedRecord, evaluate_restored, evaluate_restored_feedback
 from sweeper.postgres import evidence, purge
 from sweeper.postgres.database import sqlstate
 from sweeper.postgres.related_tables import PhysicalTable
@@ -55,7 +56,7 @@ class Reapplied:
     ledger: Ledger
     outcome: str
     run_id: int | None
-    buried: int = 0
+    purged_record: int = 0
     back: int = 0
     counts: Counts = field(default_factory=Counts)
     purged: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
@@ -69,7 +70,7 @@ class Reapplied:
     @property
     def is_done(self) -> bool:
         """Whether nothing that is back, and may go, is left."""
-        left = self.counts.failed + self.counts.spared[Spared.LOCKED.value] + self.counts.spared[UNSEEN]
+        left = self.counts.failed + self.counts.skipped[Spared.LOCKED.value] + self.counts.skipped[UNSEEN]
         return self.outcome in ("completed", "preview") and not left
 
     def as_json(self) -> dict[str, Any]:
@@ -84,13 +85,13 @@ class Reapplied:
             "size": self.ledger.tree.size,
             "signed": self.ledger.signed,
             **self.claim.as_json(),
-            "in_ledger": self.buried,
+            "in_ledger": self.purged_record,
             "newest_purge": rfc3339(self.newest) if self.newest else None,
             "back": self.back,
             **self.counts.as_json(),
             ("would_purge" if preview else "purged"): self.counts.due if preview else sum(conversations.values()),
             ("feedback_would_purge" if preview else "feedback_purged"): (
-                self.counts.due_feedback if preview else sum(feedback.values())
+                self.counts.feedback_by_rule.total() if preview else sum(feedback.values())
             ),
             **({"would_refuse": ["holds"] if self.lost.holds else []} if preview else {}),
             "lost_holds": list(self.lost.holds),
@@ -104,12 +105,12 @@ def preview(job: Job, ledger: Ledger, confirmed: str | None = None) -> Reapplied
     started, found = time.monotonic(), Reapplied(ledger, "preview", None)
     found.claim = claim(job, ledger, confirmed)
     found.lost = missing(job, ledger)
-    for record, portion in _portions(ledger, found.claim.runs, found.counts):
-        found.buried += len(portion)
+    for kind, portion in _portions(ledger, found.claim.runs, found.counts):
+        found.purged_record += len(portion)
         found.newest = _newest(found.newest, portion)
-        there = _back(job, record, portion, found.counts)
+        there = _back(job, kind, portion, found.counts)
         found.back += len(there)
-        found.counts.add(_weighed(job, record, there))
+        found.counts.add(_weighed(job, kind, there))
     found.seconds = time.monotonic() - started
     return found
 
@@ -141,7 +142,7 @@ class _Reapply:
     watch: ProgressListener
     counts: Counts = field(default_factory=Counts)
     done: Counter[str] = field(default_factory=Counter)
-    buried: int = 0
+    purged_record: int = 0
     newest: datetime | None = None
     back: int = 0
     locked: list[PurgedRecord] = field(default_factory=list)
@@ -165,15 +166,15 @@ class _Reapply:
         self.job.database.within(lambda c: evidence.record(c, "reapply", self.session.run.id, told))
 
     def _work(self, throttle: Throttle) -> None:
-        for record, portion in _portions(self.ledger, self.claim.runs, self.counts):
-            self.buried += len(portion)
+        for kind, portion in _portions(self.ledger, self.claim.runs, self.counts):
+            self.purged_record += len(portion)
             self.newest = _newest(self.newest, portion)
-            there = _back(self.job, record, portion, self.counts)
+            there = _back(self.job, kind, portion, self.counts)
             self.back += len(there)
-            there = self._shown(record, there)
+            there = self._shown(kind, there)
             while there and not throttle.is_over():
                 size = throttle.next_batch()
-                self._purge(throttle, record, there[:size])
+                self._purge(throttle, kind, there[:size])
                 there = there[size:]
             self.session.renew()
         if self.locked and not throttle.is_over():
@@ -181,52 +182,54 @@ class _Reapply:
         over = throttle.is_over
         removal.remove_pending(self.job.database, self.session.run.id, self.job.clock.now(), self.session.renew, over)
 
-    def _shown(self, record: str, there: list[PurgedRecord]) -> list[PurgedRecord]:
+    def _shown(self, kind: Kind, there: list[PurgedRecord]) -> list[PurgedRecord]:
         """Those of which there are facts; the others are counted."""
-        facts = _facts(self.job, record, there)
-        shown = [buried for buried in there if buried.record_id in facts]
-        _count_unseen(self.counts, len(there) - len(shown))
+        facts = _facts(self.job, kind, there)
+        shown = [purged_record for purged_record in there if purged_record.record_id in facts]
+        _count_unseen(self.counts, kind, len(there) - len(shown))
         return shown
 
-    def _purge(self, throttle: Throttle, record: str, there: list[PurgedRecord], *, waiting: bool = False) -> None:
-        purger = self._purger(throttle, {buried.record_id: buried for buried in there})
-        if record == "conversation":
-            report = purger.purge([_proposal(buried) for buried in there], waiting=waiting)
+    def _purge(self, throttle: Throttle, kind: Kind, there: list[PurgedRecord], *, waiting: bool = False) -> None:
+        purger = self._purger(throttle, {purged_record.record_id: purged_record for purged_record in there})
+        if kind == "conversation":
+            report = purger.purge([_proposal(purged_record) for purged_record in there], waiting=waiting)
             self.counts.add(report.counts)
             left = {proposal.conversation_id for proposal in report.unlocked}
             if waiting:
-                self._spare_locked(len(left))
+                self._skip_locked("conversation", len(left))
             else:
-                self.locked += [buried for buried in there if buried.record_id in left]
+                self.locked += [purged_record for purged_record in there if purged_record.record_id in left]
         elif self.job.contract.feedback is not None:
             found = purger.purge_feedback(self.job.contract.feedback, [b.record_id for b in there], waiting=True)
             self.counts.add(found.counts)
-            self._spare_locked(len(found.unlocked))
+            self._skip_locked("feedback", len(found.unlocked))
 
-    def _spare_locked(self, count: int) -> None:
+    def _skip_locked(self, kind: Kind, count: int) -> None:
         if count:
-            self.counts.spared[Spared.LOCKED.value] += count
+            self.counts.skip(kind, Spared.LOCKED, count)
 
     @cached_property
-    def patience(self) -> float:
+    def lock_budget(self) -> float:
         """How long a batch may take from its first lock on, in seconds; the server's setting, asked for once."""
-        return self.job.database.within(purge.read_patience)
+        return self.job.database.within(purge.read_lock_budget)
 
     def _purger(self, throttle: Throttle, there: Mapping[str, PurgedRecord]) -> Purger:
         job, session = self.job, self.session
-        purger = Purger(job, session.run, session.lease, self.patience, throttle.pace, done=self.done)
-        return replace(purger, evaluate=partial(_disposed, job, there), judge=partial(_judged, job, there))
+        purger = Purger(job, session.run, session.lease, self.lock_budget, throttle.pace, done=self.done)
+        return replace(
+            purger, evaluate=partial(_evaluated, job, there), evaluate_feedback=partial(_evaluated_feedback, job, there)
+        )
 
     def _finished(self, throttle: Throttle) -> Reapplied:
         purged = self.job.database.within(lambda c: evidence.purged_by_rule(c, self.session.run.id))
         outcome: evidence.Outcome = "failed" if self.counts.failed else "completed"
         if throttle.stopped:
-            outcome, self.session.patience = "stopped", HURRIED_SECONDS
+            outcome, self.session.checkpoint_seconds = "stopped", HURRIED_SECONDS
         found = Reapplied(
             self.ledger,
             outcome,
             self.session.run.id,
-            self.buried,
+            self.purged_record,
             self.back,
             self.counts,
             purged,
@@ -241,89 +244,93 @@ class _Reapply:
         return found
 
 
-def _portions(ledger: Ledger, ours: Set[int | str], counts: Counts) -> Iterator[tuple[str, list[PurgedRecord]]]:
+def _portions(ledger: Ledger, ours: Set[int | str], counts: Counts) -> Iterator[tuple[Kind, list[PurgedRecord]]]:
     """The tombstones of this store's runs, of one kind of record at a time, in the order of the ledger."""
-    waiting: dict[str, dict[str, PurgedRecord]] = {"conversation": {}, "feedback": {}}  # purged twice: the later counts
+    waiting: dict[Kind, dict[str, PurgedRecord]] = {
+        "conversation": {},
+        "feedback": {},
+    }  # purged twice: the later counts
     for leaf in ledger.leaves():
         if leaf["source"] == "tombstones" and leaf["run_id"] in ours and leaf["record"] in waiting:
             found = waiting[leaf["record"]]
             try:
-                found[leaf["record_id"]] = _buried(leaf)
+                found[leaf["record_id"]] = _purged_record(leaf)
             except ValueError:
-                counts.unclassified[UNREADABLE] += 1
+                counts.conversations.unclassified[UNREADABLE] += 1
             if len(found) >= PORTION:
                 yield leaf["record"], list(found.values())
                 found.clear()
-    for record, rest in waiting.items():
+    for kind, rest in waiting.items():
         if rest:
-            yield record, list(rest.values())
+            yield kind, list(rest.values())
 
 
 def _newest(known: datetime | None, portion: Iterable[PurgedRecord]) -> datetime | None:
-    instants = [buried.purged_at for buried in portion]
+    instants = [purged_record.purged_at for purged_record in portion]
     return max(instants if known is None else [*instants, known], default=known)
 
 
-def _buried(leaf: Leaf) -> PurgedRecord:
+def _purged_record(leaf: Leaf) -> PurgedRecord:
     due_at, purged_at = parse(leaf["due_at"]), parse(leaf["purged_at"])
     return PurgedRecord(leaf["record_id"], leaf["account_id"], leaf["rule"], due_at, purged_at)
 
 
-def _back(job: Job, record: str, portion: list[PurgedRecord], counts: Counts) -> list[PurgedRecord]:
+def _back(job: Job, kind: Kind, portion: list[PurgedRecord], counts: Counts) -> list[PurgedRecord]:
     """Those whose rows are there again."""
-    table = job.contract.conversations if record == "conversation" else job.contract.feedback
-    there = _there(job, table, [buried.record_id for buried in portion], counts) if table else set()
-    return [buried for buried in portion if buried.record_id in there]
+    table = job.contract.conversations if kind == "conversation" else job.contract.feedback
+    there = _there(job, table, [purged_record.record_id for purged_record in portion], counts) if table else set()
+    return [purged_record for purged_record in portion if purged_record.record_id in there]
 
 
 def _there(job: Job, table: PhysicalTable, ids: list[str], counts: Counts) -> set[str]:
     """Of some ids, those that have a row; one that cannot be an id of this table is counted, and hides no other."""
     try:
-        return job.database.within(lambda c: purge.still_there(c, table, ids))
+        return job.database.within(lambda c: purge.existing(c, table, ids))
     except DBAPIError as error:
         if sqlstate(error) not in NO_ID:
             raise
     if len(ids) == 1:
-        counts.unclassified[UNREADABLE] += 1
+        counts.conversations.unclassified[UNREADABLE] += 1
         return set()
     half = len(ids) // 2
     return _there(job, table, ids[:half], counts) | _there(job, table, ids[half:], counts)
 
 
-def _facts(job: Job, record: str, there: list[PurgedRecord]) -> dict[str, Facts] | dict[str, FeedbackFacts]:
+def _facts(job: Job, kind: Kind, there: list[PurgedRecord]) -> dict[str, Facts] | dict[str, FeedbackFacts]:
     """What the store's relation says of them."""
-    ids = [buried.record_id for buried in there]
-    if record == "conversation":
+    ids = [purged_record.record_id for purged_record in there]
+    if kind == "conversation":
         return job.database.within(lambda c: job.reader.conversations(c, ids))
     return job.database.within(lambda c: job.reader.feedback(c, ids))
 
 
-def _count_unseen(counts: Counts, count: int) -> None:
+def _count_unseen(counts: Counts, kind: Kind, count: int) -> None:
     if count:
-        counts.spared[UNSEEN] += count
+        counts.skip(kind, UNSEEN, count)
 
 
-def _weighed(job: Job, record: str, there: list[PurgedRecord]) -> Counts:
+def _weighed(job: Job, kind: Kind, there: list[PurgedRecord]) -> Counts:
     """What would become of some records that are back."""
-    counts, of = Counts(), {buried.record_id: buried for buried in there}
-    found = _facts(job, record, there)
-    _count_unseen(counts, len(there) - len(found))
+    counts, of = Counts(), {purged_record.record_id: purged_record for purged_record in there}
+    found = _facts(job, kind, there)
+    _count_unseen(counts, kind, len(there) - len(found))
     for id_, facts in found.items():
         if isinstance(facts, Facts):
-            disposal = evaluate_restored(facts, of[id_], job.policy, job.as_of)
-            counts.count(disposal, facts, job.policy, job.as_of, present=job.is_present)
+            evaluation = evaluate_restored(facts, of[id_], job.policy, job.as_of)
+            counts.count(kind, evaluation, anomalies(facts, job.policy, job.as_of, present=job.is_present))
         else:
-            counts.count_feedback(decide_restored(facts, of[id_], job.policy, job.as_of), facts, job.policy)
+            evaluation = evaluate_restored_feedback(facts, of[id_], job.policy, job.as_of)
+            counts.count(kind, evaluation, feedback_anomalies(facts, job.policy))
     return counts
 
 
-def _disposed(job: Job, there: Mapping[str, PurgedRecord], facts: Facts, proposal: Proposal) -> Evaluation:
+def _evaluated(job: Job, there: Mapping[str, PurgedRecord], facts: Facts, proposal: Proposal) -> Evaluation:
     return evaluate_restored(facts, there[proposal.conversation_id], job.policy, job.as_of)
 
 
-def _judged(job: Job, there: Mapping[str, PurgedRecord], facts: FeedbackFacts) -> FeedbackVerdict:
-    return decide_restored(facts, there[facts.feedback.id], job.policy, job.as_of)
+def _evaluated_feedback(job: Job, there: Mapping[str, PurgedRecord], facts: FeedbackFacts) -> Evaluation:
+    return evaluate_restored_feedback(facts, there[facts.feedback.id], job.policy, job.as_of)
 
 
-def _proposal(buried: PurgedRecord) -> Proposal:
-    return Proposal(buried.account_id, buried.record_id, None, None)
+def _proposal(purged_record: PurgedRecord) -> Proposal:
+    return Proposal(purged_record.account_id, purged_record.record_id, None, None)

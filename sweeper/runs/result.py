@@ -51,7 +51,7 @@ class Result:
     counts: Counts
     purged: dict[str, dict[str, int]]
     objects_pending: int
-    strays: int
+    orphans: int
     seconds: float
     throttle: Throttle
     active_backfill: ActiveBackfill | None = None
@@ -66,7 +66,7 @@ class Result:
     @property
     def left(self) -> dict[str, int]:
         """Due records that were left, by reason; `failed` counts those that could not be purged."""
-        spared = {reason.value: self.counts.spared[reason.value] for reason in LEFT_THOUGH_DUE}
+        spared = {reason.value: self.counts.skipped[reason.value] for reason in LEFT_THOUGH_DUE}
         return {reason: count for reason, count in {"failed": self.counts.failed, **spared}.items() if count}
 
     @property
@@ -106,7 +106,7 @@ class Result:
             "by_rule": dict(sorted(conversations.items())),
             "feedback_purged": sum(feedback.values()),
             "feedback_by_rule": dict(sorted(feedback.items())),
-            "strays": self.strays,
+            "strays": self.orphans,
             "objects_pending": self.objects_pending,
             "objects_kept": dict(sorted(self.objects_kept.items())),
             "left_to_backfill": self.active_backfill.as_json() if self.active_backfill else None,

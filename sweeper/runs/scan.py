@@ -9,10 +9,10 @@ from typing import TypeVar
 
 from sweeper.policy.anomaly import Anomaly, anomalies
 from sweeper.policy.counts import Counts
-from sweeper.policy.decide import Verdict, decide, exists
-from sweeper.policy.evaluate import Evaluation, Proposal, evaluate
+from sweeper.policy.decide import exists
+from sweeper.policy.evaluate import Evaluation, Proposal, evaluate, evaluate_stored
 from sweeper.policy.facts import Facts
-from sweeper.policy.feedback import FeedbackFacts
+from sweeper.policy.feedback import FeedbackFacts, evaluate_feedback, feedback_anomalies
 from sweeper.postgres.proposals import Page
 from sweeper.postgres.statement import statement
 from sweeper.runs.job import Job
@@ -42,7 +42,7 @@ def scan_feedback(job: Job) -> Counts:
     """What would become of the feedback rows that may be due."""
     counts = Counts()
     for known in proposed_feedback(job):
-        counts.judge_feedback(known, job.policy, job.as_of)
+        counts.count("feedback", evaluate_feedback(known, job.policy, job.as_of), feedback_anomalies(known, job.policy))
     return counts
 
 
@@ -55,12 +55,12 @@ def proposed_feedback(job: Job) -> Iterator[FeedbackFacts]:
 
 def _decided(job: Job, portion: Sequence[Proposal]) -> Counts:
     counts = Counts()
-    for known, disposal in disposals(job, portion):
-        counts.count(disposal, known, job.policy, job.as_of, present=job.is_present)
+    for known, evaluation in evaluations(job, portion):
+        counts.count("conversation", evaluation, anomalies(known, job.policy, job.as_of, present=job.is_present))
     return counts
 
 
-def disposals(job: Job, portion: Sequence[Proposal]) -> Iterator[tuple[Facts, Evaluation]]:
+def evaluations(job: Job, portion: Sequence[Proposal]) -> Iterator[tuple[Facts, Evaluation]]:
     """What would become of each proposed conversation that is still there, with its facts as they are now."""
     facts = _facts(job, [proposal.conversation_id for proposal in portion])
     for proposal in portion:
@@ -78,15 +78,15 @@ def _feedback_facts(job: Job, ids: Sequence[str]) -> dict[str, FeedbackFacts]:
 
 
 @dataclass(frozen=True)
-class StoredVerdict:
+class StoredRecord:
     """The verdict on one conversation, with its facts and what should not be so."""
 
     facts: Facts
-    verdict: Verdict
+    evaluation: Evaluation
     anomalies: tuple[Anomaly, ...]
 
 
-def everything(job: Job, ahead: Callable[[int], None] = lambda _: None) -> Iterator[StoredVerdict]:
+def everything(job: Job, ahead: Callable[[int], None] = lambda _: None) -> Iterator[StoredRecord]:
     """The verdict on every conversation that exists at as-of, in the order of their keys; memory does not grow.
 
     Args:
@@ -107,8 +107,8 @@ def everything(job: Job, ahead: Callable[[int], None] = lambda _: None) -> Itera
             if not exists(known.conversation, job.policy, job.as_of):
                 ahead(int(job.is_present))
                 continue
-            verdict = decide(known, job.policy, job.as_of)
-            yield StoredVerdict(known, verdict, tuple(anomalies(known, job.policy, job.as_of, present=job.is_present)))
+            found = evaluate_stored(known, job.policy, job.as_of)
+            yield StoredRecord(known, found, tuple(anomalies(known, job.policy, job.as_of, present=job.is_present)))
         if len(rows) < size:
             return
         after = rows[-1].id

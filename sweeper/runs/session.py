@@ -67,14 +67,14 @@ def refuse_paused(job: Job) -> None:
 class Session:
     """One run from its opening to its close.
 
-    `histories`: what it saw of them, once it has looked. `patience`: how long its checkpoint may take, in seconds.
+    `histories`: what it saw of them, once it has looked. `checkpoint_seconds`: how long its checkpoint may take, in seconds.
     """
 
     job: Job
     run_kind: RunKind
     lease: Lease
     run: RunRecord
-    patience: float = CHECKPOINT_SECONDS
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
     histories: store_counts.Histories | None = None
 
     def renew(self) -> None:
@@ -95,7 +95,7 @@ class Session:
         return Throttle(settings, stopping, budget, gauge, self.renew, purged, pace)
 
     def _given_way(self) -> str:
-        return StopReason.YIELDED if self.run_kind.preemptible and self.lease.wanted else ""
+        return StopReason.YIELDED if self.run_kind.preemptible and self.lease.preemption_requested else ""
 
     def close(self, outcome: evidence.Outcome, result: dict[str, Any]) -> None:
         """Record how the run ended and give the lease back, in one transaction.
@@ -119,7 +119,7 @@ class Session:
     def failure(self, error: str) -> tuple[evidence.Outcome, dict[str, Any]]:
         """How a run ended that an error ended: as stopped where its statements were cancelled because the process must end."""
         if self.job.database.abandoned.is_set():
-            self.patience = 0.0
+            self.checkpoint_seconds = 0.0
             return "stopped", {"stop_reason": StopReason.SIGNAL.value, "error": error}
         return "failed", {"error": error}
 
@@ -145,7 +145,7 @@ def session(
         DatabaseError: for whatever the database answered.
     """
     signer = keys.read(job.settings)
-    lease = leases.take(job.database, yields=run_kind.preemptible, stopping=stopping)
+    lease = leases.take(job.database, preemptible=run_kind.preemptible, stopping=stopping)
     opened = Session(job, run_kind, lease, _opened(job, lease, approval, run_kind))
     try:
         with _recorded(opened):
@@ -177,7 +177,7 @@ def _recorded(opened: Session) -> Iterator[None]:
 
 def _cover(opened: Session, signer: Signer | None) -> None:
     """Take a checkpoint of all evidence; where that fails the evidence stands all the same, and the next one covers it."""
-    until = time.monotonic() + opened.patience
+    until = time.monotonic() + opened.checkpoint_seconds
 
     def go_on() -> None:
         if time.monotonic() > until:

@@ -19,8 +19,8 @@ from sweeper import log
 from sweeper.errors import PausedError
 from sweeper.evidence import keys
 from sweeper.objects import removal
-from sweeper.policy.counts import Counts
-from sweeper.policy.evaluate import Proposal, Spared
+from sweeper.policy.counts import Counts, Kind
+from sweeper.policy.evaluate import Outcome, Proposal, Spared
 from sweeper.policy.window import Window
 from sweeper.postgres import backfills, evidence, purge, store_counts
 from sweeper.postgres.proposals import Page
@@ -126,7 +126,7 @@ class _Sweep:
     counts: Counts = field(default_factory=Counts)
     done: Counter[str] = field(default_factory=Counter)
     objects_kept: Counter[str] = field(default_factory=Counter)
-    strays: int = 0
+    orphans: int = 0
     started: float = field(default_factory=time.monotonic)
 
     def run(self) -> Result:
@@ -151,7 +151,7 @@ class _Sweep:
         self._purge_locked(purger, locked)
         if not self.session.run_kind.preemptible:
             self._purge_feedback(purger)
-        self.strays = self._sweep_strays()
+        self.orphans = self._purge_orphans()
         self._remove_objects()
 
     def _remove_objects(self) -> None:
@@ -198,13 +198,13 @@ class _Sweep:
         return due.due
 
     def _purger(self, limit: int | None) -> Purger:
-        patience = self.job.database.within(purge.read_patience)
+        lock_budget = self.job.database.within(purge.read_lock_budget)
         ceilings = self.approval.due if self.approval else None
         return Purger(
             self.job,
             self.session.run,
             self.session.lease,
-            patience,
+            lock_budget,
             self.throttle.pace,
             ceilings,
             limit,
@@ -228,7 +228,7 @@ class _Sweep:
             if page.held:
                 self.counts.add(scan(self.job, [Page((), page.held)], lambda _: self.session.renew()))
             if len(locked) > LOCKED_AT_MOST:
-                self._spare_locked(len(locked) - LOCKED_AT_MOST)
+                self._skip_locked("conversation", len(locked) - LOCKED_AT_MOST)
                 del locked[LOCKED_AT_MOST:]
         return locked
 
@@ -243,14 +243,14 @@ class _Sweep:
             locked = [*locked[size:], *report.unlocked[1:], *report.unlocked[:1]]
             if time.monotonic() > deadline:
                 break
-        self._spare_locked(len(locked))
+        self._skip_locked("conversation", len(locked))
 
-    def _spare_locked(self, count: int) -> None:
+    def _skip_locked(self, kind: Kind, count: int) -> None:
         if count:
             log.get().warning(
                 "rows stayed locked by others; the next run tries again", rows=count, run=self.session.run.id
             )
-            self.counts.spared[Spared.LOCKED.value] += count
+            self.counts.skip(kind, Spared.LOCKED, count)
 
     def _purge_feedback(self, purger: Purger) -> None:
         feedback = self.job.contract.feedback
@@ -269,7 +269,7 @@ class _Sweep:
         if locked:
             again = purger.purge_feedback(feedback, locked, waiting=True)
             self.counts.add(again.counts)
-            self._spare_locked(len(again.unlocked))
+            self._skip_locked("feedback", len(again.unlocked))
 
     def _feedback_room(self) -> int:
         """How many feedback rows a batch may take: the budget allows as many of them as of conversations."""
@@ -282,30 +282,34 @@ class _Sweep:
     def _refuse_feedback(self) -> None:
         """Feedback behind a view cannot be purged: what is due of it has failed."""
         found = scan_feedback(self.job)
-        if found.due_feedback:
+        due = found.feedback_by_rule.total()
+        if due:
             log.get().error(
                 "feedback is due but was not purged: the relation is a view. Name its table in [purge.feedback]",
-                rows=found.due_feedback,
+                rows=due,
             )
-        self.counts.add(replace(found, feedback_by_rule=Counter(), failed=found.due_feedback))
+        for outcomes in found.feedback.by_rule.values():
+            del outcomes[Outcome.PURGE]
+        found.failed = due
+        self.counts.add(found)
 
-    def _sweep_strays(self) -> int:
+    def _purge_orphans(self) -> int:
         """Children without a key may have been inserted while their conversation was deleted: delete them now."""
         if not purge.is_open(self.job.contract):
             return 0
         database = self.job.database
-        strays = 0
+        orphans = 0
         for run_id in database.within(lambda c: evidence.unfinished_runs(c, self.session.lease.store)):
             for ids in evidence.purged_by(database, run_id):
                 if self.throttle.is_cut_short():
-                    return strays  # this run does not complete: the next one looks again
-                strays += self._delete_strays(ids)
-        return strays
+                    return orphans  # this run does not complete: the next one looks again
+                orphans += self._delete_strays(ids)
+        return orphans
 
     def _delete_strays(self, ids: list[str]) -> int:
         def delete(connection: Connection) -> int:
             self.session.lease.renew(connection)
-            return purge.delete_strays(connection, self.job.contract, ids, self.session.run.id)
+            return purge.delete_orphans(connection, self.job.contract, ids, self.session.run.id)
 
         return self.job.database.within(delete)
 
@@ -314,7 +318,7 @@ class _Sweep:
         pending = removal.count_pending(self.job.database)
         outcome: evidence.Outcome = "completed"
         if self.throttle.stopped:
-            outcome, self.session.patience = "stopped", HURRIED_SECONDS
+            outcome, self.session.checkpoint_seconds = "stopped", HURRIED_SECONDS
         elif self.counts.failed:
             outcome = "failed"
         seconds = time.monotonic() - self.started
@@ -325,7 +329,7 @@ class _Sweep:
             self.counts,
             purged,
             pending,
-            self.strays,
+            self.orphans,
             seconds,
             self.throttle,
             self.active_backfill,

@@ -10,7 +10,7 @@ from sweeper.policy.evaluate import Outcome
 from sweeper.policy.facts import Conversation, Facts, Feedback, Hold
 from sweeper.policy.feedback import FeedbackFacts
 from sweeper.policy.instant import OutOfRange
-from sweeper.policy.restored import PurgedRecord, decide_restored, evaluate_restored
+from sweeper.policy.restored import PurgedRecord, evaluate_restored, evaluate_restored_feedback
 from sweeper.policy.schema import Policy
 
 PURGED_AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -72,8 +72,8 @@ def test_feedback(policy: Policy) -> None:
     buried = replace(BURIED, record_id="f1", rule="thumbs")
 
     def judged(known: FeedbackFacts) -> tuple[str | None, bool]:
-        verdict = decide_restored(known, buried, policy, NOW)
-        return verdict.rule, verdict.purge
+        found = evaluate_restored_feedback(known, buried, policy, NOW)
+        return found.verdict.rule, found.outcome is Outcome.PURGE
 
     assert judged(facts) == ("thumbs", True)
     assert judged(replace(facts, holds=(Hold("m", "a1", None, NOW + timedelta(days=9), None),))) == ("thumbs", False)

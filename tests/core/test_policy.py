@@ -12,7 +12,7 @@ import pytest
 
 from sweeper.policy.decide import decide
 from sweeper.policy.facts import Account, Conversation, Facts, Feedback, PlanChange
-from sweeper.policy.feedback import FeedbackFacts, decide_feedback, has_orphan_transcript
+from sweeper.policy.feedback import FeedbackFacts, decide_feedback, feedback_anomalies
 from sweeper.policy.instant import OutOfRange
 from sweeper.policy.period import Period
 from sweeper.policy.schema import Anchor, ColumnPeriod, Consent, ConsentEpoch, Policy, PolicyError, checked, parse
@@ -860,4 +860,4 @@ def test_period_that_a_column_does_not_say(deleted_at: datetime | None, rule: st
 def test_survey_that_carries_a_transcript(kind: str, has_transcript: bool, stray: bool) -> None:  # noqa: FBT001 — a table
     """A survey row that carries a transcript is a defect; other feedback may carry one."""
     row = Feedback("f", "a", None, kind, datetime(2025, 12, 1, tzinfo=UTC), has_transcript)
-    assert has_orphan_transcript(row, parse(SHIPPED)) is stray
+    assert bool(feedback_anomalies(FeedbackFacts(row), parse(SHIPPED))) is stray

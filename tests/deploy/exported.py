@@ -10,7 +10,7 @@ from sweeper.postgres.unmatched import UnmatchedProtections
 from sweeper.report import metrics
 from sweeper.report.numbers import Numbers, Recorded
 from sweeper.report.operation import Covered, EndedRun, Reported
-from sweeper.report.overdue import Overdue, OverdueRow
+from sweeper.report.overdue import Overdue
 from sweeper.report.totals import LifetimeTotals
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -43,9 +43,7 @@ def numbers() -> Numbers:
         objects_pending=0,
         covered=Covered(NOW, is_signed=True, was_signed=True, uncovered={}),
     )
-    overdue = Overdue(
-        NOW, ("standard", "zero_retention"), ("feedback",), ("zero_retention",), OverdueRow(), OverdueRow()
-    )
+    overdue = Overdue(NOW, ("standard", "zero_retention"), ("feedback",), ("zero_retention",))
     overdue.unmatched = UnmatchedProtections()
     return Numbers("app/store", "abc", NOW, recorded, overdue)
 

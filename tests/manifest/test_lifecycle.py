@@ -344,7 +344,7 @@ def test_two_starts_at_once(store: Store, policy: Policy, made: Frozen, monkeypa
     """Of two starts at once one succeeds; the other changes nothing of what the first wrote."""
     at, id_ = job(store, policy, LATER), made.description.id
     other = store.job(policy, LATER, frozen(LATER), lease={"seconds": 21.0})  # with connections of its own
-    original, left, before = fence.take, [True], {}
+    original, left, before = fence.take_exclusively, [True], {}
 
     def take(connection: Any) -> None:
         if left:
@@ -491,7 +491,7 @@ def test_purged_between_check_and_fence(
     """A conversation purged after the rows were checked and before the fence was taken is revoked as well."""
     world(store)
     found = lifecycle.freeze(job(store, policy), tmp_path / "m", KEY) if step == "start" else None
-    original, left = fence.take, [True]
+    original, left = fence.take_exclusively, [True]
 
     def take(connection: Any) -> None:
         if left:

@@ -78,7 +78,7 @@ def commit_meanwhile(
     Returns:
         A list that grows by one with every batch that gets so far.
     """
-    original, left, tried = evidence.bury, [change], list[int]()
+    original, left, tried = evidence.insert_tombstones, [change], list[int]()
 
     def bury(connection: Connection, *args: Any) -> None:
         tried.append(len(args[2]))
@@ -198,7 +198,7 @@ def test_change_during_a_deferred_trigger(store: Store, policy: Policy, threads:
 def test_fact_that_never_rests(store: Store, policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     """A conversation whose facts change each time it is tried is counted as changed; the others are purged."""
     arrange(store, [])
-    original, granted = evidence.bury, [0]
+    original, granted = evidence.insert_tombstones, [0]
 
     def bury(connection: Connection, *args: Any) -> None:
         original(connection, *args)

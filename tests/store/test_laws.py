@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from sweeper.policy.evaluate import Outcome
 from sweeper.policy.schema import Policy
 from sweeper.runs.result import Result
 from sweeper.runs.sweep import preview, sweep
@@ -152,8 +153,9 @@ def test_every_proposal_has_one_fate_and_preview_foretells_it(store: Store, poli
     assert dump(store) == before
     result = run(store, policy, world["as_of"])
     told, counts = result.as_json(), result.counts
-    fates = (counts.by_rule, counts.feedback_by_rule, counts.spared, counts.unclassified)
-    numbers = counts.held + counts.feedback_held + counts.not_due + counts.failed
+    fates = (counts.by_rule, counts.feedback_by_rule, counts.skipped, counts.unclassified)
+    not_due = sum(found.of(Outcome.NOT_DUE).total() for found in (counts.conversations, counts.feedback))
+    numbers = counts.held + counts.feedback.held_past_due + not_due + counts.failed
     assert sum(fate.total() for fate in fates) + numbers == proposed + proposed_feedback
     same = ("by_rule", "held", "spared_by_reason", "unclassified_by_reason", "anomalies", "feedback_held")
     assert {key: foretold[key] for key in same} == {key: told[key] for key in same}

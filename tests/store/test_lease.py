@@ -129,7 +129,7 @@ def test_renewed_lease_is_refused_between_batches(store: Store, policy: Policy, 
 def freed(store: Store, wanted_ago: str) -> Database:
     """A store whose lease a slice has given back, for which a run asked so long ago."""
     database = store.database(store.settings(lease={"seconds": 1}))
-    leases.take(database, yields=True)
+    leases.take(database, preemptible=True)
     store.execute(
         "UPDATE sweeper.lease SET expires_at = '-infinity', wanted_at = clock_timestamp() - CAST(%s AS interval)",
         wanted_ago,
@@ -141,7 +141,7 @@ def test_free_lease_that_is_wanted_is_left_to_the_run(store: Store) -> None:
     """While a run waits, a slice does not take even a lease that is free; the run does, at once."""
     database = freed(store, "0 seconds")
     with pytest.raises(LeaseHeldError):
-        leases.take(database, yields=True)
+        leases.take(database, preemptible=True)
     assert store.execute("SELECT token FROM sweeper.lease") == [(1,)]
     assert leases.take(database).token == 2
     assert store.execute(LOOKED) == [(False, False, True)]
@@ -149,30 +149,30 @@ def test_free_lease_that_is_wanted_is_left_to_the_run(store: Store) -> None:
 
 def test_wish_of_a_run_that_is_gone_is_nobodys(store: Store) -> None:
     """A wish that is not said again is forgotten after five seconds: a run that died keeps no backfill waiting."""
-    assert leases.take(freed(store, "5 seconds"), yields=True).token == 2
+    assert leases.take(freed(store, "5 seconds"), preemptible=True).token == 2
     assert store.execute("SELECT yields FROM sweeper.lease") == [(True,)]
 
 
 def test_run_that_was_given_the_lease_is_asked_by_nobody(store: Store) -> None:
     """With the lease the wish is fulfilled: the run's own renewals do not tell it to give way."""
     database = store.database()
-    leases.take(database, yields=True)
+    leases.take(database, preemptible=True)
     store.execute("UPDATE sweeper.lease SET wanted_at = clock_timestamp(), expires_at = '-infinity'")
     lease = leases.take(database)
     database.within(lease.renew)
-    assert not lease.wanted
+    assert not lease.preemption_requested
 
 
 def test_renewal_tells_a_slice_that_it_is_wanted(store: Store) -> None:
     """A slice learns of a wish with its next renewal, and of none where there is none or it is stale."""
     database = store.database()
-    lease = leases.take(database, yields=True)
+    lease = leases.take(database, preemptible=True)
     heard = []
     for ago in ("-infinity", "'1 minute'", "'0 seconds'"):
         at = "'-infinity'" if ago == "-infinity" else f"clock_timestamp() - interval {ago}"
         store.execute(f"UPDATE sweeper.lease SET wanted_at = {at}")
         database.within(lease.renew)
-        heard.append(lease.wanted)
+        heard.append(lease.preemption_requested)
     assert heard == [False, False, True]
 
 
@@ -180,7 +180,7 @@ def test_renewal_tells_a_slice_that_it_is_wanted(store: Store) -> None:
 def test_dead_backfill_is_replaced(store: Store, policy: Policy, run_kind: RunKind) -> None:
     """A slice whose process died is waited for no longer than its lease lasts, by a run and by the next slice."""
     fill(store, 2)
-    leases.take(store.database(store.settings(lease={"seconds": 1})), yields=True)
+    leases.take(store.database(store.settings(lease={"seconds": 1})), preemptible=True)
     began = time.monotonic()
     assert swept(store, policy, run_kind, lease={"seconds": 1}).count == 2
     assert 0.5 < time.monotonic() - began < 10
@@ -189,7 +189,7 @@ def test_dead_backfill_is_replaced(store: Store, policy: Policy, run_kind: RunKi
 def test_wish_waits_for_the_batch_at_work(store: Store, policy: Policy, threads: ThreadPoolExecutor) -> None:
     """A run that finds the lease's row locked by a batch waits for it, instead of taking that for a refusal."""
     fill(store, 2)
-    lease = leases.take(store.database(), yields=True)
+    lease = leases.take(store.database(), preemptible=True)
     with store.connect() as batch:
         batch.execute("BEGIN; SELECT FROM sweeper.lease FOR UPDATE")
         running = threads.submit(swept, store, policy, RunKind())

@@ -209,7 +209,7 @@ def test_lost_answer_opens_no_approval(
     approval = replace(preview(job).approval, due={"standard": 4})
     result = sweep(job, approval=approval, run_kind=RunKind("backfill"))
     assert told[:2] == ["written", "lost"]
-    assert (result.count, result.counts.spared) == (4, {"not_approved": 2})
+    assert (result.count, result.counts.skipped) == (4, {"not_approved": 2})
     assert buried(store) == ids[:4]
     assert store.execute("SELECT (result ->> 'purged')::int FROM sweeper.runs") == [(4,)]
 
@@ -268,5 +268,5 @@ def test_backend_that_dies_in_its_commit(store: Store, policy: Policy, threads: 
             "WHERE datname = current_database() AND wait_event = 'advisory'"
         )
     result = running.result(30)
-    assert (result.count, result.counts.spared) == (4, {"not_approved": 2})
+    assert (result.count, result.counts.skipped) == (4, {"not_approved": 2})
     assert buried(store) == ids[:4]

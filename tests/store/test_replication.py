@@ -74,7 +74,7 @@ def test_replicated_hold_waits_for_the_batch_at_work(
     threads: ThreadPoolExecutor,
 ) -> None:
     """A hold that arrives while a batch is at work is not to be seen before that has ended, and holds from then on."""
-    original, left = evidence.bury, [True]
+    original, left = evidence.insert_tombstones, [True]
 
     def bury(connection: Connection, *args: Any) -> None:
         if left:

@@ -80,7 +80,7 @@ def test_changed(store: Store, policy: Policy, capsys: pytest.CaptureFixture[str
         store.execute("UPDATE conversations SET last_activity_at = %s", NOW)
 
     result = run(store, policy, ProgressListener(expect=resume))
-    assert (result.counts.spared, result.is_stalled, result.is_done) == ({"changed": 1}, False, True)
+    assert (result.counts.skipped, result.is_stalled, result.is_done) == ({"changed": 1}, False, True)
     print_result(result, as_json=False)
     assert "1 conversations were due when they were proposed, and had changed" in capsys.readouterr().out
 

@@ -16,7 +16,7 @@ from sweeper.policy.window import Slice, Window, slices
 from sweeper.postgres.proposals import Selector
 from sweeper.runs.job import read_contract
 from sweeper.runs.result import Result
-from sweeper.runs.scan import disposals
+from sweeper.runs.scan import evaluations
 from sweeper.runs.session import RunKind
 from sweeper.runs.sweep import sweep
 from sweeper.runs.throttle import ProgressListener
@@ -197,7 +197,7 @@ def test_due_that_something_else_has_moved(store: Store, policy: Policy, why: st
     ):
         there_job = replace(job, window=window)
         proposals = [p for page in there_job.selector.pages() for p in page.free]
-        outcomes = [disposal.outcome for _, disposal in disposals(there_job, proposals)]
+        outcomes = [evaluation.outcome for _, evaluation in evaluations(there_job, proposals)]
         assert (Outcome.PURGE in outcomes) == there, str(window)
 
 
@@ -268,5 +268,5 @@ def test_what_changes_after_its_proposal_is_spared_or_left(store: Store, policy:
     window = Window(since, since + timedelta(days=1))
     result = sweep(replace(job, window=window), run_kind=RunKind("backfill"), watch=ProgressListener(advance=meddle))
     assert store.left() == {resumed, moved, flagged}
-    assert (result.count, result.counts.spared, result.counts.outside) == (1, {"changed": 1}, 1)
+    assert (result.count, result.counts.skipped, result.counts.outside) == (1, {"changed": 1}, 1)
     assert result.outcome == "completed"

@@ -25,7 +25,7 @@ WHERE n.nspname = :schema AND c.relname = ANY(CAST(:relations AS text[])) AND c.
       WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum
   )
 
--- name: bases
+-- name: base_tables
 -- The tables from which the contract relations come: a table itself, or what a view reads, however deep.
 WITH RECURSIVE bases AS (
     SELECT c.relname AS relation, c.oid, c.relkind

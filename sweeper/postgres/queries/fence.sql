@@ -1,15 +1,15 @@
--- name: fence_stands
+-- name: fence_is_installed
 -- Whether the row trigger by which a placement of a legal hold takes the fence is there and fires, for replicated rows too.
 SELECT EXISTS (
     SELECT FROM pg_catalog.pg_trigger t
     WHERE t.tgrelid = to_regclass('sweeper.legal_holds') AND t.tgname = 'fence' AND t.tgenabled = 'A' AND t.tgtype & 1 = 1
 )
 
--- name: fence
+-- name: fence_shared
 -- Share the fence that every placement of a legal hold has alone: holds read after this are all the holds there are.
 LOCK TABLE sweeper.fence IN SHARE MODE
 
--- name: fence_alone
+-- name: fence_exclusive
 -- Have the fence alone: every batch that has begun has ended, and no other begins until this transaction does.
 LOCK TABLE sweeper.fence IN EXCLUSIVE MODE
 

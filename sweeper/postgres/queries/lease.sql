@@ -8,7 +8,7 @@ ON CONFLICT (store) DO NOTHING
 -- name: lease_look
 -- The lease, locked, unless a batch of its holder has it locked right now.
 SELECT run_id, token, expires_at, yields, expires_at <= clock_timestamp() AS expired,
-       wanted_at > clock_timestamp() - make_interval(secs => :fresh) AS wanted
+       wanted_at > clock_timestamp() - make_interval(secs => :fresh) AS preemption_requested
 FROM sweeper.lease WHERE store = :store
 FOR UPDATE SKIP LOCKED
 
@@ -25,11 +25,11 @@ SET run_id = NULL, token = token + 1, expires_at = clock_timestamp() + make_inte
 WHERE store = :store
 RETURNING token
 
--- name: lease_yields
+-- name: lease_is_preemptible
 -- Whether the lease's holder gives way to a run; read without waiting for its batch.
 SELECT l.yields FROM sweeper.lease l WHERE l.store = :store
 
--- name: lease_ask
+-- name: lease_request_preemption
 -- Ask a holder that gives way for the lease; no row where the holder does not.
 UPDATE sweeper.lease SET wanted_at = clock_timestamp() WHERE store = :store AND yields RETURNING token
 
@@ -39,7 +39,7 @@ UPDATE sweeper.lease
 SET run_id = COALESCE(:run_id, run_id), expires_at = clock_timestamp() + make_interval(secs => :seconds)
 WHERE store = :store AND token = :token
 RETURNING token,
-          wanted_at > clock_timestamp() - make_interval(secs => :fresh) AS wanted,
+          wanted_at > clock_timestamp() - make_interval(secs => :fresh) AS preemption_requested,
           (SELECT p.reason FROM sweeper.pauses p WHERE p.resumed_at IS NULL ORDER BY p.id LIMIT 1) AS paused
 
 -- name: lease_give_back

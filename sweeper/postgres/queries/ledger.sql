@@ -94,7 +94,7 @@ SELECT l.first + (:id - l.first_id) AS leaf
 FROM (SELECT * FROM sweeper.leaves WHERE source = :source AND first_id <= :id ORDER BY first_id DESC LIMIT 1) l
 WHERE :id - l.first_id < l.length
 
--- name: ledger_buried
+-- name: ledger_tombstones_of
 -- The tombstones of a conversation in a store, the newest first.
 SELECT t.id FROM sweeper.tombstones t JOIN sweeper.runs r ON r.id = t.run_id
 WHERE r.store = :store AND t.record_id = :id AND t.record = 'conversation' ORDER BY t.id DESC LIMIT 100
@@ -140,7 +140,7 @@ FROM (
 WHERE l.first_id <= l.before
 ORDER BY l.first LIMIT 1
 
--- name: ledger_astray
+-- name: ledger_misnumbered
 -- Where the list of unnumbered ids is not what the numbered ones leave over: ids in neither, or in both. No list: all in neither.
 SELECT s.source,
        coalesce(lower(u.left_over - s.unnumbered), lower(s.unnumbered - u.left_over)) AS first_id,

@@ -28,7 +28,7 @@ SELECT id, reference, account_id, conversation_id, recorded_at, due_at FROM swee
 WHERE store IS NULL OR store = :store
 ORDER BY id DESC
 
--- name: reach
+-- name: hold_scope
 -- Whether an account is known, and how many conversations are of it, are the one named, and are both; NULL names nothing.
 SELECT a.of_account,
        c.of_conversation,
@@ -38,7 +38,7 @@ FROM (SELECT count(*) AS of_account FROM conversations WHERE account_id = CAST(:
      (SELECT count(*) AS of_conversation, count(*) FILTER (WHERE account_id = CAST(:account AS $owner)) AS of_both
       FROM conversations WHERE id = CAST(:conversation AS $conversation)) c
 
--- name: restored
+-- name: known_protections
 -- The legal holds, with when they are released, and the erasure orders.
 SELECT 'hold' AS kind, h.matter AS name, h.account_id, h.conversation_id, h.released_at FROM sweeper.legal_holds h
 UNION ALL

@@ -1,16 +1,16 @@
--- name: lock
+-- name: lock_rows
 -- Lock the physical rows of a batch; those that others hold locked are left out.
 SELECT t.$key::text AS id FROM $table t WHERE t.$key = ANY(CAST(:ids AS $type[])) ORDER BY t.$key FOR UPDATE SKIP LOCKED
 
--- name: lock_waiting
+-- name: lock_rows_waiting
 -- Lock the physical rows of a batch, waiting for those that others hold (up to lock_timeout).
 SELECT t.$key::text AS id FROM $table t WHERE t.$key = ANY(CAST(:ids AS $type[])) ORDER BY t.$key FOR UPDATE
 
--- name: still_there
+-- name: existing
 -- Of some ids, those whose physical rows exist, locked by others or not.
 SELECT t.$key::text AS id FROM $table t WHERE t.$key = ANY(CAST(:ids AS $type[]))
 
--- name: places
+-- name: row_locations
 -- Where the rows of a batch lie in a table, to see afterwards that they are gone.
 SELECT t.ctid::text AS place, t.tableoid::bigint || t.ctid::text AS mark FROM $table t WHERE $condition
 
@@ -37,11 +37,11 @@ SELECT a.uri, a.conversation_id::text, :run_id
 FROM attachments a
 WHERE a.conversation_id = ANY(CAST(:ids AS $conversation[])) AND a.uri IS NOT NULL
 
--- name: strangers
+-- name: other_records
 -- Whether rows of other records point into the batch with ON DELETE CASCADE and would go with it.
 SELECT EXISTS (SELECT 1 FROM $table t WHERE $condition AND ($own_condition) IS NOT TRUE)
 
--- name: strangers_by_key
+-- name: other_records_by_key
 -- Whether rows that would go with the batch by one key belong to other records by another.
 SELECT EXISTS (SELECT 1 FROM $table t WHERE $condition AND ($elsewhere))
 
@@ -49,7 +49,7 @@ SELECT EXISTS (SELECT 1 FROM $table t WHERE $condition AND ($elsewhere))
 -- Delete the children of a batch in one table.
 DELETE FROM $table t WHERE $condition
 
--- name: delete
+-- name: delete_rows
 -- Delete the records of a batch; what was deleted is what this returns.
 DELETE FROM $table t WHERE t.$key = ANY(CAST(:ids AS $type[])) RETURNING t.$key::text AS id
 
@@ -68,7 +68,7 @@ SELECT EXISTS (
 -- Whether a contract relation still shows anything of conversations that were deleted.
 SELECT EXISTS (SELECT 1 FROM $relation r WHERE r.$column = ANY(CAST(:ids AS $type[])))
 
--- name: tombstones
+-- name: insert_tombstones
 -- Record what a batch purged, in its own transaction; no content.
 INSERT INTO sweeper.tombstones
     (record, record_id, conversation_id, account_id, rule, due_at, as_of, run_id, policy_digest, children, approved, purged_at)

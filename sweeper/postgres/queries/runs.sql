@@ -7,7 +7,7 @@ SELECT max(r.as_of) FILTER (WHERE r.kind <> 'backfill') AS as_of,
 FROM sweeper.runs r
 WHERE r.store = :store AND r.outcome = 'completed'
 
--- name: history_counts
+-- name: count_histories
 -- How much plan and consent history there is, and whether there are conversations.
 SELECT (SELECT count(*) FROM plan_changes) AS plan_changes,
        (SELECT count(*) FROM consent_events) AS consent_events,
