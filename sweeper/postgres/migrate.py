@@ -62,7 +62,8 @@ def migrate(database: Database) -> tuple[str | None, str]:
 def _upgrade(database: Database, config: "Config") -> str | None:
     from alembic import command
 
-    with database.transaction(lock_timeout_ms=30_000) as connection:
+    # a revision that computes its statement sends nothing meanwhile, for seconds on a busy machine
+    with database.transaction(lock_timeout_ms=30_000, idle_timeout_ms=600_000) as connection:
         connection.execute(text("SELECT pg_catalog.pg_advisory_xact_lock(5857584, 2)"))
         _act_as_owner(connection)
         before = _revision(connection)  # in a second transaction it could wait for a pooler's last server connection

@@ -5,9 +5,9 @@ Two texts that a person would take for the same id have one spelling, whatever t
 difference. A hold may so reach too much, never too little.
 """
 
-import sys
 import unicodedata
 from collections.abc import Callable, Iterator
+from functools import cache
 
 _IGNORED = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp", "Pd", "Ps", "Pe", "Pi", "Pf"})
 """Categories of characters that make no difference wherever they are: invisible ones, blanks, dashes, brackets, quotes."""
@@ -49,6 +49,7 @@ END $body$;
 COMMENT ON FUNCTION sweeper.spelling(text) IS 'What is the same for all ways of writing one id; compared, never shown.';"""
 
 
+@cache
 def function(encoding: str) -> str:
     """The statement that makes the function in a database of the encoding: only in UTF8 PostgreSQL knows NFKC.
 
@@ -77,7 +78,7 @@ def function(encoding: str) -> str:
 def _folds() -> tuple[str, str]:
     """Each character that has another one as its small form, and beside it that form; sharp s stays."""
     found = dict(_DOTLESS)
-    for character in _characters(1):
+    for character in _characters():
         folded = character.casefold() if len(character.casefold()) == 1 else character.lower()
         if len(folded) == 1 and folded != character and unicodedata.normalize("NFKC", character) == character:
             found.setdefault(character, folded)
@@ -85,8 +86,12 @@ def _folds() -> tuple[str, str]:
     return "".join(found), small
 
 
-def _characters(first: int) -> Iterator[str]:
-    return (chr(code) for code in range(first, sys.maxunicode + 1) if not 0xD800 <= code <= 0xDFFF)
+_PLANES = (range(1, 0xD800), range(0xE000, 0x20000), range(0xE0000, 0xE1000))
+"""Code points that may have a small form or be ignored; elsewhere Unicode has only ideographs, private and unassigned ones."""
+
+
+def _characters() -> Iterator[str]:
+    return (chr(code) for plane in _PLANES for code in plane)
 
 
 def _is_ignored(character: str) -> bool:
@@ -102,7 +107,7 @@ def _is_punctuation(character: str) -> bool:
 def _classes(belongs: Callable[[str], bool]) -> str:
     """The characters that belong, as the inside of a bracket expression, in escapes so that the text is ASCII."""
     ranges: list[list[int]] = []
-    for code in (ord(character) for character in _characters(1) if belongs(character)):
+    for code in (ord(character) for character in _characters() if belongs(character)):
         if ranges and ranges[-1][1] == code - 1:
             ranges[-1][1] = code
         else:
