@@ -324,7 +324,7 @@ class _Verifying:
             if row := ledger.suspect(connection, "ledger_beyond"):
                 text = f"node {row.first} of level {row.level} in sweeper.tiles belongs to no leaf that is numbered"
                 raise _fault(LedgerFaultKind.TILE, text)
-            if row := ledger.suspect(connection, "ledger_astray"):
+            if row := ledger.suspect(connection, "ledger_misnumbered"):
                 since = "the smallest" if row.first_id is None else row.first_id
                 text = f"sweeper.ledger_sources: ids of sweeper.{row.source} from {since} on "
                 text += "would never get a leaf number" if row.forgotten else "would get a second leaf number"

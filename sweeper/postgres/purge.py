@@ -72,7 +72,7 @@ def run_deferred(connection: Connection) -> None:
 
 def lock(connection: Connection, table: PhysicalTable, ids: Sequence[str], *, waiting: bool = False) -> list[str]:
     """Lock the physical rows and return the ids of those locked. Rows locked by others are skipped, or waited for."""
-    name = "lock_waiting" if waiting else "lock"
+    name = "lock_rows_waiting" if waiting else "lock_rows"
     rows = connection.execute(
         statement(name, table=table.table, key=quoted(table.key), type=table.type), {"ids": array(ids)}
     )

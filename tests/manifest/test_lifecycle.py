@@ -353,7 +353,7 @@ def test_two_starts_at_once(store: Store, policy: Policy, made: Frozen, monkeypa
             before.update({path.name: path.read_bytes() for path in made.folder.iterdir() if path.is_file()})
         original(connection)
 
-    monkeypatch.setattr(fence, "take", take)
+    monkeypatch.setattr(fence, "take_exclusively", take)
     withdraw(store, "a1", NOW)
     with pytest.raises(StateError, match="is not frozen any more"):
         lifecycle.start(at, id_)
@@ -499,7 +499,7 @@ def test_purged_between_check_and_fence(
             purge_c0(store, policy)
         original(connection)
 
-    monkeypatch.setattr(fence, "take", take)
+    monkeypatch.setattr(fence, "take_exclusively", take)
     if found is None:
         found = lifecycle.freeze(job(store, policy), tmp_path / "m", KEY)
         assert found.revoked == {"purged": 2}

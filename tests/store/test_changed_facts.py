@@ -86,7 +86,7 @@ def commit_meanwhile(
             store.execute(left.pop())
         original(connection, *args)
 
-    monkeypatch.setattr(evidence, "bury", bury)
+    monkeypatch.setattr(evidence, "insert_tombstones", bury)
     return tried
 
 
@@ -207,8 +207,8 @@ def test_fact_that_never_rests(store: Store, policy: Policy, monkeypatch: pytest
             store.execute(GRANT)
 
     reread = _forgetting(store)
-    monkeypatch.setattr(evidence, "bury", bury)
-    monkeypatch.setattr("sweeper.postgres.facts.Reader.conversations", reread)
+    monkeypatch.setattr(evidence, "insert_tombstones", bury)
+    monkeypatch.setattr("sweeper.postgres.facts.FactsReader.conversations", reread)
     result = swept(store, policy).as_json()
     assert store.left() == {key(1)}
     assert (result["purged"], result["spared_by_reason"], result["failed"]) == (1, {"changed": 1}, 0)

@@ -268,7 +268,7 @@ def test_crash_within_a_batch_writes_down_no_object(
     def die(_: Connection) -> None:
         raise Killed
 
-    once_before(monkeypatch, evidence, "bury", die)
+    once_before(monkeypatch, evidence, "insert_tombstones", die)
     with pytest.raises(Killed):
         swept(store, policy, lease={"seconds": 1})
     assert (state(store), file.exists()) == ({}, True)

@@ -593,7 +593,7 @@ def test_strays_are_removed_at_the_end(
             isolated.execute, "INSERT INTO store.summaries SELECT unnest(%s::uuid[]), 'stray'", ids[:2]
         ).result(10)
 
-    once_before(monkeypatch, evidence, "bury", write)
+    once_before(monkeypatch, evidence, "insert_tombstones", write)
     result = swept(isolated, policy, purge=KEYLESS).as_json()
     assert result["strays"] == 1
     assert isolated.execute("SELECT chat_id::text, body FROM store.summaries ORDER BY body") == [
@@ -615,7 +615,7 @@ def test_strays_of_an_interrupted_run_are_removed_by_the_next(
         store.execute("INSERT INTO store.summaries VALUES (%s, 'stray')", ids[0])
         raise Killed
 
-    once_before(monkeypatch, purge, "delete_strays", die)
+    once_before(monkeypatch, purge, "delete_orphans", die)
     with pytest.raises(Killed):
         swept(store, policy, purge=KEYLESS, lease={"seconds": 1})
     assert store.left() == set()
@@ -700,7 +700,7 @@ def test_killed_batch_leaves_nothing(store: Store, policy: Policy, monkeypatch: 
     def die(_: Connection) -> None:
         raise Killed
 
-    once_before(monkeypatch, evidence, "bury", die)
+    once_before(monkeypatch, evidence, "insert_tombstones", die)
     with pytest.raises(Killed):
         swept(store, policy, lease={"seconds": 1})
     assert (store.left(), buried(store)) == (set(ids), [])
@@ -946,7 +946,7 @@ def _pid(connection: Connection) -> int:
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [(fence, "share"), (purge, "lock"), (purge, "delete"), (evidence, "bury")],
+    [(fence, "share"), (purge, "lock"), (purge, "delete"), (evidence, "insert_tombstones")],
     ids=["fence", "lock", "delete", "bury"],
 )
 def test_terminated_batch_is_done_again(

@@ -87,7 +87,7 @@ def test_replicated_hold_waits_for_the_batch_at_work(
     def once_seen(size: int) -> None:
         until(lambda: "meanwhile" in matters(swept_here), 60)
 
-    monkeypatch.setattr(evidence, "bury", bury)
+    monkeypatch.setattr(evidence, "insert_tombstones", bury)
     from sweeper.runs.throttle import ProgressListener
 
     result = swept(swept_here, policy, ProgressListener(advance=once_seen), purge={"batch": 1}).as_json()

@@ -45,12 +45,14 @@ UNION ALL
 SELECT 'order', o.reference, o.account_id, o.conversation_id, NULL FROM sweeper.erasure_orders o
 
 -- name: unmatched_holds
+-- The legal holds in force that name something, or those with some ids.
 SELECT h.id, h.account_id, h.conversation_id, CAST(NULL AS text) AS owner
 FROM sweeper.legal_holds h
 WHERE COALESCE(h.released_at, 'infinity') > :now AND (h.account_id IS NOT NULL OR h.conversation_id IS NOT NULL)
   AND (CAST(:ids AS bigint[]) IS NULL OR h.id = ANY(CAST(:ids AS bigint[])))
 
 -- name: unmatched_orders
+-- The erasure orders that name something, or those with some ids; owner is the account named beside a conversation.
 SELECT o.id, CASE WHEN o.conversation_id IS NULL THEN o.account_id END AS account_id, o.conversation_id,
        CASE WHEN o.conversation_id IS NOT NULL THEN o.account_id END AS owner
 FROM sweeper.erasure_orders o
@@ -58,6 +60,7 @@ WHERE (o.store IS NULL OR o.store = :store) AND (o.account_id IS NOT NULL OR o.c
   AND (CAST(:ids AS bigint[]) IS NULL OR o.id = ANY(CAST(:ids AS bigint[])))
 
 -- name: unmatched_carried_out
+-- Added to unmatched_orders: leave out orders whose records were purged.
 AND NOT EXISTS (SELECT FROM sweeper.tombstones t WHERE t.record_id = o.conversation_id)
   AND NOT EXISTS (SELECT FROM sweeper.tombstones t WHERE o.conversation_id IS NULL AND t.account_id = o.account_id)
 
