@@ -68,8 +68,8 @@ def test_before_the_choice_began(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found["conversations"], found["messages"]) == (7_168, 258_145)
     assert sum(counts["purged"] + counts["kept"] for counts in found["rules"].values()) == 7_168
     assert first["by_rule"] == {rule: c["purged"] for rule, c in sorted(found["rules"].items()) if c["purged"]}
-    assert set(found["examples"]["purged"]) == set(first["by_rule"])
-    assert set(found["examples"]["kept"]) == {rule for rule, c in found["rules"].items() if c["kept"]}
+    assert set() < set(found["examples"]["purged"]) <= set(first["by_rule"])
+    assert set() < set(found["examples"]["kept"]) <= {rule for rule, c in found["rules"].items() if c["kept"]}
 
 
 def test_asked_to_stop() -> None:

@@ -25,7 +25,6 @@ from tests.deploy import commands as parser
 from tests.manifest import made
 from tests.store import stores
 from tests.store.stores import Store
-from tests.store.test_races import until
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -160,14 +159,22 @@ def test_serve(overdue: Store, tmp_path: Path) -> None:
     (tmp_path / "sweeper.toml").write_text(f'[policy]\nfile = "{stores.POLICY}"\n[serve]\nlisten = "127.0.0.1:0"\n')
     environment = {"SWEEPER_DATABASE_URL": overdue.url, "SWEEPER_CONFIG": str(tmp_path / "sweeper.toml")}
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
-    process = subprocess.Popen(serve.split(), cwd=tmp_path, env={**os.environ, "PATH": path, **environment})
-    try:
-        until(lambda: process.poll() is not None or not overdue.left())
-        process.terminate()
-        assert process.wait(10) == 0
-    finally:
-        process.kill()
-        process.wait()
+    with subprocess.Popen(
+        [*serve.split(), "--json"],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path, **environment},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            jobs = map(json.loads, process.stdout)  # a line per finished job; none comes once the daemon has ended
+            assert next(job for job in jobs if job["job"] == "sweep")["outcome"] == "completed"
+            assert not overdue.left()
+            process.terminate()
+            assert process.wait() == 0
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("page", PAGES)
