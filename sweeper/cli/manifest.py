@@ -59,8 +59,10 @@ def _refuse_future(job: "Job") -> None:
     if job.as_of > now:
         raise RefusedError(
             "future_as_of",
-            f"--as-of {rfc3339(job.as_of)} is later than now, {rfc3339(now)}: what is withdrawn until then is not known yet. "
-            "No manifest was built. Give an --as-of that is not in the future.",
+            f"--as-of {rfc3339(job.as_of)} is later than now: what is withdrawn until then is not known yet.",
+            f"Now is {rfc3339(now)}.",
+            "Give an --as-of that is not in the future.",
+            "No manifest was built.",
         )
 
 

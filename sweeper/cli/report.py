@@ -92,7 +92,7 @@ def _reported(job: "Job") -> "Report":
     from sweeper.postgres import store_counts
     from sweeper.report import report as reports
 
-    with progress.watched(lambda: "") as watch:
+    with progress.watched() as watch:
         if progress.is_watched():
             count = job.database.within(lambda connection: store_counts.conversations(connection, COUNTED_AHEAD))
             if count < COUNTED_AHEAD:

@@ -293,14 +293,14 @@ class _Removal:
                     raise StoppedError
                 yield from portion
         except DBAPIError as error:
-            if sqlstate(error) != CANCELLED or self.database.abandoned.is_set():
+            if sqlstate(error) != CANCELLED or self.database.stop.is_abandoned:
                 raise
             raise _UnsearchedError from None
 
     def _look_back(self, page: _Page) -> None:
         """Report the objects of a page that were removed and that an attachment with an odd URI names by now, stopped or not."""
         removed = [each for each in page.objects if each.outcome == "removed" and not each.is_told]
-        if not removed or self.database.abandoned.is_set():
+        if not removed or self.database.stop.is_abandoned:
             return
 
         def look(connection: Connection) -> list[_Object]:

@@ -183,7 +183,7 @@ def _own_parts(subject: CheckContext) -> Iterator[CheckFinding]:
     """Tables and triggers that the newest revision made and somebody has dropped or switched off since."""
     tables = {row.table for row in subject.rows("check_own")}
     firing = {(row.table, row.trigger): row.fires for row in subject.rows("check_own_triggers")}
-    for table in sorted(privileges.OWN_NEEDS.keys() - tables):
+    for table in sorted(privileges.own_tables() - tables):
         yield CheckFinding(Level.FAULT, f"sweeper.{table}", "the table is missing", "restore it from a backup")
     for table, trigger in OWN_TRIGGERS:
         fires = firing.get((table, trigger))

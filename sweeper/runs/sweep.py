@@ -77,7 +77,7 @@ def sweep(
     refuse_paused(job)
     active_backfill = None if run_kind.preemptible else find_active_backfill(job)
     job = without(job, active_backfill)
-    with session(job, run_kind, approval, watch.stopping) as opened:
+    with session(job, run_kind, approval) as opened:
         left = _left_of(job, approval)
         return _Sweep(job, opened, left, accept_history, watch, budget or Budget(), active_backfill).run()
 
