@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-system lint bench lock clean
+.PHONY: demo test test-system lint docs bench lock clean
 
 demo: $(VENV)/.installed
 	$(BIN)/sweeper demo $(if $(KEEP),--keep '$(subst ','\'',$(KEEP))')
@@ -19,6 +19,10 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/mkdocs build --quiet --strict
+
+docs: $(VENV)/.installed
+	$(BIN)/mkdocs serve
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.sweep

@@ -33,16 +33,21 @@ if TYPE_CHECKING:
 
 
 def backfill(
-    since: Annotated[str | None, typer.Option("--since", metavar="INSTANT", help="From this due on.")] = None,
-    until: Annotated[str | None, typer.Option("--until", metavar="INSTANT", help="Up to this due, exclusive.")] = None,
+    since: Annotated[str | None, typer.Option("--since", metavar="INSTANT", help="The earliest due date.")] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="INSTANT", help="The end of the due dates, exclusive.")
+    ] = None,
     config: Config = None,
     as_json: AsJson = False,
-    by: Annotated[Slice | None, typer.Option("--by", help="How long a slice is: a month, if not said.")] = None,
+    by: Annotated[Slice | None, typer.Option("--by", help="Length of a slice; a month by default.")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Preview the whole plan: write nothing, print the digest to approve.")
+        bool, typer.Option("--dry-run", help="Preview the whole plan: write nothing, and print the digest to approve.")
     ] = False,
     approve: Annotated[
-        str | None, typer.Option("--approve", metavar="DIGEST", help="Begin what a dry run found; goes on without.")
+        str | None,
+        typer.Option(
+            "--approve", metavar="DIGEST", help="Start the plan that this preview found. Not needed to continue it."
+        ),
     ] = None,
     out: Out = None,
     plan: Annotated[
@@ -52,19 +57,20 @@ def backfill(
         ),
     ] = None,
     between: Annotated[
-        str | None, typer.Option("--between", metavar="HH:MM-HH:MM", help="Purge only then, in [schedule] zone.")
+        str | None,
+        typer.Option("--between", metavar="HH:MM-HH:MM", help="Purge only in these hours, in [schedule] zone."),
     ] = None,
     rate: Annotated[
-        float | None, typer.Option("--rate", metavar="N", min=0.01, help="At most N conversations a second.")
+        float | None, typer.Option("--rate", metavar="N", min=0.01, help="Purge at most N conversations a second.")
     ] = None,
     give_up: Annotated[
-        bool, typer.Option("--give-up", help="End the plan where it is; `sweeper run` takes what it has left.")
+        bool, typer.Option("--give-up", help="End the plan where it is. `sweeper run` purges the rest.")
     ] = False,
     accept_history: AcceptHistory = False,
     max_runtime: MaxRuntime = None,
     max_purge: MaxPurge = None,
 ) -> None:
-    """Purge years of overdue conversations, the oldest first; stop it at any time, the same command goes on.
+    """Purge years of overdue conversations, the oldest first. Stop it at any time; the same command continues it.
 
     Example: sweeper backfill --since 2021-01-01T00:00:00Z --until 2026-01-01T00:00:00Z --dry-run
     """

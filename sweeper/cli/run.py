@@ -55,14 +55,17 @@ LEFT = {
 
 
 MaxRuntime = Annotated[
-    str | None, typer.Option("--max-runtime", metavar="TIME", help="End in order after this long, e.g. 90s, 15m, 2h.")
+    str | None, typer.Option("--max-runtime", metavar="TIME", help="Stop in order after this time, e.g. 90s, 15m, 2h.")
 ]
 MaxPurge = Annotated[
     int | None,
-    typer.Option("--max-purge", metavar="N", min=1, help="Purge at most N conversations, then end in order."),
+    typer.Option("--max-purge", metavar="N", min=1, help="Stop in order after N conversations were purged."),
 ]
 AcceptHistory = Annotated[
-    bool, typer.Option("--accept-history", help="Go on although plan or consent history is missing or became less.")
+    bool,
+    typer.Option(
+        "--accept-history", help="Run although plan or consent history is missing or has fewer rows than before."
+    ),
 ]
 Out = Annotated[
     Path | None,
@@ -77,11 +80,13 @@ def run(
     as_json: AsJson = False,
     as_of: AsOf = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Preview: write nothing, print the digest to approve.")
+        bool, typer.Option("--dry-run", help="Preview: write nothing, and print the digest to approve.")
     ] = False,
     approve: Annotated[
         str | None,
-        typer.Option("--approve", metavar="DIGEST", help="Run what a dry run found, even beyond the volume limits."),
+        typer.Option(
+            "--approve", metavar="DIGEST", help="Purge what this preview found, even beyond the volume limits."
+        ),
     ] = None,
     out: Out = None,
     plan: Annotated[
@@ -91,7 +96,7 @@ def run(
     max_runtime: MaxRuntime = None,
     max_purge: MaxPurge = None,
 ) -> None:
-    """One sweep: purge what is due, record it, report it.
+    """Purge what is due, with evidence, and print what was done.
 
     Example: sweeper run --dry-run
     """
