@@ -8,6 +8,7 @@ difference. A hold may so reach too much, never too little.
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator
+from functools import cache
 
 _IGNORED = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp", "Pd", "Ps", "Pe", "Pi", "Pf"})
 """Categories of characters that make no difference wherever they are: invisible ones, blanks, dashes, brackets, quotes."""
@@ -49,12 +50,14 @@ END $body$;
 COMMENT ON FUNCTION sweeper.spelling(text) IS 'What is the same for all ways of writing one id; compared, never shown.';"""
 
 
+@cache  # every character is looked at, which takes a second
 def function(encoding: str) -> str:
     """The statement that makes the function in a database of the encoding: only in UTF8 PostgreSQL knows NFKC.
 
     In LATIN1, whose characters have but one form, the small letters are enough; in others case and blanks of ASCII alone.
     """
     capitals, small = _folds()
+    punctuation = _classes(_is_punctuation)
     latin = {
         capital: letter
         for capital, letter in zip(capitals, small, strict=True)
@@ -62,7 +65,7 @@ def function(encoding: str) -> str:
     }
     values = {
         "ignored": _text(f"[{_classes(_is_ignored)}]"),
-        "ends": _text(f"^[{_classes(_is_punctuation)}]+|[{_classes(_is_punctuation)}]+$"),
+        "ends": _text(f"^[{punctuation}]+|[{punctuation}]+$"),
         "capitals": _text(capitals),
         "small": _text(small),
         "ignored_ascii": _text("".join(filter(_is_ignored, map(chr, range(1, 128))))),
