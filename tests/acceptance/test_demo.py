@@ -3,7 +3,6 @@
 import json
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import tomllib
@@ -18,6 +17,7 @@ from sweeper.demo import tour
 from sweeper.demo.stage import OBJECTS, PACKAGE, shipped_policy
 from sweeper.embedded import _HOMES, _PREFIX
 from tests.acceptance.commands import process
+from tests.processes import started
 from tests.store.stores import ROOT, frozen
 
 NAMED_ELSEWHERE = {"SWEEPER_POLICY_FILE": "", "SWEEPER_CONFIG": "", "PYTHONPATH": str(ROOT)}
@@ -94,13 +94,13 @@ def test_before_the_choice_began(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_asked_to_stop() -> None:
     """SIGTERM ends the demo without a traceback; its server is gone, and with it all it had in the temporary directory."""
     command = [sys.executable, "-u", "-m", "sweeper.cli", "demo"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+    with started(command, cwd=ROOT) as running:
         assert running.stdout is not None
         while "Loaded" not in running.stdout.readline():
             assert running.poll() is None
         homes = [home for home in _HOMES.glob(f"{_PREFIX}*") if (home / OBJECTS).exists()]
         running.send_signal(signal.SIGTERM)
-        _, err = running.communicate(timeout=60)
+        _, err = running.communicate()
     assert (running.returncode, "Traceback" in err, "asked to stop" in err) == (1, False, True)
     assert homes
     assert not any(home.exists() for home in homes)

@@ -18,9 +18,9 @@ from sweeper import embedded
 from sweeper.core import policy as policies
 from tests.acceptance.commands import environment as of_who_runs
 from tests.manifest import made
+from tests.processes import started, until
 from tests.store import stores
 from tests.store.stores import Store
-from tests.store.test_races import until
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -139,14 +139,11 @@ def test_operation(overdue: dict[str, str], store: Store, tmp_path: Path) -> Non
     )
     serve, *others = commands(OPERATION)
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
-    process = subprocess.Popen(serve.split(), cwd=tmp_path, env={**os.environ, "PATH": path, **overdue})
-    try:
-        until(lambda: process.poll() is not None or not store.left())
+    daemon = started(serve.split(), cwd=tmp_path, env={**os.environ, "PATH": path, **overdue}, stdout=None, stderr=None)
+    with daemon as process:
+        until(lambda: not store.left(), process)
         process.terminate()
-        assert process.wait(10) == 0
-    finally:
-        process.kill()
-        process.wait()
+        assert process.wait() == 0
     for command in others:
         done = run(command, overdue, tmp_path)
         assert done.returncode == 0, (command, done.stderr)

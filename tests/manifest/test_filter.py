@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from freezegun import freeze_time
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeper.errors import ConfigurationError
@@ -23,6 +23,7 @@ from sweeper.manifest import contact, credential, filter, number, pool  # noqa: 
 from sweeper.manifest.filter import Filter, Filtered, Kind, find
 from sweeper.manifest.finding import Finding, merged
 from tests.manifest import labelled
+from tests.processes import children, is_running, started, until
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = labelled.load()
@@ -199,7 +200,6 @@ MIXED = st.lists(
 ).map("".join)
 
 
-@settings(deadline=None)  # the first text waits for the libraries
 @given(MIXED)
 def test_filtering_twice_is_filtering_once(text: str) -> None:
     """What has left has nothing in it to be found, however findings touch each other."""
@@ -211,7 +211,6 @@ def test_filtering_twice_is_filtering_once(text: str) -> None:
     assert FILTER.apply(once.text) == Filtered(once.text)
 
 
-@settings(deadline=None)  # as above
 @given(st.text(st.characters(), max_size=60))
 def test_any_text_passes_or_is_kept_back(text: str) -> None:
     """Whatever the characters: filtering raises nothing, and what passes can be written as UTF-8."""
@@ -518,31 +517,14 @@ def test_workers_end_with_the_caller(sign: signal.Signals, tmp_path: Path) -> No
     """However the caller ends, its workers end too."""
     script = tmp_path / "endless.py"
     script.write_text(ENDLESS)
-    caller = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT)
-    assert caller.stdout
-    assert caller.stdout.readline() == b"running\n"
-    workers = children(caller.pid)
-    assert len(workers) >= 2
-    caller.send_signal(sign)
-    caller.wait(60)
-    caller.stdout.close()
-    until = time.monotonic() + 60
-    while any(map(is_running, workers)):
-        assert time.monotonic() < until, "workers outlived their caller"
-        time.sleep(0.05)
-
-
-def children(process: int) -> list[int]:
-    """The processes that a process started."""
-    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-
-
-def is_running(process: int) -> bool:
-    """Whether a process is there and not a mere entry of one that has ended."""
-    try:
-        return " Z " not in Path(f"/proc/{process}/stat").read_text()
-    except OSError:
-        return False
+    with started([sys.executable, script], stderr=subprocess.DEVNULL, cwd=ROOT) as caller:
+        assert caller.stdout
+        assert caller.stdout.readline() == "running\n"
+        workers = children(caller.pid)
+        assert len(workers) >= 2
+        caller.send_signal(sign)
+        caller.wait()
+        until(lambda: not any(map(is_running, workers)))
 
 
 # What a manifest names, and what importing costs

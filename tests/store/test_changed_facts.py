@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from sweeper.core.policy import Policy
 from sweeper.result import Result
 from sweeper.store import evidence, purge
+from tests.processes import until
 from tests.store.stores import Store
 from tests.store.test_races import (
     ACCOUNT,
@@ -24,7 +25,6 @@ from tests.store.test_races import (
     once_before,
     swept,
     threads,
-    until,
 )
 
 __all__ = ["threads"]

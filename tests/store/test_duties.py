@@ -19,9 +19,9 @@ from sweeper.settings import Settings
 from sweeper.stopping import Stopping
 from sweeper.store.live import Live
 from tests.acceptance.test_cli import case
-from tests.core.test_schedule import until
 from tests.facts import instant
 from tests.manifest import made
+from tests.processes import until
 from tests.store.stores import POLICY, Store, frozen
 
 KEY = "a key of the tests, with 32 bytes or more"

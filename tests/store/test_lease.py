@@ -18,8 +18,9 @@ from sweeper.store import lease as leases
 from sweeper.store import purge
 from sweeper.store.database import Database
 from sweeper.sweep import sweep
+from tests.processes import until
 from tests.store.stores import Store
-from tests.store.test_races import AS_OF, GUARDS, buried, fill, once_before, until
+from tests.store.test_races import AS_OF, GUARDS, buried, fill, once_before
 
 SLICE = Errand("backfill")
 LOOKED = "SELECT yields, wanted_at > clock_timestamp() - interval '5 seconds', expires_at > clock_timestamp() FROM sweeper.lease"

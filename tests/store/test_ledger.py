@@ -27,9 +27,10 @@ from sweeper.core import merkle
 from sweeper.core.merkle import WIDTH, leaf_hash
 from sweeper.store import ledger
 from sweeper.store.ledger import Checkpoint
+from tests.processes import until
 from tests.store import stores
 from tests.store.stores import Store
-from tests.store.test_races import Killed, is_waiting, once_before, until
+from tests.store.test_races import Killed, is_waiting, once_before
 
 SIGNER, OTHER = (Signer(ed25519.Ed25519PrivateKey.from_private_bytes(bytes([n] * 32))) for n in (1, 2))
 TOMBSTONES = """

@@ -31,6 +31,7 @@ from sweeper.store import lease as leases
 from sweeper.store.statement import statement
 from sweeper.sweep import sweep
 from tests.facts import instant
+from tests.processes import until
 from tests.store import test_races
 from tests.store.stores import Store, frozen
 from tests.store.test_races import AS_OF, GUARDS, Killed, fill, once_before, void
@@ -871,7 +872,7 @@ def test_only_the_place_that_hangs_is_left_out(
         assert threading.active_count() == before + 1
     finally:
         let_go.set()
-    test_races.until(lambda: threading.active_count() == before)
+    until(lambda: threading.active_count() == before)
     assert swept(store, policy, **sections).objects_pending == 0
 
 
@@ -895,5 +896,5 @@ def test_who_answers_late_removes_nothing(
         assert swept(store, policy).objects_kept == {"hangs": 1}
     finally:
         let_go.set()
-    test_races.until(lambda: threading.active_count() == threads)
+    until(lambda: threading.active_count() == threads)
     assert (tmp_path / "folder" / "a").exists()

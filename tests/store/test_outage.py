@@ -23,9 +23,10 @@ from sweeper.steering import Budget, Watch
 from sweeper.store import database as databases
 from sweeper.store import purge
 from sweeper.sweep import preview, sweep
+from tests.processes import until
 from tests.store import stores
 from tests.store.stores import Store
-from tests.store.test_races import AS_OF, GUARDS, buried, fill, is_waiting, orphans, until
+from tests.store.test_races import AS_OF, GUARDS, buried, fill, is_waiting, orphans
 
 Logged = list[MutableMapping[str, Any]]
 

@@ -15,7 +15,7 @@ from sweeper.core.policy import Policy
 from sweeper.errors import SweeperError
 from sweeper.manifest import build
 from sweeper.store import check, database, protections
-from tests.acceptance.commands import process
+from tests.acceptance.commands import in_process
 from tests.facts import instant
 from tests.manifest import made
 from tests.store import stores
@@ -351,10 +351,10 @@ def test_the_auditor_audits(ruled: Store, policy: Policy, tmp_path: Path) -> Non
         assert kinds == [("run_opened", "sweeper"), ("run_closed", "sweeper")]
     assert protections.list_holds(auditor.database(), released=True) == []
     checkpoint = ("audit", "checkpoint")
-    assert process(auditor, *checkpoint).code == 1
-    assert process(ruled, *checkpoint).code == 0
+    assert in_process(auditor, *checkpoint).code == 1
+    assert in_process(ruled, *checkpoint).code == 0
     for words in (("verify",), ("export", str(tmp_path / "ledger.jsonl"))):
-        done = process(auditor, "audit", *words)
+        done = in_process(auditor, "audit", *words)
         assert done.code == 0, done.err
 
 
