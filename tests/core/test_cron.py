@@ -138,7 +138,7 @@ EXPRESSIONS = st.tuples(
 @example("0 0 * * *", "Goose Bay, over midnight", -1440)
 @example("0 */2 * * *", "Goose Bay, over midnight", -1440)
 @example("15 12 30 * *", "Apia, a day that was not", -1440)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_as_the_oracle(expression: str, change: str, minutes: int) -> None:
     """Around every change of a clock, an expression fires exactly where a walk from minute to minute says."""
     name, instant = CHANGES[change]
@@ -153,7 +153,7 @@ def test_as_the_oracle(expression: str, change: str, minutes: int) -> None:
 
 
 @given(EXPRESSIONS, st.sampled_from(sorted(CHANGES)), st.integers(-3000, 3000), st.integers(0, 59_999_999))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_last_is_the_other_way(expression: str, change: str, minutes: int, microseconds: int) -> None:
     """The last instant up to a moment is one that comes after any earlier moment, and none lies between the two."""
     name, instant = CHANGES[change]
@@ -335,7 +335,7 @@ def test_missed_for_years() -> None:
 
 
 @given(EXPRESSIONS, st.sampled_from(sorted(CHANGES)), st.integers(-1440, 1440), st.integers(0, 2000))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_missed_is_what_fires(expression: str, change: str, minutes: int, length: int) -> None:
     """What is missed between two moments is what fires between them."""
     name, instant = CHANGES[change]
