@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 
@@ -46,18 +47,24 @@ def fresh_log() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def nothing_left_running() -> Iterator[None]:
     """A test ends and collects the processes that it starts: one that does not fails itself, and disturbs no other."""
-    before = set(processes.children(os.getpid()))
+    before = _commands().values()  # a server of the module that was started again has the same command
     yield
-    left = [child for child in processes.children(os.getpid()) if child not in before and not _is_tracker(child)]
+    left = {child: command for child, command in _commands().items() if command not in before}
     for child in left:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
     assert not left, "the test left processes behind"
 
 
-def _is_tracker(child: int) -> bool:
-    """Whether a process is the one that multiprocessing keeps for as long as this one lives."""
-    return b"multiprocessing.resource_tracker" in Path(f"/proc/{child}/cmdline").read_bytes()
+def _commands() -> dict[int, bytes]:
+    """The processes that this one has started, with their commands, but for the one that multiprocessing keeps for good."""
+    commands = {}
+    for child in processes.children(os.getpid()):
+        with suppress(FileNotFoundError):  # collected meanwhile
+            command = Path(f"/proc/{child}/cmdline").read_bytes()
+            if b"multiprocessing.resource_tracker" not in command:
+                commands[child] = command
+    return commands
 
 
 @pytest.fixture(scope="session")
