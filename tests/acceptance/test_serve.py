@@ -16,6 +16,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy.engine import make_url
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.acceptance import test_kill as kill
@@ -219,14 +220,12 @@ def test_two_daemons(due: Store, tmp_path: Path) -> None:
 
 def test_ready_only_while_it_could_sweep(store: Store, server: Any, tmp_path: Path) -> None:
     """Without its database or with a broken policy it is alive and not ready; when they are back it is ready again."""
-    name = store.url.partition("/test_")[2].partition("?")[0]
+    name = make_url(store.url).database
 
     def allow(yes: str) -> None:
         with psycopg.connect(server.url().replace("+psycopg", ""), autocommit=True) as connection:
-            connection.execute(f"ALTER DATABASE test_{name} ALLOW_CONNECTIONS {yes}")
-            connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [f"test_{name}"]
-            )
+            connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS {yes}")
+            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
 
     with serving(store, tmp_path) as daemon:
         assert daemon.ready()[0] == 200
