@@ -23,12 +23,12 @@ from unittest import mock
 from benchmarks import sweep
 from benchmarks.sweep import Shape, Store
 from sweeper import embedded, log
-from sweeper.job import Job
 from sweeper.manifest import build, description, recheck, snapshot
+from sweeper.manifest.eligibility import Eligibility
 from sweeper.manifest.pseudonym import Pseudonym
-from sweeper.store.database import begin_values
-from sweeper.store.eligibility import Eligibility
-from sweeper.store.statement import inlined
+from sweeper.postgres.database import begin_values
+from sweeper.postgres.statement import inlined
+from sweeper.runs.job import Job
 
 MESSAGES = 8
 """Of a conversation."""

@@ -1,9 +1,24 @@
-"""What the program says when it will not go on.
+"""The program's errors, and the escaping of text for terminals and log lines.
 
 Each error's text names the setting or the row, what was **not** done, and the remedy. `exit_code` is documented API.
 """
 
-from sweeper.core.printable import printable
+import unicodedata
+
+
+def printable(text: str) -> str:
+    r"""Return the text with every unprintable character escaped (`\x1b`, `\n`, `\u202e`).
+
+    Escaped are control and format characters, line and paragraph separators, lone surrogates and unassigned characters. Spaces
+    of any width stay, since people use them in names.
+    """
+    return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def _shown(character: str) -> str:
+    if character.isprintable() or unicodedata.category(character) == "Zs":
+        return character
+    return character.encode("unicode_escape").decode()
 
 
 class SweeperError(Exception):

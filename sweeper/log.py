@@ -10,7 +10,7 @@ from typing import Any, TextIO, cast
 
 import structlog
 
-from sweeper.core.printable import printable
+from sweeper.errors import printable
 
 
 class Unfailing:

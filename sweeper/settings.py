@@ -7,13 +7,11 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, ValidationError
 
-from sweeper import handed
-from sweeper.core import policy as policies
-from sweeper.core import toml, uri
-from sweeper.core.fault import Fault, found, shaped
-from sweeper.core.toml import TomlError
+from sweeper import files, toml, uri
 from sweeper.errors import ConfigurationError
-from sweeper.handed import UnreadableError
+from sweeper.files import UnreadableError
+from sweeper.policy import schema as policies
+from sweeper.toml import InputFault, TomlError, found, shaped
 
 DEFAULT_FILE = Path("config/sweeper.toml")
 _IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_$]{0,62}"
@@ -55,7 +53,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Database(Section):
+class DatabaseSettings(Section):
     """Where PostgreSQL is, and how long a statement may wait. Times in milliseconds."""
 
     url: str = ""
@@ -65,7 +63,7 @@ class Database(Section):
     outage_seconds: Annotated[Number, Field(ge=0, le=3_600)] = 60.0
 
 
-class Store(Section):
+class StoreSettings(Section):
     """The schema that holds the seven relations of the store contract."""
 
     schema_name: Identifier = Field(default="store", alias="schema")
@@ -77,33 +75,33 @@ class PolicyFile(Section):
     file: Place = Path("policy.toml")
 
 
-class Child(Section):
+class ChildSettings(Section):
     """A table whose rows go with their conversation: `key` holds the conversation's key."""
 
     table: Table
     key: Identifier
 
 
-class Physical(Section):
+class TableSettings(Section):
     """A physical table that rows are locked in and deleted from, and its key column."""
 
     table: Table
     key: Identifier = "id"
 
 
-class Purge(Section):
+class PurgeSettings(Section):
     """What is locked and deleted, and in which portions. An empty table name means the contract relation itself."""
 
     table: Table | None = None
     key: Identifier = "id"
-    children: tuple[Child, ...] = ()
-    feedback: Physical | None = None
+    children: tuple[ChildSettings, ...] = ()
+    feedback: TableSettings | None = None
     batch: Annotated[Positive, Field(le=10_000)] = 500
     batch_children: Annotated[Positive, Field(le=1_000_000)] = 20_000
     locked_wait_seconds: Annotated[Number, Field(ge=0, le=3_600)] = 10.0
 
 
-class Guards(Section):
+class GuardSettings(Section):
     """Limits beyond which nothing is purged without a way out being taken."""
 
     max_share: Annotated[Number, Field(gt=0, le=1)] = 0.20
@@ -118,13 +116,13 @@ class Guards(Section):
     fence: StrictBool = True
 
 
-class Lease(Section):
+class LeaseSettings(Section):
     """How long a run that died keeps others out. By default longer than a statement: a run at work renews in time."""
 
     seconds: Annotated[Number, Field(ge=1, le=3_600)] = 20.0
 
 
-class Objects(Section):
+class ObjectSettings(Section):
     """Objects behind attachment URIs: the prefixes below which they are removed (empty: none is), how many per run, and when."""
 
     prefixes: tuple[Prefix, ...] = ()
@@ -132,7 +130,7 @@ class Objects(Section):
     grace_seconds: Annotated[Number, Field(ge=0, le=2_592_000)] = 0.0
 
 
-class Manifest(Section):
+class ManifestSettings(Section):
     """How training manifests are made. Time in milliseconds."""
 
     statement_timeout_ms: Annotated[Positive, Field(le=86_400_000)] = 3_600_000
@@ -141,7 +139,7 @@ class Manifest(Section):
 Cron = Annotated[str, Field(max_length=200)]
 
 
-class Pace(Section):
+class PaceSettings(Section):
     """How fast batches follow one another, and what they give way to. A limit of 0 is not looked at."""
 
     target_batch_ms: Annotated[Positive, Field(le=10_000)] = 250
@@ -154,14 +152,14 @@ class Pace(Section):
     autovacuum: StrictBool = False
 
 
-class Backfill(Section):
+class BackfillSettings(Section):
     """How a backfill goes about it; the command's options win. 0 and "" are no limit."""
 
     per_second: Annotated[Number, Field(ge=0, le=1_000_000)] = 0.0
     between: str = ""
 
 
-class Schedule(Section):
+class ScheduleSettings(Section):
     """When `serve` does what, as cron expressions in a zone; "" is never. Relative directories: from where it is started."""
 
     zone: str = "UTC"
@@ -177,7 +175,7 @@ class Schedule(Section):
     misfire_grace_seconds: Annotated[Positive, Field(le=86_400)] = 3_600
 
 
-class Serve(Section):
+class ServeSettings(Section):
     """Where `serve` answers, and how old the numbers may be that it answers with."""
 
     listen: str = "127.0.0.1:9464"
@@ -187,7 +185,7 @@ class Serve(Section):
 Origin = Annotated[str, shaped(r"[!-*,-~]{0,200}", "must be a name of ASCII without blanks and without +, at most 200")]
 
 
-class Evidence(Section):
+class EvidenceSettings(Section):
     """How evidence is signed: the key's file, and the name of the log where it is not to be the store's own."""
 
     signing_key_file: Place | None = None
@@ -197,19 +195,19 @@ class Evidence(Section):
 class Settings(Section):
     """All settings of the job."""
 
-    database: Database = Database()
-    store: Store = Store()
+    database: DatabaseSettings = DatabaseSettings()
+    store: StoreSettings = StoreSettings()
     policy: PolicyFile = PolicyFile()
-    purge: Purge = Purge()
-    guards: Guards = Guards()
-    lease: Lease = Lease()
-    objects: Objects = Objects()
-    manifest: Manifest = Manifest()
-    pace: Pace = Pace()
-    backfill: Backfill = Backfill()
-    schedule: Schedule = Schedule()
-    serve: Serve = Serve()
-    evidence: Evidence = Evidence()
+    purge: PurgeSettings = PurgeSettings()
+    guards: GuardSettings = GuardSettings()
+    lease: LeaseSettings = LeaseSettings()
+    objects: ObjectSettings = ObjectSettings()
+    manifest: ManifestSettings = ManifestSettings()
+    pace: PaceSettings = PaceSettings()
+    backfill: BackfillSettings = BackfillSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    serve: ServeSettings = ServeSettings()
+    evidence: EvidenceSettings = EvidenceSettings()
 
 
 ENVIRONMENT = {
@@ -252,7 +250,7 @@ def load_policy(settings: Settings) -> policies.Policy:
     """
     path = settings.policy.file.absolute()
     try:
-        return policies.parse(handed.text(path))
+        return policies.parse(files.text(path))
     except UnreadableError as error:
         raise ConfigurationError(
             f"policy {path}: cannot be read ({error}). Nothing was done. Name the file in [policy] file, "
@@ -271,7 +269,7 @@ def _value(text: str) -> object:
         return text
 
 
-def _origin(fault: Fault, environment: Mapping[str, str]) -> str:
+def _origin(fault: InputFault, environment: Mapping[str, str]) -> str:
     """Where a value comes from that the file does not hold."""
     variables = [name for name, key in ENVIRONMENT.items() if key == fault.loc[:2] and environment.get(name)]
     return f" (from {variables[0]})" if variables else ""
@@ -285,7 +283,7 @@ def _resolve_policy(raw: dict[str, Any], folder: Path) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return toml.parse(handed.text(path))
+        return toml.parse(files.text(path))
     except UnreadableError as error:
         raise ConfigurationError(
             f"settings {path.absolute()}: cannot be read ({error}). Nothing was done. "

@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from sweeper import embedded
-from sweeper.core import policy as policies
+from sweeper.policy import schema as policies
 from tests import processes
 from tests.acceptance.commands import Command, in_process
 from tests.store import stores

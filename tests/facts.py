@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sweeper.core.feedback import FeedbackFacts
-from sweeper.core.instant import Odd, Stored, parse
-from sweeper.core.model import Account, ConsentEvent, Conversation, Facts, Feedback, Hold, Message, Order, PlanChange
+from sweeper.policy.facts import Account, ConsentEvent, Conversation, Facts, Feedback, Hold, Message, Order, PlanChange
+from sweeper.policy.feedback import FeedbackFacts
+from sweeper.policy.instant import OutOfRange, StoredTimestamp, parse
 
 World = dict[str, Any]
 CREATED = "2019-01-01T00:00:00Z"
@@ -17,14 +17,14 @@ def instant(text: str) -> datetime:
     return parse(text)
 
 
-def stored(text: str | None) -> Stored:
+def stored(text: str | None) -> StoredTimestamp:
     """An instant as the store would give it."""
     if text is None:
         return None
     if text in ("infinity", "-infinity"):
-        return Odd(text)
+        return OutOfRange(text)
     if len(text.partition("-")[0]) > 4:
-        return Odd.DISTANT
+        return OutOfRange.DISTANT
     return datetime.fromisoformat(text).astimezone(UTC)
 
 

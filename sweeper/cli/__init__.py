@@ -10,18 +10,18 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from sweeper.cli import output
-from sweeper.cli.auditing import audit_app
-from sweeper.cli.backfilling import backfill
-from sweeper.cli.explaining import explain
-from sweeper.cli.manifesting import manifest_app
-from sweeper.cli.protecting import hold_app, order_app
-from sweeper.cli.reporting import report, status
-from sweeper.cli.restoring import reapply
-from sweeper.cli.serving import serve
-from sweeper.cli.steering import pause, resume
-from sweeper.cli.sweeping import run
-from sweeper.cli.upkeep import check, demo, migrate
+from sweeper import console
+from sweeper.cli.audit import audit_app
+from sweeper.cli.backfill import backfill
+from sweeper.cli.explain import explain
+from sweeper.cli.maintenance import check, demo, migrate
+from sweeper.cli.manifest import manifest_app
+from sweeper.cli.pause import pause, resume
+from sweeper.cli.protect import hold_app, order_app
+from sweeper.cli.reapply import reapply
+from sweeper.cli.report import report, status
+from sweeper.cli.run import run
+from sweeper.cli.serve import serve
 from sweeper.errors import SweeperError
 
 EXIT_CODES = """Exit codes:
@@ -58,7 +58,7 @@ def _version(wanted: bool) -> None:  # noqa: FBT001 — typer hands over the opt
         return
     from importlib import metadata
 
-    output.say(f"sweeper {metadata.version('sweeper')}")
+    console.say(f"sweeper {metadata.version('sweeper')}")
     raise typer.Exit
 
 
@@ -76,13 +76,13 @@ def _everywhere(
 
 def main() -> NoReturn:
     """Run the command line; every expected failure is one message on stderr and its exit code."""
-    output.secure()
+    console.secure()
     code = 0
     try:
         returned = app(standalone_mode=False)  # the code of a typer.Exit, or what a command returned
         code = returned if isinstance(returned, int) else 0
     except MisuseError as error:
-        code = output.misused(error)
+        code = console.misused(error)
     except typer.Abort:
         code = 1
     except SystemExit as ended:
@@ -90,12 +90,12 @@ def main() -> NoReturn:
     except SweeperError as error:
         code = _told(error)
     except OSError as error:
-        if not output.is_broken(error):
+        if not console.is_broken(error):
             raise
-        code = _told(output.lost(error))
-    sys.exit(output.finish(code))
+        code = _told(console.lost(error))
+    sys.exit(console.finish(code))
 
 
 def _told(error: SweeperError) -> int:
-    output.tell(error)
+    console.tell(error)
     return error.exit_code

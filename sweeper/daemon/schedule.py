@@ -14,10 +14,10 @@ from apscheduler.schedulers.blocking import BlockingScheduler
 from apscheduler.triggers.base import BaseTrigger
 
 from sweeper import log
-from sweeper.core import cron
-from sweeper.core.cron import Cron, CronError
+from sweeper.daemon import cron
+from sweeper.daemon.cron import Cron, CronError
 from sweeper.errors import ConfigurationError
-from sweeper.settings import Schedule
+from sweeper.settings import ScheduleSettings
 
 logging.getLogger("apscheduler").addHandler(logging.NullHandler())  # what it would say is told by our own log
 INSTANT = timedelta(microseconds=1)
@@ -48,7 +48,7 @@ class EveryTrigger(BaseTrigger):  # type: ignore[misc]
         return now if previous_fire_time is None else now + self._every
 
 
-def timetable(schedule: Schedule, names: tuple[str, ...]) -> dict[str, Cron]:
+def timetable(schedule: ScheduleSettings, names: tuple[str, ...]) -> dict[str, Cron]:
     """The jobs of those names that are ever to be done, and when.
 
     Raises:

@@ -34,7 +34,7 @@ from uuid import UUID, uuid5
 import psycopg
 from psycopg import sql
 
-from sweeper.core.uri import ODD
+from sweeper.uri import ODD
 
 Row: TypeAlias = tuple[object, ...]
 Span: TypeAlias = tuple[float, float]  # from so many days before now to so many
@@ -161,7 +161,7 @@ SHARED_OBJECTS = 4
 
 
 @dataclass(frozen=True)
-class Hold:
+class DemoHold:
     """A row of `sweeper.legal_holds`."""
 
     matter: str
@@ -172,7 +172,7 @@ class Hold:
 
 
 @dataclass(frozen=True)
-class Order:
+class DemoOrder:
     """A row of `sweeper.erasure_orders`."""
 
     reference: str
@@ -193,11 +193,11 @@ class World:
     messages: Sequence[Row]
     attachments: Sequence[Row]
     feedback: Sequence[Row]
-    holds: Sequence[Hold]
-    orders: Sequence[Order]
+    holds: Sequence[DemoHold]
+    orders: Sequence[DemoOrder]
 
 
-class Message(NamedTuple):
+class DemoMessage(NamedTuple):
     """One real message."""
 
     author: str
@@ -211,7 +211,7 @@ class Talk:
 
     id: str
     account_id: str
-    messages: tuple[Message, ...]
+    messages: tuple[DemoMessage, ...]
 
     @property
     def ended_at(self) -> datetime:
@@ -386,7 +386,7 @@ def _people(newest: datetime) -> tuple[Person, ...]:
 def _talk(key: str, said: list[dict[str, str]], shift: timedelta) -> Talk:
     owner = said[0]["sender"]
     messages = (
-        Message(
+        DemoMessage(
             "user" if one["sender"] == owner else "assistant",
             datetime.fromisoformat(one["timestamp"]) + shift,
             one["text"],
@@ -529,26 +529,26 @@ def _early_bug_report(account: str, dice: Dice) -> Row:
     return _id("early bug report", account), account, gone, "bug_report", submitted, None, "It forgot what I said."
 
 
-def _holds(cast: Cast, now: datetime) -> list[Hold]:
+def _holds(cast: Cast, now: datetime) -> list[DemoHold]:
     """Holds on what is overdue: on an account, on a conversation, and one that was released and so holds nothing."""
     held, once_held = cast.silent("never chose", now - LONG_AGO)[:2]
     talk = cast.marked("zero-retention", now)[0]
     placed = now - timedelta(days=50)
     return [
-        Hold("Doe v. Example", held.id, None, placed, None),
-        Hold("Inquiry 17", None, talk.id, placed, None),
-        Hold("Roe v. Example", once_held.id, None, placed, now - timedelta(days=3)),
+        DemoHold("Doe v. Example", held.id, None, placed, None),
+        DemoHold("Inquiry 17", None, talk.id, placed, None),
+        DemoHold("Roe v. Example", once_held.id, None, placed, now - timedelta(days=3)),
     ]
 
 
-def _orders(cast: Cast, now: datetime) -> list[Order]:
+def _orders(cast: Cast, now: datetime) -> list[DemoOrder]:
     """Orders against what would stay for years: overdue, not yet due, for one conversation, and one without a date."""
     overdue, pending, partly, undated = cast.silent("opted in", now - LONG_AGO)[:4]
     month = timedelta(days=30)
     early, late = now - timedelta(days=45), now - timedelta(days=5)
     return [
-        Order("erasure-1", overdue.id, None, early, early + month),
-        Order("erasure-2", pending.id, None, late, late + month),
-        Order("erasure-3", partly.id, partly.talks[0].id, early, early + month),
-        Order("erasure-4", undated.id, None, late, None),
+        DemoOrder("erasure-1", overdue.id, None, early, early + month),
+        DemoOrder("erasure-2", pending.id, None, late, late + month),
+        DemoOrder("erasure-3", partly.id, partly.talks[0].id, early, early + month),
+        DemoOrder("erasure-4", undated.id, None, late, None),
     ]

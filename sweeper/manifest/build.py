@@ -17,18 +17,26 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeper.core.instant import rfc3339
-from sweeper.core.training import Exclusion
 from sweeper.errors import ConfigurationError, SweeperError
-from sweeper.job import Job
 from sweeper.manifest import croissant, snapshot
-from sweeper.manifest.description import Description, Field, File, FilterSaid, PolicySaid, Subject, described
+from sweeper.manifest.description import (
+    Description,
+    FilterNote,
+    ManifestField,
+    ManifestFile,
+    PolicyNote,
+    PseudonymNote,
+    described,
+)
 from sweeper.manifest.pseudonym import Pseudonym
-from sweeper.store import census
+from sweeper.policy.instant import rfc3339
+from sweeper.policy.training import Exclusion
+from sweeper.postgres import store_counts
+from sweeper.runs.job import Job
 
 if TYPE_CHECKING:
-    from sweeper.manifest.filter import Filter
-    from sweeper.manifest.table import Column
+    from sweeper.manifest.parquet import Column
+    from sweeper.redact.filter import Filter
 
 ALGORITHM = "HMAC-SHA-256"
 ORDER = ("conversation_id", "created_at", "message_id")
@@ -42,9 +50,9 @@ class Filtering:
     found: Counter[str] = field(default_factory=Counter)
     not_passed: int = 0
 
-    def said(self) -> FilterSaid:
+    def said(self) -> FilterNote:
         """As the manifest says it."""
-        return FilterSaid(
+        return FilterNote(
             name=self.filter.name,
             version=self.filter.version,
             found=dict(sorted(self.found.items())),
@@ -79,25 +87,25 @@ def build(job: Job, folder: Path, pseudonym: Pseudonym, *, with_text: bool = Fal
 
 def _filtering(job: Job) -> Filtering | None:
     """The filter that the policy asks for; None where it lets text leave as it was written."""
-    from sweeper.manifest.filter import Filter  # needed for text only
+    from sweeper.redact.filter import Filter  # needed for text only
 
     return Filtering(Filter()) if job.policy.training is None or job.policy.training.text == "filtered" else None
 
 
 def _write(
     folder: Path, batches: Iterable[Any], pseudonym: Pseudonym, filtering: Filtering | None, *, with_text: bool
-) -> list[File]:
+) -> list[ManifestFile]:
     import pyarrow as pa  # slow to import, as the next
 
-    from sweeper.manifest import table
+    from sweeper.manifest import parquet
 
     pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own keeps 40 MB more of what was freed
-    columns = table.columns(with_text=with_text)
+    columns = parquet.columns(with_text=with_text)
     rows = _pseudonymous(batches, pseudonym)
     if filtering is not None:
         rows = _filtered(rows, filtering)
     named = (batch.select([column.name for column in columns]) for batch in rows)
-    return [File(**part._asdict()) for part in table.write(folder, "part", table.schema(columns), named)]
+    return [ManifestFile(**part._asdict()) for part in parquet.write(folder, "part", parquet.schema(columns), named)]
 
 
 def _pseudonymous(batches: Iterable[Any], pseudonym: Pseudonym) -> Iterator[Any]:
@@ -122,7 +130,9 @@ def _filtered(batches: Iterable[Any], filtering: Filtering) -> Iterator[Any]:
                 waiting.append(batch)
                 yield from batch.column("text").to_pylist()
 
-    answers = filtering.filter.apply_all(texts())
+    from sweeper.redact import pool  # multiprocessing is slow to import
+
+    answers = pool.apply_all(filtering.filter, texts())
     for first in answers:
         batch = waiting.popleft()
         filtered: list[str | None] = []
@@ -138,40 +148,40 @@ def _described(
     job: Job,
     eligible: int,
     counts: Mapping[str, int],
-    files: list[File],
+    files: list[ManifestFile],
     pseudonym: Pseudonym,
     filtering: Filtering | None,
     *,
     with_text: bool,
 ) -> Description:
-    from sweeper.manifest import table
+    from sweeper.manifest import parquet
 
     training = job.policy.training
     return described(
-        store=job.database.within(lambda connection: census.identity(connection, job.contract.schema)),
+        store=job.database.within(lambda connection: store_counts.identity(connection, job.contract.schema)),
         as_of=rfc3339(job.as_of),
-        policy=PolicySaid(
+        policy=PolicyNote(
             name=job.policy.name, digest=job.policy.digest, resumed=training.resumed if training else "from_opt_in"
         ),
         eligible=eligible,
         excluded={reason.value: counts.get(reason.value, 0) for reason in Exclusion},
         order=ORDER,
-        schema_=_fields(table.columns(with_text=with_text)),
+        schema_=_fields(parquet.columns(with_text=with_text)),
         files=files,
-        subject=Subject(algorithm=ALGORITHM, mark=pseudonym.mark),
+        subject=PseudonymNote(algorithm=ALGORITHM, mark=pseudonym.mark),
         filter=filtering.said() if filtering else None,
         tool={"name": "sweeper", "version": version("sweeper")},
     )
 
 
-def _fields(columns: "Iterable[Column]") -> list[Field]:
-    return [Field(name=c.name, type=str(c.type), nullable=c.nullable, description=c.meaning) for c in columns]
+def _fields(columns: "Iterable[Column]") -> list[ManifestField]:
+    return [ManifestField(name=c.name, type=str(c.type), nullable=c.nullable, description=c.meaning) for c in columns]
 
 
-def _revoked_fields() -> list[Field]:
-    from sweeper.manifest import table
+def _revoked_fields() -> list[ManifestField]:
+    from sweeper.manifest import parquet
 
-    return _fields(table.REVOKED)
+    return _fields(parquet.REVOKED)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sweeper.manifest.description import Description, Field, File
+from sweeper.manifest.description import Description, ManifestField, ManifestFile
 
 NAME = "croissant.json"
 PARQUET = "application/x-parquet"
@@ -58,13 +58,13 @@ CONTEXT = {
 }
 
 
-def write(folder: Path, description: Description, revoked: Sequence[Field]) -> None:
+def write(folder: Path, description: Description, revoked: Sequence[ManifestField]) -> None:
     """Write the file; `revoked` are the columns of the files that name what may not be trained on any more."""
     text = json.dumps(said(description, revoked), indent=2, ensure_ascii=False)
     (folder / NAME).write_text(text + "\n", encoding="utf-8")
 
 
-def said(description: Description, revoked: Sequence[Field]) -> dict[str, Any]:
+def said(description: Description, revoked: Sequence[ManifestField]) -> dict[str, Any]:
     """The description in Croissant's words."""
     return {
         "@context": CONTEXT,
@@ -155,7 +155,7 @@ def _personal(description: Description) -> str:
     )
 
 
-def _file(file: File) -> dict[str, Any]:
+def _file(file: ManifestFile) -> dict[str, Any]:
     return {
         "@type": "cr:FileObject",
         "@id": file.name,
@@ -178,7 +178,7 @@ def _file_set(name: str, includes: str, meaning: str) -> dict[str, Any]:
     }
 
 
-def _record_set(name: str, meaning: str, files: str, columns: Sequence[Field]) -> dict[str, Any]:
+def _record_set(name: str, meaning: str, files: str, columns: Sequence[ManifestField]) -> dict[str, Any]:
     return {
         "@type": "cr:RecordSet",
         "@id": name,
@@ -188,7 +188,7 @@ def _record_set(name: str, meaning: str, files: str, columns: Sequence[Field]) -
     }
 
 
-def _field(record_set: str, files: str, column: Field) -> dict[str, Any]:
+def _field(record_set: str, files: str, column: ManifestField) -> dict[str, Any]:
     return {
         "@type": "cr:Field",
         "@id": f"{record_set}/{column.name}",

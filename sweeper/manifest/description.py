@@ -12,10 +12,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sweeper import handed
-from sweeper.core.instant import parse
+from sweeper import files as handed
 from sweeper.errors import SweeperError
-from sweeper.handed import UnreadableError
+from sweeper.files import UnreadableError
+from sweeper.policy.instant import parse
 
 NAME = "manifest.json"
 FORMAT = 1
@@ -27,13 +27,13 @@ class DamagedError(SweeperError):
     """The directory does not hold the manifest that it says; the text names the file and what differs."""
 
 
-class Record(BaseModel):
+class DescriptionRecord(BaseModel):
     """A table of the file: no unknown key."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class File(Record):
+class ManifestFile(DescriptionRecord):
     """One data file."""
 
     name: str
@@ -42,7 +42,7 @@ class File(Record):
     sha256: str
 
 
-class Field(Record):
+class ManifestField(DescriptionRecord):
     """One column."""
 
     name: str
@@ -51,7 +51,7 @@ class Field(Record):
     description: str
 
 
-class PolicySaid(Record):
+class PolicyNote(DescriptionRecord):
     """The policy under which it was built."""
 
     name: str
@@ -59,7 +59,7 @@ class PolicySaid(Record):
     resumed: str
 
 
-class FilterSaid(Record):
+class FilterNote(DescriptionRecord):
     """By what the text was filtered, what was found, and how many texts did not pass and were not written."""
 
     name: str
@@ -68,28 +68,28 @@ class FilterSaid(Record):
     not_passed: int
 
 
-class Subject(Record):
+class PseudonymNote(DescriptionRecord):
     """How accounts were made pseudonyms; `mark` tells one key from another."""
 
     algorithm: str
     mark: str
 
 
-class Description(Record):
+class Description(DescriptionRecord):
     """What `manifest.json` holds."""
 
     format: int
     id: str
     store: str
     as_of: str
-    policy: PolicySaid
+    policy: PolicyNote
     eligible: int
     excluded: Mapping[str, int]
     order: Sequence[str]
-    schema_: Sequence[Field]
-    files: Sequence[File]
-    subject: Subject
-    filter: FilterSaid | None
+    schema_: Sequence[ManifestField]
+    files: Sequence[ManifestFile]
+    subject: PseudonymNote
+    filter: FilterNote | None
     tool: Mapping[str, str]
 
     @property

@@ -17,18 +17,18 @@ from typing import Any
 from sqlalchemy import Connection
 
 from sweeper.clock import Clock
-from sweeper.core.instant import rfc3339
 from sweeper.errors import ConfigurationError, SweeperError
-from sweeper.job import Job
 from sweeper.manifest import build as building
 from sweeper.manifest import description as descriptions
-from sweeper.manifest import recheck, table
+from sweeper.manifest import parquet, recheck
 from sweeper.manifest.description import DamagedError, Description
 from sweeper.manifest.pseudonym import Pseudonym
-from sweeper.manifest.recheck import Look
-from sweeper.store import census, fence, manifests
-from sweeper.store.database import Database
-from sweeper.store.manifests import Found, Lost, State
+from sweeper.manifest.recheck import RecheckSnapshot
+from sweeper.policy.instant import rfc3339
+from sweeper.postgres import fence, manifests, store_counts
+from sweeper.postgres.database import Database
+from sweeper.postgres.manifests import ManifestRow, ManifestState, RevokedRow
+from sweeper.runs.job import Job
 
 RECORDED_AT_ONCE = 5_000
 
@@ -207,7 +207,7 @@ def _faults(database: Database, folder: Path, description: Description) -> Itera
         yield f"{description.eligible} rows are said to be eligible, the files hold {sum(f.rows for f in description.files)}"
     with database.transaction() as connection:
         records = manifests.records(connection, description.id)
-        store = census.identity(connection, database.settings.store.schema_name)
+        store = store_counts.identity(connection, database.settings.store.schema_name)
     if description.store != store:
         yield f"it is of store {description.store}, this is {store}"
     elif not records:
@@ -221,7 +221,7 @@ def _faults(database: Database, folder: Path, description: Description) -> Itera
 def _strange(folder: Path, hashes: Set[str]) -> Iterator[str]:
     """In a copy, made at some time: the files of what left that were never recorded like this anywhere."""
     for path in sorted(folder.glob("revoked-*.parquet")):
-        if table.digest(path) not in hashes:
+        if parquet.digest(path) not in hashes:
             yield f"{path.name} was changed"
 
 
@@ -229,7 +229,7 @@ def _changed(folder: Path, named: Mapping[str, str]) -> Iterator[str]:
     """The files that are missing or have another hash."""
     for name, digest in named.items():
         try:
-            found = table.digest(folder / name)
+            found = parquet.digest(folder / name)
         except FileNotFoundError:
             yield f"{name} is missing"
         except OSError as error:
@@ -241,7 +241,7 @@ def _changed(folder: Path, named: Mapping[str, str]) -> Iterator[str]:
 
 def _revoked_files(folder: Path) -> dict[str, str]:
     """The files that name what left a manifest, with their hashes."""
-    return {path.name: table.digest(path) for path in sorted(folder.glob("revoked-*.parquet"))}
+    return {path.name: parquet.digest(path) for path in sorted(folder.glob("revoked-*.parquet"))}
 
 
 def _put_beside(new: Path, folder: Path) -> None:
@@ -254,17 +254,17 @@ def _put_beside(new: Path, folder: Path) -> None:
         building.sync(folder)
 
 
-def _write_lost(folder: Path, prefix: str, pages: Iterable[Sequence[Lost]]) -> Counter[str]:
+def _write_lost(folder: Path, prefix: str, pages: Iterable[Sequence[RevokedRow]]) -> Counter[str]:
     """Write rows that left a manifest; returns how many by reason."""
     reasons: Counter[str] = Counter()
 
-    def counted() -> Iterator[Sequence[Lost]]:
+    def counted() -> Iterator[Sequence[RevokedRow]]:
         for page in pages:
             reasons.update(row.reason for row in page)
             yield page
 
     with building.disk_errors(folder):
-        for part in table.write(folder, prefix, table.schema(table.REVOKED), table.lost(counted())):
+        for part in parquet.write(folder, prefix, parquet.schema(parquet.REVOKED), parquet.lost(counted())):
             building.sync(folder / part.name)
     return reasons
 
@@ -274,12 +274,12 @@ def _fence(
     connection: Connection,
     folder: Path,
     description: Description,
-    look: Look,
-    what: Found,
+    look: RecheckSnapshot,
+    what: ManifestRow,
     rows: Path | None = None,
 ) -> Counter[str]:
     """Keep purges out, write and record what was purged since the look; returns how many rows of it there are."""
-    fence.take(connection)
+    fence.take_exclusively(connection)
     purged = manifests.purged_since(connection, job.contract.schema, look.last_tombstone)
     lost = list(recheck.of_purged(rows or folder, description, purged))
     if not lost:
@@ -289,9 +289,9 @@ def _fence(
 
 
 def _record(
-    connection: Connection, folder: Path, prefix: str, manifest_id: str, now: datetime, found_by: Found
+    connection: Connection, folder: Path, prefix: str, manifest_id: str, now: datetime, found_by: ManifestRow
 ) -> None:
-    for page in table.read_lost(sorted(folder.glob(f"{prefix}-*.parquet")), RECORDED_AT_ONCE):
+    for page in parquet.read_lost(sorted(folder.glob(f"{prefix}-*.parquet")), RECORDED_AT_ONCE):
         manifests.revoke(connection, manifest_id, page, now, found_by)
 
 
@@ -313,7 +313,7 @@ def _columns(recorded: Mapping[str, Any]) -> dict[str, Any]:
     return {**told, "frozen_at": recorded["now"]}
 
 
-def _known(database: Database, manifest_id: str, state: State) -> dict[str, Any]:
+def _known(database: Database, manifest_id: str, state: ManifestState) -> dict[str, Any]:
     with database.transaction() as connection:
         found = manifests.get(connection, database.settings.store.schema_name, manifest_id)
     if not found:
@@ -326,7 +326,12 @@ def _known(database: Database, manifest_id: str, state: State) -> dict[str, Any]
 
 
 def _move(
-    database: Database, clock: Clock, connection: Connection, manifest_id: str, before: State, after: State
+    database: Database,
+    clock: Clock,
+    connection: Connection,
+    manifest_id: str,
+    before: ManifestState,
+    after: ManifestState,
 ) -> datetime:
     """Move a manifest to its next state; returns the instant."""
     store, now = database.settings.store.schema_name, clock.now()
@@ -338,7 +343,7 @@ def _move(
 
 
 def _recall_one(
-    job: Job, look: Look, said: Recalled, description: Description, out: Path | None, *, everything: bool
+    job: Job, look: RecheckSnapshot, said: Recalled, description: Description, out: Path | None, *, everything: bool
 ) -> Recalled:
     with tempfile.TemporaryDirectory(prefix="sweeper-recall-") as spool:
         prefix = f"recall-{said.manifest_id}-{look.now:%Y%m%dT%H%M%S%f}"

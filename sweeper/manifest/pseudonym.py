@@ -13,9 +13,9 @@ from itertools import pairwise
 from math import log2
 from pathlib import Path
 
-from sweeper import handed
+from sweeper import files
 from sweeper.errors import ConfigurationError
-from sweeper.handed import UnreadableError
+from sweeper.files import UnreadableError
 
 SHORTEST = 32
 """Bytes: a shorter key could be found by trying."""
@@ -61,7 +61,7 @@ def read(environment: Mapping[str, str] = os.environ) -> Pseudonym:
     if not named and not inline:
         raise ConfigurationError(f"no key for pseudonyms: neither {FILE} nor {INLINE} is set. {REMEDY}")
     try:
-        key = handed.content(Path(named)).strip() if named else (inline or "").encode().strip()
+        key = files.content(Path(named)).strip() if named else (inline or "").encode().strip()
     except UnreadableError as error:
         raise ConfigurationError(f"{FILE} {named}: cannot be read ({error}). {REMEDY}") from None
     if len(key) < SHORTEST:

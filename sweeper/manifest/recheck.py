@@ -12,12 +12,12 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from sweeper.job import Job
-from sweeper.manifest import table
+from sweeper.manifest import parquet
 from sweeper.manifest.description import Description
-from sweeper.store import manifests
-from sweeper.store.eligibility import Eligibility
-from sweeper.store.manifests import Lost
+from sweeper.manifest.eligibility import Eligibility
+from sweeper.postgres import manifests
+from sweeper.postgres.manifests import RevokedRow
+from sweeper.runs.job import Job
 
 PAGE = 20_000
 PURGED = "purged"
@@ -26,7 +26,7 @@ NAMES = ["message_id", "conversation_id", "expires_at"]
 
 
 @dataclass(frozen=True)
-class Look:
+class RecheckSnapshot:
     """One look at the store, in which manifests are checked."""
 
     connection: Connection
@@ -34,13 +34,13 @@ class Look:
     eligibility: Eligibility
     last_tombstone: int
 
-    def lost(self, folder: Path, description: Description, *, only_new: bool = False) -> Iterator[list[Lost]]:
+    def lost(self, folder: Path, description: Description, *, only_new: bool = False) -> Iterator[list[RevokedRow]]:
         """The rows of a manifest that may not be trained on, page by page; with `only_new`, those not recorded yet."""
         self._load(folder, description)
         sql = self.eligibility.lost(description.id, only_new=only_new)
         streamed = self.connection.exec_driver_sql(sql, execution_options={"stream_results": True, "yield_per": PAGE})
         for page in streamed.partitions():
-            yield [Lost(*row) for row in page]
+            yield [RevokedRow(*row) for row in page]
 
     def _load(self, folder: Path, description: Description) -> None:
         self.connection.exec_driver_sql("DROP TABLE IF EXISTS pg_temp.sweeper_manifest")
@@ -50,13 +50,13 @@ class Look:
             driver.cursor() as cursor,
             cursor.copy("COPY pg_temp.sweeper_manifest FROM STDIN (FORMAT csv)") as copy,
         ):
-            for text in table.csv(_files(folder, description), NAMES, PAGE):
+            for text in parquet.csv(_files(folder, description), NAMES, PAGE):
                 copy.write(text)
         self.connection.exec_driver_sql("ANALYZE pg_temp.sweeper_manifest")
 
 
 @contextmanager
-def look(job: Job, *, fenced: bool = False) -> Iterator[Look]:
+def look(job: Job, *, fenced: bool = False) -> Iterator[RecheckSnapshot]:
     """A look at the store as it is now, under the policy of the job.
 
     A `fenced` one begins while no batch is at work: a tombstone that it does not see has a higher number than all it sees.
@@ -70,14 +70,14 @@ def look(job: Job, *, fenced: bool = False) -> Iterator[Look]:
             last = manifests.last_tombstone(connection)
         for sql in eligibility.prepare():
             connection.exec_driver_sql(sql)
-        yield Look(connection, now, eligibility, last)
+        yield RecheckSnapshot(connection, now, eligibility, last)
 
 
-def of_purged(folder: Path, description: Description, purged: dict[str, datetime]) -> Iterator[Lost]:
+def of_purged(folder: Path, description: Description, purged: dict[str, datetime]) -> Iterator[RevokedRow]:
     """The rows of a manifest that belong to some purged conversations."""
-    for page in table.holding(_files(folder, description), "conversation_id", list(purged), PAGE) if purged else ():
+    for page in parquet.holding(_files(folder, description), "conversation_id", list(purged), PAGE) if purged else ():
         for row in page.select(["message_id", "conversation_id"]).to_pylist():
-            yield Lost(**row, reason=PURGED, since=purged[row["conversation_id"]])
+            yield RevokedRow(**row, reason=PURGED, since=purged[row["conversation_id"]])
 
 
 def _files(folder: Path, description: Description) -> Iterator[Path]:

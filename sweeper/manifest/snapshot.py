@@ -12,11 +12,11 @@ from typing import Any
 from sqlalchemy.engine import make_url
 
 from sweeper.errors import ConfigurationError
-from sweeper.job import Job
-from sweeper.store.contract import ALIKE
-from sweeper.store.database import DatabaseError, begin_values
-from sweeper.store.eligibility import Eligibility
-from sweeper.store.statement import inlined, statement
+from sweeper.manifest.eligibility import Eligibility
+from sweeper.postgres.contract import ALIKE
+from sweeper.postgres.database import DatabaseError, begin_values
+from sweeper.postgres.statement import inlined, statement
+from sweeper.runs.job import Job
 
 OPEN: set[Any] = set()
 """The driver's connections of this process that are open now, for whoever must cancel what runs on them."""

@@ -10,20 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sweeper.backfill import Scope, begin, preview
 from sweeper.clock import Clock
-from sweeper.core.policy import Policy
-from sweeper.core.window import Slice
-from sweeper.drain import Drain, Drained
-from sweeper.job import Job
-from sweeper.steering import Watch
+from sweeper.policy.schema import Policy
+from sweeper.policy.window import Slice
+from sweeper.runs.backfill import BackfillScope, begin, preview
+from sweeper.runs.backfill_runner import BackfillOutcome, BackfillRunner
+from sweeper.runs.job import Job
+from sweeper.runs.throttle import ProgressListener
 from tests.acceptance.commands import in_process
 from tests.facts import instant
 from tests.processes import started
 from tests.store.stores import POLICY, RELATIONS, Store, frozen
 
 NOW = "2026-06-01T00:00:00Z"
-SCOPE = Scope(instant("2024-01-01T00:00:00Z"), instant("2025-01-01T00:00:00Z"), Slice.MONTH)
+SCOPE = BackfillScope(instant("2024-01-01T00:00:00Z"), instant("2025-01-01T00:00:00Z"), Slice.MONTH)
 MONTHS = 6
 EACH = 3
 """So many conversations are due on the tenth of each of the first months of 2024, one of them under hold in March."""
@@ -98,19 +98,24 @@ def job_of(store: Store, policy: Policy, clock: Clock | None = None, /, **sectio
     return store.job(policy, NOW, clock or frozen(NOW), **wanted)
 
 
-def token_of(job: Job, scope: Scope = SCOPE) -> str:
+def token_of(job: Job, scope: BackfillScope = SCOPE) -> str:
     """The digest of a preview."""
     return preview(job, scope).approval.token()
 
 
 def drained(
-    job: Job, *, token: str | None = None, scope: Scope = SCOPE, watch: Watch | None = None, **how: Any
-) -> Drained:
+    job: Job,
+    *,
+    token: str | None = None,
+    scope: BackfillScope = SCOPE,
+    watch: ProgressListener | None = None,
+    **how: Any,
+) -> BackfillOutcome:
     """A backfill in this process, previewed and approved unless it goes on."""
-    return Drain(job, begin(job, scope, token), watch or Watch(), **how).run()
+    return BackfillRunner(job, begin(job, scope, token), watch or ProgressListener(), **how).run()
 
 
-def begun(job: Job, scope: Scope = SCOPE) -> str:
+def begun(job: Job, scope: BackfillScope = SCOPE) -> str:
     """A plan approved and begun, on which nothing has been done yet; returns its digest."""
     token = token_of(job, scope)
     begin(job, scope, token)
@@ -127,7 +132,7 @@ def moved(job: Job, at: str) -> Job:
     return replace(job, clock=frozen(at), as_of=instant(at))
 
 
-def words(*more: str, scope: Scope = SCOPE) -> list[str]:
+def words(*more: str, scope: BackfillScope = SCOPE) -> list[str]:
     """The command of a plan."""
     return ["backfill", "--since", scope.since.isoformat(), "--until", scope.until.isoformat(), "--json", *more]
 

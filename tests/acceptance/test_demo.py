@@ -13,8 +13,8 @@ import psycopg
 import pytest
 
 from sweeper import embedded
-from sweeper.demo import tour
-from sweeper.demo.stage import OBJECTS, PACKAGE, shipped_policy
+from sweeper.demo import walkthrough
+from sweeper.demo.fixture import OBJECTS, PACKAGE, shipped_policy
 from sweeper.embedded import _HOMES, _PREFIX
 from tests.acceptance.commands import process
 from tests.processes import started
@@ -86,7 +86,7 @@ def test_refused_before_anything_is_loaded(folder: Path) -> None:
 def test_before_the_choice_began(monkeypatch: pytest.MonkeyPatch) -> None:
     """At a date at which too much is due the demo approves its own preview instead of being refused."""
     monkeypatch.chdir(ROOT)
-    found = tour.summary(None, frozen("2026-03-01T00:00:00Z"), 1, None)
+    found = walkthrough.summary(None, frozen("2026-03-01T00:00:00Z"), 1, None)
     assert found["runs"][0]["purged"] > 0.2 * 7_168
     assert [run["outcome"] for run in found["runs"]] == ["completed", "completed"]
 

@@ -14,8 +14,8 @@ import psycopg
 import pytest
 
 from sweeper.clock import Clock
-from sweeper.core.policy import Policy
-from sweeper.sweep import sweep
+from sweeper.policy.schema import Policy
+from sweeper.runs.sweep import sweep
 from tests.processes import started, until
 from tests.store.stores import POLICY, RELATIONS, Store
 

@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeper import log
-from sweeper.core.printable import printable
-from sweeper.errors import RefusedError, SweeperError
+from sweeper.errors import RefusedError, SweeperError, printable
 from tests.acceptance.commands import Command, Done, in_process
 from tests.acceptance.test_streams import on_terminal
 from tests.facts import World
@@ -58,7 +57,7 @@ def test_one_way_out() -> None:
     """Only two files write to a stream: what the commands say, and the log."""
     writers = re.compile(r"\.(?:stdout|stderr)\.write|\becho\(|(?<![\w. ])print\(|Console\(")
     found = {f.name for f in (ROOT / "sweeper").rglob("*.py") if writers.search(f.read_text())}
-    assert found == {"output.py", "progress.py"}
+    assert found == {"console.py", "progress.py"}
 
 
 def nasty_world() -> World:
@@ -255,10 +254,10 @@ def test_crash(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
     """A fault of the program's own, which ends in a traceback, is told through the filter too."""
     import sys
 
-    from sweeper.cli import output
+    from sweeper import console
 
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    output.secure()
+    console.secure()
     try:
         raise ValueError(NASTY)
     except ValueError as error:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from sweeper import embedded
-from sweeper.core import policy as policies
+from sweeper.policy import schema as policies
 from tests.acceptance.commands import environment as of_who_runs
 from tests.manifest import made
 from tests.processes import started, until

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sweeper import embedded
-from sweeper.core.instant import parse
+from sweeper.policy.instant import parse
 from tests.acceptance.commands import Done, in_process
 from tests.facts import World
 from tests.store import stores

@@ -16,8 +16,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy.engine import make_url
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy.engine import make_url
 
 from tests.acceptance import test_kill as kill
 from tests.acceptance.commands import Command, environment, in_process

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.store import migrate
+from sweeper.postgres import migrate
 from tests.acceptance.commands import Done, environment, process
 from tests.acceptance.test_cli import case
 from tests.processes import started

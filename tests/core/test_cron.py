@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sweeper.core import cron
-from sweeper.core.cron import Cron, CronError, Missed, missed
+from sweeper.daemon import cron
+from sweeper.daemon.cron import Cron, CronError, Missed, missed
 
 MINUTE = timedelta(minutes=1)
 NAMES = {name: number for names in ("- jan feb mar apr may jun jul aug sep oct nov dec", "sun mon tue wed thu fri sat")

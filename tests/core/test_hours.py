@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeper.core import duration
-from sweeper.core.hours import Hours
+from sweeper.cli import duration
+from sweeper.policy.hours import Hours
 from tests.facts import instant
 
 TICK = timedelta(microseconds=1)

@@ -10,10 +10,10 @@ from zoneinfo import ZoneInfo
 import pytest
 from freezegun import freeze_time
 
-from sweeper.core import cron
+from sweeper.daemon import cron
 from sweeper.daemon.schedule import CronTrigger, EveryTrigger, Scheduler, timetable
 from sweeper.errors import ConfigurationError
-from sweeper.settings import Schedule
+from sweeper.settings import ScheduleSettings
 from tests.processes import until
 
 NAMES = ("sweep", "report", "checkpoint", "manifest", "recall")
@@ -27,20 +27,20 @@ def at(text: str) -> datetime:
 
 def test_empty_is_never() -> None:
     """What has an empty expression is not in the timetable."""
-    assert sorted(timetable(Schedule(), NAMES)) == ["checkpoint", "report", "sweep"]
-    assert sorted(timetable(Schedule(sweep=" ", recall="@daily"), ("sweep", "recall"))) == ["recall"]
+    assert sorted(timetable(ScheduleSettings(), NAMES)) == ["checkpoint", "report", "sweep"]
+    assert sorted(timetable(ScheduleSettings(sweep=" ", recall="@daily"), ("sweep", "recall"))) == ["recall"]
 
 
 def test_zone_holds_for_all() -> None:
     """Expressions are read in the zone that is named."""
-    found = timetable(Schedule(zone="America/New_York", sweep="0 2 * * *"), ("sweep",))["sweep"]
+    found = timetable(ScheduleSettings(zone="America/New_York", sweep="0 2 * * *"), ("sweep",))["sweep"]
     assert next(found.after(at("2026-01-10T00:00"))) == at("2026-01-10T07:00")
 
 
 def test_every_fault_is_named() -> None:
     """Zone and expressions that cannot be used are all listed, with the setting, what stands there and what is wrong."""
     with pytest.raises(ConfigurationError) as caught:
-        timetable(Schedule(zone="Mars/Base", sweep="61 * * * *", recall="* * * * fri-mon"), NAMES)
+        timetable(ScheduleSettings(zone="Mars/Base", sweep="61 * * * *", recall="* * * * fri-mon"), NAMES)
     first, *faults = str(caught.value).splitlines()
     assert first == "[schedule]: nothing was started. Mend:"
     assert [fault.split(" ")[2] for fault in faults] == ["schedule.zone", "schedule.sweep", "schedule.recall"]

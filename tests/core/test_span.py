@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeper.core.span import LAST, Span, multirange, portions, spans
+from sweeper.evidence.span import LAST, IdSpan, multirange, portions, spans
 
 NUMBERS = st.sets(st.integers(-30, 30) | st.integers(LAST - 20, LAST)).map(sorted)
 
@@ -30,5 +30,5 @@ def test_portions_hold_the_runs(numbers: list[int], size: int) -> None:
 
 def test_ranges_end_where_bigint_does() -> None:
     """The range of the largest bigint is left open, as no bigint comes after it."""
-    assert multirange([Span(1, 2), Span(LAST, 1)]) == f"{{[1,3),[{LAST},)}}"
+    assert multirange([IdSpan(1, 2), IdSpan(LAST, 1)]) == f"{{[1,3),[{LAST},)}}"
     assert multirange([]) == "{}"

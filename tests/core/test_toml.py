@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeper.core import toml
-from sweeper.core.policy import PolicyError
-from sweeper.core.policy import parse as parse_policy
-from sweeper.core.toml import DEEPEST, MOST_DIGITS, MOST_PARTS, TomlError
+from sweeper import toml
+from sweeper.policy.schema import PolicyError
+from sweeper.policy.schema import parse as parse_policy
+from sweeper.toml import DEEPEST, MOST_DIGITS, MOST_PARTS, TomlError
 
 ROOT = Path(__file__).parents[2]
 MONSTERS = {

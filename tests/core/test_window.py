@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeper.core.period import Period
-from sweeper.core.policy import Policy
-from sweeper.core.probe import earliest, latest, probes
-from sweeper.core.window import EVERYTHING, Slice, Window, slices
+from sweeper.policy.period import Period
+from sweeper.policy.probe import earliest, latest, probes
+from sweeper.policy.schema import Policy
+from sweeper.policy.window import EVERYTHING, Slice, Window, slices
 from tests.facts import instant
 
 TICK = timedelta(microseconds=1)

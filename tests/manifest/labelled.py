@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweeper.manifest.finding import Finding, Kind
+from sweeper.redact.finding import DataKind, Finding
 
 FILE = Path(__file__).with_name("filter_labelled.jsonl")
 
@@ -46,16 +46,16 @@ def load() -> list[Example]:
     """All labelled texts."""
     lines = map(json.loads, FILE.read_text(encoding="utf-8").splitlines())
     return [
-        Example("".join(line["text"]), tuple(Finding(start, end, Kind(kind)) for start, end, kind in line["spans"]))
+        Example("".join(line["text"]), tuple(Finding(start, end, DataKind(kind)) for start, end, kind in line["spans"]))
         for line in lines
     ]
 
 
 def score(
     find: Callable[[str], Iterable[Finding]], examples: Iterable[Example], *, whole: bool = True
-) -> dict[Kind, Score]:
+) -> dict[DataKind, Score]:
     """How well `find` does, by kind; where not `whole`, finding a part is finding."""
-    scores: dict[Kind, Score] = defaultdict(Score)
+    scores: dict[DataKind, Score] = defaultdict(Score)
     for example in examples:
         found = list(find(example.text))
         for span in example.spans:

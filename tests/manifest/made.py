@@ -5,11 +5,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from sweeper.core.policy import Names, Policy
 from sweeper.manifest import build, lifecycle
 from sweeper.manifest.description import Description
 from sweeper.manifest.lifecycle import Frozen
 from sweeper.manifest.pseudonym import Pseudonym
+from sweeper.policy.schema import Names, Policy
 from tests.facts import World
 from tests.store.stores import Store, frozen
 

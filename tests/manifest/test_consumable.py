@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow.dataset as ds
 import pytest
 
-from sweeper.core.policy import Policy
-from sweeper.manifest import lifecycle, table
+from sweeper.manifest import lifecycle, parquet
+from sweeper.policy.schema import Policy
 from tests.manifest import made
 from tests.manifest.made import AS_OF, LATER
 from tests.store.stores import Store
@@ -90,8 +90,8 @@ def test_all_drop_what_was_revoked(
 ) -> None:
     """Revoked at the freeze or at the start, by a withdrawal or a deletion: every reader drops exactly those messages."""
     for name in ("ROWS_PER_GROUP", "ROWS_PER_GROUP_WITH_TEXT"):
-        monkeypatch.setattr(table, name, 3)
-    monkeypatch.setattr(table, "GROUPS_PER_PART", 2)
+        monkeypatch.setattr(parquet, name, 3)
+    monkeypatch.setattr(parquet, "GROUPS_PER_PART", 2)
     world = made.world()
     store.load(world)
     folder = tmp_path / "manifest"

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from sweeper.core.policy import Policy
-from sweeper.manifest import croissant, lifecycle, table
+from sweeper.manifest import croissant, lifecycle, parquet
 from sweeper.manifest.description import Description
+from sweeper.policy.schema import Policy
 from tests.manifest import made
 from tests.manifest.made import LATER
 from tests.manifest.test_eligibility import trained
@@ -71,8 +71,8 @@ def test_valid_and_readable(
 ) -> None:
     """Of one part or of several it is valid, and its record set gives the rows of all of them, in order."""
     for name in ("ROWS_PER_GROUP", "ROWS_PER_GROUP_WITH_TEXT"):
-        monkeypatch.setattr(table, name, per_group)
-    monkeypatch.setattr(table, "GROUPS_PER_PART", 2)
+        monkeypatch.setattr(parquet, name, per_group)
+    monkeypatch.setattr(parquet, "GROUPS_PER_PART", 2)
     store.load(made.world())
     made.freeze(store, made.forever(policy), tmp_path / "m", with_text=with_text)
     assert len(list((tmp_path / "m").glob("part-*"))) == parts
@@ -154,7 +154,7 @@ def test_what_is_said_of_text(store: Store, policy: Policy, tmp_path: Path) -> N
     assert "hold no text" in personal("none", policy, with_text=False)
     assert "8 findings replaced, 0 texts withheld" in personal("filtered", policy, with_text=True)
     assert "UNFILTERED" in personal("as written", made.as_written(policy), with_text=True)
-    assert "sweeper.manifest.filter 1" in said(tmp_path / "filtered")["rai:dataPreprocessingProtocol"]
+    assert "sweeper.redact.filter 1" in said(tmp_path / "filtered")["rai:dataPreprocessingProtocol"]
 
 
 def test_what_is_said_of_the_scope(store: Store, policy: Policy, tmp_path: Path) -> None:
@@ -172,5 +172,5 @@ def test_every_type_has_its_word(store: Store, policy: Policy, tmp_path: Path) -
     description: Description = made.built(store, policy, tmp_path / "m", with_text=True)
     sets = {entry["@id"]: entry["field"] for entry in said(tmp_path / "m")["recordSet"]}
     assert [field["name"] for field in sets["messages"]] == [column.name for column in description.schema_]
-    assert [field["name"] for field in sets["revocations"]] == [column.name for column in table.REVOKED]
+    assert [field["name"] for field in sets["revocations"]] == [column.name for column in parquet.REVOKED]
     assert all(field["dataType"] and field["description"] for fields in sets.values() for field in fields)

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeper.core.decide import decide, exists
-from sweeper.core.policy import Names, Policy
-from sweeper.core.training import exclusions
-from sweeper.job import read_contract
-from sweeper.store.eligibility import Eligibility
-from sweeper.store.facts import Reader
+from sweeper.manifest.eligibility import Eligibility
+from sweeper.policy.decide import decide, exists
+from sweeper.policy.schema import Names, Policy
+from sweeper.policy.training import exclusions
+from sweeper.postgres.facts import FactsReader
+from sweeper.runs.job import read_contract
 from tests.facts import World, instant
 from tests.store.stores import ID_TYPES, Store
 from tests.store.test_propose import SYNTHETIC, Bench, furnished, policies
@@ -36,7 +36,7 @@ class Judged(Bench):
 
     def by_core(self, policy: Policy, as_of: datetime, *, ahead: bool) -> Reasons:
         """What the core says of every message."""
-        reader, found = Reader(self.contract, policy, as_of), {}
+        reader, found = FactsReader(self.contract, policy, as_of), {}
         with self.store.database().transaction() as connection:
             for facts in reader.conversations(connection, sorted(self.store.left()), every=True).values():
                 if exists(facts.conversation, policy, as_of):
@@ -130,7 +130,7 @@ def test_order_in_another_spelling(bench: Judged, policy: Policy, named: str) ->
     assert reasons == {bench.store.id("m1"): "erasure_order", bench.store.id("m2"): "eligible"}
     bench.judge(policy, as_of)
     with bench.store.database().transaction() as connection:
-        reader = Reader(bench.contract, policy, as_of)
+        reader = FactsReader(bench.contract, policy, as_of)
         for every in (False, True):
             (facts,) = reader.conversations(connection, [str(bench.store.id("c1"))], every=every).values()
             assert not decide(facts, policy, as_of).expired

@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from sweeper import embedded
-from sweeper.core.policy import Policy
-from sweeper.manifest import lifecycle, snapshot, table
+from sweeper.manifest import lifecycle, snapshot
+from sweeper.manifest import parquet as table
+from sweeper.policy.schema import Policy
 from tests.core.test_cases import CASES
 from tests.facts import World, instant, is_universal, together
 from tests.manifest import made

@@ -19,9 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeper.errors import ConfigurationError
-from sweeper.manifest import contact, credential, filter, number, pool  # noqa: A004 — the module's name
-from sweeper.manifest.filter import Filter, Filtered, Kind, find
-from sweeper.manifest.finding import Finding, merged
+from sweeper.redact import contact, credential, filter, number, pool  # noqa: A004 — the module's name
+from sweeper.redact.filter import DataKind, Filter, Filtered, find
+from sweeper.redact.finding import Finding, merged
 from tests.manifest import labelled
 from tests.processes import children, is_running, started, until
 
@@ -29,17 +29,17 @@ ROOT = Path(__file__).parents[2]
 EXAMPLES = labelled.load()
 FILTER = Filter()
 MEASURED = {
-    Kind.PRIVATE_KEY: (1.0, 1.0),
-    Kind.URL_CREDENTIALS: (0.97, 1.0),
-    Kind.API_KEY: (0.97, 1.0),
-    Kind.TOKEN: (1.0, 1.0),
-    Kind.PASSWORD: (0.85, 1.0),
-    Kind.IBAN: (1.0, 1.0),
-    Kind.PAYMENT_CARD: (0.94, 1.0),
-    Kind.NATIONAL_ID: (1.0, 1.0),
-    Kind.EMAIL: (0.98, 0.97),
-    Kind.IP_ADDRESS: (0.97, 1.0),
-    Kind.PHONE: (0.96, 0.97),
+    DataKind.PRIVATE_KEY: (1.0, 1.0),
+    DataKind.URL_CREDENTIALS: (0.97, 1.0),
+    DataKind.API_KEY: (0.97, 1.0),
+    DataKind.TOKEN: (1.0, 1.0),
+    DataKind.PASSWORD: (0.85, 1.0),
+    DataKind.IBAN: (1.0, 1.0),
+    DataKind.PAYMENT_CARD: (0.94, 1.0),
+    DataKind.NATIONAL_ID: (1.0, 1.0),
+    DataKind.EMAIL: (0.98, 0.97),
+    DataKind.IP_ADDRESS: (0.97, 1.0),
+    DataKind.PHONE: (0.96, 0.97),
 }
 """Recall and precision on the labelled texts: a change that makes either worse is a decision, not an accident."""
 
@@ -89,8 +89,8 @@ def test_each_kind_becomes_its_placeholder(text: str, filtered: str) -> None:
     assert sum(result.found.values()) == len(re.findall(r"\[[A-Z_]+\]", filtered))
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_recall_and_precision(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", DataKind)
+def test_recall_and_precision(kind: DataKind) -> None:
     """On the labelled texts each kind is found as well as was measured."""
     scores = labelled.score(find, EXAMPLES)
     recall, precision = MEASURED[kind]
@@ -103,7 +103,7 @@ def test_labels_are_sound() -> None:
     """Every label lies in its text, and the file itself shows no secret to a scanner."""
     for example in EXAMPLES:
         assert all(0 <= span.start < span.end <= len(example.text) for span in example.spans), example
-    secrets = {Kind.API_KEY, Kind.TOKEN, Kind.PRIVATE_KEY, Kind.URL_CREDENTIALS}
+    secrets = {DataKind.API_KEY, DataKind.TOKEN, DataKind.PRIVATE_KEY, DataKind.URL_CREDENTIALS}
     for line in labelled.FILE.read_text(encoding="utf-8").splitlines():
         assert not secrets & {finding.kind for finding in find(line)}, line
 
@@ -111,7 +111,7 @@ def test_labels_are_sound() -> None:
 def test_counts_by_kind() -> None:
     """Findings are counted by kind, over all passes."""
     text = "a@example.com b@example.com 192.0.2.1"
-    assert FILTER.apply(text) == Filtered("[EMAIL] [EMAIL] [IP_ADDRESS]", {Kind.EMAIL: 2, Kind.IP_ADDRESS: 1})
+    assert FILTER.apply(text) == Filtered("[EMAIL] [EMAIL] [IP_ADDRESS]", {DataKind.EMAIL: 2, DataKind.IP_ADDRESS: 1})
 
 
 def test_wide_digits_and_fancy_hyphens() -> None:
@@ -148,7 +148,7 @@ SPANS = st.builds(
     lambda start, length, kind: Finding(start, start + length, kind),
     st.integers(0, 50),
     st.integers(1, 20),
-    st.sampled_from(Kind),
+    st.sampled_from(DataKind),
 )
 
 
@@ -275,7 +275,7 @@ def test_what_a_rule_trips_over_does_not_pass(monkeypatch: pytest.MonkeyPatch) -
 
 def test_what_never_comes_clean_does_not_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """A text in which every pass finds something is kept back."""
-    monkeypatch.setattr(filter, "find", lambda text, rules: [Finding(0, 1, Kind.EMAIL)])
+    monkeypatch.setattr(filter, "find", lambda text, rules: [Finding(0, 1, DataKind.EMAIL)])
     assert FILTER.apply("x") == Filtered(None, {}, passed=False)
 
 
@@ -430,24 +430,24 @@ def test_order_is_kept() -> None:
     texts = numbers()
     texts[3] = None
     texts[5000] = "nul \0"
-    assert list(FILTER.apply_all(iter(texts), workers=2)) == [FILTER.apply(text) for text in texts]
-    assert [result.text for result in Numbered().apply_all(texts, workers=3)] == [f"<{text}>" for text in texts]
+    assert list(pool.apply_all(FILTER, iter(texts), workers=2)) == [FILTER.apply(text) for text in texts]
+    assert [result.text for result in pool.apply_all(Numbered(), texts, workers=3)] == [f"<{text}>" for text in texts]
     assert not multiprocessing.active_children()
 
 
 def test_few_texts_and_one_core_start_no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where workers would not pay, texts are filtered in this process."""
     monkeypatch.setattr(pool, "_Pool", fail)
-    assert [result.text for result in FILTER.apply_all(["a@example.com"] * 3, workers=8)] == ["[EMAIL]"] * 3
+    assert [result.text for result in pool.apply_all(FILTER, ["a@example.com"] * 3, workers=8)] == ["[EMAIL]"] * 3
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0})
-    assert sum(1 for _ in FILTER.apply_all(numbers())) == MANY
-    assert list(FILTER.apply_all([])) == []
+    assert sum(1 for _ in pool.apply_all(FILTER, numbers())) == MANY
+    assert list(pool.apply_all(FILTER, [])) == []
 
 
 def test_texts_are_taken_as_results_are() -> None:
     """Of an endless stream only a few chunks for each worker are held, and stopping early leaves no worker behind."""
     taken = count()
-    results = FILTER.apply_all((f"text {next(taken)}" for _ in count()), workers=2)
+    results = pool.apply_all(FILTER, (f"text {next(taken)}" for _ in count()), workers=2)
     assert len(list(islice(results, 10))) == 10
     assert len(multiprocessing.active_children()) == 2
     results.close()  # type: ignore[attr-defined]  # it is a generator
@@ -463,7 +463,7 @@ def test_a_source_that_fails_leaves_no_worker_behind() -> None:
         raise OSError("the store went away")
 
     with pytest.raises(OSError, match="went away"):
-        list(FILTER.apply_all(source(), workers=2))
+        list(pool.apply_all(FILTER, source(), workers=2))
     assert not multiprocessing.active_children()
 
 
@@ -473,7 +473,7 @@ def test_a_killed_worker_loses_nothing(tmp_path: Path) -> None:
     fuse.touch()
     texts = numbers()
     texts[3000] = "boom"
-    results = list(Dying(fuse=str(fuse)).apply_all(texts, workers=2))
+    results = list(pool.apply_all(Dying(fuse=str(fuse)), texts, workers=2))
     assert not fuse.exists()
     assert results == [FILTER.apply(text) for text in texts]
 
@@ -486,8 +486,8 @@ def test_a_text_that_kills_every_worker_ends_in_an_error(tmp_path: Path) -> None
     texts[-1] = "boom"
     results: list[Filtered] = []
     with pytest.raises(pool.FilterBrokenError, match="no more text was filtered"):
-        results.extend(Dying(fuse=str(fuse), forever=True).apply_all(texts, workers=2))
-    assert all(result.found == {Kind.EMAIL: 1} for result in results)
+        results.extend(pool.apply_all(Dying(fuse=str(fuse), forever=True), texts, workers=2))
+    assert all(result.found == {DataKind.EMAIL: 1} for result in results)
     assert not multiprocessing.active_children()
 
 
@@ -495,7 +495,7 @@ def test_a_text_that_trips_a_worker_is_kept_back() -> None:
     """Only the text that a worker trips over is kept back."""
     texts = numbers()
     texts[3000] = "boom"
-    results = list(Tripping().apply_all(texts, workers=2))
+    results = list(pool.apply_all(Tripping(), texts, workers=2))
     assert [index for index, result in enumerate(results) if not result.passed] == [3000]
     assert len(results) == MANY
 
@@ -503,10 +503,11 @@ def test_a_text_that_trips_a_worker_is_kept_back() -> None:
 ENDLESS = """
 import sys
 from itertools import count
-from sweeper.manifest.filter import Filter
+from sweeper.redact import pool
+from sweeper.redact.filter import Filter
 
 if __name__ == "__main__":
-    for index, _ in enumerate(Filter().apply_all((f"text {i}" for i in count()), workers=2)):
+    for index, _ in enumerate(pool.apply_all(Filter(), (f"text {i}" for i in count()), workers=2)):
         if index == 5000:
             print("running", flush=True)
 """
@@ -538,11 +539,15 @@ def test_version_names_the_libraries() -> None:
 
 def test_without_the_extra_nothing_is_filtered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the libraries are missing the error names the remedy, before any text is read."""
-    filter._rules.cache_clear()
+    filter.recognisers.cache_clear()
     monkeypatch.setitem(sys.modules, "phonenumbers", None)
-    monkeypatch.delitem(sys.modules, "sweeper.manifest.contact")
-    monkeypatch.delattr("sweeper.manifest.contact")
-    for attempt in (lambda: Filter().apply("text"), lambda: Filter().apply_all(["text"]), lambda: Filter().version):
+    monkeypatch.delitem(sys.modules, "sweeper.redact.contact")
+    monkeypatch.delattr("sweeper.redact.contact")
+    for attempt in (
+        lambda: Filter().apply("text"),
+        lambda: pool.apply_all(Filter(), ["text"]),
+        lambda: Filter().version,
+    ):
         with pytest.raises(ConfigurationError, match=r"pip install '\.\[text\]'"):
             attempt()
 
@@ -550,7 +555,7 @@ def test_without_the_extra_nothing_is_filtered(monkeypatch: pytest.MonkeyPatch) 
 def test_importing_is_cheap() -> None:
     """The module itself imports neither the libraries nor multiprocessing."""
     code = (
-        "import sys, sweeper.manifest.filter;"
+        "import sys, sweeper.redact.filter;"
         "print(sorted({'phonenumbers', 'stdnum', 'multiprocessing'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

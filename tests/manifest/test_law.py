@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from sweeper.core.decide import decide
-from sweeper.core.history import View, history
-from sweeper.core.policy import Policy
-from sweeper.core.training import exclusions
-from sweeper.job import read_contract
-from sweeper.store.eligibility import Eligibility
-from sweeper.store.facts import Reader
+from sweeper.manifest.eligibility import Eligibility
+from sweeper.policy.decide import decide
+from sweeper.policy.history import View, history
+from sweeper.policy.schema import Policy
+from sweeper.policy.training import exclusions
+from sweeper.postgres.facts import FactsReader
+from sweeper.runs.job import read_contract
 from tests.facts import World
 from tests.manifest.test_eligibility import trained
 from tests.store.stores import Store
@@ -65,7 +65,7 @@ def a_world(seed: int) -> World:
     return {"accounts": accounts, "conversations": chats, "holds": [], "orders": []}
 
 
-def by_core(reader: Reader, connection: Any, store: Store, policy: Policy) -> dict[str, tuple[Any, ...]]:
+def by_core(reader: FactsReader, connection: Any, store: Store, policy: Policy) -> dict[str, tuple[Any, ...]]:
     """Expiry, plan and opening grant of every message that the core calls eligible."""
     assert policy.training is not None
     found = {}
@@ -94,6 +94,6 @@ def test_columns(store: Store, policy: Policy, seed: int, scope: str, cap: str) 
         for sql in eligibility.prepare():
             connection.exec_driver_sql(sql)
         rows = connection.exec_driver_sql(eligibility.rows()).all()
-        wanted = by_core(Reader(contract, scoped, AS_OF), connection, store, scoped)
+        wanted = by_core(FactsReader(contract, scoped, AS_OF), connection, store, scoped)
     assert {row.message_id: (row.expires_at, row.plan, row.consent_event_id) for row in rows} == wanted
     assert len(wanted) > ACCOUNTS / 4

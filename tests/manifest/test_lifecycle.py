@@ -16,17 +16,17 @@ import psycopg
 import pyarrow.parquet as pq
 import pytest
 
-from sweeper.core.instant import rfc3339
-from sweeper.core.policy import Policy
 from sweeper.errors import ConfigurationError, SweeperError
-from sweeper.job import Job
 from sweeper.manifest import build as building
 from sweeper.manifest import lifecycle
 from sweeper.manifest.description import DamagedError
 from sweeper.manifest.lifecycle import Frozen, StateError
 from sweeper.manifest.pseudonym import Pseudonym
-from sweeper.store import fence, manifests
-from sweeper.sweep import sweep
+from sweeper.policy.instant import rfc3339
+from sweeper.policy.schema import Policy
+from sweeper.postgres import fence, manifests
+from sweeper.runs.job import Job
+from sweeper.runs.sweep import sweep
 from tests.acceptance.commands import environment, in_process
 from tests.facts import instant
 from tests.processes import started, until
@@ -345,7 +345,7 @@ def test_two_starts_at_once(store: Store, policy: Policy, made: Frozen, monkeypa
     """Of two starts at once one succeeds; the other changes nothing of what the first wrote."""
     at, id_ = job(store, policy, LATER), made.description.id
     other = store.job(policy, LATER, frozen(LATER), lease={"seconds": 21.0})  # with connections of its own
-    original, left, before = fence.take, [True], {}
+    original, left, before = fence.take_exclusively, [True], {}
 
     def take(connection: Any) -> None:
         if left:
@@ -354,7 +354,7 @@ def test_two_starts_at_once(store: Store, policy: Policy, made: Frozen, monkeypa
             before.update({path.name: path.read_bytes() for path in made.folder.iterdir() if path.is_file()})
         original(connection)
 
-    monkeypatch.setattr(fence, "take", take)
+    monkeypatch.setattr(fence, "take_exclusively", take)
     withdraw(store, "a1", NOW)
     with pytest.raises(StateError, match="is not frozen any more"):
         lifecycle.start(at, id_)
@@ -492,7 +492,7 @@ def test_purged_between_check_and_fence(
     """A conversation purged after the rows were checked and before the fence was taken is revoked as well."""
     world(store)
     found = lifecycle.freeze(job(store, policy), tmp_path / "m", KEY) if step == "start" else None
-    original, left = fence.take, [True]
+    original, left = fence.take_exclusively, [True]
 
     def take(connection: Any) -> None:
         if left:
@@ -500,7 +500,7 @@ def test_purged_between_check_and_fence(
             purge_c0(store, policy)
         original(connection)
 
-    monkeypatch.setattr(fence, "take", take)
+    monkeypatch.setattr(fence, "take_exclusively", take)
     if found is None:
         found = lifecycle.freeze(job(store, policy), tmp_path / "m", KEY)
         assert found.revoked == {"purged": 2}

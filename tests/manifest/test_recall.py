@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from sweeper.core.policy import Policy
 from sweeper.manifest import lifecycle
+from sweeper.policy.schema import Policy
 from tests.manifest import made
 from tests.manifest.made import LATER
 from tests.store.stores import Store

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sweeper.manifest import table
+from sweeper.manifest import parquet as table
 
 
 def test_csv_tells_null_from_empty_and_quotes_the_rest(tmp_path: Path) -> None:

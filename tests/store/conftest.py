@@ -6,7 +6,7 @@ from itertools import count
 import pytest
 
 from sweeper import embedded
-from sweeper.store import migrate
+from sweeper.postgres import migrate
 from tests.store import stores
 from tests.store.stores import PEOPLE, ROLES, Store
 

@@ -17,11 +17,11 @@ from sqlalchemy.engine import make_url
 
 from sweeper import embedded
 from sweeper.clock import Clock
-from sweeper.core.policy import Policy
 from sweeper.demo import world as worlds
-from sweeper.job import Job, read_contract
+from sweeper.policy.schema import Policy
+from sweeper.postgres import database, migrate
+from sweeper.runs.job import Job, read_contract
 from sweeper.settings import Settings
-from sweeper.store import database, migrate
 from tests.facts import CREATED, World, instant
 
 ROOT = Path(__file__).parents[2]

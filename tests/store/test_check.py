@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from sweeper.clock import Clock
-from sweeper.core.policy import Policy
-from sweeper.store.check import Finding, Level, check
+from sweeper.policy.schema import Policy
+from sweeper.postgres.check import CheckFinding, Level, check
 from tests.acceptance.commands import in_process
 from tests.acceptance.test_printing import SIGNING_KEY
 from tests.store import stores
@@ -17,7 +17,7 @@ from tests.store.stores import Store
 from tests.store.test_races import fill, swept
 
 
-def bad(store: Store, policy: Policy, **sections: object) -> list[Finding]:
+def bad(store: Store, policy: Policy, **sections: object) -> list[CheckFinding]:
     """What is found that is not in order."""
     found = check(store.database(store.settings(**sections)), policy, Clock())
     return [finding for finding in found if finding.level is not Level.OK]

@@ -8,10 +8,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from sweeper.core.policy import Policy
 from sweeper.errors import ConfigurationError, RefusedError, SweeperError
-from sweeper.store import evidence, fence, protections
-from sweeper.sweep import sweep
+from sweeper.policy.schema import Policy
+from sweeper.postgres import evidence, fence, protections
+from sweeper.runs.sweep import sweep
 from tests.facts import instant
 from tests.store.stores import Store
 from tests.store.test_races import ACCOUNT, AS_OF, GUARDS, Killed, buried, fill, once_before, refuse, swept

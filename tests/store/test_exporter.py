@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 from sweeper.clock import Clock
-from sweeper.numbers.exporter import Exporter
+from sweeper.report.exporter import Exporter
 from tests.facts import instant
 from tests.processes import until
 from tests.store.operated import NOW, TICK

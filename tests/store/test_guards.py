@@ -6,18 +6,18 @@ from typing import Any
 
 import pytest
 
-from sweeper import approval as approvals
-from sweeper import sweep as sweeps
-from sweeper.approval import Approval
 from sweeper.clock import Clock
-from sweeper.core.instant import rfc3339
-from sweeper.core.policy import Policy
 from sweeper.errors import ConfigurationError, RefusedError
-from sweeper.job import Job
-from sweeper.result import Result
-from sweeper.steering import Watch
-from sweeper.store import evidence
-from sweeper.sweep import preview, sweep
+from sweeper.policy.instant import rfc3339
+from sweeper.policy.schema import Policy
+from sweeper.postgres import evidence
+from sweeper.runs import approval as approvals
+from sweeper.runs import sweep as sweeps
+from sweeper.runs.approval import Approval
+from sweeper.runs.job import Job
+from sweeper.runs.result import Result
+from sweeper.runs.sweep import preview, sweep
+from sweeper.runs.throttle import ProgressListener
 from tests.facts import World, instant
 from tests.store.stores import Store, frozen
 
@@ -85,7 +85,7 @@ def test_future_as_of(store: Store, policy: Policy) -> None:
     with is_refused(store, "future_as_of", at(later), "--dry-run"):
         run(store, policy, as_of=later)
     ahead = preview(store.job(policy, at(later), frozen(NOW)))
-    assert (ahead.tally.due, [refusal.guard for refusal in ahead.refusals]) == (1, ["future_as_of"])
+    assert (ahead.counts.due, [refusal.guard for refusal in ahead.refusals]) == (1, ["future_as_of"])
     assert run(store, policy).outcome == "completed"
     assert run(store, policy, as_of=later, future_as_of=False).outcome == "completed"
 
@@ -180,7 +180,7 @@ def previewed(store: Store, policy: Policy) -> Approval:
     return approvals.read(preview(store.job(policy, NOW, frozen(NOW))).approval.token())
 
 
-def approved(store: Store, policy: Policy, approval: Approval, watch: Watch | None = None) -> Result:
+def approved(store: Store, policy: Policy, approval: Approval, watch: ProgressListener | None = None) -> Result:
     """An approved run under limits that it exceeds."""
     job: Job = store.job(policy, at(approval.as_of), frozen(NOW), guards={"max_count": 0})
     return sweep(job, approval=approval, watch=watch)
@@ -264,7 +264,7 @@ def test_no_more_than_was_weighed(store: Store, policy: Policy, monkeypatch: pyt
 
     job = store.job(policy, NOW, frozen(NOW), guards={"max_count": 4}, purge={"batch": 1})
     with pytest.raises(RefusedError, match=r"more than 4 conversations are due.*4 were purged") as refusal:
-        sweep(job, watch=Watch(expect=lose_consent))
+        sweep(job, watch=ProgressListener(expect=lose_consent))
     assert refusal.value.guard == "volume"
     assert len(store.left()) == 8
     assert store.execute("SELECT outcome FROM sweeper.runs") == [("refused",)]
@@ -336,5 +336,5 @@ def test_preview_says_what_would_refuse(store: Store, policy: Policy) -> None:
     store.load(world(5, 0, consent=0))
     found = preview(store.job(policy, NOW, frozen(NOW), guards={"max_count": 1}))
     assert [refusal.guard for refusal in found.refusals] == ["history", "volume"]
-    assert found.tally.due == 5
+    assert found.counts.due == 5
     assert store.execute("SELECT count(*) FROM sweeper.runs") == [(0,)]

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from sweeper.core.policy import Policy
-from sweeper.result import Result
-from sweeper.sweep import preview, sweep
+from sweeper.policy.evaluate import Outcome
+from sweeper.policy.schema import Policy
+from sweeper.runs.result import Result
+from sweeper.runs.sweep import preview, sweep
 from tests import model
 from tests.facts import World, instant, renamed
 from tests.store.stores import RELATIONS, Store
@@ -146,9 +147,10 @@ def test_every_proposal_has_one_fate_foretold_and_final(store: Store, policy: Po
     foretold = preview(job).as_json()
     assert dump(store) == before
     result = run(store, policy, world["as_of"])
-    told, tally = result.as_json(), result.tally
-    fates = (tally.by_rule, tally.feedback_by_rule, tally.spared, tally.unclassified)
-    numbers = tally.held + tally.feedback_held + tally.not_due + tally.failed
+    told, counts = result.as_json(), result.counts
+    fates = (counts.by_rule, counts.feedback_by_rule, counts.skipped, counts.unclassified)
+    not_due = sum(found.of(Outcome.NOT_DUE).total() for found in (counts.conversations, counts.feedback))
+    numbers = counts.held + counts.feedback.held_past_due + not_due + counts.failed
     assert sum(fate.total() for fate in fates) + numbers == proposed + proposed_feedback
     same = ("by_rule", "held", "spared_by_reason", "unclassified_by_reason", "anomalies", "feedback_held")
     assert {key: foretold[key] for key in same} == {key: told[key] for key in same}

@@ -20,16 +20,18 @@ import pytest
 from sqlalchemy import Connection
 from structlog.testing import capture_logs
 
-from sweeper.core.instant import rfc3339
-from sweeper.core.policy import Policy
-from sweeper.core.uri import ODD
 from sweeper.errors import LeaseLostError
-from sweeper.result import Result
-from sweeper.steering import Stop, Watch
-from sweeper.store import evidence, files, objects, places
-from sweeper.store import lease as leases
-from sweeper.store.statement import statement
-from sweeper.sweep import sweep
+from sweeper.objects import local_files, removal
+from sweeper.objects import prefixes as places
+from sweeper.policy.instant import rfc3339
+from sweeper.policy.schema import Policy
+from sweeper.postgres import evidence
+from sweeper.postgres import lease as leases
+from sweeper.postgres.statement import statement
+from sweeper.runs.result import Result
+from sweeper.runs.sweep import sweep
+from sweeper.runs.throttle import ProgressListener, StopReason
+from sweeper.uri import ODD
 from tests.facts import instant
 from tests.processes import until
 from tests.store import test_races
@@ -80,7 +82,7 @@ def listed(tmp_path: Path) -> None:
 LISTED: list[str] = []
 
 
-def swept(store: Store, policy: Policy, watch: Watch | None = None, **sections: Any) -> Result:
+def swept(store: Store, policy: Policy, watch: ProgressListener | None = None, **sections: Any) -> Result:
     """One sweep with the places of the tests."""
     sections["objects"] = {"prefixes": LISTED, **sections.get("objects", {})}
     return test_races.swept(store, policy, watch, **sections)
@@ -107,16 +109,16 @@ def test_objects_go_with_their_conversations(store: Store, policy: Policy, tmp_p
     """Files and memory objects of purged conversations are removed, with odd names too; those of kept ones stay."""
     ids = fill(store, 3)
     keep(store, ids[2])
-    files = [tmp_path / name for name in ("plain.png", "with blank.png", "ümlaut%20#?.png", "kept.png")]
-    for file in files:
+    local_files = [tmp_path / name for name in ("plain.png", "with blank.png", "ümlaut%20#?.png", "kept.png")]
+    for file in local_files:
         file.write_text("x")
     memory.pipe_file("/bucket/one", b"x")
-    attach(store, ids[0], f"file://{files[0]}", f"file://{files[1]}", "memory://bucket/one", None)
-    attach(store, ids[1], f"file://{files[2]}")
-    attach(store, ids[2], f"file://{files[3]}")
+    attach(store, ids[0], f"file://{local_files[0]}", f"file://{local_files[1]}", "memory://bucket/one", None)
+    attach(store, ids[1], f"file://{local_files[2]}")
+    attach(store, ids[2], f"file://{local_files[3]}")
     result = swept(store, policy).as_json()
     assert (result["purged"], result["objects_pending"]) == (2, 0)
-    assert [file.exists() for file in files] == [False, False, False, True]
+    assert [file.exists() for file in local_files] == [False, False, False, True]
     assert not memory.exists("/bucket/one")
     assert {outcome for outcome, _, _ in state(store).values()} == {"removed"}
 
@@ -173,14 +175,14 @@ def test_object_of_two_purged_conversations_is_removed(store: Store, policy: Pol
 def test_object_of_a_spared_conversation_stays(store: Store, policy: Policy, tmp_path: Path) -> None:
     """A batch that is undone leaves no object to be removed."""
     ids = fill(store, 2)
-    files = [tmp_path / id_ for id_ in ids]
-    for id_, file in zip(ids, files, strict=True):
+    local_files = [tmp_path / id_ for id_ in ids]
+    for id_, file in zip(ids, local_files, strict=True):
         file.write_text("x")
         attach(store, id_, f"file://{file}")
     store.execute(f"ALTER TABLE sweeper.tombstones ADD CHECK (record_id <> '{ids[0]}')")
     assert swept(store, policy).as_json()["failed"] == 1
-    assert [file.exists() for file in files] == [True, False]
-    assert list(state(store)) == [f"file://{files[1]}"]
+    assert [file.exists() for file in local_files] == [True, False]
+    assert list(state(store)) == [f"file://{local_files[1]}"]
 
 
 def test_failing_removal_stays_pending(store: Store, policy: Policy, tmp_path: Path, stubborn: type[Stubborn]) -> None:
@@ -230,7 +232,7 @@ def test_crash_between_commit_and_removal(
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(objects, "remove_pending", die)
+        patched.setattr(removal, "remove_pending", die)
         with pytest.raises(Killed):
             swept(store, policy, lease={"seconds": 1})
     assert (store.left(), file.exists()) == (set(), True)
@@ -267,7 +269,7 @@ def test_crash_within_a_batch_writes_down_no_object(
     def die(_: Connection) -> None:
         raise Killed
 
-    once_before(monkeypatch, evidence, "bury", die)
+    once_before(monkeypatch, evidence, "insert_tombstones", die)
     with pytest.raises(Killed):
         swept(store, policy, lease={"seconds": 1})
     assert (state(store), file.exists()) == ({}, True)
@@ -277,7 +279,7 @@ def test_undeletable_objects_do_not_starve_newer_ones(
     store: Store, policy: Policy, stubborn: type[Stubborn], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where more objects fail for ever than a run tries, newer ones are still removed within a few runs."""
-    monkeypatch.setattr(objects, "PAGE", 1)
+    monkeypatch.setattr(removal, "PAGE", 1)
     ids = fill(store, 2)
     attach(store, ids[0], "stubborn://no/1")
     attach(store, ids[1], "stubborn://yes/1")
@@ -290,7 +292,7 @@ def test_lease_is_renewed_while_objects_are_removed(
     store: Store, policy: Policy, stubborn: type[Stubborn], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Removing many objects keeps the lease alive, so that no other run takes over meanwhile."""
-    monkeypatch.setattr(objects, "PAGE", 1)
+    monkeypatch.setattr(removal, "PAGE", 1)
     (id_,) = fill(store, 1)
     attach(store, id_, "stubborn://yes/1", "stubborn://yes/2", "stubborn://yes/3")
     ends: list[Any] = []
@@ -332,17 +334,19 @@ def test_asked_to_stop_while_a_file_system_hangs(store: Store, policy: Policy, s
     (chat,) = fill(store, 1)
     attach(store, chat, "stubborn://yes/a")
     try:
-        result = swept(store, policy, watch=Watch(stopping=lambda: Stop.SIGNAL if asked.is_set() else ""))
+        result = swept(
+            store, policy, watch=ProgressListener(stopping=lambda: StopReason.SIGNAL if asked.is_set() else "")
+        )
     finally:
         let_go.set()
-    assert (result.outcome, result.steering.stopped, result.objects_pending) == ("stopped", "signal", 1)
+    assert (result.outcome, result.throttle.stopped, result.objects_pending) == ("stopped", "signal", 1)
 
 
 def test_replaced_run_removes_no_more_objects(
     store: Store, policy: Policy, stubborn: type[Stubborn], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that was replaced while it removed objects stops and does not report itself as completed."""
-    monkeypatch.setattr(objects, "PAGE", 1)
+    monkeypatch.setattr(removal, "PAGE", 1)
     (id_,) = fill(store, 1)
     attach(store, id_, *(f"stubborn://yes/{number}" for number in range(4)))
     database = store.database()
@@ -475,7 +479,7 @@ def test_link_swapped_in_meanwhile(
         place.mkdir(parents=True)
         (place / "key.pem").write_text("x")
     attach(store, id_, f"file://{inside}/a/b/key.pem")
-    walk = files._opened
+    walk = local_files._opened
 
     def swapping(name: str, directory: int) -> int:
         if name == "a":
@@ -483,7 +487,7 @@ def test_link_swapped_in_meanwhile(
             (inside / "a").symlink_to(out)
         return walk(name, directory)
 
-    monkeypatch.setattr(files, "_opened", swapping)
+    monkeypatch.setattr(local_files, "_opened", swapping)
     assert swept(store, policy, objects={"prefixes": [f"file://{inside}"]}).as_json()["objects_kept"] == {"link": 1}
     assert ((out / "b" / "key.pem").exists(), (tmp_path / "away" / "b" / "key.pem").exists()) == (True, True)
 
@@ -658,13 +662,13 @@ def test_many_are_named_again_while_they_are_removed(
                     ahead.set()
         done.set()
 
-    settle = objects._Removal._settled
+    settle = removal._Removal._settled
 
     def timed(self: Any, connection: Connection, each: Any) -> bool:
         asked[each.found.uri.text] = time.monotonic()
         return settle(self, connection, each)
 
-    monkeypatch.setattr(objects._Removal, "_settled", timed)
+    monkeypatch.setattr(removal._Removal, "_settled", timed)
     stubborn.told.append(lambda _: ahead.wait(20.0))
     with ThreadPoolExecutor() as threads:
         stubborn.told.append(lambda _: None if committed else void(threads.submit(again)))
@@ -707,8 +711,8 @@ def told_of(store: Store) -> set[str]:
 
 def stale(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """Let a search for odd URIs be stale after so long, whatever it took."""
-    monkeypatch.setattr(objects, "STALE_SECONDS", seconds)
-    monkeypatch.setattr(objects, "STALE_TIMES", 0)
+    monkeypatch.setattr(removal, "STALE_SECONDS", seconds)
+    monkeypatch.setattr(removal, "STALE_TIMES", 0)
 
 
 ODDLY = {"STUBBORN://yes/{0}": "shared", "stubborn://yes/./{0}": None, "yes/{0}": None}
@@ -739,19 +743,19 @@ def test_named_oddly_between_a_page_and_its_removal(
     assert told_of(store) == {first}
 
 
-@pytest.mark.parametrize(("reason", "left"), [("", 0), (Stop.SIGNAL, 4)])
+@pytest.mark.parametrize(("reason", "left"), [("", 0), (StopReason.SIGNAL, 4)])
 def test_removed_while_it_is_named_oddly(
     store: Store, policy: Policy, stubborn: type[Stubborn], monkeypatch: pytest.MonkeyPatch, reason: str, left: int
 ) -> None:
     """Objects attached anew in an odd spelling since the last search leave an event and a warning each, stopped or not."""
     stale(monkeypatch, 3600.0)
-    monkeypatch.setattr(objects, "PAGE", 6)
+    monkeypatch.setattr(removal, "PAGE", 6)
     ids = fill(store, 2)
     keep(store, ids[1])
     attach(store, ids[0], *(f"stubborn://yes/{number}" for number in range(9)))
     again = (f"STUBBORN://{path}" for path in stubborn.removed)
     stubborn.told.append(lambda _: attach_all(store, ids[1], list(again)) if len(stubborn.removed) == 5 else None)
-    watch = Watch(stopping=lambda: reason if len(stubborn.removed) == 5 else "")
+    watch = ProgressListener(stopping=lambda: reason if len(stubborn.removed) == 5 else "")
     with capture_logs() as logs:
         assert swept(store, policy, watch).objects_pending == left
     assert told_of(store) == {f"stubborn://{path}" for path in stubborn.removed[:5]}
@@ -763,7 +767,7 @@ def test_search_is_repeated_by_what_it_costs(monkeypatch: pytest.MonkeyPatch) ->
     """A search for odd URIs is stale after ten times what it took, and no sooner than after some milliseconds."""
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    page = objects._Page([])
+    page = removal._Page([])
     assert page.is_stale()
     for cost, lasts in ((0.0001, 0.005), (2.0, 20.0)):
 
@@ -836,7 +840,7 @@ def test_attachments_that_cannot_be_searched_in_time(store: Store, policy: Polic
     )
     store.execute("CREATE VIEW attachments AS SELECT id, conversation_id, slow(uri) AS uri FROM files")
     with capture_logs() as logs:
-        removed = objects.remove_pending(
+        removed = removal.remove_pending(
             store.database(
                 store.settings(objects={"prefixes": LISTED}, database={"url": store.url, "statement_timeout_ms": 200})
             ),
@@ -880,13 +884,13 @@ def test_who_answers_late_removes_nothing(
     store: Store, policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file system that comes round after it was given up removes nothing that may have been attached anew since."""
-    let_go, walk, threads = Event(), files._opened, threading.active_count()
+    let_go, walk, threads = Event(), local_files._opened, threading.active_count()
 
     def hang(name: str, directory: int) -> int:
         let_go.wait(20.0)
         return walk(name, directory)
 
-    monkeypatch.setattr(files, "_opened", hang)
+    monkeypatch.setattr(local_files, "_opened", hang)
     monkeypatch.setattr(places, "HANGS_SECONDS", 0.2)
     (chat,) = fill(store, 1)
     (tmp_path / "folder").mkdir()

@@ -11,11 +11,11 @@ import pytest
 from psycopg.pq import TransactionStatus
 from structlog.testing import capture_logs
 
-from sweeper.core.policy import Policy
 from sweeper.embedded import Server
-from sweeper.steering import Watch
-from sweeper.store.pressure import Gauge, Pressure
-from sweeper.sweep import sweep
+from sweeper.policy.schema import Policy
+from sweeper.postgres.load_probe import LoadProbe, Pressure
+from sweeper.runs.sweep import sweep
+from sweeper.runs.throttle import ProgressListener
 from tests.acceptance.commands import in_process
 from tests.processes import until
 from tests.store import stores
@@ -32,11 +32,11 @@ def threads() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def gauge(store: Store, policy: Policy, **limits: Any) -> Gauge:
+def gauge(store: Store, policy: Policy, **limits: Any) -> LoadProbe:
     """A gauge of this store's purged tables that looks at these limits alone."""
     job = store.job(policy, AS_OF, pace={**QUIET, **limits})
     root = job.contract.conversations
-    return Gauge(job.database, [root.oid, *(key.oid for key in root.children)])
+    return LoadProbe(job.database, [root.oid, *(key.oid for key in root.children)])
 
 
 @contextmanager
@@ -160,7 +160,7 @@ def test_pause_shows_everywhere(store: Store, policy: Policy) -> None:
             maintenance.execute("COMMIT")
 
         job = store.job(policy, AS_OF, guards=GUARDS, pace={"autovacuum": True, "look_seconds": 0.1})
-        result = sweep(job, watch=Watch(waits=release))
+        result = sweep(job, watch=ProgressListener(waits=release))
     assert (result.outcome, result.count, result.is_done) == ("completed", 3, True)
     assert told == ["a VACUUM is at work on a table that is purged from", ""]
     pauses = result.as_json()["pauses"]
@@ -216,6 +216,6 @@ def test_lease_lasts_through_a_pause(store: Store, policy: Policy) -> None:
         store.execute("ALTER TABLE sweeper.runs ADD started_at_really timestamptz DEFAULT clock_timestamp()")
         pace = {"autovacuum": True, "look_seconds": 0.2}
         job = store.job(policy, AS_OF, guards=GUARDS, pace=pace, lease={"seconds": 1})
-        result = sweep(job, watch=Watch(stopping=release))
+        result = sweep(job, watch=ProgressListener(stopping=release))
     assert (result.outcome, result.count) == ("completed", 2)
     assert store.execute("SELECT token FROM sweeper.lease") == [(1,)]

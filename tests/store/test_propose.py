@@ -12,18 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from sweeper.core.decide import decide, exists
-from sweeper.core.feedback import decide_feedback
-from sweeper.core.model import Facts
-from sweeper.core.period import Period
-from sweeper.core.policy import Names, Policy, parse
-from sweeper.core.probe import SLACK
-from sweeper.core.window import EVERYTHING
-from sweeper.job import read_contract
-from sweeper.store.contract import Contract
-from sweeper.store.facts import Reader
-from sweeper.store.select import Range, Selector
-from sweeper.store.statement import statement
+from sweeper.policy.decide import decide, exists
+from sweeper.policy.facts import Facts
+from sweeper.policy.feedback import decide_feedback
+from sweeper.policy.period import Period
+from sweeper.policy.probe import SLACK
+from sweeper.policy.schema import Names, Policy, parse
+from sweeper.policy.window import EVERYTHING
+from sweeper.postgres.contract import Contract
+from sweeper.postgres.facts import FactsReader
+from sweeper.postgres.proposals import AccountRange, Selector
+from sweeper.postgres.statement import statement
+from sweeper.runs.job import read_contract
 from tests.facts import World, instant
 from tests.store.stores import ID_TYPES, ROOT, Store
 from tests.worlds import BASE_DAYS, MONTH_ENDS, worlds
@@ -60,7 +60,9 @@ class Bench:
     def facts(self, policy: Policy, as_of: datetime) -> dict[str, Facts]:
         """The facts of every conversation, with all its holds and orders."""
         with self.store.database().transaction() as connection:
-            return Reader(self.contract, policy, as_of).conversations(connection, sorted(self.store.left()), every=True)
+            return FactsReader(self.contract, policy, as_of).conversations(
+                connection, sorted(self.store.left()), every=True
+            )
 
     def check(self, policy: Policy, as_of: datetime, **sizes: int) -> None:
         """Every conversation that is expired is proposed, none twice, and none is called held that is not."""
@@ -89,7 +91,7 @@ class Bench:
             return plain.rule, plain.due, plain.held, shielded.purge
 
         with self.store.database().transaction() as connection:
-            few = Reader(self.contract, policy, as_of).conversations(connection, sorted(every))
+            few = FactsReader(self.contract, policy, as_of).conversations(connection, sorted(every))
         assert {name: decided(facts) for name, facts in few.items()} == {n: decided(f) for n, f in every.items()}
         assert all(len(facts.orders) <= 1 for facts in few.values())
 
@@ -99,7 +101,7 @@ class Bench:
         assert len(proposed) == len(set(proposed))
         ids = [str(row[0]) for row in self.store.execute("SELECT id FROM feedback")]
         with self.store.database().transaction() as connection:
-            facts = Reader(self.contract, policy, as_of).feedback(connection, ids)
+            facts = FactsReader(self.contract, policy, as_of).feedback(connection, ids)
         expired = {name for name, known in facts.items() if decide_feedback(known, policy, as_of).expired}
         assert expired - set(proposed) == set(), "due and never proposed"
 
@@ -636,7 +638,7 @@ def walk(node: Raw) -> Iterator[Raw]:
 
 def visited(bench: Bench, policy: Policy) -> int:
     """How many rows of conversations the proposing statement fetched, those it threw away included."""
-    sql, parameters = bench.selector(policy, AS_OF)._proposing(Range(), None)
+    sql, parameters = bench.selector(policy, AS_OF)._proposing(AccountRange(), None)
     with bench.store.database().transaction() as connection:
         connection.execute(statement("plan_by_key"))
         told = connection.execute(text(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql.text}"), parameters).scalar_one()

@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import Connection
 
 from sweeper import embedded
-from sweeper.core.policy import Policy
-from sweeper.store import evidence
+from sweeper.policy.schema import Policy
+from sweeper.postgres import evidence
 from tests.processes import until
 from tests.store import stores
 from tests.store.stores import Store
@@ -75,7 +75,7 @@ def test_replicated_hold_waits_for_the_batch_at_work(
     threads: ThreadPoolExecutor,
 ) -> None:
     """A hold that arrives while a batch is at work is not to be seen before that has ended, and holds from then on."""
-    original, left = evidence.bury, [True]
+    original, left = evidence.insert_tombstones, [True]
 
     def bury(connection: Connection, *args: Any) -> None:
         if left:
@@ -88,10 +88,10 @@ def test_replicated_hold_waits_for_the_batch_at_work(
     def once_seen(size: int) -> None:
         until(lambda: "meanwhile" in matters(swept_here))
 
-    monkeypatch.setattr(evidence, "bury", bury)
-    from sweeper.steering import Watch
+    monkeypatch.setattr(evidence, "insert_tombstones", bury)
+    from sweeper.runs.throttle import ProgressListener
 
-    result = swept(swept_here, policy, Watch(advance=once_seen), purge={"batch": 1}).as_json()
+    result = swept(swept_here, policy, ProgressListener(advance=once_seen), purge={"batch": 1}).as_json()
     assert (result["purged"], result["spared_by_reason"]) == (1, {"protected_after_as_of": 2})
     assert len(swept_here.left()) == 2
 

@@ -11,10 +11,10 @@ from sqlalchemy.exc import DBAPIError
 
 from sweeper import embedded
 from sweeper.clock import Clock
-from sweeper.core.policy import Policy
 from sweeper.errors import SweeperError
 from sweeper.manifest import build
-from sweeper.store import check, database, protections
+from sweeper.policy.schema import Policy
+from sweeper.postgres import check, database, protections
 from tests.acceptance.commands import in_process
 from tests.facts import instant
 from tests.manifest import made

@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from sweeper.clock import Clock
-from sweeper.core import policy as policies
-from sweeper.core.policy import Policy
-from sweeper.store import check, migrate
-from sweeper.sweep import sweep
+from sweeper.policy import schema as policies
+from sweeper.policy.schema import Policy
+from sweeper.postgres import check, migrate
+from sweeper.runs.sweep import sweep
 from tests.store.stores import ROLES, ROOT, Store, reference
 from tests.store.test_evidence import FOREIGN, LENS
 from tests.store.test_races import AS_OF, GUARDS, fill, swept

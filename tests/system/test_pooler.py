@@ -11,10 +11,10 @@ import psycopg
 import pytest
 
 from sweeper import embedded
-from sweeper.core.policy import Policy
 from sweeper.manifest import lifecycle
-from sweeper.store.migrate import HEAD
-from sweeper.sweep import sweep
+from sweeper.policy.schema import Policy
+from sweeper.postgres.migrate import HEAD
+from sweeper.runs.sweep import sweep
 from tests.acceptance import commands, test_kill
 from tests.acceptance.test_kill import AS_OF, BATCH, DUE, KEPT, gate, running, waiting
 from tests.manifest import test_lifecycle

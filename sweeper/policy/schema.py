@@ -1,0 +1,437 @@
+"""The policy as data: plans, purposes, rules, floors, training scope, other records. Strict, versioned by digest.
+
+The law of this file: what it accepts can be decided without a question left; every fault is named at once, with key.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from functools import cached_property
+from typing import Annotated, Any, Literal, TypeAlias, cast
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    StrictBool,
+    ValidationError,
+    ValidationInfo,
+    field_serializer,
+    field_validator,
+)
+
+from sweeper import toml
+from sweeper.errors import printable
+from sweeper.policy import validation
+from sweeper.policy.instant import OutOfRange, StoredTimestamp, aware
+from sweeper.policy.period import Period
+from sweeper.policy.validation import classes, entries, table, texts
+from sweeper.toml import INSTANT, TomlError, found, shaped
+
+SLACK_DAYS = 4
+"""How far a proposal over-reaches: 31 January plus one month is 28 February, three days further than counted back."""
+
+Scalar: TypeAlias = str | int | bool
+Name = Annotated[
+    str,
+    shaped(
+        r"[a-z][a-z0-9_]{0,62}", "must be a name of small letters, digits and _, beginning with a letter, at most 63"
+    ),
+]
+RESERVED = frozenset({"unclassified", "erasure_order", "legal_hold"})
+
+
+class Anchor(StrEnum):
+    """The instant from which a period runs."""
+
+    LAST_ACTIVITY = "last_activity"
+    CREATED = "created"
+    DELETED = "deleted"
+    CLOSED = "closed"
+    FLAGGED = "flagged"
+    CONSENT_ENDED = "consent_ended"
+
+
+class ConsentEpoch(StrEnum):
+    """Where a conversation's last activity lies among the epochs of a purpose."""
+
+    OPEN = "open"
+    CLOSED = "closed"
+    ANY = "any"
+    NONE = "none"
+
+    def admits(self, state: "ConsentEpoch") -> bool:
+        """Whether a condition on this word holds in the state open, closed or none."""
+        return self is state or (self is ConsentEpoch.ANY and state is not ConsentEpoch.NONE)
+
+
+@dataclass(frozen=True)
+class Names:
+    """The names a policy defines, gathered before validation so that every reference is checked in the one pass."""
+
+    classes: Mapping[str, frozenset[str]]
+    purposes: frozenset[str]
+    rules: frozenset[str]
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> "Names":
+        """The names in raw TOML, however malformed the rest is."""
+        named = (texts(rule.get("name")) for _, rule in entries(raw, "rules"))
+        return cls(classes(raw), frozenset(table(raw, "purposes")), frozenset().union(*named))
+
+    def expand(self, names: frozenset[str]) -> frozenset[str]:
+        """Plan names, with each class replaced by its plans."""
+        return frozenset().union(*(self.classes.get(name, {name}) for name in names))
+
+    @cached_property
+    def plans(self) -> frozenset[str]:
+        """Every plan of every class."""
+        return frozenset().union(*self.classes.values())
+
+
+def _names(info: ValidationInfo) -> Names:
+    return cast(Names, info.context)
+
+
+def _expanded(plans: frozenset[str], info: ValidationInfo) -> frozenset[str]:
+    return _names(info).expand(plans)
+
+
+def _known_plan(plan: str, info: ValidationInfo) -> str:
+    if plan not in _names(info).plans and plan not in _names(info).classes:
+        raise ValueError(f"{plan!r} is no plan or class of [plans]")
+    return plan
+
+
+def _known_purpose(purpose: str, info: ValidationInfo) -> str:
+    if purpose not in _names(info).purposes:
+        raise ValueError(f"{purpose!r} is no purpose of [purposes]")
+    return purpose
+
+
+def _known_rule(rule: str, info: ValidationInfo) -> str:
+    if rule not in _names(info).rules:
+        raise ValueError(f"{rule!r} is no rule of [[rules]]")
+    return rule
+
+
+def _listed(value: object) -> object:
+    """One value where a list is meant."""
+    return [value] if isinstance(value, str | int) else value
+
+
+def _utc(instant: datetime) -> datetime:
+    return aware(instant)
+
+
+def _parsed(value: object) -> object:
+    if isinstance(value, Period):
+        return value
+    if not isinstance(value, str):
+        raise ValueError('write a text such as "30 days"')
+    return Period.parse(value)
+
+
+def _given(value: object) -> object:
+    """An instant, or a text that can only be one: a date alone, a time alone and a number are not guessed at."""
+    if isinstance(value, datetime) or (isinstance(value, str) and re.match(r"\d{4}-\d\d-\d\d[Tt ]", value)):
+        return value
+    raise ValueError(INSTANT)
+
+
+def _number(value: object) -> object:
+    if type(value) is not int:
+        raise ValueError("must be 1")
+    return value
+
+
+def _scalar(value: object) -> object:
+    if not isinstance(value, str | int):
+        raise ValueError("must be a text, a whole number, true or false")
+    return value
+
+
+def _of_one_type(values: object) -> object:
+    """A column has one type; in a set, 1 would swallow true."""
+    if isinstance(values, list) and len({type(value) for value in values}) > 1:
+        raise ValueError("must be values of one type, that of the column")
+    return values
+
+
+def _free(name: str) -> str:
+    if name in RESERVED:
+        raise ValueError(f"{name!r} is a name the program uses itself")
+    return name
+
+
+Instant = Annotated[AwareDatetime, BeforeValidator(_given), AfterValidator(_utc)]
+Plans = Annotated[
+    frozenset[Annotated[str, AfterValidator(_known_plan)]],
+    Field(min_length=1),
+    BeforeValidator(_listed),
+    AfterValidator(_expanded),
+    PlainSerializer(sorted),
+]
+Words = Annotated[frozenset[str], Field(min_length=1), BeforeValidator(_listed), PlainSerializer(sorted)]
+Values = Annotated[
+    frozenset[Annotated[Scalar, PlainValidator(_scalar)]],
+    Field(min_length=1),
+    BeforeValidator(_of_one_type),
+    BeforeValidator(_listed),
+    PlainSerializer(lambda values: sorted(values, key=repr)),
+]
+_COLUMN = r"[A-Za-z_][A-Za-z0-9_]{0,62}"
+Column = Annotated[str, shaped(_COLUMN, "must be a column: letters, digits and _, beginning with no digit, at most 63")]
+Fixed = Annotated[Period, BeforeValidator(_parsed), PlainSerializer(str)]
+
+
+class Strict(BaseModel):
+    """A table of the file: no unknown key, no guessing between types, never changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, arbitrary_types_allowed=True)
+
+
+class ColumnPeriod(Strict):
+    """A period read from a further column of the store, for instance an enterprise's own setting."""
+
+    column: Annotated[
+        str, shaped(rf"(account|conversation)\.{_COLUMN}", "must be account.COLUMN or conversation.COLUMN")
+    ]
+    unit: Literal["second", "minute", "hour", "day", "week", "month", "year"]
+    otherwise: Fixed | None = None
+
+    @property
+    def relation(self) -> str:
+        """`account` or `conversation`."""
+        return self.column.partition(".")[0]
+
+    @property
+    def name(self) -> str:
+        """The column's name within its relation."""
+        return self.column.partition(".")[2]
+
+    def __str__(self) -> str:
+        return f"as many {self.unit}s as {self.column} says"
+
+
+class Term(Strict):
+    """One anchor and the period that runs from it."""
+
+    anchor: Anchor
+    period: Period | ColumnPeriod
+
+    @field_serializer("period")
+    def _said(self, period: Period | ColumnPeriod) -> object:
+        return period.model_dump(exclude_defaults=True) if isinstance(period, ColumnPeriod) else str(period)
+
+    @field_validator("period", mode="before")
+    @classmethod
+    def _fixed_or_column(cls, value: object) -> object:
+        """Text is a fixed period, a table names a column; each with its own message."""
+        if isinstance(value, dict):
+            return ColumnPeriod.model_validate(value)
+        if not isinstance(value, str):
+            raise ValueError('write a text such as "30 days", or { column = "account.…", unit = "day" }')
+        return Period.parse(value)
+
+
+class Consent(Strict):
+    """A condition on where the last activity lies among the epochs of a purpose."""
+
+    purpose: Annotated[str, AfterValidator(_known_purpose)]
+    epoch: ConsentEpoch
+
+
+class When(Strict):
+    """The conditions of a rule; all that are written must hold."""
+
+    any_plan: Plans | None = None
+    all_plans: Plans | None = None
+    kind: Words | None = None
+    platform: Words | None = None
+    incognito: StrictBool | None = None
+    zero_retention: StrictBool | None = None
+    deleted: StrictBool | None = None
+    closed: StrictBool | None = None
+    flagged: StrictBool | None = None
+    consent: Consent | None = None
+    conversation: dict[Column, Values] = Field(default_factory=dict)
+    account: dict[Column, Values] = Field(default_factory=dict)
+    unless: Annotated[tuple[Annotated[str, AfterValidator(_known_rule)], ...], BeforeValidator(_listed)] = ()
+
+
+class Rule(Strict):
+    """When a conversation falls under it, and by when it must be gone: the earliest of its terms."""
+
+    name: Annotated[Name, AfterValidator(_free)]
+    because: str = Field(min_length=1)
+    when: When = When()
+    due: tuple[Term, ...] = Field(min_length=1)
+    stands_unclassified: StrictBool = False
+
+    __hash__ = object.__hash__  # conditions are cached by rule; its tables are not hashable
+
+
+class Floor(Strict):
+    """A due is at least this: anchor and period, where the anchor is set."""
+
+    name: Annotated[Name, AfterValidator(_free)]
+    because: str = Field(min_length=1)
+    anchor: Literal["flagged"]
+    period: Fixed
+
+
+class Purpose(Strict):
+    """What a consent is for: the plans it belongs to and the instant before which no grant takes effect."""
+
+    plans: Plans
+    not_before: Instant | None = None
+    undecided_after: Instant | None = None
+
+
+class Plausible(Strict):
+    """The range in which an instant of the store is believed."""
+
+    since: Instant = Field(alias="from")
+    before: Instant
+
+    @field_validator("before")
+    @classmethod
+    def _in_order(cls, before: datetime, info: ValidationInfo) -> datetime:
+        if "since" in info.data and info.data["since"] >= before:
+            raise ValueError("must be later than from, or nothing would be believed")
+        return before
+
+    def holds(self, stored: StoredTimestamp) -> bool:
+        """Whether the instant is set, finite and in the range."""
+        return stored is not None and not isinstance(stored, OutOfRange) and self.since <= stored < self.before
+
+
+class Training(Strict):
+    """What may be trained on beyond consent: platforms, the age cap, and how a resumed conversation counts."""
+
+    platforms: Words
+    max_age: Fixed
+    resumed: Literal["from_opt_in", "entire"] = "from_opt_in"
+    text: Literal["filtered", "as_written"] = "filtered"
+
+
+class FeedbackRule(Strict):
+    """By when feedback of these kinds must be gone, counted from its submission."""
+
+    name: Annotated[Name, AfterValidator(_free)]
+    because: str = Field(min_length=1)
+    kinds: Words
+    submitted_before: Instant | None = None
+    period: Fixed
+
+
+class Policy(Strict):
+    """The rules of one provider. Compared and cached by identity; its digest names the version."""
+
+    format: Annotated[Literal[1], BeforeValidator(_number)]
+    name: str = Field(min_length=1)
+    plausible: Plausible
+    plans: dict[Name, Words] = Field(default_factory=dict)
+    purposes: dict[Name, Purpose] = Field(default_factory=dict)
+    rules: tuple[Rule, ...] = Field(min_length=1)
+    floors: tuple[Floor, ...] = ()
+    training: Training | None = None
+    feedback: tuple[FeedbackRule, ...] = ()
+    feedback_without_transcript: Words | None = None
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of what the policy says, in hex; comments and the order of keys do not change it."""
+        said = json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(said.encode()).hexdigest()
+
+    @cached_property
+    def known_plans(self) -> frozenset[str]:
+        """Every plan of every class."""
+        return frozenset().union(*self.plans.values())
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Rule]:
+        """The rules by name."""
+        return {rule.name: rule for rule in self.rules}
+
+    @cached_property
+    def uses_plans(self) -> bool:
+        """Whether any decision depends on the plan history."""
+        return bool(self.plans)
+
+    @cached_property
+    def uses_consent(self) -> bool:
+        """Whether any retention decision depends on consent."""
+        return any(rule.when.consent is not None for rule in self.rules)
+
+    @cached_property
+    def deadline(self) -> datetime | None:
+        """The earliest instant after which a user must have chosen."""
+        return min((p.undecided_after for p in self.purposes.values() if p.undecided_after is not None), default=None)
+
+    @cached_property
+    def purpose_of_plan(self) -> Mapping[str, str]:
+        """The purpose that each plan belongs to, if any."""
+        return {plan: name for name, purpose in self.purposes.items() for plan in purpose.plans}
+
+    def columns(self, relation: Literal["account", "conversation"]) -> tuple[str, ...]:
+        """The further columns of `accounts` or `conversations` that the rules look at."""
+        compared = {column for rule in self.rules for column in getattr(rule.when, relation)}
+        read = {
+            term.period.name
+            for rule in self.rules
+            for term in rule.due
+            if isinstance(term.period, ColumnPeriod) and term.period.relation == relation
+        }
+        return tuple(sorted(compared | read))
+
+
+class PolicyError(Exception):
+    """The policy cannot be used; nothing was decided. Every fault is listed with its key, on a line of its own."""
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__("\n".join(map(printable, faults)))
+
+
+def parse(text: str) -> Policy:
+    """The policy that a TOML text expresses.
+
+    Raises:
+        PolicyError: with every fault of the text and its key.
+    """
+    try:
+        return checked(toml.parse(text))
+    except TomlError as error:
+        raise PolicyError(f"not TOML: {error}") from None
+
+
+def checked(raw: Mapping[str, Any]) -> Policy:
+    """The policy that raw tables express.
+
+    Raises:
+        PolicyError: with every fault of the tables and its key.
+    """
+    faults = list(validation.faults(raw))
+    try:
+        policy = Policy.model_validate(raw, context=Names.of(raw))
+    except ValidationError as error:
+        faults = [*found(error), *faults]
+    if faults:
+        raise PolicyError(*(fault.said(raw) for fault in faults))
+    return policy

@@ -1,0 +1,1 @@
+"""Replaces sensitive data in message texts before they leave the store."""

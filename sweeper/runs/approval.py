@@ -1,0 +1,137 @@
+"""An approval: what a dry run found, as a token that a person passes on to the run that may exceed the limits.
+
+It binds store, policy, as-of, the due counts by rule and, for a backfill, its plan.
+Fewer is fine, more refuses; it lapses after 24 hours.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+
+from sweeper.errors import ConfigurationError, RefusedError
+from sweeper.policy.instant import parse, rfc3339
+
+LAPSES_AFTER = timedelta(hours=24)
+WAY_OUT = "Nothing was purged. Preview again with --dry-run and approve the digest that it prints."
+
+
+@dataclass(frozen=True)
+class Approval:
+    """What was previewed: counts of conversations due by rule are the ceilings of the run."""
+
+    store: str
+    policy: str
+    as_of: datetime
+    issued_at: datetime
+    due: Mapping[str, int]
+    scope: str = ""
+    """Which backfill it is for; "": a run."""
+
+    def less(self, purged: Mapping[str, int]) -> "Approval":
+        """What is left of the approval where runs under it have purged so many by rule."""
+        return replace(self, due={rule: max(count - purged.get(rule, 0), 0) for rule, count in self.due.items()})
+
+    def token(self) -> str:
+        """The digest, as `run --dry-run` prints it and `run --approve` takes it."""
+        said = asdict(self) | {"as_of": rfc3339(self.as_of), "issued_at": rfc3339(self.issued_at)}
+        if not self.scope:
+            del said["scope"]
+        body = (
+            base64.urlsafe_b64encode(json.dumps(said, sort_keys=True, separators=(",", ":")).encode())
+            .decode()
+            .rstrip("=")
+        )
+        return f"{body}.{_checksum(body)}"
+
+
+def read(token: str) -> Approval:
+    """The approval that a token carries.
+
+    Raises:
+        ConfigurationError: it is no such token, or was cut or mistyped.
+    """
+    body, _, checksum = token.strip().partition(".")
+    try:
+        if checksum != _checksum(body):
+            raise ValueError("checksum")
+        said = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+        return Approval(
+            str(said["store"]),
+            str(said["policy"]),
+            parse(said["as_of"]),
+            parse(said["issued_at"]),
+            {str(rule): int(count) for rule, count in said["due"].items()},
+            str(said.get("scope", "")),
+        )
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
+        raise ConfigurationError(
+            "--approve: this is no digest of a dry run, or it was cut. Nothing was done. "
+            "Copy the whole `digest` that `sweeper run --dry-run` prints."
+        ) from None
+
+
+def check(approval: Approval, store: str, policy: str, now: datetime, scope: str = "") -> None:
+    """Refuse an approval that is for something else or has lapsed.
+
+    Raises:
+        RefusedError: naming what differs.
+    """
+    refuse_other(approval, store, policy, scope)
+    refuse_lapsed(approval, now)
+
+
+def refuse_other(approval: Approval, store: str, policy: str, scope: str) -> None:
+    """Refuse an approval that is for something else.
+
+    Raises:
+        RefusedError: naming what differs.
+    """
+    if approval.store != store:
+        raise RefusedError("approval", f"the approval is for store {approval.store}, this is {store}. {WAY_OUT}")
+    if approval.policy != policy:
+        raise RefusedError(
+            "approval", f"the approval is for policy {approval.policy[:12]}, this run has {policy[:12]}. {WAY_OUT}"
+        )
+    if approval.scope != scope:
+        raise RefusedError(
+            "approval", f"the approval is for {approval.scope or 'a run'}, this is {scope or 'a run'}. {WAY_OUT}"
+        )
+
+
+def refuse_lapsed(approval: Approval, now: datetime) -> None:
+    """Refuse an approval that is older than 24 hours, or was given by a clock ahead of this one.
+
+    Raises:
+        RefusedError: naming the instants.
+    """
+    if approval.issued_at > now:
+        raise RefusedError(
+            "approval",
+            f"the approval was given at {rfc3339(approval.issued_at)}, which is later than now, {rfc3339(now)}. {WAY_OUT}",
+        )
+    if now - approval.issued_at >= LAPSES_AFTER:
+        raise RefusedError(
+            "approval", f"the approval of {rfc3339(approval.issued_at)} lapsed after 24 hours. {WAY_OUT}"
+        )
+
+
+def refuse_more(approval: Approval, due: Mapping[str, int]) -> None:
+    """Refuse if more is due under any rule than was approved.
+
+    Raises:
+        RefusedError: naming each rule with both numbers.
+    """
+    more = [
+        f"{rule}: {count} due, {approval.due.get(rule, 0)} approved and not yet purged"
+        for rule, count in sorted(due.items())
+        if count > approval.due.get(rule, 0)
+    ]
+    if more:
+        raise RefusedError("approval", f"more is due than was approved ({'; '.join(more)}). {WAY_OUT}")
+
+
+def _checksum(body: str) -> str:
+    return hashlib.sha256(body.encode()).hexdigest()[:12]
