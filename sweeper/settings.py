@@ -11,14 +11,14 @@ from sweeper import files, toml, uri
 from sweeper.errors import ConfigurationError
 from sweeper.files import UnreadableError
 from sweeper.policy import schema as policies
-from sweeper.toml import InputFault, TomlError, found, shaped
+from sweeper.toml import InputFault, TomlError, faults_of, matching
 
 DEFAULT_FILE = Path("config/sweeper.toml")
 _IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_$]{0,62}"
 Identifier = Annotated[
-    str, shaped(_IDENTIFIER, "must be a name: letters, digits, _ and $, beginning with no digit, at most 63")
+    str, matching(_IDENTIFIER, "must be a name: letters, digits, _ and $, beginning with no digit, at most 63")
 ]
-Table = Annotated[str, shaped(rf"{_IDENTIFIER}(\.{_IDENTIFIER})?", "must be a table, written table or schema.table")]
+Table = Annotated[str, matching(rf"{_IDENTIFIER}(\.{_IDENTIFIER})?", "must be a table, written table or schema.table")]
 Whole = Annotated[int, Field(strict=True)]
 Positive = Annotated[Whole, Field(ge=1)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -182,7 +182,9 @@ class ServeSettings(Section):
     numbers_seconds: Annotated[Positive, Field(le=86_400)] = 300
 
 
-Origin = Annotated[str, shaped(r"[!-*,-~]{0,200}", "must be a name of ASCII without blanks and without +, at most 200")]
+Origin = Annotated[
+    str, matching(r"[!-*,-~]{0,200}", "must be a name of ASCII without blanks and without +, at most 200")
+]
 
 
 class EvidenceSettings(Section):
@@ -238,7 +240,7 @@ def load(file: Path | None, environment: Mapping[str, str] = os.environ) -> Sett
     try:
         return Settings.model_validate(raw)
     except ValidationError as error:
-        faults = (f"  {fault.said(raw)}{_origin(fault, environment)}" for fault in found(error))
+        faults = (f"  {fault.line(raw)}{_origin(fault, environment)}" for fault in faults_of(error))
         raise ConfigurationError(f"settings {path or 'of the environment'}: nothing was done. Mend:", *faults) from None
 
 
@@ -250,7 +252,7 @@ def load_policy(settings: Settings) -> policies.Policy:
     """
     path = settings.policy.file.absolute()
     try:
-        return policies.parse(files.text(path))
+        return policies.parse(files.read_text(path))
     except UnreadableError as error:
         raise ConfigurationError(
             f"policy {path}: cannot be read ({error}). Nothing was done. Name the file in [policy] file, "
@@ -283,7 +285,7 @@ def _resolve_policy(raw: dict[str, Any], folder: Path) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return toml.parse(files.text(path))
+        return toml.parse(files.read_text(path))
     except UnreadableError as error:
         raise ConfigurationError(
             f"settings {path.absolute()}: cannot be read ({error}). Nothing was done. "

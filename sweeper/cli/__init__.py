@@ -76,13 +76,13 @@ def _everywhere(
 
 def main() -> NoReturn:
     """Run the command line; every expected failure is one message on stderr and its exit code."""
-    console.secure()
+    console.secure_streams()
     code = 0
     try:
         returned = app(standalone_mode=False)  # the code of a typer.Exit, or what a command returned
         code = returned if isinstance(returned, int) else 0
     except MisuseError as error:
-        code = console.misused(error)
+        code = console.print_usage_error(error)
     except typer.Abort:
         code = 1
     except SystemExit as ended:
@@ -92,10 +92,10 @@ def main() -> NoReturn:
     except OSError as error:
         if not console.is_broken(error):
             raise
-        code = _told(console.lost(error))
-    sys.exit(console.finish(code))
+        code = _told(console.output_error(error))
+    sys.exit(console.flush(code))
 
 
 def _told(error: SweeperError) -> int:
-    console.tell(error)
+    console.print_error(error)
     return error.exit_code

@@ -326,7 +326,7 @@ def _read(path: Path) -> bytes:
     from sweeper import files
 
     try:
-        return files.content(path)
+        return files.read_bytes(path)
     except files.UnreadableError as error:
         raise ConfigurationError(f"{path}: cannot be read ({error}). Nothing was checked. Name the file.") from None
 

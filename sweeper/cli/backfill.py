@@ -68,7 +68,7 @@ def backfill(
             _print_given_up(filling.give_up(job, scope), as_json=as_json)
             return
         plan = filling.begin(job, scope, approve)
-        with stop_on_signal(job.database) as stopping, _watched(stopping) as watch:
+        with stop_on_signal(job.database.stop), _watched() as watch:
             drained = BackfillRunner(job, plan, watch, budget, hours, accept_history).run()
     with console.afterwards():
         _print_drained(drained, as_json=as_json)
@@ -85,10 +85,10 @@ def _print_given_up(plan: "BackfillPlan", *, as_json: bool) -> None:
         )
 
 
-def _watched(stopping: Any) -> Any:
+def _watched() -> Any:
     from sweeper.cli.progress import watched
 
-    return watched(stopping)
+    return watched()
 
 
 def _scope(job: "Job", since: str, until: str, by: Slice) -> "BackfillScope":
@@ -128,7 +128,7 @@ def _hours(job: "Job", between: str | None) -> "Hours | None":
 def _previewed(job: "Job", scope: "BackfillScope") -> "BackfillPreview":
     from sweeper.runs import backfill as filling
 
-    with _watched(lambda: "") as watch:
+    with _watched() as watch:
         return filling.preview(job, scope, watch)
 
 

@@ -14,7 +14,7 @@ from sweeper.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sweeper.postgres.check import CheckFinding
+    from sweeper.postgres.finding import CheckFinding
     from sweeper.settings import Settings
 
 
@@ -36,16 +36,30 @@ def migrate(config: Config = None, as_json: AsJson = False) -> None:
             console.say(f"sweeper's tables: revision {before or 'none'} → {after}")
 
 
-def check(config: Config = None, as_json: AsJson = False) -> None:
-    """Check connection, privileges, contract, indexes, delete hazards, clock and policy; each fault with its remedy.
+def check(
+    config: Config = None,
+    as_json: AsJson = False,
+    trial: Annotated[
+        bool | None,
+        typer.Option(
+            "--trial/--no-trial",
+            help="Try to purge even if a trigger seems to act outside of the database, or do not try.",
+            show_default="try, unless a trigger seems to act outside of the database",
+        ),
+    ] = None,
+) -> None:
+    """Check connection, privileges, contract, indexes, clock and policy, and try to purge; each fault with its remedy.
+
+    It deletes a few conversations, and one made up for that, and rolls it back: what would fail, and where would content survive?
 
     Example: sweeper check
     """
     from sweeper.postgres import check as checks
+    from sweeper.postgres.finding import Level
     from sweeper.settings import load_policy
 
     with context.connected(config) as database:
-        findings = checks.check(database, load_policy(database.settings), context.CLOCK)
+        findings = checks.check(database, load_policy(database.settings), context.CLOCK, trial_wanted=trial)
         findings += [_signing(database.settings), *_pseudonyms(), *_exposed(database.settings)]
     if as_json:
         console.print_json(
@@ -56,14 +70,14 @@ def check(config: Config = None, as_json: AsJson = False) -> None:
             console.say(f"{finding.level.value.upper():<8} {finding.subject}: {finding.text}")
             if finding.remedy:
                 console.say(f"         → {finding.remedy}")
-    if any(finding.level is checks.Level.FAULT for finding in findings):
+    if any(finding.level is Level.FAULT for finding in findings):
         raise typer.Exit(1)
 
 
 def _signing(settings: "Settings") -> "CheckFinding":
     """Whether what signs checkpoints can be used: a run without it would refuse to begin."""
     from sweeper.evidence import keys
-    from sweeper.postgres.check import CheckFinding, Level
+    from sweeper.postgres.finding import CheckFinding, Level
 
     try:
         signer = keys.read(settings)
@@ -80,7 +94,7 @@ def _signing(settings: "Settings") -> "CheckFinding":
 def _pseudonyms() -> "Iterator[CheckFinding]":
     """Check the pseudonym key, if one is given."""
     from sweeper.manifest import pseudonym
-    from sweeper.postgres.check import CheckFinding, Level
+    from sweeper.postgres.finding import CheckFinding, Level
 
     if not pseudonym.is_given():
         return
@@ -97,14 +111,14 @@ def _exposed(settings: "Settings") -> "Iterator[CheckFinding]":
     """Check that nobody else may read or replace the key files."""
     import os
 
-    from sweeper import files as handed
+    from sweeper import files
     from sweeper.manifest import pseudonym
-    from sweeper.postgres.check import CheckFinding, Level
+    from sweeper.postgres.finding import CheckFinding, Level
 
     named = os.environ.get(pseudonym.FILE)
-    files = {"signing key": settings.evidence.signing_key_file, "pseudonym key": Path(named) if named else None}
-    for subject, file in files.items():
-        for text, remedy in handed.exposures(file) if file else ():
+    keys = {"signing key": settings.evidence.signing_key_file, "pseudonym key": Path(named) if named else None}
+    for subject, file in keys.items():
+        for text, remedy in files.exposures(file) if file else ():
             yield CheckFinding(Level.WARNING, subject, text, remedy)
 
 

@@ -17,7 +17,7 @@ from sweeper.manifest import extra
 from sweeper.policy.instant import rfc3339
 
 if TYPE_CHECKING:
-    from sweeper.manifest.lifecycle import Recalled, Verified
+    from sweeper.manifest.lifecycle import RecallResult, Verification
     from sweeper.runs.job import Job
 
 manifest_app = typer.Typer(
@@ -59,8 +59,10 @@ def _refuse_future(job: "Job") -> None:
     if job.as_of > now:
         raise RefusedError(
             "future_as_of",
-            f"--as-of {rfc3339(job.as_of)} is later than now, {rfc3339(now)}: what is withdrawn until then is not known yet. "
-            "No manifest was built. Give an --as-of that is not in the future.",
+            f"--as-of {rfc3339(job.as_of)} is later than now: what is withdrawn until then is not known yet.",
+            f"Now is {rfc3339(now)}.",
+            "Give an --as-of that is not in the future.",
+            "No manifest was built.",
         )
 
 
@@ -127,12 +129,12 @@ def manifest_list(config: Config = None, as_json: AsJson = False) -> None:
     """
     lifecycle = extra.lifecycle()
     with context.migrated(config) as database:
-        found = [lifecycle.line(known) for known in lifecycle.listed(database)]
+        found = [lifecycle.to_dict(row) for row in lifecycle.list_manifests(database)]
     if as_json:
         console.print_json(found)
         return
     headers = ("id", "state", "as_of", "eligible", "revoked", "directory")
-    console.print_table(headers, ([known[header] for header in headers] for known in found))
+    console.print_table(headers, ([row[header] for header in headers] for row in found))
 
 
 @manifest_app.command("verify")
@@ -155,35 +157,35 @@ def manifest_verify(
         console.print_json(_verified(verified))
     else:
         _print_verified(verified)
-    if verified.faults or verified.left:
+    if verified.faults or verified.ineligible:
         raise typer.Exit(1)
 
 
-def _verified(verified: "Verified") -> dict[str, Any]:
+def _verified(verified: "Verification") -> dict[str, Any]:
     return {
         "id": verified.description.id,
         "eligible": verified.description.eligible,
         "faults": list(verified.faults),
-        "left": dict(sorted(verified.left.items())),
+        "left": dict(sorted(verified.ineligible.items())),
         "revoked": verified.revoked,
     }
 
 
-def _print_verified(verified: "Verified") -> None:
+def _print_verified(verified: "Verification") -> None:
     for fault in verified.faults:
         console.say(f"FAULT: {fault}. Do not train on it; restore the directory from a copy.")
     if verified.faults:
         return
     said = f"Manifest {verified.description.id}: files intact, {verified.description.eligible} rows."
-    if not verified.left:
+    if not verified.ineligible:
         console.say(f"{said} All may still be trained on.")
         return
     others = ", the others in what `sweeper manifest recall --out DIR` writes"
     console.say(
-        f"{said} {verified.left.total()} may not be trained on any more; {verified.revoked} of those are named in its "
-        f"revoked-*.parquet{others if verified.revoked < verified.left.total() else ''}."
+        f"{said} {verified.ineligible.total()} may not be trained on any more; {verified.revoked} of those are named in its "
+        f"revoked-*.parquet{others if verified.revoked < verified.ineligible.total() else ''}."
     )
-    _print_reasons("left", verified.left)
+    _print_reasons("left", verified.ineligible)
 
 
 @manifest_app.command("recall")
@@ -202,7 +204,7 @@ def manifest_recall(
     Example: sweeper manifest recall --out /data/recalls
     """
     lifecycle = extra.lifecycle()
-    found: list[Recalled] = []
+    found: list[RecallResult] = []
     with context.prepared(config) as job:
         for one in lifecycle.recall(job, out, everything=everything):
             found.append(one)
@@ -219,7 +221,7 @@ def manifest_recall(
         raise typer.Exit(1)
 
 
-def _recalled(one: "Recalled") -> dict[str, Any]:
+def _recalled(one: "RecallResult") -> dict[str, Any]:
     return {
         "id": one.manifest_id,
         "directory": one.directory,
@@ -230,7 +232,7 @@ def _recalled(one: "Recalled") -> dict[str, Any]:
     }
 
 
-def _print_recalled(one: "Recalled", *, handed: bool) -> None:
+def _print_recalled(one: "RecallResult", *, handed: bool) -> None:
     if one.missing:
         console.say(
             f"Manifest {one.manifest_id} ({one.state}) was NOT looked through: {one.missing} Put it back from a copy and recall "

@@ -57,7 +57,7 @@ def _reapplied(job: "Job", read: "Ledger", accept_ledger: str | None) -> "Reappl
     from sweeper.cli.progress import watched
     from sweeper.runs import reapply as reapplying
 
-    with stop_on_signal(job.database) as stopping, watched(stopping) as watch:
+    with stop_on_signal(job.database.stop), watched() as watch:
         return reapplying.reapply(job, read, watch, accept_ledger)
 
 
@@ -70,8 +70,9 @@ def _read(job: "Job", path: Path, key: str | None, *, accept_unsigned: bool) -> 
     if verifier is None and not accept_unsigned:
         raise RefusedError(
             "ledger",
-            f"nothing vouches for {path}: there is no key to check it with. Nothing was purged. Give --key, or, where the "
-            "ledger was never signed and you trust the file, --accept-unsigned.",
+            f"nothing vouches for {path}: there is no key to check it with.",
+            "",
+            "Give --key, or, where the ledger was never signed and you trust the file, --accept-unsigned.",
         )
     return export.read(path, None if accept_unsigned else verifier)
 

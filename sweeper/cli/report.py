@@ -75,7 +75,7 @@ def _written(settings: "Settings", file: Path | None) -> Iterator[None]:
         try:
             _write(settings, file)
         except SweeperError as second:
-            console.tell(second)
+            console.print_error(second)
         raise
     _write(settings, file)
 
@@ -92,7 +92,7 @@ def _reported(job: "Job") -> "Report":
     from sweeper.postgres import store_counts
     from sweeper.report import report as reports
 
-    with progress.watched(lambda: "") as watch:
+    with progress.watched() as watch:
         if progress.is_watched():
             count = job.database.within(lambda connection: store_counts.conversations(connection, COUNTED_AHEAD))
             if count < COUNTED_AHEAD:

@@ -1,7 +1,7 @@
 """`run`: one sweep, or its preview."""
 
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from threading import Timer
 from types import FrameType
@@ -18,7 +18,7 @@ from sweeper.uri import KeptObject
 
 if TYPE_CHECKING:
     from sweeper.policy.counts import Counts
-    from sweeper.postgres.database import Database
+    from sweeper.postgres.stop import StopRequest
     from sweeper.runs.approval import Approval
     from sweeper.runs.job import Job
     from sweeper.runs.result import ActiveBackfill, Preview, Result
@@ -96,7 +96,7 @@ def run(
             result = _swept(job, approval, budget, accept_history=accept_history)
         except RefusedError as refusal:
             if as_json:
-                console.print_json({"outcome": "refused", "guard": refusal.guard, "text": str(refusal)})
+                console.print_json({"outcome": "refused", **refusal.to_dict()})
             raise
     with console.afterwards():
         print_result(result, as_json=as_json)
@@ -130,7 +130,7 @@ def _swept(job: "Job", approval: "Approval | None", budget: "Budget", *, accept_
         with job.database.transaction() as connection:
             store = store_counts.identity(connection, job.settings.store.schema_name)
         approvals.check(approval, store, job.policy.digest, job.clock.now())
-    with stop_on_signal(job.database) as stopping, watched(stopping) as watch:
+    with stop_on_signal(job.database.stop), watched() as watch:
         return sweeps.sweep(job, approval=approval, accept_history=accept_history, watch=watch, budget=budget)
 
 
@@ -139,7 +139,7 @@ def _previewed(job: "Job") -> "Preview":
     from sweeper.cli import progress
     from sweeper.runs import sweep as sweeps
 
-    with progress.watched(lambda: "") as watch:
+    with progress.watched() as watch:
         if progress.is_watched():
             watch.expect(sum(len(page.free) + len(page.held) for page in job.selector.pages()))
         return sweeps.preview(job, watch)
@@ -163,8 +163,8 @@ def print_preview(preview: "Preview", *, as_json: bool) -> None:
 
 def _seen_from_a_preview(refusal: RefusedError) -> str:
     """The refusal, with the way out that a reader of a preview has."""
-    found, _, _ = str(refusal).partition(" Nothing was purged.")
-    return f"{found} {WAYS_OUT[refusal.guard]}" if refusal.guard in WAYS_OUT else str(refusal)
+    nearer = WAYS_OUT.get(refusal.guard)
+    return " ".join(filter(None, (refusal.found, refusal.limit, nearer))) if nearer else str(refusal)
 
 
 def print_result(result: "Result", *, as_json: bool) -> None:
@@ -260,20 +260,19 @@ ABANDON_SECONDS = 4.0
 
 
 @contextmanager
-def stop_on_signal(database: "Database") -> Iterator[Callable[[], str]]:
+def stop_on_signal(stop: "StopRequest") -> Iterator[None]:
     """Ask the sweep to stop after the batch at work when SIGINT or SIGTERM comes, and soon after that not to try again."""
-    asked: list[int] = []
 
-    def ask(number: int, _: FrameType | None) -> None:
-        if not asked:
-            abandon = Timer(ABANDON_SECONDS, database.abandoned.set)
+    def ask(_: int, __: FrameType | None) -> None:
+        if not stop.is_asked:
+            abandon = Timer(ABANDON_SECONDS, stop.abandon)
             abandon.daemon = True
             abandon.start()
-        asked.append(number)
+        stop.ask()
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: "signal" if asked else ""
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -35,7 +35,7 @@ from sweeper.policy import validation
 from sweeper.policy.instant import OutOfRange, StoredTimestamp, aware
 from sweeper.policy.period import Period
 from sweeper.policy.validation import classes, entries, table, texts
-from sweeper.toml import INSTANT, TomlError, found, shaped
+from sweeper.toml import INSTANT, TomlError, faults_of, matching
 
 SLACK_DAYS = 4
 """How far a proposal over-reaches: 31 January plus one month is 28 February, three days further than counted back."""
@@ -43,7 +43,7 @@ SLACK_DAYS = 4
 Scalar: TypeAlias = str | int | bool
 Name = Annotated[
     str,
-    shaped(
+    matching(
         r"[a-z][a-z0-9_]{0,62}", "must be a name of small letters, digits and _, beginning with a letter, at most 63"
     ),
 ]
@@ -190,7 +190,9 @@ Values = Annotated[
     PlainSerializer(lambda values: sorted(values, key=repr)),
 ]
 _COLUMN = r"[A-Za-z_][A-Za-z0-9_]{0,62}"
-Column = Annotated[str, shaped(_COLUMN, "must be a column: letters, digits and _, beginning with no digit, at most 63")]
+Column = Annotated[
+    str, matching(_COLUMN, "must be a column: letters, digits and _, beginning with no digit, at most 63")
+]
 Fixed = Annotated[Period, BeforeValidator(_parsed), PlainSerializer(str)]
 
 
@@ -204,7 +206,7 @@ class ColumnPeriod(Strict):
     """A period read from a further column of the store, for instance an enterprise's own setting."""
 
     column: Annotated[
-        str, shaped(rf"(account|conversation)\.{_COLUMN}", "must be account.COLUMN or conversation.COLUMN")
+        str, matching(rf"(account|conversation)\.{_COLUMN}", "must be account.COLUMN or conversation.COLUMN")
     ]
     unit: Literal["second", "minute", "hour", "day", "week", "month", "year"]
     otherwise: Fixed | None = None
@@ -431,7 +433,7 @@ def checked(raw: Mapping[str, Any]) -> Policy:
     try:
         policy = Policy.model_validate(raw, context=Names.of(raw))
     except ValidationError as error:
-        faults = [*found(error), *faults]
+        faults = [*faults_of(error), *faults]
     if faults:
-        raise PolicyError(*(fault.said(raw) for fault in faults))
+        raise PolicyError(*(fault.line(raw) for fault in faults))
     return policy

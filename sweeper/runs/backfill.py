@@ -125,8 +125,9 @@ def begin(job: Job, scope: BackfillScope, token: str | None) -> BackfillPlan:
         if approval is None or token is None:
             raise RefusedError(
                 "approval",
-                f"no {scope} has been approved. Nothing was purged. Preview it with --dry-run, and begin it with "
-                "--approve DIGEST; after that it goes on without.",
+                f"no {scope} has been approved.",
+                "",
+                "Preview it with --dry-run, and begin it with --approve DIGEST; after that it goes on without.",
             )
         approvals.refuse_lapsed(approval, job.clock.now())
         plan = _recorded(job, scope, approval)
@@ -143,8 +144,10 @@ def refuse_other_policy(plan: BackfillPlan, digest: str, done: Callable[[], str]
     if plan.policy_digest != digest:
         raise RefusedError(
             "approval",
-            f"{BackfillScope(plan.since, plan.until, plan.by)} was approved under policy {plan.policy_digest[:12]}, this is "
-            f"{digest[:12]}. {done()} Preview again with --dry-run, and approve what it finds.",
+            f"{BackfillScope(plan.since, plan.until, plan.by)} was approved under policy {plan.policy_digest[:12]}.",
+            f"This is policy {digest[:12]}.",
+            "Preview again with --dry-run, and approve what it finds.",
+            done(),
         )
 
 

@@ -22,7 +22,7 @@ from sweeper.objects import removal
 from sweeper.policy.counts import Counts, Kind
 from sweeper.policy.evaluate import Outcome, Proposal, Spared
 from sweeper.policy.window import Window
-from sweeper.postgres import backfills, evidence, purge, store_counts
+from sweeper.postgres import backfills, evidence, hazards, purge, store_counts
 from sweeper.postgres.proposals import Page
 from sweeper.runs import approval as approvals
 from sweeper.runs import guards
@@ -77,7 +77,7 @@ def sweep(
     refuse_paused(job)
     active_backfill = None if run_kind.preemptible else find_active_backfill(job)
     job = without(job, active_backfill)
-    with session(job, run_kind, approval, watch.stopping) as opened:
+    with session(job, run_kind, approval) as opened:
         left = _left_of(job, approval)
         return _Sweep(job, opened, left, accept_history, watch, budget or Budget(), active_backfill).run()
 
@@ -141,6 +141,8 @@ class _Sweep:
         return self._finish()
 
     def _work(self) -> None:
+        if not self.session.run_kind.preemptible:  # a backfill warns once, not with each slice
+            hazards.warn(self.job.database, self.job.contract)
         histories = self.job.database.within(store_counts.histories)
         for refusal in guards.before(self.job, histories, accept_history=self.accept_history):
             raise refusal

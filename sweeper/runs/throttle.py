@@ -39,12 +39,11 @@ ORDERED = frozenset({StopReason.MAX_RUNTIME, StopReason.MAX_PURGE})
 
 @dataclass(frozen=True)
 class ProgressListener:
-    """Who looks on: told what to expect, of each proposal done and of each wait, and asked why to stop ("": go on)."""
+    """Who looks on: told what to expect, of each proposal done and of each wait."""
 
     expect: Callable[[int], None] = lambda _: None
     advance: Callable[[int], None] = lambda _: None
     waits: Callable[[str], None] = lambda _: None
-    stopping: Callable[[], str] = lambda: ""
 
 
 @dataclass(frozen=True)
@@ -88,8 +87,9 @@ class LoadReader(Protocol):
 
 @dataclass
 class Throttle:
-    """Steers one run. `renew` keeps its lease while it waits; `purged` says how many conversations it has purged.
+    """Steers one run.
 
+    `renew` keeps its lease while it waits; `purged` says how many conversations it has purged, `stop_reason` why it is to end.
     `monotonic` (seconds, from any beginning) and `sleep` are those of the machine, so that a test need not wait.
     """
 
@@ -100,6 +100,7 @@ class Throttle:
     renew: Callable[[], None]
     purged: Callable[[], int]
     pace: BatchSizer
+    stop_reason: Callable[[], str] = lambda: ""
     stopped: str = ""
     waits: ThrottleStats = field(default_factory=ThrottleStats)
     monotonic: Callable[[], float] = time.monotonic
@@ -128,7 +129,7 @@ class Throttle:
     def is_cut_short(self) -> bool:
         """As `is_over`, for what does not count against the purges that a budget allows."""
         if self.stopped in ("", StopReason.MAX_PURGE):
-            self.stopped = self.watch.stopping() or self._out_of_time() or self.stopped
+            self.stopped = self.stop_reason() or self._out_of_time() or self.stopped
         return self.stopped not in ("", StopReason.MAX_PURGE)
 
     def _out_of_time(self) -> str:

@@ -266,9 +266,9 @@ def test_signal_while_it_waits(store: Store, policy: Policy) -> None:
         if reason:
             asked[0] = "signal"
 
-    watch = ProgressListener(waits=ask, stopping=lambda: asked[0])
+    watch = ProgressListener(waits=ask)
     hours = Hours.parse("01:00-02:00", ZoneInfo("UTC"))
-    result = drained(job, token=token, watch=watch, hours=hours)
+    result = drained(replace(job, further_reason=lambda: asked[0]), token=token, watch=watch, hours=hours)
     assert (result.outcome, result.stop_reason, result.purged) == ("stopped", "signal", 0)
 
 

@@ -50,7 +50,9 @@ def test_any_text_is_one_line(text: str) -> None:
 def test_errors() -> None:
     """An error's lines are those that the program wrote, whatever they quote."""
     assert str(SweeperError(f"a {NASTY}", "b")).split("\n") == [f"a {SHOWN}", "b"]
-    assert str(RefusedError("paused", NASTY)) == SHOWN
+    refusal = RefusedError("paused", f"{NASTY}.", "", "Resume.")
+    assert str(refusal) == f"{SHOWN}. Nothing was purged. Resume."
+    assert refusal.to_dict()["found"] == f"{SHOWN}."
 
 
 def test_one_way_out() -> None:
@@ -257,7 +259,7 @@ def test_crash(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
     from sweeper import console
 
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    console.secure()
+    console.secure_streams()
     try:
         raise ValueError(NASTY)
     except ValueError as error:

@@ -277,7 +277,7 @@ def test_another_schema(site: Site) -> None:
     config.write_text(config.read_text() + '[store]\nschema = "anew"\n')
     for words in (["--dry-run"], []):
         done = site.reapply(*words)
-        assert (done.code, "knows no run of the store anew, but of: store." in done.err) == (3, True)
+        assert (done.code, "knows runs of: store. It knows no run of this store, anew." in done.err) == (3, True)
 
 
 def test_hidden_by_a_view(site: Site) -> None:
@@ -365,7 +365,7 @@ def test_a_ledger_of_another_database(twins: Site) -> None:
         each.execute("SELECT id::text FROM sweeper.identity")[0] for each in (twins.was, twins.restored)
     )
     said = _refused(twins)
-    assert f"tells of run 1 in the database {identity}, this is the database {own}" in said
+    assert f"tells of run 1 in the database {identity}. This is the database {own}" in said
     assert "--accept-ledger" not in said
     assert _refused(twins, "--accept-ledger", "0" * 16) == said
     assert _refused(twins, "--accept-ledger", own) == said

@@ -253,7 +253,7 @@ def sweeper(store: Store) -> Command:
 @pytest.mark.parametrize(
     ("schedule", "words"),
     [
-        ('sweep = "17 2 * * 8"', "schedule.sweep '17 2 * * 8': day of week 8 is not in 0-7"),
+        ('sweep = "17 2 * * 8"', "schedule.sweep '17 2 * * 8': day of week '8' is not valid"),
         ('zone = "Mars/Base"', "schedule.zone 'Mars/Base' is no time zone"),
     ],
 )

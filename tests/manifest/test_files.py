@@ -70,7 +70,7 @@ def test_batches_are_small_where_asked(store: Store, policy: Policy, monkeypatch
     sizes = []
     for wanted in (snapshot.BATCH_BYTES, 1):
         monkeypatch.setattr(snapshot, "BATCH_BYTES", wanted)
-        with snapshot.taken(store.job(policy, made.AS_OF)) as taken:
+        with snapshot.open_snapshot(store.job(policy, made.AS_OF)) as taken:
             sizes.append([batch.num_rows for batch in taken.rows(with_text=False)])
     assert sizes[0] == [24]
     assert len(sizes[1]) > 1
@@ -256,7 +256,7 @@ def test_never_is_null(store: Store, policy: Policy, tmp_path: Path) -> None:
     made.freeze(store, made.forever(policy, "9000 years"), tmp_path / "m")
     rows = {row["kind"]: row["expires_at"] for row in made.rows(tmp_path / "m")}
     assert rows == {"chat": None, "coding": instant("2027-02-01T00:00:00Z")}
-    assert not lifecycle.verify(store.job(policy, made.AS_OF), tmp_path / "m", None).left
+    assert not lifecycle.verify(store.job(policy, made.AS_OF), tmp_path / "m", None).ineligible
 
 
 def test_no_rows(store: Store, policy: Policy, tmp_path: Path) -> None:

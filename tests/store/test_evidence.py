@@ -212,7 +212,7 @@ def test_refused_run_is_recorded(store: Store, policy: Policy) -> None:
         sweep(store.job(policy, AS_OF))
     assert (refused.value.guard, refused.value.exit_code) == ("history", 3)
     rows = store.execute("SELECT outcome, result, finished_at FROM sweeper.runs")
-    assert rows == [("refused", {"guard": "history", "text": str(refused.value)}, instant(AS_OF))]
+    assert rows == [("refused", refused.value.to_dict(), instant(AS_OF))]
     assert events(store) == ["run_opened", "run_closed", "refusal"]
     assert store.left() == set(ids)
     assert swept(store, policy).as_json()["purged"] == 3

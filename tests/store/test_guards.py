@@ -62,6 +62,8 @@ def refused(store: Store, guard: str, *texts: str) -> Iterator[None]:
     with pytest.raises(RefusedError) as refusal:
         yield
     assert (refusal.value.guard, refusal.value.exit_code) == (guard, 3)
+    found, limit, remedy = (refusal.value.to_dict()[field] for field in ("found", "limit", "remedy"))
+    assert str(refusal.value) == " ".join([found, *filter(None, [limit]), "Nothing was purged.", remedy])
     for text in (*texts, "Nothing was purged."):
         assert text in str(refusal.value)
     assert store.left() == before
@@ -128,7 +130,7 @@ def test_clock(store: Store, policy: Policy, sign: int) -> None:
         clock = Clock(lambda: instant(NOW), lambda _: instant(NOW) + sign * apart)
         return sweep(store.job(policy, NOW, clock, guards=guards))
 
-    with is_refused(store, "clock", "the limit is 300 s"):
+    with is_refused(store, "clock", "The limit is 300 s"):
         with_database(timedelta(seconds=300) + TICK)
     assert with_database(timedelta(seconds=300) + TICK, clock=False).outcome == "completed"
     assert with_database(timedelta(seconds=300)).outcome == "completed"
@@ -315,7 +317,7 @@ def test_history(store: Store, policy: Policy, missing: str) -> None:
     store.load(world(1, 9, consent=2, plans=2))
     run(store, policy)
     store.execute(f"DELETE FROM {missing} WHERE id = (SELECT max(id) FROM {missing})")
-    with is_refused(store, "history", f"{missing} has 1 rows; the last completed run saw 2", "--accept-history"):
+    with is_refused(store, "history", f"{missing} has 1 rows. The last completed run saw 2", "--accept-history"):
         run(store, policy)
     job = store.job(policy, NOW, frozen(NOW))
     assert sweep(job, accept_history=True).outcome == "completed"

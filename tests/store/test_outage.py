@@ -103,7 +103,7 @@ def test_abandoned_database_is_not_waited_for(store: Store) -> None:
     """Who gives the database up is not held up by further attempts."""
     opened = databases.connect(store.settings(database={"url": "postgresql://nobody@127.0.0.1:9/nothing"}))
     opened.answered.set()
-    opened.abandoned.set()
+    opened.stop.abandon()
     with capture_logs() as logged, pytest.raises(OperationalError):
         opened.within(lambda connection: connection)
     assert retries(logged) == 0

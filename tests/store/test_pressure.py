@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,6 @@ def test_lease_lasts_through_a_pause(store: Store, policy: Policy) -> None:
         store.execute("ALTER TABLE sweeper.runs ADD started_at_really timestamptz DEFAULT clock_timestamp()")
         pace = {"autovacuum": True, "look_seconds": 0.2}
         job = store.job(policy, AS_OF, guards=GUARDS, pace=pace, lease={"seconds": 1})
-        result = sweep(job, watch=ProgressListener(stopping=release))
+        result = sweep(replace(job, further_reason=release))
     assert (result.outcome, result.count) == ("completed", 2)
     assert store.execute("SELECT token FROM sweeper.lease") == [(1,)]

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from threading import Barrier, Event
 from typing import Any
@@ -67,9 +68,16 @@ def fill(store: Store, count: int) -> list[str]:
     return [key(number) for number in range(1, count + 1)]
 
 
-def swept(store: Store, policy: Policy, watch: ProgressListener | None = None, **sections: Any) -> Result:
+def swept(
+    store: Store,
+    policy: Policy,
+    watch: ProgressListener | None = None,
+    further_reason: Callable[[], str] = lambda: "",
+    **sections: Any,
+) -> Result:
     """One sweep at AS_OF without the guards that small stores would trip."""
-    return sweep(store.job(policy, AS_OF, **{"guards": GUARDS, **sections}), watch=watch)
+    job = store.job(policy, AS_OF, **{"guards": GUARDS, **sections})
+    return sweep(replace(job, further_reason=further_reason), watch=watch)
 
 
 def orphans(store: Store) -> int:

@@ -15,6 +15,7 @@ from sweeper.errors import SweeperError
 from sweeper.manifest import build
 from sweeper.policy.schema import Policy
 from sweeper.postgres import check, database, protections
+from sweeper.postgres.finding import Level
 from tests.acceptance.commands import in_process
 from tests.facts import instant
 from tests.manifest import made
@@ -297,7 +298,7 @@ def test_the_owner_is_refused_by_the_triggers(still: Store) -> None:
 def faults(ruled: Store, policy: Policy, **sections: Any) -> list[str]:
     """What `check` finds wrong as the job."""
     found = check.check(ruled.database(ruled.settings(**sections)), policy, Clock())
-    return [finding.text for finding in found if finding.level is not check.Level.OK]
+    return [finding.text for finding in found if finding.level is not Level.OK]
 
 
 def test_the_job_sweeps(ruled: Store, policy: Policy) -> None:

@@ -195,7 +195,7 @@ def test_manifest(store: Store, pooled: Store, policy: Policy, tmp_path: Path) -
     at = test_lifecycle.job(pooled, policy)
     frozen = lifecycle.freeze(at, tmp_path / "manifest", test_lifecycle.KEY, with_text=True)
     assert frozen.description.eligible == 2 * test_lifecycle.CHATS
-    assert lifecycle.verify(at, frozen.folder, test_lifecycle.KEY).left == Counter()
+    assert lifecycle.verify(at, frozen.folder, test_lifecycle.KEY).ineligible == Counter()
     assert lifecycle.start(at, frozen.description.id)[1] == Counter()
     test_lifecycle.withdraw(store, "a1", test_lifecycle.NOW)
     (recalled,) = lifecycle.recall(test_lifecycle.job(pooled, policy, test_lifecycle.LATER), None)
