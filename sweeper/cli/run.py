@@ -1,8 +1,10 @@
 """`run`: one sweep, or its preview."""
 
+import shlex
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Timer
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -20,12 +22,14 @@ if TYPE_CHECKING:
     from sweeper.policy.counts import Counts
     from sweeper.postgres.stop import StopRequest
     from sweeper.runs.approval import Approval
+    from sweeper.runs.backfill import BackfillScope
     from sweeper.runs.job import Job
-    from sweeper.runs.result import ActiveBackfill, Preview, Result
+    from sweeper.runs.plan import PurgePlan
+    from sweeper.runs.result import ActiveBackfill, Result
     from sweeper.runs.throttle import Budget
 
 WAYS_OUT = {
-    "volume": "If that is right, approve the digest below: sweeper run --approve DIGEST",
+    "volume": "If that is right, approve the digest below (sweeper run --approve DIGEST) or a plan file (--out, --plan).",
     "future_as_of": "A preview may look ahead, a run may not.",
 }
 """Where a preview knows a nearer way out than the refusal itself, which sends to a preview."""
@@ -60,6 +64,12 @@ MaxPurge = Annotated[
 AcceptHistory = Annotated[
     bool, typer.Option("--accept-history", help="Go on although plan or consent history is missing or became less.")
 ]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", metavar="FILE", help="With --dry-run: write the plan to FILE as JSON, to review it and for --plan."
+    ),
+]
 
 
 def run(
@@ -73,6 +83,10 @@ def run(
         str | None,
         typer.Option("--approve", metavar="DIGEST", help="Run what a dry run found, even beyond the volume limits."),
     ] = None,
+    out: Out = None,
+    plan: Annotated[
+        Path | None, typer.Option("--plan", metavar="FILE", help="As --approve, from the file that --out wrote.")
+    ] = None,
     accept_history: AcceptHistory = False,
     max_runtime: MaxRuntime = None,
     max_purge: MaxPurge = None,
@@ -81,16 +95,16 @@ def run(
 
     Example: sweeper run --dry-run
     """
-    from sweeper.runs import approval as approvals
-
-    if approve is not None and (as_of is not None or dry_run):
-        raise ConfigurationError("--approve brings its own as-of: nothing was done. Leave out --as-of and --dry-run.")
-    approval = approvals.read(approve) if approve is not None else None
+    approval = read_approval(approve, plan, out, dry_run=dry_run)
+    if approval is not None and (as_of is not None or dry_run):
+        raise ConfigurationError(
+            f"{'--approve' if approve else '--plan'} brings its own as-of: nothing was done. Leave out --as-of and --dry-run."
+        )
     at = approval.as_of if approval else context.instant("--as-of", as_of)
     budget = read_budget(max_runtime, max_purge)
     with context.prepared(config, at) as job:
         if dry_run:
-            print_preview(_previewed(job), as_json=as_json)
+            show_plan(job, None, out, as_json=as_json)
             return
         try:
             result = _swept(job, approval, budget, accept_history=accept_history)
@@ -102,6 +116,24 @@ def run(
         print_result(result, as_json=as_json)
     if not result.is_done:
         raise typer.Exit(1)
+
+
+def read_approval(approve: str | None, plan: Path | None, out: Path | None, *, dry_run: bool) -> "Approval | None":
+    """Return the approval that --approve or --plan gives; None if neither is given.
+
+    Raises:
+        ConfigurationError: neither can be used, both are given, or --out is given without --dry-run.
+    """
+    from sweeper.runs import approval as approvals
+    from sweeper.runs import plan as plans
+
+    if out is not None and not dry_run:
+        raise ConfigurationError("--out writes what --dry-run finds: nothing was done. Add --dry-run, or leave it out.")
+    if approve is not None and plan is not None:
+        raise ConfigurationError("--approve and --plan each approve a dry run: nothing was done. Give one of them.")
+    if plan is not None:
+        return plans.read(plan)
+    return approvals.read(approve) if approve is not None else None
 
 
 def read_budget(max_runtime: str | None, max_purge: int | None, per_second: float = 0.0) -> "Budget":
@@ -134,31 +166,50 @@ def _swept(job: "Job", approval: "Approval | None", budget: "Budget", *, accept_
         return sweeps.sweep(job, approval=approval, accept_history=accept_history, watch=watch, budget=budget)
 
 
-def _previewed(job: "Job") -> "Preview":
-    """The preview; what it will look at is counted first where somebody watches."""
+def show_plan(job: "Job", scope: "BackfillScope | None", out: Path | None, *, as_json: bool) -> None:
+    """Preview a run, or the backfill of `scope`; write the plan to `out`, if that is given, and print it.
+
+    Raises:
+        ConfigurationError: nothing can be written to `out`.
+    """
     from sweeper.cli import progress
     from sweeper.runs import sweep as sweeps
 
     with progress.watched() as watch:
-        if progress.is_watched():
-            watch.expect(sum(len(page.free) + len(page.held) for page in job.selector.pages()))
-        return sweeps.preview(job, watch)
-
-
-def print_preview(preview: "Preview", *, as_json: bool) -> None:
-    """What a run would do, and what it would refuse."""
+        plan = sweeps.preview(job, watch, scope)
+    if out is not None:
+        plan.write(out)
     if as_json:
-        console.print_json(preview.as_json())
+        console.print_json(plan.as_json())
         return
-    job, counts = preview.job, preview.counts
+    _print_plan(plan)
+    if out is not None:
+        command = f"sweeper {'backfill' if scope else 'run'} --plan {shlex.quote(str(out))}"
+        console.say(f"The plan is in {out}. To execute it: {command}")
+    console.say(f"digest: {plan.approval.token()}")
+
+
+def _print_plan(plan: "PurgePlan") -> None:
+    """What would go, by rule and for a backfill by slice, what is kept, and what a run would refuse."""
+    job, scope, counts = plan.job, plan.scope, plan.counts
     console.say(
-        f"Preview at {rfc3339(job.as_of)}, policy {job.policy.name!r} ({job.policy.digest[:12]}). Nothing was written."
+        f"Preview {f'of {scope} ' if scope else ''}at {rfc3339(job.as_of)}, policy {job.policy.name!r} "
+        f"({job.policy.digest[:12]}). Nothing was written."
     )
-    console.say(f"Would purge {counts.due} conversations and {counts.feedback_by_rule.total()} feedback rows.")
+    feedback = (
+        ". Feedback is left to `sweeper run`" if scope else f" and {counts.feedback_by_rule.total()} feedback rows"
+    )
+    console.say(f"Would purge {counts.due} conversations{feedback}.")
     print_counts(counts, "would purge", counts.by_rule, counts.feedback_by_rule)
-    for refusal in preview.refusals:
+    if plan.by_slice:
+        console.print_table(("due from", "to", "would purge"), (row.values() for row in plan.as_json()["slices"]))
+    if scope and counts.outside:
+        console.say(
+            f"{counts.outside} more are due outside of the plan. While it is at work, runs leave alone what is due "
+            "before --until."
+        )
+    for refusal in plan.refusals:
         console.say(f"A run would refuse ({refusal.guard}): {_seen_from_a_preview(refusal)}")
-    console.say(f"digest: {preview.approval.token()}")
 
 
 def _seen_from_a_preview(refusal: RefusedError) -> str:

@@ -15,7 +15,7 @@ from sweeper.errors import ConfigurationError, RefusedError
 from sweeper.policy.instant import parse, rfc3339
 
 LAPSES_AFTER = timedelta(hours=24)
-REMEDY = "Preview again with --dry-run and approve the digest that it prints."
+REMEDY = "Preview again with --dry-run, and approve what it finds."
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,21 @@ def read(token: str) -> Approval:
     Raises:
         ConfigurationError: it is no such token, or was cut or mistyped.
     """
+    try:
+        return decode(token)
+    except ValueError:
+        raise ConfigurationError(
+            "--approve: this is no digest of a dry run, or it was cut. Nothing was done. "
+            "Copy the whole `digest` that `sweeper run --dry-run` prints."
+        ) from None
+
+
+def decode(token: str) -> Approval:
+    """Return the approval that a token carries, whatever option or file it came in.
+
+    Raises:
+        ValueError: it is no such token, or was cut or mistyped.
+    """
     body, _, checksum = token.strip().partition(".")
     try:
         if checksum != _checksum(body):
@@ -67,10 +82,7 @@ def read(token: str) -> Approval:
             str(said.get("scope", "")),
         )
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
-        raise ConfigurationError(
-            "--approve: this is no digest of a dry run, or it was cut. Nothing was done. "
-            "Copy the whole `digest` that `sweeper run --dry-run` prints."
-        ) from None
+        raise ValueError("its digest was cut or mistyped") from None
 
 
 def check(approval: Approval, store: str, policy: str, now: datetime, scope: str = "") -> None:

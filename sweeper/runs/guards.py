@@ -4,32 +4,17 @@ The law of this file: a guard that cannot find out refuses.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 
 from sweeper.errors import RefusedError
 from sweeper.policy.instant import rfc3339
 from sweeper.postgres import evidence, fence, store_counts
 from sweeper.postgres.store_counts import Histories
-from sweeper.runs.approval import Approval
 from sweeper.runs.job import Job, untrusted_as_of
 
 HISTORY_REMEDY = (
     "Finish the import; if the loss is right, run once with --accept-history, or set [guards] history = false."
 )
-
-
-@dataclass(frozen=True)
-class Volume:
-    """How much is due: in this run, and purged within the window before it without an approval."""
-
-    due: int
-    lately: int
-
-    @property
-    def together(self) -> int:
-        """Both."""
-        return self.due + self.lately
 
 
 def before(job: Job, histories: Histories, *, accept_history: bool = False) -> Iterator[RefusedError]:
@@ -78,22 +63,23 @@ def before(job: Job, histories: Histories, *, accept_history: bool = False) -> I
         yield from _history(job, histories, last)
 
 
-def volume(job: Job, due: int, approval: Approval | None) -> Iterator[RefusedError]:
-    """The refusal of a run in which too much is due, unless it was approved."""
+def volume(job: Job, due: int) -> Iterator[RefusedError]:
+    """The refusal of a run without an approval in which so many conversations are due, if they are too many."""
     guards = job.settings.guards
-    if not guards.volume or approval is not None or due == 0:
+    if not guards.volume or due == 0:
         return
-    found = measure(job, due)
-    if found.together <= guards.max_count:
+    lately = _purged_lately(job)
+    together = due + lately
+    if together <= guards.max_count:
         return
-    few_enough = int(found.together / guards.max_share) + 1 - found.lately
-    stored = job.database.within(lambda c: store_counts.conversations(c, max(few_enough, 0)))
-    share = found.together / max(stored + found.lately, 1)
+    few_enough = int(together / guards.max_share) + 1 - lately
+    stored = job.database.within(lambda c: store_counts.conversations(c, max(few_enough, 0))) + lately
+    share = together / max(stored, 1)
     if share > guards.max_share:
         yield RefusedError(
             "volume",
-            f"{found.due} conversations are due in this run and {found.lately} were purged within the last "
-            f"{guards.window_hours} hours: {share:.1%} of {stored + found.lately}.",
+            f"{due} conversations are due in this run and {lately} were purged within the last "
+            f"{guards.window_hours} hours: {share:.1%} of {stored}.",
             f"The limits are {guards.max_share:.0%} and {guards.max_count}.",
             "Look at `sweeper run --dry-run`; if it is right, run `sweeper run --approve DIGEST` with the digest it prints, "
             "or raise [guards] max_share or max_count.",
@@ -103,7 +89,7 @@ def volume(job: Job, due: int, approval: Approval | None) -> Iterator[RefusedErr
 def limit(job: Job, due: int) -> int | None:
     """How many conversations a run may purge in which so many were due when it was weighed; None: as many as are due."""
     guards = job.settings.guards
-    return max(guards.max_count - measure(job, 0).lately, due) if guards.volume else None
+    return max(guards.max_count - _purged_lately(job), due) if guards.volume else None
 
 
 def more_than_weighed(allowed: int, purged: int) -> RefusedError:
@@ -117,13 +103,11 @@ def more_than_weighed(allowed: int, purged: int) -> RefusedError:
     )
 
 
-def measure(job: Job, due: int) -> Volume:
-    """What is due now together with what was purged within the window."""
+def _purged_lately(job: Job) -> int:
+    """How many conversations were purged within the window without an approval."""
     now = job.clock.now()
     since = now - timedelta(hours=job.settings.guards.window_hours)
-    return Volume(
-        due, job.database.within(lambda c: evidence.purged_lately(c, job.settings.store.schema_name, since, now))
-    )
+    return job.database.within(lambda c: evidence.purged_lately(c, job.settings.store.schema_name, since, now))
 
 
 def _history(job: Job, now: Histories, last: evidence.LastCompleted) -> Iterator[RefusedError]:

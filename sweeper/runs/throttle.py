@@ -17,6 +17,8 @@ from sweeper.settings import Settings
 
 STEP_SECONDS = 0.1
 """A wait is cut into steps, so that whoever asks it to stop is heard."""
+KEPT_BYTES = 16 << 20
+"""Memory for the keys of what is proposed, compressed: several hundred thousand conversations."""
 BATCH_SECONDS = 1.0
 """Under a rate limit a batch takes no more than may be purged in this time."""
 
@@ -48,11 +50,12 @@ class ProgressListener:
 
 @dataclass(frozen=True)
 class Budget:
-    """What a run may use at most: seconds, conversations (and as many feedback rows), conversations a second."""
+    """What a run may use at most: seconds, conversations (and as many feedback rows), conversations a second, bytes for keys."""
 
     seconds: float | None = None
     purges: int | None = None
     per_second: float = 0.0
+    memory: int = KEPT_BYTES
 
 
 @dataclass

@@ -13,9 +13,13 @@ from typing import Any
 from sweeper.clock import Clock
 from sweeper.policy.schema import Policy
 from sweeper.policy.window import Slice
-from sweeper.runs.backfill import BackfillScope, begin, preview
+from sweeper.postgres.backfills import BackfillPlan
+from sweeper.runs import approval as approvals
+from sweeper.runs import backfill as filling
+from sweeper.runs.backfill import BackfillScope
 from sweeper.runs.backfill_runner import BackfillOutcome, BackfillRunner
 from sweeper.runs.job import Job
+from sweeper.runs.sweep import preview
 from sweeper.runs.throttle import ProgressListener
 from tests.acceptance.commands import in_process
 from tests.facts import instant
@@ -100,7 +104,12 @@ def job_of(store: Store, policy: Policy, clock: Clock | None = None, /, **sectio
 
 def token_of(job: Job, scope: BackfillScope = SCOPE) -> str:
     """The digest of a preview."""
-    return preview(job, scope).approval.token()
+    return preview(job, scope=scope).approval.token()
+
+
+def begin(job: Job, scope: BackfillScope, token: str | None) -> BackfillPlan:
+    """The plan that a digest begins, or one that was begun."""
+    return filling.begin(job, scope, approvals.read(token) if token is not None else None)
 
 
 def drained(

@@ -21,9 +21,8 @@ from sweeper.policy.schema import Policy, parse
 from sweeper.policy.window import Slice
 from sweeper.postgres import backfills, pauses
 from sweeper.postgres.proposals import Selector
-from sweeper.runs import backfill as filling
 from sweeper.runs import backfill_runner
-from sweeper.runs.backfill import BackfillScope, begin
+from sweeper.runs.backfill import BackfillScope
 from sweeper.runs.backfill_runner import BackfillRunner
 from sweeper.runs.job import Job
 from sweeper.runs.sweep import preview, sweep
@@ -37,6 +36,7 @@ from tests.acceptance.backfills import (
     MONTHS,
     NOW,
     SCOPE,
+    begin,
     begun,
     done,
     drained,
@@ -73,7 +73,7 @@ def test_whole_plan(store: Store, policy: Policy) -> None:
     """Slice by slice all that is due within is purged, with evidence of its own; what is outside, held or feedback stays."""
     fill(store)
     job = job_of(store, policy)
-    found = filling.preview(job, SCOPE).as_json()
+    found = preview(job, scope=SCOPE).as_json()
     assert (found["would_purge"], found["held"], found["by_rule"]) == (DUE, 1, {"standard": DUE})
     assert [(row["since"][:7], row["would_purge"]) for row in found["slices"]] == [
         (f"2024-{month:02d}", EACH - (month == 3)) for month in range(1, MONTHS + 1)
