@@ -9,7 +9,7 @@ demo: $(VENV)/.installed
 	$(BIN)/sweeper demo $(if $(KEEP),--keep '$(subst ','\'',$(KEEP))')
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 2 -m "not system"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not system"
 
 test-system: $(VENV)/.installed
 	$(BIN)/python -m pytest -m system

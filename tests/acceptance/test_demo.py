@@ -2,7 +2,6 @@
 
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from sweeper.demo import walkthrough
 from sweeper.demo.fixture import OBJECTS
 from sweeper.embedded import _HOMES, _PREFIX
 from tests.acceptance.commands import process
+from tests.processes import started
 from tests.store.stores import ROOT, frozen
 
 ENVIRONMENT = {"SWEEPER_POLICY_FILE": "", "SWEEPER_CONFIG": "", "PYTHONPATH": str(ROOT)}
@@ -75,13 +75,13 @@ def test_before_the_choice_began(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_sigterm() -> None:
     """SIGTERM ends the demo without a traceback, stops its server and removes its temporary directory."""
     command = [sys.executable, "-u", "-m", "sweeper.cli", "demo"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+    with started(command, cwd=ROOT) as running:
         assert running.stdout is not None
         while "Loaded" not in running.stdout.readline():
             assert running.poll() is None
         homes = [home for home in _HOMES.glob(f"{_PREFIX}*") if (home / OBJECTS).exists()]
         running.send_signal(signal.SIGTERM)
-        _, err = running.communicate(timeout=60)
+        _, err = running.communicate()
     assert (running.returncode, "Traceback" in err, "asked to stop" in err) == (1, False, True)
     assert homes
     assert not any(home.exists() for home in homes)

@@ -20,6 +20,7 @@ import yaml
 from docs import generate
 from sweeper import embedded
 from sweeper.policy import schema as policies
+from tests import processes
 from tests.acceptance.commands import Command
 from tests.deploy import commands as parser
 from tests.manifest import made
@@ -159,22 +160,14 @@ def test_serve(overdue: Store, tmp_path: Path) -> None:
     (tmp_path / "sweeper.toml").write_text(f'[policy]\nfile = "{stores.POLICY}"\n[serve]\nlisten = "127.0.0.1:0"\n')
     environment = {"SWEEPER_DATABASE_URL": overdue.url, "SWEEPER_CONFIG": str(tmp_path / "sweeper.toml")}
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
-    with subprocess.Popen(
-        [*serve.split(), "--json"],
-        cwd=tmp_path,
-        env={**os.environ, "PATH": path, **environment},
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            assert process.stdout is not None
-            jobs = map(json.loads, process.stdout)  # a line per finished job; none comes once the daemon has ended
-            assert next(job for job in jobs if job["job"] == "sweep")["outcome"] == "completed"
-            assert not overdue.left()
-            process.terminate()
-            assert process.wait() == 0
-        finally:
-            process.kill()
+    variables = {**os.environ, "PATH": path, **environment}
+    with processes.started([*serve.split(), "--json"], cwd=tmp_path, env=variables, stderr=None) as process:
+        assert process.stdout is not None
+        jobs = map(json.loads, process.stdout)  # a line per finished job; none comes once the daemon has ended
+        assert next(job for job in jobs if job["job"] == "sweep")["outcome"] == "completed"
+        assert not overdue.left()
+        process.terminate()
+        assert process.wait() == 0
 
 
 @pytest.mark.parametrize("page", PAGES)

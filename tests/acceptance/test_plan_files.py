@@ -33,9 +33,7 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def sweeper(
-    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Sweeper:
+def sweeper(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Sweeper:
     """A command at NOW, or at another instant, on a store of which something is due, under limits that refuse it."""
     store.load(due("c1", "c2", "c3", "c4"))
     config = tmp_path / "sweeper.toml"
@@ -43,7 +41,7 @@ def sweeper(
 
     def run(*words: str, now: str = NOW, policy: str = POLICY) -> Done:
         monkeypatch.setattr(context, "CLOCK", frozen(now))
-        done = in_process(monkeypatch, capsys, store, *words, "--config", str(config), SWEEPER_POLICY_FILE=policy)
+        done = in_process(store, *words, "--config", str(config), SWEEPER_POLICY_FILE=policy)
         assert "Traceback" not in done.err
         return done
 

@@ -115,11 +115,11 @@ def nasty(store: Store) -> Store:
 
 
 @pytest.fixture
-def sweeper(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], nasty: Store) -> Command:
+def sweeper(nasty: Store) -> Command:
     """A command on that store, of which neither stream may carry anything that a terminal would obey."""
 
     def clean(*words: str, **variables: str) -> Done:
-        done = in_process(monkeypatch, capsys, nasty, *words, **variables)
+        done = in_process(nasty, *words, **variables)
         for stream in (done.out, done.err):
             assert refused_by_a_terminal(stream) == set(), words
             assert not re.search("^run closed", stream, re.MULTILINE), words

@@ -11,7 +11,7 @@ from itertools import islice
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sweeper.daemon import cron
@@ -151,7 +151,7 @@ EXPRESSIONS = st.tuples(
 @example("0 */2 29 * *", "Beirut, spring, at midnight", -300)
 @example("30 2 * * *", "Berlin, autumn", 10)
 @example("15 12 30 * *", "Apia, a day that was not", -1440)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 def test_as_the_oracle(expression: str, change: str, minutes: int) -> None:
     """Around every change of a clock, an expression fires exactly where a walk from minute to minute says."""
     name, instant = CHANGES[change]

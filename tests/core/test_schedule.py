@@ -1,6 +1,5 @@
 """The schedule: what is refused before anything starts, and a scheduler that keeps cron's times whatever the clock does."""
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -15,6 +14,7 @@ from sweeper.daemon import cron
 from sweeper.daemon.schedule import CronTrigger, EveryTrigger, Scheduler, timetable
 from sweeper.errors import ConfigurationError
 from sweeper.settings import ScheduleSettings
+from tests.processes import until
 
 NAMES = ("sweep", "report", "checkpoint", "manifest", "recall")
 GRACE = 3_600
@@ -91,15 +91,6 @@ def scheduling(expression: str, zone: str, **told: Callable[[str], None]) -> Ite
         scheduler.stop()
         thread.join(10)
         assert not thread.is_alive()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Poll until the condition holds; fail when it has not after a thousand looks."""
-    for _ in range(1_000):
-        if condition():
-            return
-        time.sleep(0.005)  # between two looks
-    raise AssertionError("the awaited state did not come about")
 
 
 def pass_by(frozen: Any, scheduler: Scheduler, done: list[datetime], start: datetime, hours: int) -> None:

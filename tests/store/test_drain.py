@@ -88,7 +88,7 @@ def test_exit_code(store: Store, policy: Policy, tmp_path: Path) -> None:
         holder.execute("SELECT FROM conversations FOR UPDATE")
         settings = tmp_path / "impatient.toml"
         settings.write_text("[purge]\nlocked_wait_seconds = 0.0\n")
-        done = commands.process(store, *words, "--accept-history", SWEEPER_CONFIG=str(settings))
+        done = commands.in_process(store, *words, "--accept-history", SWEEPER_CONFIG=str(settings))
     assert (done.code, "NOTHING was purged" in done.err) == (1, True)
     assert "3 that are due were left" in done.out
 

@@ -18,9 +18,9 @@ from sweeper.postgres import database as databases
 from sweeper.postgres.stop import StopRequest
 from sweeper.settings import Settings
 from tests.acceptance.test_cli import case
-from tests.core.test_schedule import until
 from tests.facts import instant
 from tests.manifest import made
+from tests.processes import until
 from tests.store.stores import POLICY, Store, frozen
 
 KEY = "a key of the tests, with 32 bytes or more"

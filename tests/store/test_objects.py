@@ -33,6 +33,7 @@ from sweeper.runs.sweep import sweep
 from sweeper.runs.throttle import ProgressListener, StopReason
 from sweeper.uri import NON_CANONICAL
 from tests.facts import instant
+from tests.processes import until
 from tests.store import test_races
 from tests.store.stores import Store, frozen
 from tests.store.test_races import AS_OF, GUARDS, Killed, fill, once_before, void
@@ -879,7 +880,7 @@ def test_only_the_place_that_hangs_is_left_out(
         assert threading.active_count() == before + 1
     finally:
         let_go.set()
-    test_races.until(lambda: threading.active_count() == before)
+    until(lambda: threading.active_count() == before)
     assert swept(store, policy, **sections).objects_pending == 0
 
 
@@ -903,5 +904,5 @@ def test_who_answers_late_removes_nothing(
         assert swept(store, policy).objects_kept == {"hangs": 1}
     finally:
         let_go.set()
-    test_races.until(lambda: threading.active_count() == threads)
+    until(lambda: threading.active_count() == threads)
     assert (tmp_path / "folder" / "a").exists()

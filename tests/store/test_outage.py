@@ -23,9 +23,10 @@ from sweeper.postgres import purge
 from sweeper.runs.session import RunKind
 from sweeper.runs.sweep import preview, sweep
 from sweeper.runs.throttle import Budget, ProgressListener
+from tests.processes import until
 from tests.store import stores
 from tests.store.stores import Store
-from tests.store.test_races import AS_OF, GUARDS, buried, fill, is_waiting, orphans, until
+from tests.store.test_races import AS_OF, GUARDS, buried, fill, is_waiting, orphans
 
 Logged = list[MutableMapping[str, Any]]
 

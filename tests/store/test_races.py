@@ -28,6 +28,7 @@ from sweeper.runs.result import Result
 from sweeper.runs.sweep import sweep
 from sweeper.runs.throttle import ProgressListener
 from tests.facts import instant
+from tests.processes import until
 from tests.store.stores import Store
 
 AS_OF = "2026-07-01T00:00:00Z"
@@ -90,13 +91,6 @@ def orphans(store: Store) -> int:
 def buried(store: Store) -> list[str]:
     """The ids on the tombstones, in order."""
     return [row[0] for row in store.execute("SELECT record_id FROM sweeper.tombstones ORDER BY record_id")]
-
-
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Poll until the condition holds; fail when it has not within the bound."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the awaited interleaving did not come about"
 
 
 def is_waiting(store: Store, fragment: str) -> Callable[[], bool]:
