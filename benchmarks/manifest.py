@@ -185,7 +185,7 @@ def made(messages: int) -> Iterator[tuple[embedded.Server, Store, Shape]]:
 
 
 def report(said: str, spent: dict[str, list[Spent]], peaks: Sequence[tuple[int, float]]) -> Iterator[str]:
-    """The table, ready for the README."""
+    """The table, ready for docs/performance.md."""
     yield said
     yield ""
     yield "| way | seconds | ratio to `COPY` | rows/s |"

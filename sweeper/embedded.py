@@ -28,7 +28,16 @@ from psycopg.pq import PGconn, Ping
 
 from sweeper.errors import SweeperError
 
-_HOMES = Path("/tmp")  # noqa: S108 -- mkdtemp is used; TMPDIR may be too long for the path of a socket, at most 107 bytes
+
+def _homes() -> Path:
+    """Where temporary data are kept: TMPDIR, or /tmp if a socket's path would be too long there or others may not enter."""
+    chosen = Path(tempfile.gettempdir()).resolve()
+    is_open = all(directory.stat().st_mode & stat.S_IXOTH for directory in (chosen, *chosen.parents))
+    return chosen if is_open and len(os.fsencode(chosen)) <= _HOMES_LENGTH else Path("/tmp")  # noqa: S108 -- mkdtemp makes the name
+
+
+_HOMES_LENGTH = 64  # a socket's path may have 107 bytes
+_HOMES = _homes()
 _PREFIX = "swpg-"
 _UNFINISHED = "postgres.new-"
 _PORT = 5432  # part of the socket's name only; no TCP port is opened

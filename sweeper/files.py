@@ -1,5 +1,7 @@
 """Reads files given by users (settings, policies, keys, checkpoints) up to a size limit, and writes files atomically.
 
+It also finds the files that come with the program.
+
 Invariant: every file that cannot be read raises `UnreadableError`, including endless devices, directories and invalid names.
 """
 
@@ -16,9 +18,23 @@ from sweeper.errors import ConfigurationError
 MOST = 1 << 20
 """Bytes: the default size limit."""
 
+PACKAGE = Path(__file__).parent
+SHIPPED = {
+    "policy.toml": "config/policy.toml",
+    "sweeper.toml": "config/sweeper.toml",
+    "roles.sql": "deploy/postgres/roles.sql",
+}
+"""The files that come with the program, and where they are in its repository; the wheel has them in `sweeper/config`."""
+
 
 class UnreadableError(Exception):
     """A file cannot be read or is too large; the message is the reason."""
+
+
+def shipped(name: str) -> Path:
+    """Return the path of a file of `SHIPPED`: in the installed package or in the checkout that it runs from."""
+    installed = PACKAGE / "config" / name
+    return installed if installed.is_file() else PACKAGE.parent / SHIPPED[name]
 
 
 def read_bytes(path: Path, most: int = MOST) -> bytes:

@@ -1,4 +1,4 @@
-"""`migrate`, `check` and `demo`: what surrounds the sweeps."""
+"""`init`, `migrate`, `check` and `demo`: what surrounds the sweeps."""
 
 import contextlib
 from pathlib import Path
@@ -14,12 +14,45 @@ from sweeper.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sweeper.postgres.check import CheckFinding
+    from sweeper.postgres.finding import CheckFinding
     from sweeper.settings import Settings
 
 
+def init(
+    directory: Annotated[
+        Path, typer.Argument(metavar="[DIR]", help="Where to write them; commands look in ./config by default.")
+    ] = Path("config"),
+    as_json: AsJson = False,
+) -> None:
+    """Write the shipped policy, settings and database roles to a directory, to be edited. Replaces no file.
+
+    Example: sweeper init config
+    """
+    from sweeper import files
+
+    targets = {directory / name: files.shipped(name) for name in files.SHIPPED}
+    if taken := [str(path) for path in targets if path.exists()]:
+        raise ConfigurationError(
+            f"init: {', '.join(taken)} would be replaced. Nothing was written. Name another directory."
+        )
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"init: {directory} cannot be made ({error.strerror}). Nothing was written.") from None
+    for path, source in targets.items():
+        with files.atomic_write(path) as file:
+            file.write(source.read_bytes())
+    with console.afterwards():
+        if as_json:
+            console.print_json({"directory": str(directory), "files": list(files.SHIPPED)})
+        else:
+            console.say(
+                f"{', '.join(files.SHIPPED)} are in {directory}. Edit them, then run `sweeper migrate` and `sweeper check`."
+            )
+
+
 def migrate(config: Config = None, as_json: AsJson = False) -> None:
-    """Create or change the sweeper's own tables (schema sweeper); touches nothing else.
+    """Create or upgrade the sweeper's own tables (schema sweeper). Touches nothing else.
 
     Example: sweeper migrate
     """
@@ -36,16 +69,30 @@ def migrate(config: Config = None, as_json: AsJson = False) -> None:
             console.say(f"sweeper's tables: revision {before or 'none'} → {after}")
 
 
-def check(config: Config = None, as_json: AsJson = False) -> None:
-    """Check connection, privileges, contract, indexes, delete hazards, clock and policy; each fault with its remedy.
+def check(
+    config: Config = None,
+    as_json: AsJson = False,
+    trial: Annotated[
+        bool | None,
+        typer.Option(
+            "--trial/--no-trial",
+            help="Try to purge even if a trigger seems to act outside of the database, or do not try.",
+            show_default="try, unless a trigger seems to act outside of the database",
+        ),
+    ] = None,
+) -> None:
+    """Check connection, privileges, contract, indexes, clock and policy, and try to purge; each fault with its remedy.
+
+    It deletes a few conversations, and one made up for that, and rolls it back: what would fail, and where would content survive?
 
     Example: sweeper check
     """
     from sweeper.postgres import check as checks
+    from sweeper.postgres.finding import Level
     from sweeper.settings import load_policy
 
     with context.connected(config) as database:
-        findings = checks.check(database, load_policy(database.settings), context.CLOCK)
+        findings = checks.check(database, load_policy(database.settings), context.CLOCK, trial_wanted=trial)
         findings += [_signing(database.settings), *_pseudonyms(), *_exposed(database.settings)]
     if as_json:
         console.print_json(
@@ -56,14 +103,14 @@ def check(config: Config = None, as_json: AsJson = False) -> None:
             console.say(f"{finding.level.value.upper():<8} {finding.subject}: {finding.text}")
             if finding.remedy:
                 console.say(f"         → {finding.remedy}")
-    if any(finding.level is checks.Level.FAULT for finding in findings):
+    if any(finding.level is Level.FAULT for finding in findings):
         raise typer.Exit(1)
 
 
 def _signing(settings: "Settings") -> "CheckFinding":
     """Whether what signs checkpoints can be used: a run without it would refuse to begin."""
     from sweeper.evidence import keys
-    from sweeper.postgres.check import CheckFinding, Level
+    from sweeper.postgres.finding import CheckFinding, Level
 
     try:
         signer = keys.read(settings)
@@ -80,7 +127,7 @@ def _signing(settings: "Settings") -> "CheckFinding":
 def _pseudonyms() -> "Iterator[CheckFinding]":
     """Check the pseudonym key, if one is given."""
     from sweeper.manifest import pseudonym
-    from sweeper.postgres.check import CheckFinding, Level
+    from sweeper.postgres.finding import CheckFinding, Level
 
     if not pseudonym.is_given():
         return
@@ -99,7 +146,7 @@ def _exposed(settings: "Settings") -> "Iterator[CheckFinding]":
 
     from sweeper import files
     from sweeper.manifest import pseudonym
-    from sweeper.postgres.check import CheckFinding, Level
+    from sweeper.postgres.finding import CheckFinding, Level
 
     named = os.environ.get(pseudonym.FILE)
     keys = {"signing key": settings.evidence.signing_key_file, "pseudonym key": Path(named) if named else None}
@@ -112,11 +159,12 @@ def demo(
     config: Config = None,
     as_json: AsJson = False,
     keep: Annotated[
-        Path | None, typer.Option("--keep", metavar="DIR", help="Keep the data here, to try commands on.")
+        Path | None,
+        typer.Option("--keep", metavar="DIR", help="Keep the data in this directory, to try commands on it."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Which plans and consent histories are made up.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the made-up plans and consent histories.")] = 1,
 ) -> None:
-    """Show everything on 7,168 real conversations in a PostgreSQL of its own; nothing of yours is touched.
+    """Demonstrate everything on 7,168 real conversations in a PostgreSQL of its own. Touches nothing of yours.
 
     Example: sweeper demo --keep /tmp/sweeper-demo
     """

@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from sweeper.manifest.lifecycle import RecallResult, Verification
     from sweeper.runs.job import Job
 
-manifest_app = typer.Typer(
-    help="Training manifests: what may be trained on, frozen, and taken back.", no_args_is_help=True
-)
+manifest_app = typer.Typer(help="Build, check and recall training manifests.", no_args_is_help=True)
 
 
 @manifest_app.command("build")
 def manifest_build(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where it will stand: a new or an empty directory.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A new or an empty directory.")],
     config: Config = None,
     as_json: AsJson = False,
     as_of: AsOf = None,
-    with_text: Annotated[bool, typer.Option("--with-text", help="Add the text, filtered as the policy says.")] = False,
+    with_text: Annotated[
+        bool, typer.Option("--with-text", help="Include the text, filtered as the policy says.")
+    ] = False,
 ) -> None:
     """Build and freeze a manifest of all messages that may be trained on.
 
@@ -44,7 +44,7 @@ def manifest_build(
     with context.prepared(config, context.instant("--as-of", as_of)) as job:
         _refuse_future(job)
         frozen = lifecycle.freeze(job, directory, key, with_text=with_text)
-    said = {**frozen.description.said(), "directory": str(frozen.folder), "revoked": dict(frozen.revoked)}
+    said = {**frozen.description.to_dict(), "directory": str(frozen.folder), "revoked": dict(frozen.revoked)}
     with console.afterwards():
         if as_json:
             console.print_json(said)
@@ -59,8 +59,10 @@ def _refuse_future(job: "Job") -> None:
     if job.as_of > now:
         raise RefusedError(
             "future_as_of",
-            f"--as-of {rfc3339(job.as_of)} is later than now, {rfc3339(now)}: what is withdrawn until then is not known yet. "
-            "No manifest was built. Give an --as-of that is not in the future.",
+            f"--as-of {rfc3339(job.as_of)} is later than now: what is withdrawn until then is not known yet.",
+            f"Now is {rfc3339(now)}.",
+            "Give an --as-of that is not in the future.",
+            "No manifest was built.",
         )
 
 
@@ -81,7 +83,7 @@ def manifest_start(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """A training run begins: check every row against now, and write what must be dropped beside the original.
+    """Start a training run: check every row again, and write what must be dropped to revoked-*.parquet.
 
     Example: sweeper manifest start ce9ce1fc9d59b6b2023f0042f8d51169
     """
@@ -105,7 +107,7 @@ def manifest_complete(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """The training run has ended. What leaves the manifest later is told by `manifest recall`.
+    """Record that the training run has ended. `manifest recall` reports what leaves the manifest later.
 
     Example: sweeper manifest complete ce9ce1fc9d59b6b2023f0042f8d51169
     """
@@ -141,7 +143,7 @@ def manifest_verify(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check a manifest's files and rows; exits 1 if a file was changed or a row may not be trained on any more.
+    """Check a manifest's files and rows. Exits with 1 if a file was changed or a row may no longer be trained on.
 
     Example: sweeper manifest verify /data/manifests/2026-12
     """
@@ -191,13 +193,14 @@ def manifest_recall(
     config: Config = None,
     as_json: AsJson = False,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Write the rows to drop there, one file a manifest.")
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Write the rows to drop to this directory, one file per manifest."),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Also what was recalled before.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Include what was recalled before.")] = False,
 ) -> None:
-    """For every manifest ever frozen, what must be dropped since the last recall; exits 1 if one cannot be looked through.
+    """Find what must be dropped from every manifest since the last recall. Exits with 1 if one cannot be read.
 
-    Without --out it only counts: nothing is recorded as recalled, since nobody was handed the rows.
+    Without --out it only counts, and records nothing as recalled.
 
     Example: sweeper manifest recall --out /data/recalls
     """

@@ -1,7 +1,7 @@
 """A progress bar with rate and remaining time on a terminal, and nothing anywhere else."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -25,10 +25,10 @@ def is_watched() -> bool:
 
 
 @contextmanager
-def watched(stopping: Callable[[], str]) -> Iterator[ProgressListener]:
+def watched() -> Iterator[ProgressListener]:
     """A watch that draws on stderr if that is a terminal; log lines go above what it draws."""
     if not is_watched():
-        yield ProgressListener(stopping=stopping)
+        yield ProgressListener()
         return
     columns = (
         TextColumn("conversations"),
@@ -45,5 +45,4 @@ def watched(stopping: Callable[[], str]) -> Iterator[ProgressListener]:
             expect=lambda count: progress.update(task, total=count),
             advance=lambda count: progress.advance(task, count),
             waits=lambda reason: progress.update(task, waits=f"waits: {reason}" if reason else ""),
-            stopping=stopping,
         )

@@ -18,8 +18,7 @@ import psycopg
 from psycopg.sql import Identifier
 from sqlalchemy import text
 
-import sweeper
-from sweeper import console, embedded
+from sweeper import console, embedded, files
 from sweeper.clock import Clock
 from sweeper.demo import world as worlds
 from sweeper.errors import ConfigurationError, SweeperError
@@ -30,7 +29,6 @@ from sweeper.postgres.database import Database
 from sweeper.runs.job import read_contract
 from sweeper.settings import DEFAULT_FILE, PolicyFile, Settings, load, load_policy
 
-PACKAGE = Path(sweeper.__file__).parent
 OBJECTS = "objects"
 TRIAL = "trial"
 """A temporary database, dropped before the world is loaded."""
@@ -66,19 +64,13 @@ def set_up(config: Path | None, clock: Clock, seed: int, keep: Path | None) -> I
             yield DemoFixture(settings, policy, world, folder)
 
 
-def shipped_policy() -> Path:
-    """The policy that comes with the program: in the installed package, or beside it in a checkout."""
-    installed = PACKAGE / "config" / "policy.toml"
-    return installed if installed.is_file() else PACKAGE.parent / "config" / "policy.toml"
-
-
 def _settings(config: Path | None) -> Settings:
     """Return the settings, with the shipped policy if none is named and the default file does not exist."""
     settings = load(config)
     named = config or os.environ.get("SWEEPER_CONFIG") or os.environ.get("SWEEPER_POLICY_FILE")
     if named or DEFAULT_FILE.is_file() or settings.policy.file.is_file():
         return settings
-    return settings.model_copy(update={"policy": PolicyFile(file=shipped_policy())})
+    return settings.model_copy(update={"policy": PolicyFile(file=files.shipped("policy.toml"))})
 
 
 def _require_dataset() -> None:

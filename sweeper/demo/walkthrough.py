@@ -103,7 +103,7 @@ def _preview(settings: Settings, clock: Clock) -> tuple[Examples, Approval | Non
     job = prepare(settings, clock)
     try:
         examples = _examples(job)
-        needed = any(guards.volume(job, examples.counts.due.total(), None))
+        needed = any(guards.volume(job, examples.counts.due.total()))
         return examples, sweeps.preview(job).approval if needed else None
     finally:
         job.database.engine.dispose()

@@ -5,7 +5,7 @@ driver fetches all rows at once.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,6 @@ from sweeper.postgres.database import DatabaseError, begin_values
 from sweeper.postgres.statement import inlined, statement
 from sweeper.runs.job import Job
 
-OPEN: set[Any] = set()
-"""The driver's connections of this process that are open now, for whoever must cancel what runs on them."""
 BATCH_BYTES = 2 << 20
 ELIGIBLE = "eligible"
 
@@ -67,25 +65,14 @@ def open_snapshot(job: Job, *, with_text: bool = False) -> Iterator[Snapshot]:
     eligibility = Eligibility(job.contract, job.policy, job.as_of)
     begin = inlined("begin", begin_values(settings, statement_timeout_ms=settings.manifest.statement_timeout_ms))
     try:
-        with driver.connect(_uri(job)) as connection:
-            OPEN.add(connection)
-            try:
-                with connection.cursor() as cursor:
-                    for sql in ("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", begin, *eligibility.prepare()):
-                        cursor.execute(sql)
-                yield Snapshot(connection, eligibility)
-                connection.rollback()  # nothing was written but tables of its own: a pooler may keep the server connection
-            finally:
-                OPEN.discard(connection)
+        with driver.connect(_uri(job)) as connection, job.database.stop.also(connection.adbc_cancel):
+            with connection.cursor() as cursor:
+                for sql in ("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", begin, *eligibility.prepare()):
+                    cursor.execute(sql)
+            yield Snapshot(connection, eligibility)
+            connection.rollback()  # nothing was written but tables of its own: a pooler may keep the server connection
     except driver.Error as error:
         raise _database_error(error) from None
-
-
-def cancel() -> None:
-    """Cancel, from another thread, what every open snapshot runs now; the build fails, and nothing appears."""
-    for connection in list(OPEN):
-        with suppress(Exception):  # it has just ended, or the server is gone
-            connection.adbc_cancel()
 
 
 def _refuse_encoded(type_: str) -> None:

@@ -295,14 +295,14 @@ class _Removal:
                     raise StoppedError
                 yield from portion
         except DBAPIError as error:
-            if sqlstate(error) != CANCELLED or self.database.abandoned.is_set():
+            if sqlstate(error) != CANCELLED or self.database.stop.is_abandoned:
                 raise
             raise _UnsearchedError from None
 
     def _report_late_references(self, page: _Page) -> None:
         """Report removed objects to which an attachment with a non-canonical URI refers by now, even if the run is to stop."""
         removed = [item for item in page.objects if item.outcome == "removed" and not item.is_reported]
-        if not removed or self.database.abandoned.is_set():
+        if not removed or self.database.stop.is_abandoned:
             return
 
         def report(connection: Connection) -> list[_Object]:

@@ -1,13 +1,12 @@
 """Whether this store can be swept: every fault and hazard at once, each with the statement or setting that mends it.
 
-The law of this file: it changes nothing, and a finding never hides another.
+Invariant: it changes nothing (a trial is rolled back), and a finding never hides another.
 """
 
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import fsspec
@@ -19,10 +18,11 @@ from sweeper.errors import ConfigurationError
 from sweeper.policy.instant import rfc3339
 from sweeper.policy.schema import Policy
 from sweeper.postgres import contract as contracts
-from sweeper.postgres import migrate, privileges
+from sweeper.postgres import hazards, migrate, privileges, trial
 from sweeper.postgres.branches import Branch, branches, cycles, everything_below
 from sweeper.postgres.contract import Contract
 from sweeper.postgres.database import Database, reason
+from sweeper.postgres.finding import CheckFinding, Level
 from sweeper.postgres.privileges import Need
 from sweeper.postgres.related_tables import OUTLIVING, TABLES, Key
 from sweeper.postgres.statement import quoted, statement
@@ -30,24 +30,6 @@ from sweeper.settings import Settings
 from sweeper.uri import NON_CANONICAL
 
 OLDEST_SERVER = 140_000
-
-
-class Level(StrEnum):
-    """How bad a finding is: a fault stops or endangers a sweep, a warning makes it slow or needs a look."""
-
-    OK = "ok"
-    WARNING = "warning"
-    FAULT = "fault"
-
-
-@dataclass(frozen=True)
-class CheckFinding:
-    """What was found about one subject, and what mends it (empty where nothing needs to be)."""
-
-    level: Level
-    subject: str
-    text: str
-    remedy: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,14 +57,17 @@ class CheckContext:
     @property
     def oids(self) -> list[int]:
         """All tables that a purge deletes from."""
-        if self.contract is None:
-            return []
-        feedback = [self.contract.feedback.oid] if self.contract.feedback else []
-        return [self.contract.conversations.oid, *feedback, *{branch.key.oid for branch in self.family}]
+        return hazards.purged_tables(self.contract) if self.contract else []
 
 
-def check(database: Database, policy: Policy, clock: Clock) -> list[CheckFinding]:
+def check(database: Database, policy: Policy, clock: Clock, *, trial_wanted: bool | None = None) -> list[CheckFinding]:
     """All findings about the store of the settings.
+
+    Args:
+        database: the store's database.
+        policy: the policy of the runs.
+        clock: this machine's clock and the database's.
+        trial_wanted: whether to try to purge (see `trial.findings`); None: unless a trigger seems to act outside of the database.
 
     Raises:
         DBAPIError: the database cannot be reached.
@@ -92,7 +77,12 @@ def check(database: Database, policy: Policy, clock: Clock) -> list[CheckFinding
         types, kinds = contracts.relations(connection, database.settings.store.schema_name)
         contract, faults = _contract(connection, database.settings, policy, types)
         subject = CheckContext(connection, database.settings, policy, clock, types, kinds, contract, revision)
-        return [*(finding for look in CHECKS for finding in look(subject)), *faults]
+        findings = [*(finding for look in CHECKS for finding in look(subject)), *faults]
+        ready = revision == migrate.HEAD and not any(_lacking(subject, list(dict.fromkeys(_needs(subject)))))
+    if contract is None or not ready:
+        text = "not taken: the faults above keep it from beginning"
+        return [*findings, CheckFinding(Level.OK, "trial", text, "fix them and check again")]
+    return [*findings, *trial.findings(database, contract, clock, wanted=trial_wanted)]
 
 
 def _revision(connection: Connection) -> str | None:
@@ -183,7 +173,7 @@ def _own_parts(subject: CheckContext) -> Iterator[CheckFinding]:
     """Tables and triggers that the newest revision made and somebody has dropped or switched off since."""
     tables = {row.table for row in subject.rows("check_own")}
     firing = {(row.table, row.trigger): row.fires for row in subject.rows("check_own_triggers")}
-    for table in sorted(privileges.OWN_NEEDS.keys() - tables):
+    for table in sorted(privileges.own_tables() - tables):
         yield CheckFinding(Level.FAULT, f"sweeper.{table}", "the table is missing", "restore it from a backup")
     for table, trigger in OWN_TRIGGERS:
         fires = firing.get((table, trigger))
@@ -364,18 +354,8 @@ def _bare(predicate: str) -> str:
 
 def _hazards(subject: CheckContext) -> Iterator[CheckFinding]:
     """What makes a delete do less, or more, than it says."""
-    for row in subject.rows("check_triggers", oids=subject.oids):
-        yield CheckFinding(
-            Level.WARNING,
-            row.table,
-            f"trigger {row.trigger} runs before each DELETE and may keep rows back; conversations with such rows are kept "
-            "and counted as failed",
-            f"make sure that {row.trigger} returns OLD",
-        )
-    for row in subject.rows("check_rules", oids=subject.oids):
-        yield CheckFinding(
-            Level.WARNING, row.table, f"rule {row.rule} rewrites DELETE", f"DROP RULE {row.rule} ON {row.table}"
-        )
+    if subject.contract is not None:
+        yield from hazards.hazards(subject.connection, subject.contract)
     for row in subject.rows("check_touched", oids=subject.oids):
         if row.secured:
             yield CheckFinding(

@@ -4,6 +4,7 @@ The law of this file: every transaction is READ COMMITTED and brings all it need
 prepared statement, no WITH HOLD cursor. A transaction pooler in front changes nothing.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from sweeper import log
 from sweeper.errors import ConfigurationError, SweeperError
 from sweeper.policy.instant import OutOfRange
 from sweeper.postgres.statement import statement
+from sweeper.postgres.stop import StopRequest
 from sweeper.settings import Settings
 
 T = TypeVar("T")
@@ -40,13 +42,13 @@ class DatabaseError(SweeperError):
 class Database:
     """A store's database: engine and settings.
 
-    `answered` is set once it has answered: only then is a server that is gone waited for. `abandoned` stops all retrying.
+    `answered` is set once it has answered: only then is a server that is gone waited for. `stop` can end what runs there.
     """
 
     engine: Engine
     settings: Settings
     answered: Event = field(default_factory=Event, compare=False)
-    abandoned: Event = field(default_factory=Event, compare=False)
+    stop: StopRequest = field(default_factory=StopRequest, compare=False)
 
     @contextmanager
     def transaction(
@@ -107,7 +109,7 @@ class Database:
         return retrying(work)
 
     def _is_enough(self, state: RetryCallState) -> bool:
-        if self.abandoned.is_set():
+        if self.stop.is_abandoned:
             return True
         error = state.outcome.exception() if state.outcome else None
         patient = error is not None and is_disconnected(error) and self.answered.is_set()
@@ -145,7 +147,7 @@ def begin_values(
     }
 
 
-def connect(settings: Settings) -> Database:
+def connect(settings: Settings, stop: StopRequest | None = None) -> Database:
     """The database of the settings; nothing is connected yet.
 
     Raises:
@@ -181,7 +183,9 @@ def connect(settings: Settings) -> Database:
         hide_parameters=True,  # parameters may hold ids; they never belong in a log
     )
     event.listen(engine, "connect", _adapt)
-    return Database(engine, settings)
+    database = Database(engine, settings, stop=stop or StopRequest())
+    database.stop.watch(engine)
+    return database
 
 
 def is_retryable(error: BaseException) -> bool:
@@ -218,6 +222,22 @@ def reason(error: DBAPIError | psycopg.Error) -> str:
     if primary:
         return str(primary).strip()
     return next(iter(str(original).splitlines()), type(original).__name__).strip()
+
+
+def wordless_reason(error: DBAPIError) -> str:
+    """As `reason`, but without words that a function of the application chose or quotes: they may be content."""
+    diagnostic = getattr(error.orig, "diag", None)
+    state = sqlstate(error) or "without a SQLSTATE"
+    from_language = (getattr(diagnostic, "source_file", None) or "").startswith("pl")
+    if not from_language and (state in SERVERS_OWN or state.startswith("23")):
+        return reason(error)
+    frame = _FUNCTION.search(getattr(diagnostic, "context", None) or "")
+    return f"{f'function {frame[1]}' if frame else 'a statement'} failed with SQLSTATE {state}, see the server's log"
+
+
+SERVERS_OWN = frozenset({"0A000", "42501", "55000", "55P03", "57014"})
+"""SQLSTATEs, beside those of integrity (23...), whose messages name tables, columns and keys only."""
+_FUNCTION = re.compile(r"function (\S+\([^)]*\))")
 
 
 def _driver_error(error: DBAPIError | psycopg.Error) -> BaseException | None:

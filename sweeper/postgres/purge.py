@@ -65,6 +65,11 @@ def bound_lock_wait(connection: Connection, milliseconds: int) -> None:
     connection.execute(text("SELECT set_config('lock_timeout', :limit, true)"), {"limit": str(milliseconds)})
 
 
+def bound_statement(connection: Connection, milliseconds: int) -> None:
+    """Let no statement of the transaction take longer than this."""
+    connection.execute(text("SELECT set_config('statement_timeout', :limit, true)"), {"limit": str(milliseconds)})
+
+
 def run_deferred(connection: Connection) -> None:
     """Run deferred triggers now instead of at the commit, so that the checks that follow see what they did."""
     connection.execute(text("SET CONSTRAINTS ALL IMMEDIATE"))
@@ -227,9 +232,7 @@ def _bound(connection: Connection, ids: Sequence[str], lock_budget: LockBudget) 
         return
     if lock_budget.left <= LEAST_SECONDS:
         raise SlowError("the batch took too long; it was rolled back and is done in smaller portions")
-    connection.execute(
-        text("SELECT set_config('statement_timeout', :left, true)"), {"left": str(int(lock_budget.left * 1000))}
-    )
+    bound_statement(connection, int(lock_budget.left * 1000))
 
 
 def _lock_children(connection: Connection, family: Sequence[Branch], asked: Asked) -> None:

@@ -4,6 +4,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from sweeper import embedded
 from sweeper.manifest import lifecycle, parquet, snapshot
 from sweeper.policy.schema import Policy
 from tests.core.test_cases import CASES
-from tests.facts import World, instant
+from tests.facts import World, instant, is_universal, together
 from tests.manifest import made
 from tests.store import stores
 from tests.store.stores import Store
@@ -184,9 +185,15 @@ def emptied(server: embedded.Server, templates: dict[str, str]) -> Iterator[Stor
     stores.drop(server, "manifest_cases")
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
-def test_cases(case: World, emptied: Store, policy: Policy, tmp_path: Path) -> None:
-    """For every worked case the manifest contains the eligible messages and counts the others by the expected reason."""
+APART = [[case] for case in CASES if is_universal(case)]
+BESIDE = sorted((case for case in CASES if not is_universal(case)), key=lambda case: instant(case["as_of"]))
+GROUPS = [*APART, *(list(group) for _, group in groupby(BESIDE, key=lambda case: case["as_of"]))]
+
+
+@pytest.mark.parametrize("cases", GROUPS, ids=lambda cases: f"{len(cases)} at {cases[0]['as_of']}")
+def test_cases(cases: list[World], emptied: Store, policy: Policy, tmp_path: Path) -> None:
+    """For the worked cases the manifest contains the eligible messages and counts the others by the expected reason."""
+    case = together(cases)
     emptied.wipe()
     emptied.load(case)
     description = made.built(emptied, policy, tmp_path / "m", as_of=case["as_of"])

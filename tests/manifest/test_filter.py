@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from freezegun import freeze_time
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeper.errors import ConfigurationError
@@ -23,6 +23,7 @@ from sweeper.redact import contact, credential, filter, number, pool  # noqa: A0
 from sweeper.redact.filter import DataKind, Filter, Filtered, find
 from sweeper.redact.finding import Finding, merged
 from tests.manifest import labelled
+from tests.processes import children, is_running, started, until
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = labelled.load()
@@ -199,7 +200,6 @@ MIXED = st.lists(
 ).map("".join)
 
 
-@settings(deadline=None)  # the first text waits for the libraries
 @given(MIXED)
 def test_filtering_twice_is_filtering_once(text: str) -> None:
     """Nothing is found in a filtered text, however close the findings were to each other."""
@@ -211,7 +211,6 @@ def test_filtering_twice_is_filtering_once(text: str) -> None:
     assert FILTER.apply(once.text) == Filtered(once.text)
 
 
-@settings(deadline=None)  # as above
 @given(st.text(st.characters(), max_size=60))
 def test_any_text_passes_or_is_withheld(text: str) -> None:
     """Filtering any characters raises nothing, and a text that passes can be written as UTF-8."""
@@ -343,7 +342,7 @@ def test_time_is_linear(unit: str) -> None:
     """Sixteen times the text takes about sixteen times the processor time; a quadratic pattern would take 256 times as much."""
     text = unit * (SMALL * TIMES // len(unit))
     few = max(min(seconds(text[:SMALL]) for _ in range(3)), 0.002)
-    assert seconds(text) < few * TIMES * 5
+    assert any(seconds(text) < few * TIMES * 5 for _ in range(5)), "too slow each time, whatever else the machine does"
 
 
 def test_200_000_characters_are_examined() -> None:
@@ -519,31 +518,14 @@ def test_workers_end_with_the_caller(sign: signal.Signals, tmp_path: Path) -> No
     """The workers end with the caller, whichever signal ends it."""
     script = tmp_path / "endless.py"
     script.write_text(ENDLESS)
-    caller = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT)
-    assert caller.stdout
-    assert caller.stdout.readline() == b"running\n"
-    workers = children(caller.pid)
-    assert len(workers) >= 2
-    caller.send_signal(sign)
-    caller.wait(60)
-    caller.stdout.close()
-    until = time.monotonic() + 60
-    while any(map(is_running, workers)):
-        assert time.monotonic() < until, "workers outlived their caller"
-        time.sleep(0.05)
-
-
-def children(process: int) -> list[int]:
-    """Return the ids of the child processes of a process."""
-    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-
-
-def is_running(process: int) -> bool:
-    """Return True if a process exists and is not a zombie."""
-    try:
-        return " Z " not in Path(f"/proc/{process}/stat").read_text()
-    except OSError:
-        return False
+    with started([sys.executable, script], stderr=subprocess.DEVNULL, cwd=ROOT) as caller:
+        assert caller.stdout
+        assert caller.stdout.readline() == "running\n"
+        workers = children(caller.pid)
+        assert len(workers) >= 2
+        caller.send_signal(sign)
+        caller.wait()
+        until(lambda: not any(map(is_running, workers)))
 
 
 # Version and imports

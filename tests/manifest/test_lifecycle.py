@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -27,8 +26,10 @@ from sweeper.policy.schema import Policy
 from sweeper.postgres import fence, manifests
 from sweeper.runs.job import Job
 from sweeper.runs.sweep import sweep
+from tests.acceptance.commands import environment, in_process
 from tests.facts import instant
 from tests.manifest.made import rows, withdraw
+from tests.processes import started, until
 from tests.store.stores import POLICY, Store, frozen
 
 NOW = "2026-06-01T00:00:00Z"
@@ -589,21 +590,11 @@ def purged_before(store: Store, found: FrozenManifest) -> set[str]:
 # Complete or not at all
 
 
-def command(*words: str) -> list[str]:
-    """Return the command line that runs a command of the program."""
-    return [sys.executable, "-m", "sweeper.cli", *words]
-
-
-def environment(store: Store, tmp_path: Path) -> dict[str, str]:
-    """Return the environment of a process that uses the store."""
+def variables(tmp_path: Path) -> dict[str, str]:
+    """Return the environment of a command that builds a manifest, except for the store."""
     config = tmp_path / "sweeper.toml"
     config.write_text(f'[policy]\nfile = "{POLICY}"\n')
-    return {
-        **os.environ,
-        "SWEEPER_DATABASE_URL": store.url,
-        "SWEEPER_CONFIG": str(config),
-        "SWEEPER_PSEUDONYM_KEY": "a key for tests that is long enough",
-    }
+    return {"SWEEPER_CONFIG": str(config), "SWEEPER_PSEUDONYM_KEY": "a key for tests that is long enough"}
 
 
 @pytest.fixture
@@ -621,30 +612,18 @@ def test_killed_build_leaves_no_manifest(store: Store, tmp_path: Path, held: Any
     world(store)
     folder = tmp_path / "out" / "m"
     folder.parent.mkdir()
-    process = subprocess.Popen(
-        command("manifest", "build", str(folder)),
-        env=environment(store, tmp_path),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    deadline = time.monotonic() + 30
-    while not store.execute(WAITS):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    told = {**os.environ, **environment(store), **variables(tmp_path)}
+    with started([sys.executable, "-m", "sweeper.cli", "manifest", "build", str(folder)], env=told) as process:
+        until(lambda: bool(store.execute(WAITS)), process)
+        process.kill()
+        process.wait()
     left = list(folder.parent.iterdir())
     assert [path.name.startswith(".m.building-") for path in left] == [True]
     assert (left[0] / "part-00000.parquet").is_file()
     held.execute("ROLLBACK")
     assert store.execute("SELECT count(*) FROM sweeper.manifests") == [(0,)]
-    done = subprocess.run(
-        command("manifest", "build", str(folder), "--json"),
-        env=environment(store, tmp_path),
-        capture_output=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    done = in_process(store, "manifest", "build", str(folder), "--json", **variables(tmp_path))
+    assert done.code == 0, done.err
     assert [path.name for path in folder.parent.iterdir()] == ["m"]
 
 
@@ -654,7 +633,11 @@ def test_full_disk(store: Store, tmp_path: Path) -> None:
     limited = f"ulimit -f 1; exec {sys.executable} -m sweeper.cli manifest build {tmp_path / 'out' / 'm'}"
     (tmp_path / "out").mkdir()
     done = subprocess.run(
-        ["/bin/bash", "-c", limited], env=environment(store, tmp_path), capture_output=True, text=True, check=False
+        ["/bin/bash", "-c", limited],
+        env={**os.environ, **environment(store), **variables(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
     assert "could not be written" in done.stderr
@@ -674,14 +657,9 @@ BAD: dict[str, tuple[dict[str, str], list[str], int, str]] = {
 def test_bad_input(store: Store, tmp_path: Path, bad: str) -> None:
     """Bad input gives a message and an exit code, and no directory appears."""
     changed, words, code, text = BAD[bad]
-    done = subprocess.run(
-        command("manifest", "build", str(tmp_path / "m"), *words),
-        env={**environment(store, tmp_path), **changed},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, text in done.stderr, "Traceback" in done.stderr) == (code, True, False), done.stderr
+    variables_ = {**variables(tmp_path), **changed}
+    done = in_process(store, "manifest", "build", str(tmp_path / "m"), *words, **variables_)
+    assert (done.code, text in done.err, "Traceback" in done.err) == (code, True, False), done.err
     assert not (tmp_path / "m").exists()
 
 

@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from itertools import cycle, product
@@ -33,6 +33,7 @@ from sweeper.runs.sweep import sweep
 from sweeper.runs.throttle import ProgressListener, StopReason
 from sweeper.uri import NON_CANONICAL
 from tests.facts import instant
+from tests.processes import until
 from tests.store import test_races
 from tests.store.stores import Store, frozen
 from tests.store.test_races import AS_OF, GUARDS, Killed, fill, once_before, void
@@ -81,10 +82,16 @@ def listed(tmp_path: Path) -> None:
 LISTED: list[str] = []
 
 
-def swept(store: Store, policy: Policy, watch: ProgressListener | None = None, **sections: Any) -> Result:
-    """One sweep with the places of the tests."""
+def swept(
+    store: Store,
+    policy: Policy,
+    watch: ProgressListener | None = None,
+    further_reason: Callable[[], str] = lambda: "",
+    **sections: Any,
+) -> Result:
+    """One sweep with the prefixes of the tests."""
     sections["objects"] = {"prefixes": LISTED, **sections.get("objects", {})}
-    return test_races.swept(store, policy, watch, **sections)
+    return test_races.swept(store, policy, watch, further_reason, **sections)
 
 
 def attach(store: Store, conversation: str, *uris: str | None) -> None:
@@ -333,9 +340,7 @@ def test_asked_to_stop_while_a_file_system_hangs(store: Store, policy: Policy, s
     (chat,) = fill(store, 1)
     attach(store, chat, "stubborn://yes/a")
     try:
-        result = swept(
-            store, policy, watch=ProgressListener(stopping=lambda: StopReason.SIGNAL if asked.is_set() else "")
-        )
+        result = swept(store, policy, further_reason=lambda: StopReason.SIGNAL if asked.is_set() else "")
     finally:
         let_go.set()
     assert (result.outcome, result.throttle.stopped, result.objects_pending) == ("stopped", "signal", 1)
@@ -754,9 +759,9 @@ def test_removed_while_it_is_named_oddly(
     attach(store, ids[0], *(f"stubborn://yes/{number}" for number in range(9)))
     again = (f"STUBBORN://{path}" for path in stubborn.removed)
     stubborn.told.append(lambda _: attach_all(store, ids[1], list(again)) if len(stubborn.removed) == 5 else None)
-    watch = ProgressListener(stopping=lambda: reason if len(stubborn.removed) == 5 else "")
+    stop = lambda: reason if len(stubborn.removed) == 5 else ""  # noqa: E731
     with capture_logs() as logs:
-        assert swept(store, policy, watch).objects_pending == left
+        assert swept(store, policy, further_reason=stop).objects_pending == left
     assert told_of(store) == {f"stubborn://{path}" for path in stubborn.removed[:5]}
     said = [line["log_level"] for line in logs if "while an attachment came to name it" in line["event"]]
     assert said == ["warning"] * 5
@@ -875,7 +880,7 @@ def test_only_the_place_that_hangs_is_left_out(
         assert threading.active_count() == before + 1
     finally:
         let_go.set()
-    test_races.until(lambda: threading.active_count() == before)
+    until(lambda: threading.active_count() == before)
     assert swept(store, policy, **sections).objects_pending == 0
 
 
@@ -899,5 +904,5 @@ def test_who_answers_late_removes_nothing(
         assert swept(store, policy).objects_kept == {"hangs": 1}
     finally:
         let_go.set()
-    test_races.until(lambda: threading.active_count() == threads)
+    until(lambda: threading.active_count() == threads)
     assert (tmp_path / "folder" / "a").exists()
