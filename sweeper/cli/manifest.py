@@ -39,7 +39,9 @@ def manifest_build(
     """
     from sweeper.manifest import pseudonym
 
-    lifecycle = extra.lifecycle()
+    with extra.required():
+        from sweeper.manifest import lifecycle
+
     key = pseudonym.read()
     with context.prepared(config, context.instant("--as-of", as_of)) as job:
         _refuse_future(job)
@@ -87,7 +89,9 @@ def manifest_start(
 
     Example: sweeper manifest start ce9ce1fc9d59b6b2023f0042f8d51169
     """
-    lifecycle = extra.lifecycle()
+    with extra.required():
+        from sweeper.manifest import lifecycle
+
     with context.prepared(config) as job:
         description, revoked = lifecycle.start(job, manifest_id)
     with console.afterwards():
@@ -111,7 +115,9 @@ def manifest_complete(
 
     Example: sweeper manifest complete ce9ce1fc9d59b6b2023f0042f8d51169
     """
-    lifecycle = extra.lifecycle()
+    with extra.required():
+        from sweeper.manifest import lifecycle
+
     with context.migrated(config) as database:
         lifecycle.complete(database, context.CLOCK, manifest_id)
     with console.afterwards():
@@ -127,7 +133,9 @@ def manifest_list(config: Config = None, as_json: AsJson = False) -> None:
 
     Example: sweeper manifest list --json
     """
-    lifecycle = extra.lifecycle()
+    with extra.required():
+        from sweeper.manifest import lifecycle
+
     with context.migrated(config) as database:
         found = [lifecycle.to_dict(row) for row in lifecycle.list_manifests(database)]
     if as_json:
@@ -149,7 +157,9 @@ def manifest_verify(
     """
     from sweeper.manifest import pseudonym
 
-    lifecycle = extra.lifecycle()
+    with extra.required():
+        from sweeper.manifest import lifecycle
+
     key = pseudonym.read() if pseudonym.is_given() else None
     with context.prepared(config) as job:
         verified = lifecycle.verify(job, directory, key)
@@ -204,7 +214,9 @@ def manifest_recall(
 
     Example: sweeper manifest recall --out /data/recalls
     """
-    lifecycle = extra.lifecycle()
+    with extra.required():
+        from sweeper.manifest import lifecycle
+
     found: list[RecallResult] = []
     with context.prepared(config) as job:
         for one in lifecycle.recall(job, out, everything=everything):

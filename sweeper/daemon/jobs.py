@@ -121,7 +121,9 @@ def export(bench: JobContext) -> Done:
 
 def manifest(bench: JobContext) -> Done:
     """A manifest in a directory of its own, named after its as-of."""
-    lifecycle, key = extra.lifecycle(), _key()
+    with extra.required():
+        from sweeper.manifest import lifecycle
+    key = _key()
     from sweeper.manifest import build
 
     with bench.job() as job:
@@ -135,7 +137,8 @@ def manifest(bench: JobContext) -> Done:
 
 def recall(bench: JobContext) -> Done:
     """What left each manifest since the last recall, handed over in files."""
-    lifecycle = extra.lifecycle()
+    with extra.required():
+        from sweeper.manifest import lifecycle
     with bench.job() as job:
         found = list(lifecycle.recall(job, job.settings.schedule.recall_directory))
     missing = [one.manifest_id for one in found if one.missing]
@@ -160,12 +163,14 @@ def _checkpoint_needs(settings: Settings) -> None:
 
 
 def _manifest_needs(_: Settings) -> None:
-    extra.lifecycle()
+    with extra.required():
+        from sweeper.manifest import lifecycle  # noqa: F401 — only to see that it is there
     _key()
 
 
 def _recall_needs(_: Settings) -> None:
-    extra.lifecycle()
+    with extra.required():
+        from sweeper.manifest import lifecycle  # noqa: F401 — only to see that it is there
 
 
 @dataclass(frozen=True)
