@@ -21,15 +21,17 @@ from typing import Any
 import psycopg
 
 from benchmarks.sweep import SERVER, Timed, machine
-from sweeper import backfill, embedded, log
+from sweeper import embedded, log
 from sweeper.clock import Clock
-from sweeper.core import policy as policies
-from sweeper.core.window import Slice
-from sweeper.drain import Drain
-from sweeper.job import Job, read_contract
+from sweeper.policy import schema as policies
+from sweeper.policy.window import Slice
+from sweeper.postgres import database as databases
+from sweeper.runs import backfill
+from sweeper.runs.backfill_runner import BackfillRunner
+from sweeper.runs.job import Job, read_contract
+from sweeper.runs.sweep import preview
+from sweeper.runs.throttle import ProgressListener
 from sweeper.settings import Settings
-from sweeper.steering import Watch
-from sweeper.store import database as databases
 from tests.store import stores
 
 SINCE, UNTIL = datetime(2022, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC)
@@ -80,10 +82,10 @@ def _job(url: str) -> Iterator[Job]:
 def drain(url: str, by: Slice) -> Spent:
     """Preview, approve, drain; halfway a nightly run is started as a process of its own."""
     log.configure(quiet=True)
-    scope = backfill.Scope(SINCE, UNTIL, by)
+    scope = backfill.BackfillScope(SINCE, UNTIL, by)
     with _job(url) as job:
-        outlook = backfill.preview(job, scope)
-        plan = backfill.begin(job, scope, outlook.approval.token())
+        found = preview(job, scope=scope)
+        plan = backfill.begin(job, scope, found.approval)
         nightly = _Nightly(url, plan.expected // 2)
         timed = job.database
         if not isinstance(timed, Timed):
@@ -92,7 +94,7 @@ def drain(url: str, by: Slice) -> Spent:
         timed.wrote.clear()
         timed.only_read.clear()
         started = time.perf_counter()
-        drained = Drain(job, plan, Watch(advance=nightly.advance)).run()
+        drained = BackfillRunner(job, plan, ProgressListener(advance=nightly.advance)).run()
         seconds = time.perf_counter() - started
         if drained.outcome != "completed":
             raise SystemExit(f"the backfill did not complete: {drained}")

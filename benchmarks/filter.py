@@ -18,31 +18,32 @@ from importlib import resources
 from importlib.util import find_spec
 from typing import Any, TypeAlias
 
-from sweeper.manifest.filter import Filter, Kind, find
-from sweeper.manifest.finding import Finding
+from sweeper.redact import pool
+from sweeper.redact.filter import DataKind, Filter, find
+from sweeper.redact.finding import Finding
 from tests.manifest import labelled
 
 Find: TypeAlias = Callable[[str], list[Finding]]
 
 PRESIDIO = {
-    "CreditCardRecognizer": Kind.PAYMENT_CARD,
-    "EmailRecognizer": Kind.EMAIL,
-    "IbanRecognizer": Kind.IBAN,
-    "IpRecognizer": Kind.IP_ADDRESS,
-    "PhoneRecognizer": Kind.PHONE,
-    "UsSsnRecognizer": Kind.NATIONAL_ID,
-    "UsItinRecognizer": Kind.NATIONAL_ID,
-    "NinoRecognizer": Kind.NATIONAL_ID,
-    "UkNinoRecognizer": Kind.NATIONAL_ID,
-    "EsNifRecognizer": Kind.NATIONAL_ID,
-    "EsNieRecognizer": Kind.NATIONAL_ID,
-    "ItFiscalCodeRecognizer": Kind.NATIONAL_ID,
-    "FiPersonalIdentityCodeRecognizer": Kind.NATIONAL_ID,
-    "PlPeselRecognizer": Kind.NATIONAL_ID,
-    "SePersonnummerRecognizer": Kind.NATIONAL_ID,
-    "DeTaxIdRecognizer": Kind.NATIONAL_ID,
-    "InAadhaarRecognizer": Kind.NATIONAL_ID,
-    "CaSinRecognizer": Kind.NATIONAL_ID,
+    "CreditCardRecognizer": DataKind.PAYMENT_CARD,
+    "EmailRecognizer": DataKind.EMAIL,
+    "IbanRecognizer": DataKind.IBAN,
+    "IpRecognizer": DataKind.IP_ADDRESS,
+    "PhoneRecognizer": DataKind.PHONE,
+    "UsSsnRecognizer": DataKind.NATIONAL_ID,
+    "UsItinRecognizer": DataKind.NATIONAL_ID,
+    "NinoRecognizer": DataKind.NATIONAL_ID,
+    "UkNinoRecognizer": DataKind.NATIONAL_ID,
+    "EsNifRecognizer": DataKind.NATIONAL_ID,
+    "EsNieRecognizer": DataKind.NATIONAL_ID,
+    "ItFiscalCodeRecognizer": DataKind.NATIONAL_ID,
+    "FiPersonalIdentityCodeRecognizer": DataKind.NATIONAL_ID,
+    "PlPeselRecognizer": DataKind.NATIONAL_ID,
+    "SePersonnummerRecognizer": DataKind.NATIONAL_ID,
+    "DeTaxIdRecognizer": DataKind.NATIONAL_ID,
+    "InAadhaarRecognizer": DataKind.NATIONAL_ID,
+    "CaSinRecognizer": DataKind.NATIONAL_ID,
 }
 THRESHOLD = 0.4
 """Presidio's findings that are less likely than this are left out, as its own examples do."""
@@ -78,7 +79,7 @@ def detect_secrets() -> Find:
     from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
 
     made = get_mapping_from_secret_type_to_class()
-    plugins = [(made[name](), kind) for name in made if (kind := DETECT_SECRETS.get(name, Kind.API_KEY))]
+    plugins = [(made[name](), kind) for name in made if (kind := DETECT_SECRETS.get(name, DataKind.API_KEY))]
 
     def found(text: str) -> list[Finding]:
         lines = text.splitlines()
@@ -91,11 +92,11 @@ def detect_secrets() -> Find:
 DETECT_SECRETS = {
     "Base64 High Entropy String": None,
     "Hex High Entropy String": None,
-    "Secret Keyword": Kind.PASSWORD,
-    "Public IP (ipv4)": Kind.IP_ADDRESS,
-    "JSON Web Token": Kind.TOKEN,
-    "Private Key": Kind.PRIVATE_KEY,
-    "Basic Auth Credentials": Kind.URL_CREDENTIALS,
+    "Secret Keyword": DataKind.PASSWORD,
+    "Public IP (ipv4)": DataKind.IP_ADDRESS,
+    "JSON Web Token": DataKind.TOKEN,
+    "Private Key": DataKind.PRIVATE_KEY,
+    "Basic Auth Credentials": DataKind.URL_CREDENTIALS,
 }
 
 
@@ -110,9 +111,9 @@ def betterleaks() -> Find:
     return found
 
 
-def _betterleaks_kind(rule: str) -> Kind:
-    return {"jwt": Kind.TOKEN, "private-key": Kind.PRIVATE_KEY, "generic-password": Kind.PASSWORD}.get(
-        rule, Kind.API_KEY
+def _betterleaks_kind(rule: str) -> DataKind:
+    return {"jwt": DataKind.TOKEN, "private-key": DataKind.PRIVATE_KEY, "generic-password": DataKind.PASSWORD}.get(
+        rule, DataKind.API_KEY
     )
 
 
@@ -144,7 +145,7 @@ def print_quality(ways: dict[str, Find]) -> None:
     scores = {name: labelled.score(found, examples, whole=name == "sweeper") for name, found in ways.items()}
     print(f"{len(examples)} labelled texts; recall / precision (others need not find a secret whole)")
     print(f"{'kind':16}{'labels':>7}" + "".join(f"{name:>17}" for name in ways))
-    for kind in Kind:
+    for kind in DataKind:
         labels = sum(span.kind == kind for example in examples for span in example.spans)
         cells = (scores[name][kind] for name in ways)
         print(f"{kind:16}{labels:>7}" + "".join(f"{one.recall:>9.3f} / {one.precision:.3f}" for one in cells))
@@ -171,7 +172,9 @@ def print_speed(ways: dict[str, Find], rows: int, slow: int) -> None:
     )
     print(f"{'sweeper, one process':24}{rate(lambda given: [*map(chosen.apply, given)], some)}")
     count = len(os.sched_getaffinity(0))
-    print(f"{f'sweeper, {count} workers':24}{rate(lambda given: [*chosen.apply_all(given, workers=count)], some)}")
+    print(
+        f"{f'sweeper, {count} workers':24}{rate(lambda given: [*pool.apply_all(chosen, given, workers=count)], some)}"
+    )
     for name, found in ways.items():
         if name != "sweeper":
             found("warm 1")

@@ -18,12 +18,12 @@ import psycopg
 from benchmarks.sweep import SERVER, machine
 from sweeper import embedded, log
 from sweeper.clock import Clock
-from sweeper.core import policy as policies
-from sweeper.job import Job, read_contract
+from sweeper.policy import schema as policies
+from sweeper.postgres import database as databases
+from sweeper.postgres import unmatched
+from sweeper.runs.job import Job, read_contract
+from sweeper.runs.sweep import sweep
 from sweeper.settings import Settings
-from sweeper.store import database as databases
-from sweeper.store import unmatched
-from sweeper.sweep import sweep
 from tests.store import stores
 
 DUE = 3_000

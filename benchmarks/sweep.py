@@ -26,20 +26,20 @@ from sqlalchemy import Connection, ForeignKey, create_engine, event, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 from sweeper import embedded, log
-from sweeper.batch import Purger
 from sweeper.clock import Clock
-from sweeper.core.recheck import Proposal
 from sweeper.demo import world as worlds
-from sweeper.job import Job, read_contract
-from sweeper.pace import Pace
+from sweeper.policy.evaluate import Proposal
+from sweeper.postgres import database as databases
+from sweeper.postgres import evidence, migrate, purge
+from sweeper.postgres import lease as leases
+from sweeper.postgres.database import Database
+from sweeper.postgres.evidence import RunRecord
+from sweeper.runs.batch import Purger
+from sweeper.runs.batch_sizer import BatchSizer
+from sweeper.runs.job import Job, read_contract
+from sweeper.runs.scan import portions
+from sweeper.runs.sweep import sweep
 from sweeper.settings import Settings, load_policy
-from sweeper.store import database as databases
-from sweeper.store import evidence, migrate, purge
-from sweeper.store import lease as leases
-from sweeper.store.database import Database
-from sweeper.store.evidence import Run
-from sweeper.survey import portions
-from sweeper.sweep import sweep
 
 ROOT = Path(__file__).parents[1]
 AS_OF = datetime(2027, 12, 1, tzinfo=UTC)
@@ -242,8 +242,8 @@ def whole_sweep(store: Store) -> Spent:
         seconds = time.perf_counter() - started
         if result.outcome != "completed":
             raise SystemExit(f"the sweep ended as {result.outcome}: its time says nothing")
-        tally = result.tally
-        proposed = tally.due + tally.held + tally.not_due + tally.spared.total() + tally.unclassified.total()
+        counts = result.counts
+        proposed = counts.conversations.total
         return Spent(seconds, proposed, max(database.wrote), max(database.only_read))
 
 
@@ -324,15 +324,15 @@ def _purger(job: Job) -> Purger:
             kind="run",
             backfill_id=None,
         )
-        patience = purge.read_patience(connection)
-    run = Run(lease.run_id, lease.store, job.as_of, job.policy.digest, approved=False)
-    pace = Pace(job.settings.pace.target_batch_ms / 1000, job.settings.purge.batch)
-    return Purger(job, run, lease, patience, pace)
+        lock_budget = purge.read_lock_budget(connection)
+    run = RunRecord(lease.run_id, lease.store, job.as_of, job.policy.digest, approved=False)
+    pace = BatchSizer(job.settings.pace.target_batch_ms / 1000, job.settings.purge.batch)
+    return Purger(job, run, lease, lock_budget, pace)
 
 
 def _complete(purger: Purger, proposals: Sequence[Proposal]) -> None:
     report = purger.purge(proposals)
-    if report.unlocked or report.tally.failed:
+    if report.unlocked or report.counts.failed:
         raise SystemExit("rows were locked or failed: the time says nothing")
 
 
@@ -392,7 +392,7 @@ def measure(server: embedded.Server, shape: Shape) -> dict[str, list[Spent]]:
 
 
 def report(server: embedded.Server, shape: Shape, spent: dict[str, list[Spent]], due: int) -> Iterator[str]:
-    """The table, ready for the README."""
+    """The table, ready for docs/performance.md."""
     yield (
         f"{shape.conversations:,} conversations of {shape.messages} messages in {shape.accounts:,} accounts, {due:,} due; "
         f"medians of {shape.rounds} rounds in turn, each on a fresh copy in memory. {machine(server)}. "

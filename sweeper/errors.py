@@ -1,9 +1,24 @@
-"""What the program says when it will not go on.
+"""The program's errors, and the escaping of text for terminals and log lines.
 
 Each error's text names the setting or the row, what was **not** done, and the remedy. `exit_code` is documented API.
 """
 
-from sweeper.core.printable import printable
+import unicodedata
+
+
+def printable(text: str) -> str:
+    r"""Return the text with every unprintable character escaped (`\x1b`, `\n`, `\u202e`).
+
+    Escaped are control and format characters, line and paragraph separators, lone surrogates and unassigned characters. Spaces
+    of any width stay, since people use them in names.
+    """
+    return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def _shown(character: str) -> str:
+    if character.isprintable() or unicodedata.category(character) == "Zs":
+        return character
+    return character.encode("unicode_escape").decode()
 
 
 class SweeperError(Exception):
@@ -25,13 +40,27 @@ class ConfigurationError(SweeperError):
 
 
 class RefusedError(SweeperError):
-    """A guard refused: the number, the limit and the way out are in the text; nothing was purged."""
+    """A guard refused; the message is made of the fields."""
 
     exit_code = 3
 
-    def __init__(self, guard: str, text: str) -> None:
-        super().__init__(text)
-        self.guard = guard
+    def __init__(self, guard: str, found: str, limit: str, remedy: str, effect: str = "Nothing was purged.") -> None:
+        """Each field but `guard` consists of whole sentences.
+
+        Args:
+            guard: the name of the guard, as in the settings where it has one.
+            found: what was found, with its numbers.
+            limit: what was allowed; "" where `found` says it.
+            remedy: what a person may do about it.
+            effect: what was not done because of it.
+        """
+        super().__init__(" ".join(part for part in (found, limit, effect, remedy) if part))
+        self.guard, self.found, self.limit, self.remedy = guard, found, limit, remedy
+
+    def to_dict(self) -> dict[str, str]:
+        """Return the guard, the whole message and its parts."""
+        fields = {"found": self.found, "limit": self.limit, "remedy": self.remedy}
+        return {"guard": self.guard, "text": str(self), **{name: printable(value) for name, value in fields.items()}}
 
 
 class LeaseHeldError(SweeperError):

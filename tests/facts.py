@@ -1,11 +1,12 @@
 """Worlds in the JSON shape of `cases.jsonl` as the facts of the core: what the store would read of them."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sweeper.core.feedback import FeedbackFacts
-from sweeper.core.instant import Odd, Stored, parse
-from sweeper.core.model import Account, ConsentEvent, Conversation, Facts, Feedback, Hold, Message, Order, PlanChange
+from sweeper.policy.facts import Account, ConsentEvent, Conversation, Facts, Feedback, Hold, Message, Order, PlanChange
+from sweeper.policy.feedback import FeedbackFacts
+from sweeper.policy.instant import OutOfRange, StoredTimestamp, parse
 
 World = dict[str, Any]
 CREATED = "2019-01-01T00:00:00Z"
@@ -16,14 +17,14 @@ def instant(text: str) -> datetime:
     return parse(text)
 
 
-def stored(text: str | None) -> Stored:
+def stored(text: str | None) -> StoredTimestamp:
     """An instant as the store would give it."""
     if text is None:
         return None
     if text in ("infinity", "-infinity"):
-        return Odd(text)
+        return OutOfRange(text)
     if len(text.partition("-")[0]) > 4:
-        return Odd.DISTANT
+        return OutOfRange.DISTANT
     return datetime.fromisoformat(text).astimezone(UTC)
 
 
@@ -114,3 +115,34 @@ def feedback_of(world: World) -> list[FeedbackFacts]:
         )
         for f in world.get("feedback", ())
     ]
+
+
+def renamed(row: dict[str, Any], number: int) -> dict[str, Any]:
+    """A row whose names of records are those of another world, and whose number, where it has one, is far from the others'."""
+    changed = {name: f"{row[name]}-{number}" for name in ("account", "conversation", "id") if row.get(name) is not None}
+    if isinstance(row.get("id"), int):
+        changed["id"] = row["id"] + number * 100_000
+    return {**row, **changed}
+
+
+def together(cases: Sequence[World]) -> World:
+    """Several cases of one as-of as one world, in which the names of the n-th end in -n; none may hold or order everything."""
+    found: World = {name: [] for name in ("accounts", "conversations", "holds", "orders", "feedback")}
+    found |= {"as_of": cases[0]["as_of"], "expect": {"conversations": {}, "messages": {}, "feedback": {}}}
+    for number, case in enumerate(cases, 1):
+        for account in case["accounts"]:
+            events = {name: [renamed(row, number) for row in account[name]] for name in ("plans", "consent")}
+            found["accounts"].append({**renamed(account, number), **events})
+        for chat in case["conversations"]:
+            messages = [renamed(message, number) for message in chat["messages"]]
+            found["conversations"].append({**renamed(chat, number), "messages": messages})
+        for name in ("holds", "orders", "feedback"):
+            found[name] += [renamed(row, number) for row in case.get(name, ())]
+        for name, expected in case["expect"].items():
+            found["expect"][name] |= {f"{id_}-{number}": wanted for id_, wanted in expected.items()}
+    return found
+
+
+def is_universal(case: World) -> bool:
+    """Whether a hold or an order of the case names neither an account nor a conversation."""
+    return any(not row.get("account") and not row.get("conversation") for row in [*case["holds"], *case["orders"]])

@@ -1,6 +1,7 @@
-"""Makes up for what was missed, once and aloud: by the evidence, whoever did the thing last, and however long ago.
+"""Makes up for what was missed, once, and logs it.
 
-The law of this file: what the evidence does not say was not done; where it cannot be read, the look is taken again later.
+The one rule for that: a job was missed if its schedule has an instant after the time at which it was last done. The evidence
+says when that was, whoever did it. While the evidence cannot be read, the question stays open and is asked again.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,13 +14,14 @@ from sqlalchemy.exc import DBAPIError
 
 from sweeper import log
 from sweeper.clock import Clock
-from sweeper.core.cron import Cron, missed
-from sweeper.core.instant import rfc3339
-from sweeper.daemon.duties import DUTIES, Ended, Outcome
-from sweeper.steering import Stop
-from sweeper.store import database as databases
-from sweeper.store import done, operation
-from sweeper.store.database import Database
+from sweeper.daemon.cron import COUNTED_AT_MOST, Cron, missed
+from sweeper.daemon.jobs import SCHEDULED_JOBS, EndedJob, JobOutcome
+from sweeper.policy.instant import rfc3339
+from sweeper.postgres import database as databases
+from sweeper.postgres import last_runs
+from sweeper.postgres.database import Database
+from sweeper.report import operation
+from sweeper.runs.throttle import StopReason
 
 AGAIN_SECONDS, AGAIN_AT_MOST_SECONDS = 300.0, 14_400.0
 """A duty that failed as a whole is tried again after so long, then after twice as long, and so on."""
@@ -58,13 +60,13 @@ class CatchUp:
         """Something could not begin within the grace (the machine slept, or was too busy): look as after a beginning."""
         self._look_later(name, 0.0)
 
-    def ended(self, ended: Ended) -> None:
+    def ended(self, ended: EndedJob) -> None:
         """Look again later where a duty failed as a whole, others were at work or it was paused; a guard waits for people."""
-        if ended.outcome is Outcome.LEASE_HELD:
+        if ended.outcome is JobOutcome.LEASE_HELD:
             self._look_later(ended.duty, AGAIN_SECONDS)
-        elif ended.result.get("guard") == Stop.PAUSED:
+        elif ended.result.get("guard") == StopReason.PAUSED:
             self._look_later(ended.duty, 0.0)
-        elif ended.outcome is Outcome.FAILED and ended.passing:
+        elif ended.outcome is JobOutcome.FAILED and ended.passing:
             self._failures[ended.duty] = failures = self._failures.get(ended.duty, 0) + 1
             self._look_later(ended.duty, min(AGAIN_SECONDS * 2 ** (failures - 1), AGAIN_AT_MOST_SECONDS))
         else:
@@ -89,7 +91,7 @@ class CatchUp:
             return
         self.is_recorded, self._is_waiting = True, False
         for name, look in due.items():
-            if not (paused and DUTIES[name].purges):
+            if not (paused and SCHEDULED_JOBS[name].purges):
                 self._make_up(name, look, sinces[name])
 
     def _sinces(self, connection: Connection, due: Mapping[str, Pending]) -> dict[str, datetime | None]:
@@ -98,9 +100,9 @@ class CatchUp:
         Where none began before this one, nothing was missed yet. None: it is done at every beginning.
         """
         if not self.is_recorded:
-            done.serves(connection, self._store, {name: cron.expression for name, cron in self._timetable.items()})
-        first = done.first_served(connection, self._store)
-        lasts = {name: last for name in due if (last := DUTIES[name].last) is not None}
+            last_runs.serves(connection, self._store, {name: cron.expression for name, cron in self._timetable.items()})
+        first = last_runs.first_served(connection, self._store)
+        lasts = {name: last for name in due if (last := SCHEDULED_JOBS[name].last) is not None}
         return {name: lasts[name](connection, self._store) or first if name in lasts else None for name in due}
 
     def _make_up(self, name: str, look: Pending, since: datetime | None) -> None:
@@ -109,11 +111,9 @@ class CatchUp:
                 del self._pending[name]
         if since is not None:
             found = missed(self._timetable[name], since, look.until)
-            if found is None:
+            if not found:
                 return
-            makes_up = f"one {name} makes up for {'them' if found.count > 1 else 'it'}"
-            text = f"missed {found.told} since {rfc3339(since)}; {makes_up}"
-            log.get().warning("missed", job=name, text=text, last_at=rfc3339(found.last))
+            log.get().warning("missed", job=name, text=_in_words(name, len(found), since))
         self._begin(name)
 
     def _look_later(self, name: str, seconds: float) -> None:
@@ -125,3 +125,9 @@ class CatchUp:
         if not self._is_waiting:
             log.get().warning("what was missed is made up for once the database answers", reason=reason)
         self._is_waiting = True
+
+
+def _in_words(name: str, count: int, since: datetime) -> str:
+    more = " or more" if count == COUNTED_AT_MOST else ""
+    times, them = ("times", "them") if count > 1 else ("time", "it")
+    return f"missed {count}{more} {times} since {rfc3339(since)}; one {name} makes up for {them}"

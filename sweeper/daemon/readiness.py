@@ -10,17 +10,18 @@ from threading import Lock, Thread
 from sqlalchemy.exc import DBAPIError
 
 from sweeper.errors import ConfigurationError
+from sweeper.postgres import database as databases
+from sweeper.postgres import migrate
+from sweeper.postgres.database import Database
+from sweeper.report import operation
 from sweeper.settings import Settings, load_policy
-from sweeper.store import database as databases
-from sweeper.store import migrate, operation
-from sweeper.store.database import Database
 
 BOUND_SECONDS = 2.0
 """So long an answer is waited for."""
 
 
 @dataclass(frozen=True)
-class State:
+class ReadinessState:
     """What was found: why it is not ready (empty: it is), and why it is paused, which is ready all the same."""
 
     reasons: tuple[str, ...] = ()
@@ -37,7 +38,7 @@ class Readiness:
     _lock: Lock = field(default_factory=Lock)
     _look: "_Look | None" = None
 
-    def state(self) -> State:
+    def state(self) -> ReadinessState:
         """How things stand, within the bound."""
         with self._lock:
             if self._look is None or not self._look.is_alive():
@@ -45,7 +46,7 @@ class Readiness:
                 self._look.start()
             look = self._look
         look.join(self.bound_seconds)
-        return look.found or State((f"database: no answer within {self.bound_seconds:g} s",))
+        return look.found or ReadinessState((f"database: no answer within {self.bound_seconds:g} s",))
 
 
 class _Look(Thread):
@@ -54,7 +55,7 @@ class _Look(Thread):
     def __init__(self, fresh: Callable[[], Settings], database: Database) -> None:
         super().__init__(name="readiness", daemon=True)
         self._fresh, self._database = fresh, database
-        self.found: State | None = None
+        self.found: ReadinessState | None = None
 
     def run(self) -> None:
         unreadable = _unreadable(self._fresh)
@@ -63,13 +64,13 @@ class _Look(Thread):
             with self._database.transaction() as connection:
                 paused = next((pause.reason for pause in operation.pauses(connection)), None)
         except ConfigurationError as error:
-            self.found = State((*unreadable, str(error)))
+            self.found = ReadinessState((*unreadable, str(error)))
         except DBAPIError as error:
-            self.found = State(
+            self.found = ReadinessState(
                 (*unreadable, f"database: not reached (SQLSTATE {databases.sqlstate(error) or 'unknown'})")
             )
         else:
-            self.found = State(unreadable, paused)
+            self.found = ReadinessState(unreadable, paused)
 
 
 def _unreadable(fresh: Callable[[], Settings]) -> tuple[str, ...]:

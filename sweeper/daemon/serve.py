@@ -22,20 +22,19 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from sweeper import log
 from sweeper.clock import Clock
-from sweeper.core.instant import rfc3339
-from sweeper.daemon import endpoint
+from sweeper.daemon import http as endpoint
 from sweeper.daemon.catch_up import CatchUp
-from sweeper.daemon.diary import Diary
-from sweeper.daemon.duties import DUTIES, Bench, Ended, Outcome, perform
-from sweeper.daemon.endpoint import Answer, Routes
+from sweeper.daemon.http import Answer, Routes
+from sweeper.daemon.job_metrics import JobMetrics
+from sweeper.daemon.jobs import SCHEDULED_JOBS, EndedJob, JobContext, JobOutcome, perform
 from sweeper.daemon.readiness import Readiness
 from sweeper.daemon.schedule import Scheduler, timetable
 from sweeper.errors import SweeperError
-from sweeper.numbers.exporter import Exporter
+from sweeper.policy.instant import rfc3339
+from sweeper.postgres import database as databases
+from sweeper.postgres.stop import StopRequest
+from sweeper.report.exporter import Exporter
 from sweeper.settings import Settings, load_policy
-from sweeper.stopping import Stopping
-from sweeper.store import database as databases
-from sweeper.store.live import Live
 
 PULSE, CATCH_UP = "pulse", "catch-up"
 PULSE_SECONDS = 5.0
@@ -43,6 +42,8 @@ PULSE_SECONDS = 5.0
 DEAD_SECONDS = 30.0
 """A scheduler that has shown nothing for so long is taken for dead."""
 CATCH_UP_SECONDS = 5.0
+UNLOGGED = frozenset({"outcome", "duration_s", "found", "limit", "remedy"})
+"""What a line of the log says otherwise: the last three are parts of a refusal's text."""
 CANCEL_AFTER_SECONDS, CANCEL_EVERY_SECONDS, CUT_OFF_AFTER_SECONDS = 4.0, 0.5, 8.5
 """Counted from when the daemon was asked to end. A batch takes well under a second; what takes longer waits for a statement."""
 
@@ -51,7 +52,7 @@ class Daemon:
     """What happens between `begin` and `end`."""
 
     def __init__(
-        self, fresh: Callable[[], Settings], clock: Clock, told: Callable[[Ended], None] = lambda _: None
+        self, fresh: Callable[[], Settings], clock: Clock, told: Callable[[EndedJob], None] = lambda _: None
     ) -> None:
         """Prepare everything; nothing is begun or connected.
 
@@ -66,13 +67,13 @@ class Daemon:
         settings = fresh()
         load_policy(settings)
         self.clock, self._told = clock, told
-        self.timetable = timetable(settings.schedule, tuple(DUTIES))
+        self.timetable = timetable(settings.schedule, tuple(SCHEDULED_JOBS))
         for name in self.timetable:
-            DUTIES[name].needs(settings)
-        self._database = databases.connect(settings)
-        self._bench = Bench(fresh, clock, Stopping(), Live())
-        self._bench.live.watch(self._database.engine)
-        self.diary, self.readiness = Diary(), Readiness(fresh, self._database)
+            SCHEDULED_JOBS[name].needs(settings)
+        self._stop = StopRequest()
+        self._database = databases.connect(settings, self._stop)
+        self._bench = JobContext(fresh, clock, self._stop)
+        self.job_metrics, self.readiness = JobMetrics(), Readiness(fresh, self._database)
         self._exporter = Exporter(settings, clock)
         self.scheduler = Scheduler(
             threads=len(self.timetable) + 2,  # each can be at work while all others are
@@ -111,17 +112,17 @@ class Daemon:
             What was still at work after 8.5 s.
         """
         asked = time.monotonic()
-        self._bench.stopping.ask()
+        self._stop.ask()
         self.scheduler.stop()
         self._wait(asked + CANCEL_AFTER_SECONDS)
         if self.at_work:
             log.get().warning("cancelling what does not end by itself", jobs=self.at_work)
         while self.at_work and time.monotonic() < asked + CUT_OFF_AFTER_SECONDS:
-            self._bench.live.cancel()
+            self._stop.cancel()
             self._wait(time.monotonic() + CANCEL_EVERY_SECONDS)
         left = self.at_work
         if left:
-            self._bench.live.cancel()  # once more, so that the server lets go of what it holds for us
+            self._stop.cancel()  # once more, so that the server lets go of what it holds for us
         else:
             self._database.engine.dispose()
         return left
@@ -155,38 +156,38 @@ class Daemon:
 
     def _ready(self) -> Answer:
         found = self.readiness.state()
-        reasons = [*found.reasons, *(["it is stopping"] if self._bench.stopping.asked else [])]
+        reasons = [*found.reasons, *(["it is stopping"] if self._stop.is_asked else [])]
         said = {
             "ready": not reasons,
             "reasons": reasons,
             "paused": found.paused,
             "at_work": self.at_work,
-            "jobs": self.diary.said(self.nexts()),
+            "jobs": self.job_metrics.said(self.nexts()),
         }
         return Answer.json(said, good=not reasons)
 
     def _metrics(self) -> Answer:
-        return Answer(HTTPStatus.OK, self._exporter.text() + self.diary.text(self.nexts()), CONTENT_TYPE_LATEST)
+        return Answer(HTTPStatus.OK, self._exporter.text() + self.job_metrics.text(self.nexts()), CONTENT_TYPE_LATEST)
 
     # What the scheduler calls, each in a thread of its own
 
     def _pulse(self) -> None:
         self._beat = time.monotonic()
-        if self._bench.stopping.asked:
+        if self._stop.is_asked:
             self.scheduler.stop()  # asked while the scheduler was just beginning
 
     def _do(self, name: str) -> None:
-        if self._bench.stopping.asked:
+        if self._stop.is_asked:
             return
         with self._working(name):
             ended = perform(name, self._bench)
-            self.diary.note(ended)
+            self.job_metrics.note(ended)
             _say(ended)
             self._told(ended)
             self.catch_up.ended(ended)
 
     def _catch_up(self) -> None:
-        if self.catch_up.due() and not self._bench.stopping.asked:
+        if self.catch_up.due() and not self._stop.is_asked:
             with self._working(CATCH_UP):
                 self.catch_up.look()
 
@@ -213,7 +214,7 @@ def serve(
     fresh: Callable[[], Settings],
     clock: Clock,
     listen: str | None = None,
-    told: Callable[[Ended], None] = lambda _: None,
+    told: Callable[[EndedJob], None] = lambda _: None,
 ) -> None:
     """Serve until SIGTERM or SIGINT comes, then end in order within 10 s; signals that come after that are ignored.
 
@@ -265,11 +266,11 @@ def _cut_off(left: list[str]) -> NoReturn:
     os._exit(1)
 
 
-def _say(ended: Ended) -> None:
+def _say(ended: EndedJob) -> None:
     """One line for each duty that has ended."""
-    said = {key: value for key, value in ended.result.items() if key not in ("outcome", "duration_s")}
+    said = {key: value for key, value in ended.result.items() if key not in UNLOGGED}
     logger = log.get()
-    tell = {Outcome.FAILED: logger.error, Outcome.REFUSED: logger.warning, Outcome.LEASE_HELD: logger.warning}
+    tell = {JobOutcome.FAILED: logger.error, JobOutcome.REFUSED: logger.warning, JobOutcome.LEASE_HELD: logger.warning}
     tell.get(ended.outcome, logger.info)(
         "job ended", job=ended.duty, outcome=ended.outcome.value, duration_s=round(ended.seconds, 3), **said
     )

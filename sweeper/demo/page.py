@@ -1,33 +1,36 @@
-"""What the demo prints: headings, explanations, and the program's own commands with what they answer."""
+"""Prints the demo: headings, explanations, and commands of the program with their output."""
 
-import contextlib
 import sys
 import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-import typer
-
-from sweeper.cli import app, output
+from sweeper import console
+from sweeper.console import OutputError
 from sweeper.errors import SweeperError
 
 
-def command(*arguments: str) -> None:
-    """Show a command and run it, as if typed."""
-    output.say("", f"$ sweeper {' '.join(arguments)}")
-    sys.stdout.flush()
-    try:
-        with contextlib.suppress(typer.Exit):
-            app(list(arguments), standalone_mode=False)
-    except output.OutputError:
-        raise
-    except SweeperError as error:
-        output.say(*f"sweeper: {error}".split("\n"))
+@dataclass(frozen=True)
+class Page:
+    """Prints the demo to stdout; `run` runs a command of the program, given its arguments."""
 
+    run: Callable[[Sequence[str]], object]
 
-def heading(title: str) -> None:
-    """Print a heading."""
-    output.say("", title, "=" * len(title))
+    def command(self, *arguments: str) -> None:
+        """Print a command, run it, and print its error if it fails."""
+        console.say("", f"$ sweeper {' '.join(arguments)}")
+        sys.stdout.flush()
+        try:
+            self.run(arguments)
+        except OutputError:
+            raise
+        except SweeperError as error:
+            console.say(*f"sweeper: {error}".split("\n"))
 
+    def heading(self, title: str) -> None:
+        """Print a heading."""
+        console.say("", title, "=" * len(title))
 
-def explain(words: str) -> None:
-    """Print a paragraph."""
-    output.say(*textwrap.wrap(words, width=100))
+    def explain(self, text: str) -> None:
+        """Print a paragraph."""
+        console.say(*textwrap.wrap(text, width=100))

@@ -1,21 +1,22 @@
-"""The door to what works on manifests: its packages are an extra, and a sweep does without them."""
+"""Guards imports of code that works on manifests, whose packages are an extra that a run does not need."""
 
-from types import ModuleType
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from sweeper.errors import ConfigurationError
 
 
-def lifecycle() -> ModuleType:
-    """The module `lifecycle`, once its packages are known to be there.
+@contextmanager
+def required() -> Iterator[None]:
+    """Report a failed import in the body as a missing extra.
 
     Raises:
-        ConfigurationError: one of them is not installed.
+        ConfigurationError: a package is not installed.
     """
     try:
-        from sweeper.manifest import lifecycle as found
+        yield
     except ImportError as error:
         raise ConfigurationError(
             f"{error.name} is not installed, and nothing was done. Manifests need more packages: "
             "pip install '.[manifest]' in the program's checkout"
         ) from None
-    return found

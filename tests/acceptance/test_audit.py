@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from sweeper.audit import export, signing
-from sweeper.audit.export import ExportError
-from sweeper.audit.leaf import Leaf
-from sweeper.core.merkle import leaf_hash
-from sweeper.core.policy import Policy
 from sweeper.errors import ConfigurationError
+from sweeper.evidence import export, keys
+from sweeper.evidence.export import ExportError
+from sweeper.evidence.leaf import Leaf
+from sweeper.evidence.merkle import leaf_hash
+from sweeper.policy.schema import Policy
 from tests.acceptance.commands import Command, in_process, process
 from tests.core.test_note import PEM, PKCS8, PLAIN, SIGNER
 from tests.store.stores import Store
@@ -25,9 +25,9 @@ KEY = SIGNER.private.private_bytes(PEM, PKCS8, PLAIN).decode()
 
 
 @pytest.fixture
-def sweeper(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], store: Store) -> Command:
+def sweeper(store: Store) -> Command:
     """A command on the test's store, without a signing key."""
-    return partial(in_process, monkeypatch, capsys, store, SWEEPER_SIGNING_KEY="", SWEEPER_SIGNING_KEY_FILE="")
+    return partial(in_process, store, SWEEPER_SIGNING_KEY="", SWEEPER_SIGNING_KEY_FILE="")
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def test_receipt_is_checked_offline(receipt: tuple[Path, str], purged: list[str]
     assert f"The conversation {purged[41]} was purged at 2026-07-01T00:00:00Z by run 1: rule standard" in done.out
     assert "due 2026-03-03T00:00:00Z" in done.out
     assert "signed when it had 302 leaves" in done.out
-    other = signing.Verifier(b"\0" * 32, key.split("+")[0]).line(key.split("+")[0])
+    other = keys.Verifier(b"\0" * 32, key.split("+")[0]).line(key.split("+")[0])
     refused = away("audit", "check-receipt", str(file), "--key", other)
     assert (refused.code, refused.out) == (1, "")
     assert "not signed by the key that was given" in refused.err
@@ -163,10 +163,10 @@ def test_receipt_is_checked_offline(receipt: tuple[Path, str], purged: list[str]
 
 def test_every_flipped_character_fails(receipt: tuple[Path, str], sweeper: Command) -> None:
     """A receipt in which one character is another proves nothing, wherever it is."""
-    from sweeper.audit import receipt as receipts
+    from sweeper.evidence import receipt as receipts
 
     file, key = receipt
-    text, verifier = file.read_text(), signing.verifier(key)
+    text, verifier = file.read_text(), keys.verifier(key)
     receipts.check(text, verifier)
     for at, character in enumerate(text):
         changed = text[:at] + chr(ord(character) ^ 1) + text[at + 1 :]
@@ -179,10 +179,10 @@ def test_every_flipped_character_fails(receipt: tuple[Path, str], sweeper: Comma
 
 def test_receipts_of_others_making(receipt: tuple[Path, str]) -> None:
     """A receipt put together from true parts of other receipts, or with more in it, proves nothing."""
-    from sweeper.audit import receipt as receipts
+    from sweeper.evidence import receipt as receipts
 
     file, key = receipt
-    told, verifier = json.loads(file.read_text()), signing.verifier(key)
+    told, verifier = json.loads(file.read_text()), keys.verifier(key)
     unsigned = told["checkpoint"].split("\n\n")[0] + "\n"
     zero = base64.b64encode(bytes(32)).decode()
     changes: tuple[Any, ...] = (

@@ -13,21 +13,20 @@ from zoneinfo import ZoneInfo
 import pytest
 from structlog.testing import capture_logs
 
-from sweeper import backfill as filling
-from sweeper import drain
-from sweeper.backfill import Scope, begin
 from sweeper.clock import Clock
-from sweeper.core.hours import Hours
-from sweeper.core.policy import Policy, parse
-from sweeper.core.recheck import Proposal
-from sweeper.core.window import Slice
-from sweeper.drain import Drain
 from sweeper.errors import RefusedError
-from sweeper.job import Job
-from sweeper.steering import Budget, Watch
-from sweeper.store import backfills, pauses
-from sweeper.store.select import Selector
-from sweeper.sweep import preview, sweep
+from sweeper.policy.evaluate import Proposal
+from sweeper.policy.hours import Hours
+from sweeper.policy.schema import Policy, parse
+from sweeper.policy.window import Slice
+from sweeper.postgres import backfills, pauses
+from sweeper.postgres.proposals import Selector
+from sweeper.runs import backfill_runner
+from sweeper.runs.backfill import BackfillScope
+from sweeper.runs.backfill_runner import BackfillRunner
+from sweeper.runs.job import Job
+from sweeper.runs.sweep import preview, sweep
+from sweeper.runs.throttle import Budget, ProgressListener
 from tests.acceptance.backfills import (
     ACCOUNT,
     AFTER,
@@ -37,6 +36,7 @@ from tests.acceptance.backfills import (
     MONTHS,
     NOW,
     SCOPE,
+    begin,
     begun,
     done,
     drained,
@@ -50,8 +50,10 @@ from tests.acceptance.backfills import (
     token_of,
     words,
 )
-from tests.acceptance.test_kill import each_once, gate, until, waiting
+from tests.acceptance.commands import in_process
+from tests.acceptance.test_kill import each_once, gate, waiting
 from tests.facts import instant
+from tests.processes import until
 from tests.store.stores import POLICY, Store
 
 POLICY_TEXT = Path(POLICY).read_text()
@@ -61,7 +63,7 @@ HOUR = timedelta(hours=1)
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A backfill in this process that waits looks again soon."""
-    monkeypatch.setattr(drain, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(backfill_runner, "LOOK_SECONDS", 0.02)
 
 
 # What it does
@@ -71,7 +73,7 @@ def test_whole_plan(store: Store, policy: Policy) -> None:
     """Slice by slice all that is due within is purged, with evidence of its own; what is outside, held or feedback stays."""
     fill(store)
     job = job_of(store, policy)
-    found = filling.preview(job, SCOPE).as_json()
+    found = preview(job, scope=SCOPE).as_json()
     assert (found["would_purge"], found["held"], found["by_rule"]) == (DUE, 1, {"standard": DUE})
     assert [(row["since"][:7], row["would_purge"]) for row in found["slices"]] == [
         (f"2024-{month:02d}", EACH - (month == 3)) for month in range(1, MONTHS + 1)
@@ -114,7 +116,7 @@ def test_slices_give_the_lease_back(store: Store, policy: Policy) -> None:
 def test_any_slices_do_the_same(store: Store, policy: Policy, by: Slice) -> None:
     """By day, week or month: the same is gone."""
     fill(store, 1)
-    scope = Scope(instant("2024-02-10T00:00:00Z"), instant("2024-04-10T00:00:00Z"), by)
+    scope = BackfillScope(instant("2024-02-10T00:00:00Z"), instant("2024-04-10T00:00:00Z"), by)
     job = job_of(store, policy)
     assert drained(job, token=token_of(job, scope), scope=scope).purged == 1
     assert store.execute("SELECT record_id FROM sweeper.tombstones") == [(key(1),)]
@@ -127,7 +129,7 @@ def test_progress(store: Store, policy: Policy) -> None:
     expected: list[int] = []
     advanced: list[int] = []
     with capture_logs() as logged:
-        drained(job, token=token_of(job), watch=Watch(expect=expected.append, advance=advanced.append))
+        drained(job, token=token_of(job), watch=ProgressListener(expect=expected.append, advance=advanced.append))
     assert (expected, sum(advanced)) == ([DUE], DUE + AFTER)  # those that are due at the very end are looked at, too
     slices = [entry for entry in logged if entry["event"] == "slice"]
     assert [entry["purged_in_all"] for entry in slices] == [3, 6, 8, 11, 14, 17, 17]
@@ -158,7 +160,7 @@ def test_proposals_are_never_all_held(store: Store, policy: Policy, monkeypatch:
         gc.collect()
         alive.append(sum(type(thing) is Proposal for thing in gc.get_objects()))
 
-    result = drained(job, token=token_of(job), watch=Watch(advance=look))
+    result = drained(job, token=token_of(job), watch=ProgressListener(advance=look))
     assert result.purged == count
     assert 0 < max(alive) <= 2 * page
 
@@ -190,7 +192,7 @@ def test_max_runtime(store: Store, policy: Policy) -> None:
         while count and time.monotonic() < began + 2.0:
             pass
 
-    result = drained(job, token=token_of(job), watch=Watch(advance=spend), budget=Budget(seconds=2.0))
+    result = drained(job, token=token_of(job), watch=ProgressListener(advance=spend), budget=Budget(seconds=2.0))
     assert (result.outcome, result.stop_reason, result.purged) == ("stopped", "max_runtime", 2)
     assert drained(job).purged == DUE
 
@@ -201,7 +203,7 @@ def test_rate_holds_over_slices(store: Store, policy: Policy) -> None:
     job = job_of(store, policy)
     told: list[str] = []
     token, began = token_of(job), time.monotonic()
-    result = drained(job, token=token, watch=Watch(waits=told.append), budget=Budget(per_second=2.0))
+    result = drained(job, token=token, watch=ProgressListener(waits=told.append), budget=Budget(per_second=2.0))
     assert result.purged == MONTHS - 1
     assert "no more than 2 a second" in told
     assert time.monotonic() - began >= (MONTHS - 2) / 2.0
@@ -228,7 +230,7 @@ def test_hours(store: Store, policy: Policy) -> None:
         assert count == 0 or hours.holds(at[0])
         at[0] += HOUR / 4 * min(count, 1)
 
-    result = drained(job, token=token, watch=Watch(waits=wait, advance=work), hours=hours)
+    result = drained(job, token=token, watch=ProgressListener(waits=wait, advance=work), hours=hours)
     assert (result.outcome, result.purged) == ("completed", MONTHS - 1)
     assert told[0].startswith("until 01:00-02:00 UTC")
     assert len(told) > 2 * 23
@@ -249,7 +251,7 @@ def test_end_of_the_hours_ends_a_slice(store: Store, policy: Policy) -> None:
 
     job = job_of(store, policy, clock)
     token, hours = token_of(job), Hours.parse("01:00-02:00", ZoneInfo("UTC"))
-    assert drained(job, token=token, watch=Watch(waits=wait, advance=work), hours=hours).purged == DUE
+    assert drained(job, token=token, watch=ProgressListener(waits=wait, advance=work), hours=hours).purged == DUE
     assert runs(store)[:2] == [("backfill", "stopped", "hours"), ("backfill", "completed", None)]
     assert store.execute("SELECT count(*) FROM sweeper.tombstones WHERE purged_at < '2026-06-02Z'") == [(2,)]
 
@@ -264,9 +266,9 @@ def test_signal_while_it_waits(store: Store, policy: Policy) -> None:
         if reason:
             asked[0] = "signal"
 
-    watch = Watch(waits=ask, stopping=lambda: asked[0])
+    watch = ProgressListener(waits=ask)
     hours = Hours.parse("01:00-02:00", ZoneInfo("UTC"))
-    result = drained(job, token=token, watch=watch, hours=hours)
+    result = drained(replace(job, further_reason=lambda: asked[0]), token=token, watch=watch, hours=hours)
     assert (result.outcome, result.stop_reason, result.purged) == ("stopped", "signal", 0)
 
 
@@ -288,7 +290,7 @@ def test_pause_and_resume(store: Store, policy: Policy) -> None:
             assert store.execute("SELECT 1 FROM sweeper.lease WHERE expires_at > clock_timestamp()") == []
             pauses.resume(job.database, instant(NOW))
 
-    result = drained(job, token=token, watch=Watch(advance=pause, waits=resume))
+    result = drained(job, token=token, watch=ProgressListener(advance=pause, waits=resume))
     assert (result.outcome, result.purged) == ("completed", DUE)
     assert counts[0] == counts[1]
     assert runs(store)[:2] == [("backfill", "stopped", "paused"), ("backfill", "completed", None)]
@@ -297,7 +299,7 @@ def test_pause_and_resume(store: Store, policy: Policy) -> None:
 # Approvals
 
 
-def refused(job: Any, token: str | None, *texts: str, scope: Scope = SCOPE) -> None:
+def refused(job: Any, token: str | None, *texts: str, scope: BackfillScope = SCOPE) -> None:
     """That a backfill is refused for its approval, with these words, and nothing purged or begun."""
     left, plans = job.database, job.database.within(lambda c: backfills.unfinished(c, "store"))
     with pytest.raises(RefusedError) as refusal:
@@ -475,11 +477,11 @@ def test_given_up(store: Store, tmp_path: Path, policy: Policy) -> None:
     assert store.execute("SELECT kind FROM sweeper.events WHERE kind LIKE 'backfill_%%' ORDER BY id")[-1] == (
         "backfill_given_up",
     )
-    stopped = Drain(job, plan).run()
+    stopped = BackfillRunner(job, plan).run()
     assert (stopped.outcome, stopped.stop_reason) == ("stopped", "given_up")
     assert done(store, tmp_path, *words())[0] == 3
     assert done(store, tmp_path, *words("--give-up"))[0] == 2
-    assert sweep(job).beside is None
+    assert sweep(job).active_backfill is None
 
 
 def test_run_beside_an_abandoned_plan_is_loud(store: Store, policy: Policy) -> None:
@@ -503,7 +505,7 @@ def test_finished_plan_again(store: Store, policy: Policy) -> None:
     job = job_of(store, policy)
     begun(job)
     assert drained(job).outcome == "completed"
-    again = Drain(job, begin(job, SCOPE, None)).run()
+    again = BackfillRunner(job, begin(job, SCOPE, None)).run()
     assert (again.outcome, again.purged_now, again.is_stalled) == ("completed", 0, False)
 
 
@@ -512,8 +514,8 @@ def test_plan_of_a_process_not_seen_for_a_day(store: Store, policy: Policy) -> N
     fill(store)
     job = job_of(store, policy)
     begun(job)
-    assert preview(moved(job, "2026-06-01T23:59:59.999999Z")).tally.due == BEFORE + AFTER
-    assert preview(moved(job, "2026-06-02T00:00:00Z")).tally.due == BEFORE + DUE + AFTER
+    assert preview(moved(job, "2026-06-01T23:59:59.999999Z")).counts.due == BEFORE + AFTER
+    assert preview(moved(job, "2026-06-02T00:00:00Z")).counts.due == BEFORE + DUE + AFTER
 
 
 def test_finished_plan_binds_nobody(store: Store, policy: Policy) -> None:
@@ -539,7 +541,7 @@ def test_process_is_seen_during_a_long_slice(store: Store, policy: Policy) -> No
 
     begin(job, SCOPE, token)
     at[0] += 100 * HOUR
-    assert drained(job, watch=Watch(advance=pass_)).purged == DUE
+    assert drained(job, watch=ProgressListener(advance=pass_)).purged == DUE
     assert len(unseen) > DUE
     assert max(unseen) < 24 * HOUR
 
@@ -562,9 +564,9 @@ def test_run_goes_first_with_real_processes(store: Store, tmp_path: Path) -> Non
                 )
                 until(lambda: holder.execute(asks).fetchone() is not None, runner)
                 holder.execute("SELECT pg_advisory_unlock_all()")
-                out, err = runner.communicate(timeout=60)
+                out, err = runner.communicate()
                 assert runner.returncode == 0, err
-        filled, err = filler.communicate(timeout=90)
+        filled, err = filler.communicate()
     assert filler.returncode == 0, err
     assert json.loads(out)["purged"] == BEFORE + AFTER
     assert (json.loads(filled)["outcome"], json.loads(filled)["purged"]) == ("completed", DUE)
@@ -627,7 +629,7 @@ def test_asked_to_stop(once: dict[str, Any], store: Store, tmp_path: Path) -> No
         with gate(store, "sweeper.tombstones", "INSERT", "true") as holder:
             waiting(process, holder)
             process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate()
     stopped = json.loads(out)
     assert (process.returncode, stopped["outcome"], stopped["stop_reason"]) == (1, "stopped", "signal"), err
     assert stopped["purged"] == 2
@@ -670,42 +672,28 @@ BAD = {
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_bad_input(
-    what: str, store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_input(what: str, store: Store) -> None:
     """What cannot be meant is refused with 2 and words, not with a traceback, and nothing is done."""
-    from tests.acceptance.commands import in_process
-
     fill(store, 1)
     left = store.left()
-    ended = in_process(monkeypatch, capsys, store, "backfill", *BAD[what])
+    ended = in_process(store, "backfill", *BAD[what])
     assert (ended.code, "Traceback" in ended.err, ended.out) == (2, False, ""), ended.err
     assert ended.err.strip()
     assert store.left() == left
 
 
 @pytest.mark.parametrize("since", ["0001-01-01T00:00:00Z", "0003-01-02T00:00:00Z"])
-def test_plan_since_always(
-    since: str, store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_plan_since_always(since: str, store: Store) -> None:
     """A plan may begin before there were any computers: that is said or previewed, without a traceback."""
-    from tests.acceptance.commands import in_process
-
     fill(store, 1)
-    ended = in_process(
-        monkeypatch, capsys, store, "backfill", "--since", since, "--until", "2025-01-01T00:00:00Z", "--dry-run"
-    )
+    ended = in_process(store, "backfill", "--since", since, "--until", "2025-01-01T00:00:00Z", "--dry-run")
     assert (ended.code, "Traceback" in ended.err) == (0, False), ended.err
     assert f"Would purge {BEFORE + MONTHS - 1} conversations" in ended.out
 
 
-def test_setting_between_is_named(
-    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_setting_between_is_named(store: Store, tmp_path: Path) -> None:
     """A fault in the settings is told with the setting's name."""
-    from tests.acceptance.commands import in_process
-
     config = tmp_path / "sweeper.toml"
     config.write_text('[backfill]\nbetween = "night"\n')
-    ended = in_process(monkeypatch, capsys, store, *words("--config", str(config)))
+    ended = in_process(store, *words("--config", str(config)))
     assert (ended.code, "[backfill] between" in ended.err) == (2, True)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.core.decide import decide
-from sweeper.core.feedback import decide_feedback
-from sweeper.core.policy import Policy
-from sweeper.core.training import exclusions
+from sweeper.policy.decide import decide
+from sweeper.policy.feedback import decide_feedback
+from sweeper.policy.schema import Policy
+from sweeper.policy.training import exclusions
 from tests.acceptance.commands import Command
 from tests.core.test_cases import CASES
 from tests.facts import facts_of, feedback_of, messages_of

@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeper import log
-from sweeper.core.printable import printable
-from sweeper.errors import RefusedError, SweeperError
+from sweeper.errors import RefusedError, SweeperError, printable
 from tests.acceptance.commands import Command, Done, in_process
 from tests.acceptance.test_streams import on_terminal
 from tests.facts import World
@@ -51,14 +50,16 @@ def test_any_text_is_one_line(text: str) -> None:
 def test_errors() -> None:
     """An error's lines are those that the program wrote, whatever they quote."""
     assert str(SweeperError(f"a {NASTY}", "b")).split("\n") == [f"a {SHOWN}", "b"]
-    assert str(RefusedError("paused", NASTY)) == SHOWN
+    refusal = RefusedError("paused", f"{NASTY}.", "", "Resume.")
+    assert str(refusal) == f"{SHOWN}. Nothing was purged. Resume."
+    assert refusal.to_dict()["found"] == f"{SHOWN}."
 
 
 def test_one_way_out() -> None:
     """Only two files write to a stream: what the commands say, and the log."""
     writers = re.compile(r"\.(?:stdout|stderr)\.write|\becho\(|(?<![\w. ])print\(|Console\(")
     found = {f.name for f in (ROOT / "sweeper").rglob("*.py") if writers.search(f.read_text())}
-    assert found == {"output.py", "progress.py"}
+    assert found == {"console.py", "progress.py"}
 
 
 def nasty_world() -> World:
@@ -114,11 +115,11 @@ def nasty(store: Store) -> Store:
 
 
 @pytest.fixture
-def sweeper(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], nasty: Store) -> Command:
+def sweeper(nasty: Store) -> Command:
     """A command on that store, of which neither stream may carry anything that a terminal would obey."""
 
     def clean(*words: str, **variables: str) -> Done:
-        done = in_process(monkeypatch, capsys, nasty, *words, **variables)
+        done = in_process(nasty, *words, **variables)
         for stream in (done.out, done.err):
             assert refused_by_a_terminal(stream) == set(), words
             assert not re.search("^run closed", stream, re.MULTILINE), words
@@ -255,10 +256,10 @@ def test_crash(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
     """A fault of the program's own, which ends in a traceback, is told through the filter too."""
     import sys
 
-    from sweeper.cli import output
+    from sweeper import console
 
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    output.secure()
+    console.secure_streams()
     try:
         raise ValueError(NASTY)
     except ValueError as error:

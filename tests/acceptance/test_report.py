@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from sweeper.core.instant import rfc3339
+from sweeper.policy.instant import rfc3339
 from tests.acceptance.commands import Command
 from tests.store.operated import MONTH, ran, world
 from tests.store.stores import Store

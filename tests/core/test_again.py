@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
-from sweeper.core.again import Buried, dispose_again, judge_again
-from sweeper.core.feedback import FeedbackFacts
-from sweeper.core.instant import Odd
-from sweeper.core.model import Conversation, Facts, Feedback, Hold
-from sweeper.core.policy import Policy
-from sweeper.core.recheck import Outcome
+from sweeper.policy.evaluate import Outcome
+from sweeper.policy.facts import Conversation, Facts, Feedback, Hold
+from sweeper.policy.feedback import FeedbackFacts
+from sweeper.policy.instant import OutOfRange
+from sweeper.policy.restored import PurgedRecord, evaluate_restored, evaluate_restored_feedback
+from sweeper.policy.schema import Policy
 
 PURGED_AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 OLD = PURGED_AT - timedelta(days=60)
 NOW = PURGED_AT + timedelta(days=1)
-BURIED = Buried("c1", "a1", "standard", OLD + timedelta(days=30), PURGED_AT)
+BURIED = PurgedRecord("c1", "a1", "standard", OLD + timedelta(days=30), PURGED_AT)
 FACTS = Facts(
     Conversation("c1", "a1", "chat", "first_party", False, False, OLD, OLD, None, None, None),  # noqa: FBT003 — a row
     None,
@@ -26,12 +26,12 @@ INSTANTS = ("created_at", "last_activity_at", "restored_at", "flagged_at")
 
 def outcome(policy: Policy, facts: Facts) -> Outcome:
     """What becomes of a conversation that is back."""
-    return dispose_again(facts, BURIED, policy, NOW).outcome
+    return evaluate_restored(facts, BURIED, policy, NOW).outcome
 
 
 def test_purged_as_before(policy: Policy) -> None:
     """It goes under the rule and the due that the ledger tells, though its account is unknown and today's facts name no due."""
-    found = dispose_again(FACTS, BURIED, policy, NOW)
+    found = evaluate_restored(FACTS, BURIED, policy, NOW)
     assert (found.outcome, found.verdict.rule, found.verdict.due) == (Outcome.PURGE, "standard", BURIED.due_at)
 
 
@@ -39,15 +39,15 @@ def test_purged_as_before(policy: Policy) -> None:
 def test_edges(policy: Policy, column: str) -> None:
     """At the instant of its purge it is still what was purged; a microsecond later it is something newer."""
 
-    def at(instant: datetime | Odd) -> Outcome:
+    def at(instant: datetime | OutOfRange) -> Outcome:
         changes: dict[str, Any] = {column: instant}
         return outcome(policy, replace(FACTS, conversation=replace(FACTS.conversation, **changes)))
 
     assert at(PURGED_AT - timedelta(microseconds=1)) is Outcome.PURGE
     assert at(PURGED_AT) is Outcome.PURGE
     assert at(PURGED_AT + timedelta(microseconds=1)) is Outcome.SPARED
-    assert at(Odd.NEVER) is Outcome.SPARED
-    assert at(Odd.ALWAYS) is Outcome.PURGE
+    assert at(OutOfRange.NEVER) is Outcome.SPARED
+    assert at(OutOfRange.ALWAYS) is Outcome.PURGE
 
 
 def test_message(policy: Policy) -> None:
@@ -72,8 +72,8 @@ def test_feedback(policy: Policy) -> None:
     buried = replace(BURIED, record_id="f1", rule="thumbs")
 
     def judged(known: FeedbackFacts) -> tuple[str | None, bool]:
-        verdict = judge_again(known, buried, policy, NOW)
-        return verdict.rule, verdict.purge
+        found = evaluate_restored_feedback(known, buried, policy, NOW)
+        return found.verdict.rule, found.outcome is Outcome.PURGE
 
     assert judged(facts) == ("thumbs", True)
     assert judged(replace(facts, holds=(Hold("m", "a1", None, NOW + timedelta(days=9), None),))) == ("thumbs", False)

@@ -1,19 +1,19 @@
 """The core agrees with the slow, obvious model of the policy on random worlds, poisoned ones included."""
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeper.core.decide import decide, exists
-from sweeper.core.feedback import decide_feedback
-from sweeper.core.policy import Policy
-from sweeper.core.training import exclusions
+from sweeper.policy.decide import decide, exists
+from sweeper.policy.feedback import decide_feedback
+from sweeper.policy.schema import Policy
+from sweeper.policy.training import exclusions
 from tests import model
 from tests.facts import World, conversation_of, facts_of, feedback_of, instant, messages_of
 from tests.worlds import worlds
 
 both = st.one_of(worlds(poison=False), worlds(poison=True))
-many = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+many = settings(max_examples=400)
 
 
 @given(world=both)

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from sweeper.core.decide import decide
-from sweeper.core.feedback import decide_feedback
-from sweeper.core.instant import rfc3339
-from sweeper.core.policy import Policy
-from sweeper.core.training import exclusions
+from sweeper.policy.decide import decide
+from sweeper.policy.feedback import decide_feedback
+from sweeper.policy.instant import rfc3339
+from sweeper.policy.schema import Policy
+from sweeper.policy.training import exclusions
 from tests.facts import facts_of, feedback_of, instant, messages_of
 
 FOLDER = Path(__file__).parents[1]

@@ -9,8 +9,8 @@ from http import HTTPStatus
 import pytest
 from structlog.testing import capture_logs
 
-from sweeper.daemon import endpoint
-from sweeper.daemon.endpoint import CONNECTIONS, Answer, answering
+from sweeper.daemon import http as endpoint
+from sweeper.daemon.http import CONNECTIONS, Answer, answering
 
 PATIENCE = 10.0
 

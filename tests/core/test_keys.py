@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeper import handed
+from sweeper import files
 from sweeper.errors import ConfigurationError
 from sweeper.manifest import pseudonym
 from sweeper.manifest.pseudonym import INLINE, LEAST_BITS, estimated_bits
@@ -96,12 +96,12 @@ def test_modes(mode: int, folder: int, told: list[str], tmp_path: Path) -> None:
     file.write_text("secret words")
     file.chmod(mode)
     file.parent.chmod(folder)
-    found = list(handed.exposures(file))
+    found = list(files.exposures(file))
     assert [text[text.index("(mode") :] for text, _ in found] == told
     assert "secret words" not in str(found)
     for _, remedy in found:
         assert os.system(remedy) == 0  # noqa: S605 — a chmod of our own
-    assert list(handed.exposures(file)) == []
+    assert list(files.exposures(file)) == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file away")
@@ -112,13 +112,13 @@ def test_group_of_the_job(tmp_path: Path) -> None:
     os.chown(file, 12_345, os.getegid())
     for mode, count in ((0o640, 0), (0o440, 0), (0o660, 1), (0o644, 1)):
         file.chmod(mode)
-        assert len(list(handed.exposures(file))) == count
+        assert len(list(files.exposures(file))) == count
     os.chown(file, 12_345, 54_321)
     file.chmod(0o640)
-    assert len(list(handed.exposures(file))) == 1
+    assert len(list(files.exposures(file))) == 1
 
 
 def test_no_file() -> None:
     """A file that is not there exposes nothing."""
-    assert list(handed.exposures(Path("/nowhere/key"))) == []
-    assert list(handed.exposures(Path("/dev/null"))) == []
+    assert list(files.exposures(Path("/nowhere/key"))) == []
+    assert list(files.exposures(Path("/dev/null"))) == []

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeper.core import merkle
-from sweeper.core.merkle import (
+from sweeper.evidence import merkle
+from sweeper.evidence.merkle import (
     EMPTY,
     WIDTH,
     Edge,

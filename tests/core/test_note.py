@@ -13,12 +13,12 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeper.audit import leaf as leaves
-from sweeper.audit import note as notes
-from sweeper.audit import signing
-from sweeper.audit.note import Note, NoteError, Signature, Tree
-from sweeper.audit.signing import SignatureError, Signer
 from sweeper.errors import ConfigurationError
+from sweeper.evidence import keys
+from sweeper.evidence import leaf as leaves
+from sweeper.evidence import note as notes
+from sweeper.evidence.keys import SignatureError, Signer
+from sweeper.evidence.note import Note, NoteError, Signature, TreeHead
 from sweeper.settings import Settings
 
 PEM, PKCS8, PLAIN = (
@@ -27,7 +27,7 @@ PEM, PKCS8, PLAIN = (
     serialization.NoEncryption(),
 )
 SIGNER = Signer(ed25519.Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
-TREE = Tree("log.example/1", 12345, bytes(range(32)))
+TREE = TreeHead("log.example/1", 12345, bytes(range(32)))
 UNSIGNED = f"log.example/1\n12345\n{base64.b64encode(bytes(range(32))).decode()}\n"
 
 
@@ -50,12 +50,12 @@ def test_form() -> None:
 
 def test_published_signed_note() -> None:
     """The key id and the signature of the signed note that the Go project publishes as its example check."""
-    key = signing.verifier("PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW")
+    key = keys.verifier("PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW")
     text = b"If you think cryptography is the answer to your problem,\nthen you don't know what your problem is.\n"
     raw = base64.b64decode(
         "x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM="
     )
-    assert raw[:4].hex() == signing.key_id("PeterNeumann", key.public) == "c74f20a3"
+    assert raw[:4].hex() == keys.key_id("PeterNeumann", key.public) == "c74f20a3"
     key._check(text, Signature("PeterNeumann", "c74f20a3", raw[4:]))
     with pytest.raises(SignatureError):
         key._check(text + b"!", Signature("PeterNeumann", "c74f20a3", raw[4:]))
@@ -106,7 +106,7 @@ def test_others_signatures_are_left_alone() -> None:
     both = Note(TREE, (*other.sign(TREE).signatures, *SIGNER.sign(TREE).signatures))
     assert SIGNER.verifier.signed(both)
     assert not other.verifier.signed(SIGNER.sign(TREE))
-    elsewhere = signing.verifier(SIGNER.verifier.line("elsewhere"))
+    elsewhere = keys.verifier(SIGNER.verifier.line("elsewhere"))
     assert not elsewhere.signed(SIGNER.sign(TREE))
     borrowed = Signature("elsewhere", SIGNER.key_id("elsewhere"), SIGNER.sign(TREE).signatures[0].signature)
     assert not elsewhere.signed(Note(TREE, (borrowed,)))
@@ -131,12 +131,12 @@ def test_key_from_a_file_or_the_environment(tmp_path: Path) -> None:
     """The key is that of the file, else that of the environment; without either there is none."""
     (tmp_path / "k.pem").write_bytes(pem(SIGNER.private))
     other = pem(ed25519.Ed25519PrivateKey.generate()).decode()
-    from_file = signing.read(settings(tmp_path / "k.pem"), {"SWEEPER_SIGNING_KEY": other})
-    from_environment = signing.read(settings(), {"SWEEPER_SIGNING_KEY": pem(SIGNER.private).decode()})
+    from_file = keys.read(settings(tmp_path / "k.pem"), {"SWEEPER_SIGNING_KEY": other})
+    from_environment = keys.read(settings(), {"SWEEPER_SIGNING_KEY": pem(SIGNER.private).decode()})
     assert from_file is not None
     assert from_environment is not None
     assert from_file.verifier == from_environment.verifier == SIGNER.verifier
-    assert signing.read(settings(), {}) is None
+    assert keys.read(settings(), {}) is None
     assert "private" not in repr(from_file)
 
 
@@ -155,7 +155,7 @@ def test_unusable_keys(said: str, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "k.pem").write_bytes(content)
     with pytest.raises(ConfigurationError, match=said) as caught:
-        signing.read(settings(tmp_path / "k.pem"), {})
+        keys.read(settings(tmp_path / "k.pem"), {})
     assert "openssl genpkey" in str(caught.value)
     assert "AAAA" not in str(caught.value)
 
@@ -167,7 +167,7 @@ def test_public_key_in_all_its_forms(tmp_path: Path) -> None:
     (tmp_path / "pub").write_text(line + "\n")
     (tmp_path / "pub.pem").write_text(public)
     for given_ in (line, public, str(tmp_path / "pub"), str(tmp_path / "pub.pem")):
-        assert signing.verifier(given_).signed(SIGNER.sign(TREE))
+        assert keys.verifier(given_).signed(SIGNER.sign(TREE))
     for wrong in (
         "",
         "nothing",
@@ -177,7 +177,7 @@ def test_public_key_in_all_its_forms(tmp_path: Path) -> None:
         pem(SIGNER.private).decode(),
     ):
         with pytest.raises(ConfigurationError, match="is no public key"):
-            signing.verifier(wrong)
+            keys.verifier(wrong)
 
 
 @pytest.mark.parametrize("origin", ["a b", "a+b", "é", "a\nb"])

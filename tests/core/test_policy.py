@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from sweeper.core.decide import decide
-from sweeper.core.feedback import FeedbackFacts, decide_feedback, has_stray_transcript
-from sweeper.core.instant import Odd
-from sweeper.core.model import Account, Conversation, Facts, Feedback, PlanChange
-from sweeper.core.period import Period
-from sweeper.core.policy import Anchor, ColumnPeriod, Consent, Epoch, Policy, PolicyError, checked, parse
+from sweeper.policy.decide import decide
+from sweeper.policy.facts import Account, Conversation, Facts, Feedback, PlanChange
+from sweeper.policy.feedback import FeedbackFacts, decide_feedback, feedback_anomalies
+from sweeper.policy.instant import OutOfRange
+from sweeper.policy.period import Period
+from sweeper.policy.schema import Anchor, ColumnPeriod, Consent, ConsentEpoch, Policy, PolicyError, checked, parse
 
 CONFIG = Path(__file__).parents[2] / "config"
 SHIPPED = (CONFIG / "policy.toml").read_text()
@@ -107,23 +107,29 @@ TABLE = {
         {
             "all_plans": frozenset({"api"}),
             "platform": frozenset({"first_party"}),
-            "consent": Consent.model_construct(purpose="development_partner", epoch=Epoch.ANY),
+            "consent": Consent.model_construct(purpose="development_partner", epoch=ConsentEpoch.ANY),
         },
         {("last_activity", "2 years")},
     ),
     "consent_ended": (
         {
             "any_plan": CONSUMER,
-            "consent": Consent.model_construct(purpose="model_improvement", epoch=Epoch.CLOSED),
+            "consent": Consent.model_construct(purpose="model_improvement", epoch=ConsentEpoch.CLOSED),
         },
         {("last_activity", "5 years"), ("consent_ended", "30 days")},
     ),
     "training_allowed": (
-        {"any_plan": CONSUMER, "consent": Consent.model_construct(purpose="model_improvement", epoch=Epoch.OPEN)},
+        {
+            "any_plan": CONSUMER,
+            "consent": Consent.model_construct(purpose="model_improvement", epoch=ConsentEpoch.OPEN),
+        },
         {("last_activity", "5 years")},
     ),
     "standard": (
-        {"any_plan": CONSUMER, "consent": Consent.model_construct(purpose="model_improvement", epoch=Epoch.NONE)},
+        {
+            "any_plan": CONSUMER,
+            "consent": Consent.model_construct(purpose="model_improvement", epoch=ConsentEpoch.NONE),
+        },
         {("last_activity", "30 days")},
     ),
 }
@@ -786,9 +792,9 @@ def test_periods_are_read() -> None:
 
 def test_feedback_that_no_rule_covers_is_kept() -> None:
     """Feedback of a known kind to which no rule applies has no due, and stops nothing."""
-    gap = parse(SHIPPED[: SHIPPED.index("[[feedback]]")] + SHIPPED[SHIPPED.rindex("[[feedback]]") :])
+    excluded_window = parse(SHIPPED[: SHIPPED.index("[[feedback]]")] + SHIPPED[SHIPPED.rindex("[[feedback]]") :])
     late = Feedback("f", "a", None, "bug_report", datetime(2025, 12, 1, tzinfo=UTC))
-    verdict = decide_feedback(FeedbackFacts(late), gap, datetime(2035, 1, 1, tzinfo=UTC))
+    verdict = decide_feedback(FeedbackFacts(late), excluded_window, datetime(2035, 1, 1, tzinfo=UTC))
     assert (verdict.rule, verdict.due, verdict.purge) == (None, None, False)
 
 
@@ -798,7 +804,7 @@ def test_column_value_that_no_list_can_hold(value: object) -> None:
     tiered = parse(
         SHIPPED.replace("when = { incognito = true }", "when = { incognito = true, account = { tier = [1] } }")
     )
-    account = Account("a", None, None, (PlanChange(1, Odd.ALWAYS, "pro"),), (), {"tier": value})
+    account = Account("a", None, None, (PlanChange(1, OutOfRange.ALWAYS, "pro"),), (), {"tier": value})
     at = datetime(2025, 12, 1, tzinfo=UTC)
     chat = Conversation(
         "c",
@@ -829,7 +835,7 @@ def test_period_that_a_column_does_not_say(deleted_at: datetime | None, rule: st
             ' { anchor = "created", period = "0" }]',
         )
     )
-    account = Account("a", None, None, (PlanChange(1, Odd.ALWAYS, "pro"),), (), {"days": -1})
+    account = Account("a", None, None, (PlanChange(1, OutOfRange.ALWAYS, "pro"),), (), {"days": -1})
     at = datetime(2025, 12, 1, tzinfo=UTC)
     chat = Conversation(
         "c",
@@ -854,4 +860,4 @@ def test_period_that_a_column_does_not_say(deleted_at: datetime | None, rule: st
 def test_survey_that_carries_a_transcript(kind: str, has_transcript: bool, stray: bool) -> None:  # noqa: FBT001 — a table
     """A survey row that carries a transcript is a defect; other feedback may carry one."""
     row = Feedback("f", "a", None, kind, datetime(2025, 12, 1, tzinfo=UTC), has_transcript)
-    assert has_stray_transcript(row, parse(SHIPPED)) is stray
+    assert bool(feedback_anomalies(FeedbackFacts(row), parse(SHIPPED))) is stray

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from sweeper.core.anomaly import anomalies
-from sweeper.core.model import Facts, Message
-from sweeper.core.policy import Policy
-from sweeper.core.recheck import Proposal, dispose
-from sweeper.core.training import exclusions
+from sweeper.policy.anomaly import anomalies
+from sweeper.policy.evaluate import Proposal, evaluate
+from sweeper.policy.facts import Facts, Message
+from sweeper.policy.schema import Policy
+from sweeper.policy.training import exclusions
 from tests.facts import facts_of, instant, stored
 
 AS_OF = "2026-01-15T00:00:00Z"
@@ -49,7 +49,7 @@ def outcome(known: Facts, policy: Policy, as_of: str = AS_OF, **proposed: str) -
     c = known.conversation
     last = stored(day(proposed["last"])) if "last" in proposed else c.last_activity_at
     deleted = stored(day(proposed["deleted"])) if "deleted" in proposed else c.deleted_at
-    found = dispose(known, Proposal(c.account_id, c.id, last, deleted), policy, instant(as_of))
+    found = evaluate(known, Proposal(c.account_id, c.id, last, deleted), policy, instant(as_of))
     return f"{found.outcome}: {found.spared}" if found.spared else str(found.outcome)
 
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeper.pace import Pace
+from sweeper.postgres.load_probe import Pressure
+from sweeper.runs.batch_sizer import BatchSizer
+from sweeper.runs.throttle import BATCH_SECONDS, STEP_SECONDS, Budget, ProgressListener, StopReason, Throttle
 from sweeper.settings import Settings
-from sweeper.steering import BATCH_SECONDS, STEP_SECONDS, Budget, Steering, Stop, Watch
-from sweeper.store.pressure import Pressure
 
 LAG, WAL, BLOCKED = Pressure.REPLICA_LAG, Pressure.WAL_RATE, Pressure.BLOCKED_QUERIES
 Scene = Mapping[Pressure, str]
@@ -40,25 +40,26 @@ class World:
         assert 0 < seconds <= STEP_SECONDS
         self.now += seconds
 
-    def steering(self, budget: Budget | None = None, batch: int = 500, **pace: Any) -> Steering:
+    def throttle(self, budget: Budget | None = None, batch: int = 500, **pace: Any) -> Throttle:
         """The steering of a run in this world."""
         settings = Settings.model_validate({"pace": pace, "purge": {"batch": batch}})
-        watch = Watch(waits=self.told.append, stopping=lambda: self.stopping(self.now - 1_000.0))
-        return Steering(
+        watch = ProgressListener(waits=self.told.append)
+        return Throttle(
             settings,
             watch,
             budget or Budget(),
             self,
             lambda: self.renewals.append(self.now),
             lambda: self.purged,
-            Pace(0.25, batch, size=batch),
+            BatchSizer(0.25, batch, size=batch),
+            lambda: self.stopping(self.now - 1_000.0),
             monotonic=lambda: self.now,
             sleep=self.sleep,
         )
 
-    def work(self, steering: Steering, seconds: float = 0.25) -> int:
+    def work(self, throttle: Throttle, seconds: float = 0.25) -> int:
         """One batch of all that may be; returns how many that were."""
-        size = steering.next_batch()
+        size = throttle.next_batch()
         self.purged += size
         self.now += seconds if size else 0.0
         return size
@@ -75,17 +76,17 @@ def until(seconds: float, scene: Scene) -> Callable[[float], Scene]:
 def test_calm_server_waits_for_nobody() -> None:
     """Where nothing is above a limit, a batch is as large as the pace says and nothing is waited for."""
     world = World()
-    steering = world.steering()
-    assert [world.work(steering) for _ in range(3)] == [500, 500, 500]
-    assert (steering.waits.as_json(), steering.stopped, world.told) == ({}, "", [])
+    throttle = world.throttle()
+    assert [world.work(throttle) for _ in range(3)] == [500, 500, 500]
+    assert (throttle.waits.as_json(), throttle.stopped, world.told) == ({}, "", [])
 
 
 def test_server_is_looked_at_before_the_first_batch_and_then_now_and_then() -> None:
     """Between two looks at least look_seconds pass, however many batches there are."""
     world = World()
-    steering = world.steering(look_seconds=1.0)
+    throttle = world.throttle(look_seconds=1.0)
     for _ in range(20):
-        world.work(steering, 0.25)
+        world.work(throttle, 0.25)
     assert [look - 1_000.0 for look in world.looks] == [0.0, 1.0, 2.0, 3.0, 4.0]
 
 
@@ -95,41 +96,41 @@ def test_server_is_looked_at_before_the_first_batch_and_then_now_and_then() -> N
 def test_wait_is_counted_told_and_over() -> None:
     """A pause is counted once under its reason with the seconds it took, told in words, and taken back when it is over."""
     world = World(server=until(3.5, {LAG: "a replica is 40 s behind, the limit is 30 s"}))
-    steering = world.steering(look_seconds=1.0)
-    assert steering.next_batch() == 500
-    assert steering.waits.as_json() == {"replica_lag": {"count": 1, "seconds": pytest.approx(4.0, abs=0.2)}}
+    throttle = world.throttle(look_seconds=1.0)
+    assert throttle.next_batch() == 500
+    assert throttle.waits.as_json() == {"replica_lag": {"count": 1, "seconds": pytest.approx(4.0, abs=0.2)}}
     assert world.told == ["a replica is 40 s behind, the limit is 30 s", ""]
-    assert steering.stopped == ""
-    assert steering.next_batch() == 500
-    assert steering.waits.count == {"replica_lag": 1}
+    assert throttle.stopped == ""
+    assert throttle.next_batch() == 500
+    assert throttle.waits.count == {"replica_lag": 1}
 
 
 def test_second_pause_is_a_second_one() -> None:
     """What comes back after it had gone counts again."""
     world = World(server=lambda passed: {LAG: "behind"} if passed < 2 or 10 <= passed < 12 else CALM)
-    steering = world.steering()
-    steering.next_batch()
+    throttle = world.throttle()
+    throttle.next_batch()
     world.now = 1_010.0
-    steering.next_batch()
-    assert steering.waits.as_json() == {"replica_lag": {"count": 2, "seconds": pytest.approx(4.0, abs=0.4)}}
+    throttle.next_batch()
+    assert throttle.waits.as_json() == {"replica_lag": {"count": 2, "seconds": pytest.approx(4.0, abs=0.4)}}
 
 
 def test_first_reason_is_the_one() -> None:
     """Where several limits are exceeded, the wait is for the first the gauge names, and only that one is counted."""
     world = World(server=until(2.0, {LAG: "behind", BLOCKED: "blocked"}))
-    steering = world.steering()
-    steering.next_batch()
-    assert steering.waits.count == {"replica_lag": 1}
+    throttle = world.throttle()
+    throttle.next_batch()
+    assert throttle.waits.count == {"replica_lag": 1}
     assert world.told == ["behind", ""]
 
 
 def test_reason_that_gives_way_to_another() -> None:
     """Where one reason follows another in one wait, each is counted once with its own seconds."""
     world = World(server=lambda passed: {WAL: "wal"} if passed < 3 else {BLOCKED: "blocked"} if passed < 5 else CALM)
-    steering = world.steering()
-    steering.next_batch()
-    assert steering.waits.count == {"wal_rate": 1, "blocked_queries": 1}
-    assert steering.waits.seconds == {
+    throttle = world.throttle()
+    throttle.next_batch()
+    assert throttle.waits.count == {"wal_rate": 1, "blocked_queries": 1}
+    assert throttle.waits.seconds == {
         "wal_rate": pytest.approx(3.0, abs=0.3),
         "blocked_queries": pytest.approx(2.0, abs=0.3),
     }
@@ -139,16 +140,16 @@ def test_reason_that_gives_way_to_another() -> None:
 def test_words_that_change_are_one_pause() -> None:
     """The same reason with another number is the same pause."""
     world = World(server=lambda passed: {LAG: f"{40 - passed:.0f} s behind"} if passed < 4 else CALM)
-    steering = world.steering()
-    steering.next_batch()
-    assert steering.waits.count == {"replica_lag": 1}
+    throttle = world.throttle()
+    throttle.next_batch()
+    assert throttle.waits.count == {"replica_lag": 1}
 
 
 def test_lease_is_renewed_while_it_waits() -> None:
     """Between two looks the lease is renewed: a run that waits is not taken for dead."""
     world = World(server=until(60.0, {LAG: "behind"}))
-    steering = world.steering(look_seconds=1.0)
-    steering.next_batch()
+    throttle = world.throttle(look_seconds=1.0)
+    throttle.next_batch()
     gaps = [b - a for a, b in zip([1_000.0, *world.renewals], world.renewals, strict=False)]
     assert len(world.renewals) >= 59
     assert max(gaps) <= 1.5
@@ -158,59 +159,59 @@ def test_lease_is_renewed_while_it_waits() -> None:
 def test_longest_pause_stops_with_its_reason(reason: Pressure) -> None:
     """A server that is no better after longest_pause_seconds is left alone: the run stops, and its reason is the pressure."""
     world = World(server=lambda _: {reason: "above"})
-    steering = world.steering(longest_pause_seconds=10.0)
-    assert steering.next_batch() == 0
-    assert steering.stopped == reason.value
+    throttle = world.throttle(longest_pause_seconds=10.0)
+    assert throttle.next_batch() == 0
+    assert throttle.stopped == reason.value
     assert 10.0 <= world.now - 1_000.0 < 12.0
-    assert steering.next_batch() == 0
-    assert steering.waits.as_json()[reason.value] == {"count": 1, "seconds": pytest.approx(10.0, abs=1.0)}
+    assert throttle.next_batch() == 0
+    assert throttle.waits.as_json()[reason.value] == {"count": 1, "seconds": pytest.approx(10.0, abs=1.0)}
 
 
 def test_pressure_that_ends_in_time_does_not_stop() -> None:
     """Pauses that each end in time may together be longer."""
     world = World(server=lambda passed: {LAG: "behind"} if passed % 10 < 8 else CALM)
-    steering = world.steering(longest_pause_seconds=9.0, look_seconds=0.5)
+    throttle = world.throttle(longest_pause_seconds=9.0, look_seconds=0.5)
     for _ in range(40):
-        assert world.work(steering, 1.0) == 500
-    assert steering.waits.count["replica_lag"] > 3
+        assert world.work(throttle, 1.0) == 500
+    assert throttle.waits.count["replica_lag"] > 3
 
 
 # Who stops it
 
 
-@pytest.mark.parametrize("stop", [Stop.SIGNAL, Stop.YIELDED, Stop.HOURS])
-def test_whoever_asks_is_heard_during_a_wait(stop: Stop) -> None:
+@pytest.mark.parametrize("stop", [StopReason.SIGNAL, StopReason.YIELDED, StopReason.HOURS])
+def test_whoever_asks_is_heard_during_a_wait(stop: StopReason) -> None:
     """A signal, a run that wants the lease, the end of the hours: heard within a step, and the reason is theirs."""
     world = World(server=lambda _: {LAG: "behind"}, stopping=lambda passed: stop if passed >= 7.03 else "")
-    steering = world.steering(look_seconds=60.0)
-    assert steering.next_batch() == 0
-    assert steering.stopped == stop
+    throttle = world.throttle(look_seconds=60.0)
+    assert throttle.next_batch() == 0
+    assert throttle.stopped == stop
     assert world.now - 1_000.0 <= 7.03 + 2 * STEP_SECONDS
 
 
 def test_signal_at_the_end_of_the_longest_pause_stays_the_reason() -> None:
     """Who stops a run first has stopped it: a pressure does not take the signal's place."""
-    world = World(server=lambda _: {LAG: "behind"}, stopping=lambda passed: Stop.SIGNAL if passed >= 9.5 else "")
-    steering = world.steering(look_seconds=10.0, longest_pause_seconds=9.0)
-    assert steering.next_batch() == 0
-    assert steering.stopped == Stop.SIGNAL
+    world = World(server=lambda _: {LAG: "behind"}, stopping=lambda passed: StopReason.SIGNAL if passed >= 9.5 else "")
+    throttle = world.throttle(look_seconds=10.0, longest_pause_seconds=9.0)
+    assert throttle.next_batch() == 0
+    assert throttle.stopped == StopReason.SIGNAL
 
 
 def test_signal_before_everything_else() -> None:
     """A run asked to stop looks at nothing any more."""
-    world = World(server=lambda _: {LAG: "behind"}, stopping=lambda _: Stop.SIGNAL)
-    steering = world.steering(Budget(seconds=0.0, purges=0))
-    assert (steering.next_batch(), steering.stopped, world.looks) == (0, Stop.SIGNAL, [])
+    world = World(server=lambda _: {LAG: "behind"}, stopping=lambda _: StopReason.SIGNAL)
+    throttle = world.throttle(Budget(seconds=0.0, purges=0))
+    assert (throttle.next_batch(), throttle.stopped, world.looks) == (0, StopReason.SIGNAL, [])
 
 
 def test_reason_does_not_change_once_it_is_known() -> None:
     """What a run stopped for is what stopped it first."""
     world = World()
-    steering = world.steering(Budget(seconds=10.0))
+    throttle = world.throttle(Budget(seconds=10.0))
     world.now += 10.0
-    assert steering.is_over()
-    world.stopping = lambda _: Stop.SIGNAL
-    assert (steering.is_over(), steering.stopped) == (True, Stop.MAX_RUNTIME)
+    assert throttle.is_over()
+    world.stopping = lambda _: StopReason.SIGNAL
+    assert (throttle.is_over(), throttle.stopped) == (True, StopReason.MAX_RUNTIME)
 
 
 # Budgets
@@ -219,18 +220,18 @@ def test_reason_does_not_change_once_it_is_known() -> None:
 def test_runtime() -> None:
     """Up to the budget batches begin, at it none does."""
     world = World()
-    steering = world.steering(Budget(seconds=2.0))
+    throttle = world.throttle(Budget(seconds=2.0))
     begun = 0
-    while world.work(steering, 0.5):
+    while world.work(throttle, 0.5):
         begun += 1
-    assert (begun, steering.stopped) == (4, Stop.MAX_RUNTIME)
+    assert (begun, throttle.stopped) == (4, StopReason.MAX_RUNTIME)
 
 
 def test_runtime_ends_a_wait() -> None:
     """A wait does not outlast the budget."""
     world = World(server=lambda _: {LAG: "behind"})
-    steering = world.steering(Budget(seconds=5.0))
-    assert (steering.next_batch(), steering.stopped) == (0, Stop.MAX_RUNTIME)
+    throttle = world.throttle(Budget(seconds=5.0))
+    assert (throttle.next_batch(), throttle.stopped) == (0, StopReason.MAX_RUNTIME)
     assert world.now - 1_000.0 <= 5.0 + 2 * STEP_SECONDS
 
 
@@ -238,20 +239,20 @@ def test_runtime_ends_a_wait() -> None:
 def test_purges_never_exceed_the_budget(most: int, batch: int) -> None:
     """So many are purged and not one more, the last batch being as small as it takes."""
     world = World()
-    steering = world.steering(Budget(purges=most), batch=batch)
-    while world.work(steering):
+    throttle = world.throttle(Budget(purges=most), batch=batch)
+    while world.work(throttle):
         pass
-    assert (world.purged, steering.stopped) == (most, Stop.MAX_PURGE)
+    assert (world.purged, throttle.stopped) == (most, StopReason.MAX_PURGE)
 
 
 def test_used_up_purges_leave_feedback_its_own() -> None:
     """Conversations that are used up do not cut short what does not count against them; a signal then still does."""
     world = World(purged=5)
-    steering = world.steering(Budget(purges=5))
-    assert steering.is_over()
-    assert (steering.is_cut_short(), steering.stopped) == (False, Stop.MAX_PURGE)
-    world.stopping = lambda _: Stop.SIGNAL
-    assert (steering.is_cut_short(), steering.stopped) == (True, Stop.SIGNAL)
+    throttle = world.throttle(Budget(purges=5))
+    assert throttle.is_over()
+    assert (throttle.is_cut_short(), throttle.stopped) == (False, StopReason.MAX_PURGE)
+    world.stopping = lambda _: StopReason.SIGNAL
+    assert (throttle.is_cut_short(), throttle.stopped) == (True, StopReason.SIGNAL)
 
 
 # Rate
@@ -261,40 +262,40 @@ def test_used_up_purges_leave_feedback_its_own() -> None:
 def test_rate_is_kept_at_every_instant(rate: float, batch: int, took: float) -> None:
     """At any instant no more has been purged than the rate allows since the beginning, and one batch's worth."""
     world = World()
-    steering = world.steering(Budget(per_second=rate), batch=batch)
+    throttle = world.throttle(Budget(per_second=rate), batch=batch)
     for _ in range(12):
-        before, size = world.purged, world.work(steering, took)
+        before, size = world.purged, world.work(throttle, took)
         assert size <= max(1, rate * BATCH_SECONDS)
         assert before <= rate * (world.now - took - 1_000.0) + 1e-6
-    assert steering.stopped == ""
+    assert throttle.stopped == ""
 
 
 def test_rate_is_not_made_up_for() -> None:
     """After a long wait a run goes on at its rate; it does not purge at once what the wait has cost."""
     world = World(server=until(100.0, {LAG: "behind"}))
-    steering = world.steering(Budget(per_second=10.0))
+    throttle = world.throttle(Budget(per_second=10.0))
     begin = world.purged
-    steering.next_batch()
+    throttle.next_batch()
     resumed = world.now
     for _ in range(20):
-        world.work(steering, 0.01)
+        world.work(throttle, 0.01)
     assert world.purged - begin <= 10.0 * (world.now - resumed) + 2 * 10.0
 
 
 def test_rate_renews_the_lease_while_it_waits() -> None:
     """A rate of a few an hour keeps the lease."""
     world = World()
-    steering = world.steering(Budget(per_second=0.01))
+    throttle = world.throttle(Budget(per_second=0.01))
     for _ in range(3):
-        world.work(steering)
+        world.work(throttle)
     gaps = [b - a for a, b in zip(world.renewals, world.renewals[1:], strict=False)]
-    assert max(gaps) < steering.settings.lease.seconds / 2
+    assert max(gaps) < throttle.settings.lease.seconds / 2
 
 
 def test_signal_is_heard_while_the_rate_is_kept() -> None:
     """Waiting for its rate, a run hears within a step who asks it to stop."""
-    world = World(stopping=lambda passed: Stop.SIGNAL if passed >= 30.0 else "")
-    steering = world.steering(Budget(per_second=0.01))
-    world.work(steering)
-    assert (steering.next_batch(), steering.stopped) == (0, Stop.SIGNAL)
+    world = World(stopping=lambda passed: StopReason.SIGNAL if passed >= 30.0 else "")
+    throttle = world.throttle(Budget(per_second=0.01))
+    world.work(throttle)
+    assert (throttle.next_batch(), throttle.stopped) == (0, StopReason.SIGNAL)
     assert world.now - 1_000.0 <= 30.0 + 2 * STEP_SECONDS

@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeper.clock import Clock
-from sweeper.core.decide import Verdict, decide
-from sweeper.core.feedback import FeedbackFacts, decide_feedback
-from sweeper.core.instant import aware, parse, rfc3339
-from sweeper.core.model import Account, ConsentEvent, Conversation, Facts, Feedback, Order, PlanChange
-from sweeper.core.period import LONGEST, MONTHS, SECONDS, UNITS, Period
-from sweeper.core.policy import Policy
+from sweeper.policy.decide import Verdict, decide
+from sweeper.policy.facts import Account, ConsentEvent, Conversation, Facts, Feedback, Order, PlanChange
+from sweeper.policy.feedback import FeedbackFacts, decide_feedback
+from sweeper.policy.instant import aware, parse, rfc3339
+from sweeper.policy.period import LONGEST, MONTHS, SECONDS, UNITS, Period
+from sweeper.policy.schema import Policy
 
 ZONES = ("America/New_York", "Europe/Stockholm", "Pacific/Auckland", "Australia/Lord_Howe", "Asia/Taipei", "UTC")
 TICK = timedelta(microseconds=1)

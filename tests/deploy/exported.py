@@ -6,12 +6,12 @@ from functools import cache
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from sweeper.numbers import metrics
-from sweeper.numbers.overdue import Due, Overdue
-from sweeper.numbers.reading import Numbers, Recorded
-from sweeper.store.operation import Covered, Ended, Reported
-from sweeper.store.totals import Totals
-from sweeper.store.unmatched import Unmatched
+from sweeper.postgres.unmatched import UnmatchedProtections
+from sweeper.report import metrics
+from sweeper.report.numbers import Numbers, Recorded
+from sweeper.report.operation import Covered, EndedRun, Reported
+from sweeper.report.overdue import Overdue
+from sweeper.report.totals import LifetimeTotals
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 Exported = dict[str, dict[str, set[str]]]
@@ -22,7 +22,7 @@ def numbers() -> Numbers:
     """Numbers of which every part could be read."""
     part = {"unclassified": {"no_plan": 3}}
     reported = Reported(NOW, {"conversations": part, "feedback": {"unclassified": {}}, "anomalies": {}})
-    totals = Totals(
+    totals = LifetimeTotals(
         purged={("conversation", "standard"): 5},
         runs={("run", "completed"): 2},
         refusals=Counter(),
@@ -35,7 +35,7 @@ def numbers() -> Numbers:
     )
     recorded = Recorded(
         totals=totals,
-        ended=Ended("completed", NOW),
+        ended=EndedRun("completed", NOW),
         paused=False,
         purged_lately={"conversation": 5},
         pace=10.0,
@@ -43,8 +43,8 @@ def numbers() -> Numbers:
         objects_pending=0,
         covered=Covered(NOW, is_signed=True, was_signed=True, uncovered={}),
     )
-    overdue = Overdue(NOW, ("standard", "zero_retention"), ("feedback",), ("zero_retention",), Due(), Due())
-    overdue.unmatched = Unmatched()
+    overdue = Overdue(NOW, ("standard", "zero_retention"), ("feedback",), ("zero_retention",))
+    overdue.unmatched = UnmatchedProtections()
     return Numbers("app/store", "abc", NOW, recorded, overdue)
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from sweeper.numbers.metrics import TABLE
-from sweeper.numbers.overdue import PATIENCE
+from sweeper.report.metrics import TABLE
+from sweeper.report.overdue import PATIENCE
 from tests.deploy.exported import exported
 from tests.deploy.promql import asked, faults
 from tests.store.stores import ROOT

@@ -1,15 +1,15 @@
-"""Small manifests for the tests: a store whose messages may be trained on, and what is built from it."""
+"""Small worlds for the tests, whose messages may be trained on, and manifests built from them."""
 
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
-from sweeper.core.policy import Names, Policy
 from sweeper.manifest import build, lifecycle
 from sweeper.manifest.description import Description
-from sweeper.manifest.lifecycle import Frozen
+from sweeper.manifest.lifecycle import FrozenManifest
 from sweeper.manifest.pseudonym import Pseudonym
+from sweeper.policy.schema import Names, Policy
 from tests.facts import World
 from tests.store.stores import Store, frozen
 
@@ -20,7 +20,7 @@ OTHER_KEY = Pseudonym(b"another key of the tests, also long enough")
 
 
 def world(accounts: int = 3, conversations: int = 2, messages: int = 4) -> World:
-    """So many accounts that all agreed, each with so many conversations, each with so many messages, two at a time."""
+    """Return a world of accounts that all consented; each two messages of a conversation have the same time."""
     owners = [f"a{number}" for number in range(1, accounts + 1)]
     return {
         "accounts": [
@@ -56,7 +56,7 @@ def world(accounts: int = 3, conversations: int = 2, messages: int = 4) -> World
 
 
 def forever(policy: Policy, max_age: str = "forever") -> Policy:
-    """The policy under which chats never expire, and coding sessions after a year."""
+    """Return the policy changed so that chats never expire and coding sessions expire after a year."""
     raw = policy.model_dump(mode="json", by_alias=True)
     allowed = next(rule for rule in raw["rules"] if rule["name"] == "training_allowed")
     allowed["due"] = [{"anchor": "last_activity", "period": "forever"}]
@@ -68,7 +68,7 @@ def forever(policy: Policy, max_age: str = "forever") -> Policy:
 
 
 def as_written(policy: Policy) -> Policy:
-    """The policy under which text leaves as it stands."""
+    """Return the policy changed so that text is exported as written."""
     raw = policy.model_dump(mode="json", by_alias=True)
     raw["training"]["text"] = "as_written"
     return Policy.model_validate(raw, context=Names.of(raw))
@@ -83,22 +83,22 @@ def built(
     key: Pseudonym = KEY,
     with_text: bool = False,
 ) -> Description:
-    """Write a manifest's files into a new directory; nothing is recorded."""
+    """Write the files of a manifest into a new directory without recording it."""
     folder.mkdir()
     if with_text:
         store.grant_text()
     return build.build(store.job(policy, as_of), folder, key, with_text=with_text)
 
 
-def freeze(store: Store, policy: Policy, folder: Path, *, now: str = AS_OF, with_text: bool = False) -> Frozen:
-    """Freeze a manifest as of AS_OF when it is `now`."""
+def freeze(store: Store, policy: Policy, folder: Path, *, now: str = AS_OF, with_text: bool = False) -> FrozenManifest:
+    """Freeze a manifest as of AS_OF with the clock at `now`."""
     if with_text:
         store.grant_text()
     return lifecycle.freeze(store.job(policy, AS_OF, frozen(now)), folder, KEY, with_text=with_text)
 
 
 def withdraw(store: Store, account: str, at: str) -> None:
-    """An account takes back its consent."""
+    """Withdraw the consent of an account."""
     store.execute(
         "INSERT INTO consent_events (account_id, purpose, granted, recorded_at) "
         "VALUES (%s, 'model_improvement', false, %s)",
@@ -108,17 +108,17 @@ def withdraw(store: Store, account: str, at: str) -> None:
 
 
 def delete(store: Store, conversation: str, at: str) -> None:
-    """A user deletes a conversation."""
+    """Mark a conversation as deleted by its user."""
     store.execute("UPDATE conversations SET deleted_at = %s WHERE id = %s", at, store.id(conversation))
 
 
 def rows(folder: Path, prefix: str = "part") -> list[dict[str, Any]]:
-    """The rows of a manifest's files, in order."""
+    """Return the rows of the files with a prefix, in order."""
     return [row for path in sorted(folder.glob(f"{prefix}-*.parquet")) for row in pq.read_table(path).to_pylist()]
 
 
 def of(store: Store, world: World, *conversations: str) -> set[str]:
-    """The ids of the messages of some of a world's conversations, or of all, as the store writes them."""
+    """Return the stored ids of the messages of some conversations of a world, or of all."""
     return {
         str(store.id(message["id"]))
         for conversation in world["conversations"]

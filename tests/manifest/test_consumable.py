@@ -1,4 +1,4 @@
-"""What trainers read manifests with gives the same rows in each: all of them but the revoked."""
+"""Common Parquet readers all return the same rows of a manifest: all except the revoked ones."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow.dataset as ds
 import pytest
 
-from sweeper.core.policy import Policy
-from sweeper.manifest import lifecycle, table
+from sweeper.manifest import lifecycle, parquet
+from sweeper.policy.schema import Policy
 from tests.manifest import made
 from tests.manifest.made import AS_OF, LATER
 from tests.store.stores import Store
@@ -18,7 +18,7 @@ Rows = list[dict[str, Any]]
 
 
 def by_pyarrow(folder: Path, _: Path) -> Rows:
-    """Read as a dataset, filtered while it is read."""
+    """Read a dataset with a filter."""
     revoked = ds.dataset(_files(folder, "revoked")).to_table()["message_id"].combine_chunks()
     found = ds.dataset(_files(folder, "part")).to_table(filter=~ds.field("message_id").isin(revoked))
     rows: Rows = found.to_pylist()
@@ -26,14 +26,14 @@ def by_pyarrow(folder: Path, _: Path) -> Rows:
 
 
 def by_pyarrow_join(folder: Path, _: Path) -> Rows:
-    """Read as tables that are joined."""
+    """Read tables and join them."""
     parts, revoked = (ds.dataset(_files(folder, prefix)).to_table() for prefix in ("part", "revoked"))
     rows: Rows = parts.join(revoked, "message_id", join_type="left anti").to_pylist()
     return rows
 
 
 def by_duckdb(folder: Path, _: Path) -> Rows:
-    """Read by SQL."""
+    """Read with SQL."""
     import duckdb
 
     with duckdb.connect(config={"autoinstall_known_extensions": False}) as connection:
@@ -45,7 +45,7 @@ def by_duckdb(folder: Path, _: Path) -> Rows:
 
 
 def by_datasets(folder: Path, cache: Path) -> Rows:
-    """Read as a stream."""
+    """Read a stream."""
     from datasets import load_dataset
 
     def stream(prefix: str) -> Any:
@@ -65,7 +65,7 @@ def _files(folder: Path, prefix: str) -> list[str]:
 
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Path], Rows]:
-    """What all readers agree that a directory holds, in the order of ids; nothing is asked of the net."""
+    """A function that returns a directory's rows ordered by id, after checking that all readers agree. Works offline."""
     for name, value in {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}.items():
         monkeypatch.setenv(name, value)
 
@@ -79,7 +79,7 @@ def read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Path], Ro
 
 
 @pytest.mark.parametrize("with_text", [False, True])
-def test_all_drop_what_was_revoked(
+def test_revoked_rows_are_dropped(
     store: Store,
     policy: Policy,
     tmp_path: Path,
@@ -88,30 +88,30 @@ def test_all_drop_what_was_revoked(
     *,
     with_text: bool,
 ) -> None:
-    """Revoked at the freeze or at the start, by a withdrawal or a deletion: every reader drops exactly those messages."""
+    """Every reader drops exactly the messages that were revoked when the manifest was frozen or started."""
     for name in ("ROWS_PER_GROUP", "ROWS_PER_GROUP_WITH_TEXT"):
-        monkeypatch.setattr(table, name, 3)
-    monkeypatch.setattr(table, "GROUPS_PER_PART", 2)
+        monkeypatch.setattr(parquet, name, 3)
+    monkeypatch.setattr(parquet, "GROUPS_PER_PART", 2)
     world = made.world()
     store.load(world)
     folder = tmp_path / "manifest"
     made.delete(store, "a1c1", "2026-07-02T00:00:00Z")
     frozen = made.freeze(store, policy, folder, now="2026-07-02T00:00:00Z", with_text=with_text)
-    left = made.of(store, world) - made.of(store, world, "a1c1")
+    remaining = made.of(store, world) - made.of(store, world, "a1c1")
     assert frozen.revoked == {"deleted": 4}
-    assert {row["message_id"] for row in read(folder)} == left
+    assert {row["message_id"] for row in read(folder)} == remaining
     made.withdraw(store, "a2", LATER)
     lifecycle.start(store.job(policy, LATER), frozen.description.id)
-    left -= made.of(store, world, "a2c1", "a2c2")
+    remaining -= made.of(store, world, "a2c1", "a2c2")
     rows = read(folder)
-    assert {row["message_id"] for row in rows} == left
-    assert len(rows) == len(left) == 12
+    assert {row["message_id"] for row in rows} == remaining
+    assert len(rows) == len(remaining) == 12
     assert {row.get("text") for row in rows} == ({"secret words"} if with_text else {None})
 
 
 @pytest.mark.parametrize("store", ["uuid", "text", "bigint"], indirect=True)
 def test_nothing_revoked(store: Store, policy: Policy, tmp_path: Path, read: Callable[[Path], Rows]) -> None:
-    """Where nothing was revoked, every reader gives every message; ids of any type are plain strings."""
+    """Without revocations every reader returns every message; ids of any type are strings."""
     world = made.world()
     store.load(world)
     made.freeze(store, policy, tmp_path / "manifest")
@@ -123,7 +123,7 @@ def test_nothing_revoked(store: Store, policy: Policy, tmp_path: Path, read: Cal
 
 
 def test_instants_and_nulls(store: Store, policy: Policy, tmp_path: Path, read: Callable[[Path], Rows]) -> None:
-    """Instants are in UTC to the microsecond; a row that never expires has a null expires_at."""
+    """Timestamps are in UTC with microseconds; a row that never expires has a null expires_at."""
     store.load(made.world(accounts=1, messages=1))
     made.freeze(store, made.forever(policy), tmp_path / "manifest")
     rows = {row["kind"]: row for row in read(tmp_path / "manifest")}
@@ -134,7 +134,7 @@ def test_instants_and_nulls(store: Store, policy: Policy, tmp_path: Path, read: 
 
 
 def test_all_revoked(store: Store, policy: Policy, tmp_path: Path, read: Callable[[Path], Rows]) -> None:
-    """Where everything was revoked, every reader gives nothing."""
+    """If all rows are revoked, every reader returns none."""
     store.load(made.world(accounts=1))
     frozen = made.freeze(store, policy, tmp_path / "manifest")
     made.withdraw(store, "a1", AS_OF)
@@ -143,6 +143,6 @@ def test_all_revoked(store: Store, policy: Policy, tmp_path: Path, read: Callabl
 
 
 def test_no_rows(store: Store, policy: Policy, tmp_path: Path, read: Callable[[Path], Rows]) -> None:
-    """An empty manifest is read like any other."""
+    """An empty manifest can be read."""
     made.freeze(store, policy, tmp_path / "manifest")
     assert read(tmp_path / "manifest") == []

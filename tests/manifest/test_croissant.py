@@ -1,4 +1,4 @@
-"""`croissant.json` is valid, its records can be read through it, and it says of the data what holds."""
+"""`croissant.json` is valid, gives access to the rows, and describes the data correctly."""
 
 import json
 from hashlib import sha256
@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from sweeper.core.policy import Policy
-from sweeper.manifest import croissant, lifecycle, table
+from sweeper.manifest import croissant, lifecycle, parquet
 from sweeper.manifest.description import Description
+from sweeper.policy.schema import Policy
 from tests.manifest import made
 from tests.manifest.made import LATER
 from tests.manifest.test_eligibility import trained
@@ -19,14 +19,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:ConjunctiveGraph is deprecated"),
     pytest.mark.filterwarnings("ignore:The inplace keyword in DataFrame"),
 ]
-"""mlcroissant calls what its libraries will drop."""
+"""mlcroissant uses deprecated functions of its libraries."""
 
 RAI = ("dataCollection", "personalSensitiveInformation", "dataUseCases", "dataLimitations", "dataBiases")
 
 
 @pytest.fixture
 def validated(caplog: pytest.LogCaptureFixture) -> Any:
-    """Loads a directory's file with mlcroissant, which must have nothing to say about it."""
+    """A function that loads a directory's file with mlcroissant and checks that it reports no issue."""
     import mlcroissant
 
     def validate(folder: Path) -> Any:
@@ -40,7 +40,7 @@ def validated(caplog: pytest.LogCaptureFixture) -> Any:
 
 
 def read(dataset: Any, name: str) -> list[dict[str, Any]]:
-    """The rows of a record set, by column, as text where they are text."""
+    """Return the rows of a record set by column, with bytes decoded."""
     return [
         {
             key.removeprefix(f"{name}/"): value.decode() if isinstance(value, bytes) else value
@@ -50,8 +50,8 @@ def read(dataset: Any, name: str) -> list[dict[str, Any]]:
     ]
 
 
-def said(folder: Path) -> dict[str, Any]:
-    """What the file says."""
+def described(folder: Path) -> dict[str, Any]:
+    """Return the content of the file."""
     found: dict[str, Any] = json.loads((folder / croissant.NAME).read_text())
     return found
 
@@ -69,10 +69,10 @@ def test_valid_and_readable(
     *,
     with_text: bool,
 ) -> None:
-    """Of one part or of several it is valid, and its record set gives the rows of all of them, in order."""
+    """With one part or several, the file is valid and its record set returns the rows of all parts in order."""
     for name in ("ROWS_PER_GROUP", "ROWS_PER_GROUP_WITH_TEXT"):
-        monkeypatch.setattr(table, name, per_group)
-    monkeypatch.setattr(table, "GROUPS_PER_PART", 2)
+        monkeypatch.setattr(parquet, name, per_group)
+    monkeypatch.setattr(parquet, "GROUPS_PER_PART", 2)
     store.load(made.world())
     made.freeze(store, made.forever(policy), tmp_path / "m", with_text=with_text)
     assert len(list((tmp_path / "m").glob("part-*"))) == parts
@@ -83,14 +83,14 @@ def test_valid_and_readable(
 
 
 def test_no_rows(store: Store, policy: Policy, tmp_path: Path, validated: Any) -> None:
-    """An empty manifest is valid and gives no records."""
+    """The file of an empty manifest is valid and returns no records."""
     made.freeze(store, policy, tmp_path / "m")
     dataset = validated(tmp_path / "m")
     assert (read(dataset, "messages"), read(dataset, "revocations")) == ([], [])
 
 
-def test_revocations_are_read_through_it(store: Store, policy: Policy, tmp_path: Path, validated: Any) -> None:
-    """What is revoked later is read through the same file, which does not change."""
+def test_later_revocations(store: Store, policy: Policy, tmp_path: Path, validated: Any) -> None:
+    """Later revocations can be read through the same, unchanged file."""
     world = made.world()
     store.load(world)
     frozen = made.freeze(store, policy, tmp_path / "m")
@@ -103,10 +103,10 @@ def test_revocations_are_read_through_it(store: Store, policy: Policy, tmp_path:
     assert (tmp_path / "m" / croissant.NAME).read_bytes() == before
 
 
-def test_a_changed_context_is_noticed(store: Store, policy: Policy, tmp_path: Path, validated: Any) -> None:
-    """The validation of these tests does see a fault: a context that is not the standard one, a missing property."""
+def test_validation_finds_faults(store: Store, policy: Policy, tmp_path: Path, validated: Any) -> None:
+    """The validation of these tests reports a non-standard context and a missing property."""
     made.freeze(store, policy, tmp_path / "m")
-    whole = said(tmp_path / "m")
+    whole = described(tmp_path / "m")
     for broken in (
         {**whole, "@context": {key: value for key, value in whole["@context"].items() if key != "recordSet"}},
         {key: value for key, value in whole.items() if key != "license"},
@@ -117,10 +117,10 @@ def test_a_changed_context_is_noticed(store: Store, policy: Policy, tmp_path: Pa
 
 
 def test_conforms_and_names_every_file(store: Store, policy: Policy, tmp_path: Path) -> None:
-    """It names the two vocabularies, and each part with its size and SHA-256."""
+    """The file names both vocabularies, and each part with its size and SHA-256."""
     store.load(made.world())
     made.freeze(store, policy, tmp_path / "m")
-    found = said(tmp_path / "m")
+    found = described(tmp_path / "m")
     assert found["conformsTo"] == [
         "http://mlcommons.org/croissant/1.0",
         "http://mlcommons.org/croissant/RAI/1.0",
@@ -134,43 +134,43 @@ def test_conforms_and_names_every_file(store: Store, policy: Policy, tmp_path: P
 
 
 def test_responsible_fields(store: Store, policy: Policy, tmp_path: Path, validated: Any) -> None:
-    """The fields of responsible AI are there, and mlcroissant knows each."""
+    """The file has the responsible-AI fields, and mlcroissant knows each."""
     made.freeze(store, policy, tmp_path / "m")
-    found, metadata = said(tmp_path / "m"), validated(tmp_path / "m").metadata
+    found, metadata = described(tmp_path / "m"), validated(tmp_path / "m").metadata
     assert all(found[f"rai:{name}"] for name in RAI)
     known = set(metadata.to_json())
     assert {name for name in found if name.startswith("rai:")} <= known
 
 
-def test_what_is_said_of_text(store: Store, policy: Policy, tmp_path: Path) -> None:
-    """It says whether there is text, by what it was filtered, and loudly where it was not."""
+def test_description_of_text(store: Store, policy: Policy, tmp_path: Path) -> None:
+    """The file says whether there is text, which filter was used, and in capitals if none was."""
     store.load(made.world(accounts=1))
     store.execute("UPDATE messages SET body = 'write to jane@example.com'")
 
     def personal(name: str, under: Policy, *, with_text: bool) -> str:
         made.built(store, under, tmp_path / name, with_text=with_text)
-        return str(said(tmp_path / name)["rai:personalSensitiveInformation"])
+        return str(described(tmp_path / name)["rai:personalSensitiveInformation"])
 
     assert "hold no text" in personal("none", policy, with_text=False)
     assert "8 findings replaced, 0 texts withheld" in personal("filtered", policy, with_text=True)
     assert "UNFILTERED" in personal("as written", made.as_written(policy), with_text=True)
-    assert "sweeper.manifest.filter 1" in said(tmp_path / "filtered")["rai:dataPreprocessingProtocol"]
+    assert "sweeper.manifest.filter 1" in described(tmp_path / "filtered")["rai:dataPreprocessingProtocol"]
 
 
-def test_what_is_said_of_the_scope(store: Store, policy: Policy, tmp_path: Path) -> None:
-    """It says which scope the policy took."""
+def test_description_of_the_scope(store: Store, policy: Policy, tmp_path: Path) -> None:
+    """The file describes the training scope of the policy."""
     limits = []
     for scope in ("from_opt_in", "entire"):
         made.built(store, trained(policy, scope), tmp_path / scope)
-        limits.append(said(tmp_path / scope)["rai:dataLimitations"])
+        limits.append(described(tmp_path / scope)["rai:dataLimitations"])
     assert "only messages written under it" in limits[0]
     assert "written before" in limits[1]
 
 
-def test_every_type_has_its_word(store: Store, policy: Policy, tmp_path: Path) -> None:
-    """Every column of a manifest and of its revocations is described, text included."""
+def test_every_column_is_described(store: Store, policy: Policy, tmp_path: Path) -> None:
+    """Every column of a manifest and of its revocations has a type and a description, including the text."""
     description: Description = made.built(store, policy, tmp_path / "m", with_text=True)
-    sets = {entry["@id"]: entry["field"] for entry in said(tmp_path / "m")["recordSet"]}
+    sets = {entry["@id"]: entry["field"] for entry in described(tmp_path / "m")["recordSet"]}
     assert [field["name"] for field in sets["messages"]] == [column.name for column in description.schema_]
-    assert [field["name"] for field in sets["revocations"]] == [column.name for column in table.REVOKED]
+    assert [field["name"] for field in sets["revocations"]] == [column.name for column in parquet.REVOKED]
     assert all(field["dataType"] and field["description"] for fields in sets.values() for field in fields)

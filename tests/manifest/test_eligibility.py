@@ -5,18 +5,18 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeper.core.decide import decide, exists
-from sweeper.core.policy import Names, Policy
-from sweeper.core.training import exclusions
-from sweeper.job import read_contract
-from sweeper.store.eligibility import Eligibility
-from sweeper.store.facts import Reader
+from sweeper.manifest.eligibility import Eligibility
+from sweeper.policy.decide import decide, exists
+from sweeper.policy.schema import Names, Policy
+from sweeper.policy.training import exclusions
+from sweeper.postgres.facts import FactsReader
+from sweeper.runs.job import read_contract
 from tests.facts import World, instant
 from tests.store.stores import ID_TYPES, Store
-from tests.store.test_propose import Bench, example, furnished, policies
+from tests.store.test_propose import Bench, furnished, policies
 
 Reasons = dict[str, str]
 
@@ -36,7 +36,7 @@ class Judged(Bench):
 
     def by_core(self, policy: Policy, as_of: datetime, *, ahead: bool) -> Reasons:
         """What the core says of every message."""
-        reader, found = Reader(self.contract, policy, as_of), {}
+        reader, found = FactsReader(self.contract, policy, as_of), {}
         with self.store.database().transaction() as connection:
             for facts in reader.conversations(connection, sorted(self.store.left()), every=True).values():
                 if exists(facts.conversation, policy, as_of):
@@ -85,7 +85,7 @@ def bench(store: Store, policy: Policy) -> Judged:
 
 @pytest.mark.parametrize("store", ID_TYPES, indirect=True)
 @given(world=furnished(), ahead=st.booleans())
-@example(40)
+@settings(max_examples=15)
 def test_shipped_policy(bench: Judged, policy: Policy, world: World, ahead: bool) -> None:  # noqa: FBT001 — drawn
     """Under the shipped policy, and under its wider scope, SQL and core agree on every message, kept or barred."""
     bench.load(world)
@@ -98,7 +98,7 @@ def test_shipped_policy(bench: Judged, policy: Policy, world: World, ahead: bool
     several=st.lists(policies(), min_size=2, max_size=2),
     scope=st.sampled_from(["from_opt_in", "entire"]),
 )
-@example(30)
+@settings(max_examples=20)
 def test_any_policy(bench: Judged, world: World, several: Sequence[Policy], scope: str) -> None:
     """Under random policies they agree too, whatever conditions, anchors and periods the rules have."""
     bench.load(world)
@@ -130,7 +130,7 @@ def test_order_in_another_spelling(bench: Judged, policy: Policy, named: str) ->
     assert reasons == {bench.store.id("m1"): "erasure_order", bench.store.id("m2"): "eligible"}
     bench.judge(policy, as_of)
     with bench.store.database().transaction() as connection:
-        reader = Reader(bench.contract, policy, as_of)
+        reader = FactsReader(bench.contract, policy, as_of)
         for every in (False, True):
             (facts,) = reader.conversations(connection, [str(bench.store.id("c1"))], every=every).values()
             assert not decide(facts, policy, as_of).expired

@@ -1,4 +1,4 @@
-"""Rows of a manifest, column by column, over worlds in which much may be trained on: consents and plans that meet at edges."""
+"""The columns of manifest rows equal the policy package's answers, on random worlds with many eligible messages."""
 
 import random
 from datetime import UTC, datetime, timedelta
@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from sweeper.core.decide import decide
-from sweeper.core.history import View, history
-from sweeper.core.policy import Policy
-from sweeper.core.training import exclusions
-from sweeper.job import read_contract
-from sweeper.store.eligibility import Eligibility
-from sweeper.store.facts import Reader
+from sweeper.manifest.eligibility import Eligibility
+from sweeper.policy.decide import decide
+from sweeper.policy.history import View, history
+from sweeper.policy.schema import Policy
+from sweeper.policy.training import exclusions
+from sweeper.postgres.facts import FactsReader
+from sweeper.runs.job import read_contract
 from tests.facts import World
 from tests.manifest.test_eligibility import trained
 from tests.store.stores import Store
@@ -25,12 +25,12 @@ PLANS = ["pro", "free", "max", "team", "api", "platinum"]
 
 
 def moment(dice: random.Random) -> str:
-    """One of few instants, or a microsecond beside it."""
+    """Return one of a few instants, or one that differs by a microsecond."""
     return (dice.choice(DAYS) + dice.choice(TICKS)).isoformat()
 
 
 def account(dice: random.Random, name: str) -> dict[str, Any]:
-    """An account that has chosen, some more than once, some on changing plans."""
+    """Return an account with one or more consent events and sometimes plan changes."""
     first = dice.choice(["pro", "pro", "max", "api"])
     plans = [{"effective_at": "2024-01-01T00:00:00Z", "plan": first}]
     later = dice.choice([0, 0, 0, 1, 2])
@@ -47,26 +47,33 @@ def account(dice: random.Random, name: str) -> dict[str, Any]:
 
 
 def chat(dice: random.Random, owner: str, number: int) -> dict[str, Any]:
-    """A chat of three messages; one in six has something that bars it."""
+    """Return a conversation of three messages; a few have an attribute that excludes them."""
     created, last = sorted([moment(dice), moment(dice)])
-    odd: dict[str, Any] = dice.choice(
+    excluded: dict[str, Any] = dice.choice(
         [{}] * 25 + [{"deleted_at": moment(dice)}, {"flagged_at": moment(dice)}, {"incognito": True}]
     )
     messages = [{"id": f"{owner}c{number}m{n}", "author": "user", "created_at": moment(dice)} for n in range(3)]
     name = f"{owner}c{number}"
-    return {"id": name, "account": owner, "created_at": created, "last_activity_at": last, "messages": messages, **odd}
+    return {
+        "id": name,
+        "account": owner,
+        "created_at": created,
+        "last_activity_at": last,
+        "messages": messages,
+        **excluded,
+    }
 
 
 def a_world(seed: int) -> World:
-    """A world from a seed."""
-    dice = random.Random(seed)  # noqa: S311 — a seeded generator is wanted, nothing secret
+    """Return the world of a seed."""
+    dice = random.Random(seed)  # noqa: S311 — seeded on purpose, nothing secret
     accounts = [account(dice, f"a{number}") for number in range(ACCOUNTS)]
     chats = [chat(dice, owner["id"], number) for owner in accounts for number in range(2)]
     return {"accounts": accounts, "conversations": chats, "holds": [], "orders": []}
 
 
-def by_core(reader: Reader, connection: Any, store: Store, policy: Policy) -> dict[str, tuple[Any, ...]]:
-    """Expiry, plan and opening grant of every message that the core calls eligible."""
+def expected_columns(reader: FactsReader, connection: Any, store: Store, policy: Policy) -> dict[str, tuple[Any, ...]]:
+    """Return expiry, plan and first grant of every message that the policy package considers eligible."""
     assert policy.training is not None
     found = {}
     for facts in reader.conversations(connection, sorted(store.left()), every=True).values():
@@ -86,7 +93,7 @@ def by_core(reader: Reader, connection: Any, store: Store, policy: Policy) -> di
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("scope", "cap"), [("from_opt_in", "5 years"), ("entire", "2 months")])
 def test_columns(store: Store, policy: Policy, seed: int, scope: str, cap: str) -> None:
-    """Expiry, plan and opening grant of every row are what the core says, and the rows are those that it calls eligible."""
+    """The rows are the messages that the policy package considers eligible, with the same expiry, plan and first grant."""
     store.load(a_world(seed))
     scoped, contract = trained(policy, scope, cap), read_contract(store.database(), policy)
     eligibility = Eligibility(contract, scoped, AS_OF)
@@ -94,6 +101,6 @@ def test_columns(store: Store, policy: Policy, seed: int, scope: str, cap: str) 
         for sql in eligibility.prepare():
             connection.exec_driver_sql(sql)
         rows = connection.exec_driver_sql(eligibility.rows()).all()
-        wanted = by_core(Reader(contract, scoped, AS_OF), connection, store, scoped)
-    assert {row.message_id: (row.expires_at, row.plan, row.consent_event_id) for row in rows} == wanted
-    assert len(wanted) > ACCOUNTS / 4
+        expected = expected_columns(FactsReader(contract, scoped, AS_OF), connection, store, scoped)
+    assert {row.message_id: (row.expires_at, row.plan, row.consent_event_id) for row in rows} == expected
+    assert len(expected) > ACCOUNTS / 4

@@ -1,8 +1,7 @@
-"""The life of a manifest: what a transition needs, what it records, and that no purge is overlooked by it."""
+"""The life cycle of manifests: conditions and records of each transition, verification, recall, and concurrent purges."""
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -14,21 +13,23 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-import pyarrow.parquet as pq
 import pytest
 
-from sweeper.core.instant import rfc3339
-from sweeper.core.policy import Policy
 from sweeper.errors import ConfigurationError, SweeperError
-from sweeper.job import Job
 from sweeper.manifest import build as building
 from sweeper.manifest import lifecycle
 from sweeper.manifest.description import DamagedError
-from sweeper.manifest.lifecycle import Frozen, StateError
+from sweeper.manifest.lifecycle import FrozenManifest, StateError
 from sweeper.manifest.pseudonym import Pseudonym
-from sweeper.store import fence, manifests
-from sweeper.sweep import sweep
+from sweeper.policy.instant import rfc3339
+from sweeper.policy.schema import Names, Policy
+from sweeper.postgres import fence, manifests
+from sweeper.runs.job import Job
+from sweeper.runs.sweep import sweep
+from tests.acceptance.commands import environment, in_process
 from tests.facts import instant
+from tests.manifest.made import rows, withdraw
+from tests.processes import started, until
 from tests.store.stores import POLICY, Store, frozen
 
 NOW = "2026-06-01T00:00:00Z"
@@ -38,7 +39,7 @@ CHATS = 6
 
 
 def world(store: Store) -> None:
-    """Accounts a1 and a2 who agreed, with three chats of two messages each; all may be trained on."""
+    """Load accounts a1 and a2, which consented, with three chats of two eligible messages each."""
     chats = [
         {
             "id": f"c{number}",
@@ -64,12 +65,12 @@ def world(store: Store) -> None:
 
 
 def job(store: Store, policy: Policy, now: str = NOW) -> Job:
-    """A job at a frozen now."""
+    """Return a job with a frozen clock."""
     return store.job(policy, now, frozen(now), guards={"volume": False, "history": False, "earlier_as_of": False})
 
 
 @pytest.fixture
-def made(store: Store, policy: Policy, tmp_path: Path) -> Frozen:
+def made(store: Store, policy: Policy, tmp_path: Path) -> FrozenManifest:
     """A frozen manifest of the world's twelve messages."""
     world(store)
     found = lifecycle.freeze(job(store, policy), tmp_path / "m", KEY)
@@ -77,40 +78,26 @@ def made(store: Store, policy: Policy, tmp_path: Path) -> Frozen:
     return found
 
 
-def rows(folder: Path, pattern: str) -> list[dict[str, Any]]:
-    """The rows of some files of a manifest."""
-    return [row for path in sorted(folder.glob(pattern)) for row in pq.read_table(path).to_pylist()]
-
-
 def complete(at: Job, id_: str) -> None:
-    """The training run has ended."""
+    """Record the end of the training run."""
     lifecycle.complete(at.database, at.clock, id_)
 
 
-def withdraw(store: Store, account: str, recorded_at: str) -> None:
-    """The account withdraws its consent."""
-    store.execute(
-        "INSERT INTO consent_events (account_id, purpose, granted, recorded_at) VALUES (%s, 'model_improvement', false, %s)",
-        store.id(account),
-        recorded_at,
-    )
-
-
 def messages(store: Store, *chats: str) -> set[str | None]:
-    """The ids of the messages of some chats."""
+    """Return the ids of the messages of some chats."""
     return {store.id(f"m{chat[1:]}{n}") for chat in chats for n in (1, 2)}
 
 
 def events(store: Store) -> list[str]:
-    """The kinds of all events that tell of manifests, in order."""
+    """Return the kinds of all manifest events in order."""
     return [r[0] for r in store.execute("SELECT kind FROM sweeper.events WHERE kind LIKE 'manifest%%' ORDER BY id")]
 
 
 # Frozen, started, completed
 
 
-def test_life(store: Store, policy: Policy, made: Frozen) -> None:
-    """A manifest is frozen, started and completed, each once and in this order, each with its event and instant."""
+def test_life_cycle(store: Store, policy: Policy, made: FrozenManifest) -> None:
+    """A manifest is frozen, started and completed, once each and in this order, with an event and a time for each."""
     id_, at = made.description.id, job(store, policy, LATER)
     with pytest.raises(StateError, match="is frozen, not started"):
         complete(at, id_)
@@ -121,13 +108,13 @@ def test_life(store: Store, policy: Policy, made: Frozen) -> None:
     for step in (lifecycle.start, complete):
         with pytest.raises(StateError, match="is completed"):
             step(at, id_)
-    (known,) = lifecycle.listed(at.database)
+    (known,) = lifecycle.list_manifests(at.database)
     assert (known["state"], known["frozen_at"], known["started_at"]) == ("completed", instant(NOW), instant(LATER))
     assert events(store) == ["manifest_frozen", "manifest_started", "manifest_completed"]
 
 
 def test_unknown_manifest(store: Store, policy: Policy) -> None:
-    """An id that no manifest has is said to have none, and nothing changes."""
+    """An unknown id is refused, and nothing changes."""
     for step in (lifecycle.start, complete):
         with pytest.raises(StateError, match="there is no manifest nowhere"):
             step(job(store, policy), "nowhere")
@@ -135,8 +122,8 @@ def test_unknown_manifest(store: Store, policy: Policy) -> None:
 
 
 @pytest.mark.parametrize("statement", ["DELETE FROM sweeper.manifests", "TRUNCATE sweeper.manifests CASCADE"])
-def test_manifests_are_never_dropped(store: Store, made: Frozen, statement: str) -> None:
-    """Neither a manifest nor what left it can be deleted from the record."""
+def test_manifests_are_never_dropped(store: Store, made: FrozenManifest, statement: str) -> None:
+    """Neither manifests nor revocations can be deleted from their tables."""
     with pytest.raises(Exception, match=r"is not dropped|insert-only"):
         store.execute(statement)
     with pytest.raises(Exception, match="insert-only"):
@@ -144,8 +131,8 @@ def test_manifests_are_never_dropped(store: Store, made: Frozen, statement: str)
     assert store.execute("SELECT id FROM sweeper.manifests") == [(made.description.id,)]
 
 
-def test_built_again(store: Store, policy: Policy, made: Frozen, tmp_path: Path) -> None:
-    """The same content built again has the same id and bytes, and is recorded as a copy."""
+def test_built_again(store: Store, policy: Policy, made: FrozenManifest, tmp_path: Path) -> None:
+    """The same content gives the same id and bytes, and is recorded as a copy."""
     again = lifecycle.freeze(job(store, policy), tmp_path / "again", KEY)
     assert (again.added, again.description.id) == (False, made.description.id)
     for name in ("part-00000.parquet", "manifest.json", "croissant.json"):
@@ -153,20 +140,20 @@ def test_built_again(store: Store, policy: Policy, made: Frozen, tmp_path: Path)
     assert events(store) == ["manifest_frozen", "manifest_copied"]
 
 
-def test_what_left_since_the_as_of_is_revoked(store: Store, policy: Policy, tmp_path: Path) -> None:
-    """A manifest of an earlier as-of is frozen together with what has left it since."""
+def test_revoked_since_the_as_of(store: Store, policy: Policy, tmp_path: Path) -> None:
+    """A manifest of an earlier as-of is frozen with the revocations since then."""
     world(store)
     withdraw(store, "a1", "2026-05-31T12:00:00Z")
     past = store.job(policy, "2026-05-31T00:00:00Z", frozen(NOW))
     found = lifecycle.freeze(past, tmp_path / "m", KEY)
     assert (found.description.eligible, found.revoked) == (2 * CHATS, Counter(no_consent=6))
-    left = rows(found.folder, "revoked-*.parquet")
+    left = rows(found.folder, "revoked")
     assert {row["message_id"] for row in left} == messages(store, "c0", "c2", "c4")
     assert {row["since"] for row in left} == {instant("2026-05-31T12:00:00Z")}
     assert store.execute("SELECT count(*), min(found_by) FROM sweeper.revocations") == [(6, "freeze")]
 
 
-# Started: checked again
+# The check at the start
 
 CHANGES = {
     "opt-out": ("", "no_consent", 6),
@@ -200,8 +187,8 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_start_checks_again(store: Store, policy: Policy, made: Frozen, change: str) -> None:
-    """What left between freezing and starting, also by a clock that ran ahead, is written beside the untouched original."""
+def test_start_checks_again(store: Store, policy: Policy, made: FrozenManifest, change: str) -> None:
+    """Rows revoked since the freeze, even by facts with a future time, are written beside the unchanged original."""
     sql, reason, count = CHANGES[change]
     before = {path.name: path.read_bytes() for path in made.folder.iterdir()}
     if sql:
@@ -210,15 +197,15 @@ def test_start_checks_again(store: Store, policy: Policy, made: Frozen, change: 
         withdraw(store, "a1", "2026-06-09T00:00:00Z" if "tomorrow" in change else "2026-06-01T12:00:00Z")
     _, revoked = lifecycle.start(job(store, policy, LATER), made.description.id)
     assert revoked == {reason: count}
-    left = rows(made.folder, "revoked-start-*.parquet")
-    wanted = messages(store, "c0") if count == 2 else messages(store, "c0", "c2", "c4")
-    assert {row["message_id"] for row in left} == wanted
+    left = rows(made.folder, "revoked-start")
+    expected = messages(store, "c0") if count == 2 else messages(store, "c0", "c2", "c4")
+    assert {row["message_id"] for row in left} == expected
     assert all(row["since"] <= instant(LATER) for row in left)
     assert {name: (made.folder / name).read_bytes() for name in before} == before
 
 
-def test_start_refuses_changed_files(store: Store, policy: Policy, made: Frozen) -> None:
-    """A manifest whose files were changed, lost or joined by others is not started."""
+def test_start_refuses_changed_files(store: Store, policy: Policy, made: FrozenManifest) -> None:
+    """A manifest with changed, missing or additional files is not started."""
     part = made.folder / "part-00000.parquet"
     whole = part.read_bytes()
     part.write_bytes(whole[:-1] + b"x")
@@ -232,58 +219,61 @@ def test_start_refuses_changed_files(store: Store, policy: Policy, made: Frozen)
     part.unlink()
     with pytest.raises(DamagedError, match=r"part-00000\.parquet is missing"):
         lifecycle.start(job(store, policy), made.description.id)
-    assert lifecycle.listed(job(store, policy).database)[0]["state"] == "frozen"
+    assert lifecycle.list_manifests(job(store, policy).database)[0]["state"] == "frozen"
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"id": "x"}', "\x00"])
-def test_description_that_is_none(store: Store, policy: Policy, made: Frozen, text: str) -> None:
-    """A manifest.json that is not one is said to be none."""
+def test_invalid_description(store: Store, policy: Policy, made: FrozenManifest, text: str) -> None:
+    """An invalid manifest.json is refused."""
     (made.folder / "manifest.json").write_text(text)
     with pytest.raises(DamagedError, match="is not what this program writes"):
         lifecycle.verify(job(store, policy), made.folder, None)
 
 
-def test_changed_description(store: Store, policy: Policy, made: Frozen) -> None:
-    """A manifest.json in which a number was changed does not fit its id."""
+def test_changed_description(store: Store, policy: Policy, made: FrozenManifest) -> None:
+    """A manifest.json with a changed number does not match its id."""
     path = made.folder / "manifest.json"
     path.write_text(path.read_text().replace('"eligible": 12', '"eligible": 11'))
     with pytest.raises(DamagedError, match="it was changed"):
         lifecycle.verify(job(store, policy), made.folder, None)
 
 
-# Verified and recalled
+# Verification and recall
 
 
-def test_verify(store: Store, policy: Policy, made: Frozen) -> None:
-    """A verification names faults of files first, then the rows that may not be trained on any more, by reason."""
+def test_verify(store: Store, policy: Policy, made: FrozenManifest) -> None:
+    """A verification reports faults of files, or else the ineligible rows by reason."""
     at = job(store, policy, LATER)
-    assert (lifecycle.verify(at, made.folder, KEY).left, lifecycle.verify(at, made.folder, KEY).faults) == ({}, ())
+    assert (lifecycle.verify(at, made.folder, KEY).ineligible, lifecycle.verify(at, made.folder, KEY).faults) == (
+        {},
+        (),
+    )
     withdraw(store, "a1", NOW)
     store.execute("UPDATE conversations SET deleted_at = %s WHERE id = %s", NOW, store.id("c1"))
     found = lifecycle.verify(at, made.folder, None)
-    assert (found.left, found.revoked) == ({"no_consent": 6, "deleted": 2}, 0)
+    assert (found.ineligible, found.revoked) == ({"no_consent": 6, "deleted": 2}, 0)
     lifecycle.start(at, made.description.id)
     assert lifecycle.verify(at, made.folder, None).revoked == 8
     (made.folder / "part-00000.parquet").write_bytes(b"")
     assert lifecycle.verify(at, made.folder, None).faults == ("part-00000.parquet was changed",)
 
 
-def test_verify_under_another_key(store: Store, policy: Policy, made: Frozen) -> None:
-    """A key other than the manifest's is refused, and neither key is told."""
+def test_verify_under_another_key(store: Store, policy: Policy, made: FrozenManifest) -> None:
+    """A key other than the manifest's is refused, and the error reveals neither key."""
     other = Pseudonym(b"another key for tests, long enough too")
     with pytest.raises(ConfigurationError, match="another key") as refused:
         lifecycle.verify(job(store, policy), made.folder, other)
     assert "key for tests" not in str(refused.value)
 
 
-def test_recall_tells_each_row_once(store: Store, policy: Policy, made: Frozen, tmp_path: Path) -> None:
-    """A recall names what left since the last one, whatever state the manifest is in; a second recall names nothing."""
+def test_recall_lists_each_row_once(store: Store, policy: Policy, made: FrozenManifest, tmp_path: Path) -> None:
+    """A recall lists the rows revoked since the last recall, in any state of the manifest; a second recall lists none."""
     id_, out = made.description.id, tmp_path / "out"
     withdraw(store, "a1", NOW)
     at = job(store, policy, LATER)
     (first,) = lifecycle.recall(at, out)
     assert (first.reasons, first.missing) == ({"no_consent": 6}, None)
-    assert {row["message_id"] for row in rows(out, "recall-*.parquet")} == messages(store, "c0", "c2", "c4")
+    assert {row["message_id"] for row in rows(out, "recall")} == messages(store, "c0", "c2", "c4")
     (second,) = lifecycle.recall(at, out)
     assert (second.reasons, second.files) == ({}, ())
     lifecycle.start(at, id_)
@@ -294,10 +284,8 @@ def test_recall_tells_each_row_once(store: Store, policy: Policy, made: Frozen, 
     assert store.execute("SELECT count(DISTINCT message_id) FROM sweeper.revocations") == [(8,)]
 
 
-def test_recall_names_what_was_purged_and_what_expired(
-    store: Store, policy: Policy, made: Frozen, tmp_path: Path
-) -> None:
-    """Rows of purged conversations are recalled by their tombstones; rows past their own date as expired."""
+def test_recall_of_purged_and_expired_rows(store: Store, policy: Policy, made: FrozenManifest, tmp_path: Path) -> None:
+    """Rows of purged conversations are recalled with the time of the purge, and rows past their own date as expired."""
     store.execute("UPDATE conversations SET deleted_at = '2026-06-01T12:00:00Z' WHERE id = %s", store.id("c0"))
     at = "2026-07-02T00:00:00Z"
     assert sweep(job(store, policy, at)).as_json()["purged"] == 1
@@ -308,10 +296,38 @@ def test_recall_names_what_was_purged_and_what_expired(
     assert found.reasons == {"expired": 10}
 
 
-def test_recall_that_hands_nothing_over_records_nothing(
-    store: Store, policy: Policy, made: Frozen, tmp_path: Path
+def test_recall_of_several_manifests(store: Store, policy: Policy, tmp_path: Path) -> None:
+    """A recall covers all manifests, in the order in which they were frozen."""
+    world(store)
+    names = ("first", "second", "third")
+    for number, name in enumerate(names):
+        store.execute("UPDATE messages SET author = %s", name)
+        lifecycle.freeze(job(store, policy, f"2026-06-01T00:00:0{number}Z"), tmp_path / name, KEY)
+    withdraw(store, "a2", LATER)
+    found = list(lifecycle.recall(job(store, policy, LATER), tmp_path / "out"))
+    assert [Path(one.directory).name for one in found] == list(names)
+    assert [one.reasons for one in found] == [{"no_consent": 6}] * 3
+    recalled = rows(tmp_path / "out", "recall")
+    assert len(recalled) == 18
+    assert {row["message_id"] for row in recalled} == messages(store, "c1", "c3", "c5")
+
+
+def test_recall_under_a_policy_with_a_percent_sign(
+    store: Store, policy: Policy, made: FrozenManifest, tmp_path: Path
 ) -> None:
-    """A recall without a place for the rows only counts them; once handed over, they come again only where all are asked for."""
+    """A driver does not take a percent sign or a colon in the name of a plan for a placeholder."""
+    raw = policy.model_dump(mode="json", by_alias=True)
+    raw["plans"]["commercial"].append("50% :off")
+    withdraw(store, "a1", NOW)
+    changed = Policy.model_validate(raw, context=Names.of(raw))
+    (found,) = lifecycle.recall(job(store, changed, LATER), tmp_path / "out")
+    assert found.reasons == {"no_consent": 6}
+
+
+def test_recall_without_output_records_nothing(
+    store: Store, policy: Policy, made: FrozenManifest, tmp_path: Path
+) -> None:
+    """A recall without an output directory only counts; rows that were written are listed again only if all are requested."""
     withdraw(store, "a1", NOW)
     at, out = job(store, policy, LATER), tmp_path / "out"
     for _ in range(2):
@@ -323,8 +339,8 @@ def test_recall_that_hands_nothing_over_records_nothing(
     assert [one.reasons.total() for one in lifecycle.recall(at, out, everything=True)] == [6]
 
 
-def test_lost_revocations_are_noticed(store: Store, policy: Policy, made: Frozen) -> None:
-    """A file that names what left a manifest, once lost or changed, is a fault: an anti-join without it lets rows in."""
+def test_changed_revocation_files_are_faults(store: Store, policy: Policy, made: FrozenManifest) -> None:
+    """A missing or changed revocation file is a fault, since an anti-join without it would let revoked rows in."""
     withdraw(store, "a1", NOW)
     at = job(store, policy, LATER)
     lifecycle.start(at, made.description.id)
@@ -340,11 +356,13 @@ def test_lost_revocations_are_noticed(store: Store, policy: Policy, made: Frozen
     assert lifecycle.verify(at, made.folder, None).faults == ()
 
 
-def test_two_starts_at_once(store: Store, policy: Policy, made: Frozen, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two starts at once one succeeds; the other changes nothing of what the first wrote."""
+def test_two_starts_at_once(
+    store: Store, policy: Policy, made: FrozenManifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two concurrent starts one succeeds, and the other changes nothing that the first wrote."""
     at, id_ = job(store, policy, LATER), made.description.id
-    other = store.job(policy, LATER, frozen(LATER), lease={"seconds": 21.0})  # with connections of its own
-    original, left, before = fence.take, [True], {}
+    other = store.job(policy, LATER, frozen(LATER), lease={"seconds": 21.0})  # with its own connections
+    original, left, before = fence.take_exclusively, [True], {}
 
     def take(connection: Any) -> None:
         if left:
@@ -353,30 +371,28 @@ def test_two_starts_at_once(store: Store, policy: Policy, made: Frozen, monkeypa
             before.update({path.name: path.read_bytes() for path in made.folder.iterdir() if path.is_file()})
         original(connection)
 
-    monkeypatch.setattr(fence, "take", take)
+    monkeypatch.setattr(fence, "take_exclusively", take)
     withdraw(store, "a1", NOW)
     with pytest.raises(StateError, match="is not frozen any more"):
         lifecycle.start(at, id_)
     assert {path.name: path.read_bytes() for path in made.folder.iterdir()} == before
 
 
-def test_holders_of_a_copy_are_told_what_start_found(
-    store: Store, policy: Policy, made: Frozen, tmp_path: Path
+def test_rows_revoked_at_the_start_are_recalled(
+    store: Store, policy: Policy, made: FrozenManifest, tmp_path: Path
 ) -> None:
-    """What a start found is recalled too: whoever copied the directory before it must drop those rows as well."""
+    """Rows revoked at the start are recalled as well, for holders of a copy made before."""
     copied = Path(shutil.copytree(made.folder, tmp_path / "copy"))
     withdraw(store, "a1", NOW)
     at = job(store, policy, LATER)
     lifecycle.start(at, made.description.id)
     assert [one.reasons for one in lifecycle.recall(at, tmp_path / "out")] == [{"no_consent": 6}]
     found = lifecycle.verify(at, copied, None)
-    assert (found.faults, found.left) == ((), {"no_consent": 6})
+    assert (found.faults, found.ineligible) == ((), {"no_consent": 6})
 
 
-def test_purge_that_commits_late_is_seen(
-    store: Store, policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A purge whose tombstone has a lower number than one that is seen already is not overlooked when it commits."""
+def test_purge_that_commits_late(store: Store, policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A purge that commits late is found although its tombstone has a lower number than a visible one."""
     world(store)
     runs = [
         store.execute(
@@ -386,7 +402,7 @@ def test_purge_that_commits_late_is_seen(
         )[0][0]
         for name in ("store", "another")
     ]
-    stone = (
+    insert = (
         "INSERT INTO sweeper.tombstones (record, record_id, rule, due_at, as_of, run_id, policy_digest, children, approved, "
         "purged_at) VALUES ('conversation', %s, 'standard', now(), now(), %s, '', '{}', false, now())"
     )
@@ -394,12 +410,12 @@ def test_purge_that_commits_late_is_seen(
     with store.connect() as batch:
         batch.execute("BEGIN")
         batch.execute("LOCK TABLE sweeper.fence IN SHARE MODE")
-        batch.execute(stone, [store.id("c0"), runs[0]])
+        batch.execute(insert, [store.id("c0"), runs[0]])
         batch.execute("DELETE FROM conversations WHERE id = %s", [store.id("c0")])
-        store.execute(stone, "elsewhere", runs[1])
+        store.execute(insert, "elsewhere", runs[1])
 
         def fenced(database: Any) -> Any:
-            batch.execute("COMMIT")  # as late as a batch can: whoever looks must have waited for it
+            batch.execute("COMMIT")  # as late as possible: the snapshot must wait for it
             return original(database)
 
         monkeypatch.setattr(manifests, "fenced", fenced)
@@ -410,16 +426,16 @@ def test_purge_that_commits_late_is_seen(
 @pytest.mark.parametrize(
     "change", ["state = 'frozen', started_at = NULL", "id = 'other'", "directory = '/elsewhere'", "eligible = 0"]
 )
-def test_a_manifest_only_moves_on(store: Store, policy: Policy, made: Frozen, change: str) -> None:
-    """What is recorded of a manifest is neither changed nor taken back, by SQL either."""
+def test_a_manifest_only_moves_on(store: Store, policy: Policy, made: FrozenManifest, change: str) -> None:
+    """SQL cannot change the recorded values of a manifest or move it back."""
     lifecycle.start(job(store, policy), made.description.id)
     with pytest.raises(psycopg.Error, match="only moves on"):
         store.execute(f"UPDATE sweeper.manifests SET {change}")
 
 
 @pytest.mark.parametrize("type_", ["bytea USING convert_to(body, 'UTF8')", "json USING to_json(body)"])
-def test_text_that_is_stored_as_something_else(store: Store, policy: Policy, tmp_path: Path, type_: str) -> None:
-    """A body that is no text is never exported: what is sensitive in it would pass the filter unseen."""
+def test_body_of_another_type(store: Store, policy: Policy, tmp_path: Path, type_: str) -> None:
+    """A body of a type other than text is never exported, since the filter would find nothing in it."""
     world(store)
     store.execute(f"ALTER TABLE messages ALTER body TYPE {type_}")
     with pytest.raises(ConfigurationError, match=r"messages\.body is (bytea|json), and only text can be filtered"):
@@ -429,7 +445,7 @@ def test_text_that_is_stored_as_something_else(store: Store, policy: Policy, tmp
 
 @pytest.mark.parametrize("mode", [0o700, 0o750, 0o755])
 def test_directory_keeps_its_mode(store: Store, policy: Policy, tmp_path: Path, mode: int) -> None:
-    """A manifest built into an empty directory leaves it as closed as it was; one with text is its owner's alone."""
+    """An existing empty directory keeps its mode; a manifest with text is only accessible to its owner."""
     world(store)
     store.grant_text()
     for name, private in (("plain", False), ("text", True)):
@@ -441,8 +457,8 @@ def test_directory_keeps_its_mode(store: Store, policy: Policy, tmp_path: Path, 
             assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
 
 
-def test_recall_goes_on_where_a_directory_is_gone(store: Store, policy: Policy, made: Frozen, tmp_path: Path) -> None:
-    """A manifest whose directory has gone is named; the others are recalled all the same."""
+def test_recall_with_a_missing_directory(store: Store, policy: Policy, made: FrozenManifest, tmp_path: Path) -> None:
+    """A manifest with a missing directory is reported, and the others are recalled."""
     other = lifecycle.freeze(job(store, policy, LATER), tmp_path / "other", KEY)
     withdraw(store, "a1", LATER)
     made.folder.rename(tmp_path / "moved")
@@ -452,9 +468,9 @@ def test_recall_goes_on_where_a_directory_is_gone(store: Store, policy: Policy, 
 
 
 def test_recall_that_cannot_be_written_records_nothing(
-    store: Store, policy: Policy, made: Frozen, tmp_path: Path
+    store: Store, policy: Policy, made: FrozenManifest, tmp_path: Path
 ) -> None:
-    """Where the rows cannot be handed over they stay to be recalled."""
+    """If the rows cannot be written, the next recall lists them."""
     withdraw(store, "a1", NOW)
     (tmp_path / "file").write_text("")
     with pytest.raises(SweeperError, match="Nothing of this manifest was recorded as recalled"):
@@ -463,13 +479,13 @@ def test_recall_that_cannot_be_written_records_nothing(
     assert found.reasons == {"no_consent": 6}
 
 
-# Order with the purge
+# Concurrent purges
 
 
 def test_purged_while_it_was_built(
     store: Store, policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A conversation purged between snapshot and freezing is among the revocations of the frozen manifest."""
+    """A conversation purged between snapshot and freeze is revoked in the frozen manifest."""
     world(store)
     original = building.build
 
@@ -481,17 +497,17 @@ def test_purged_while_it_was_built(
     monkeypatch.setattr(building, "build", built)
     found = lifecycle.freeze(job(store, policy), tmp_path / "m", KEY)
     assert (found.description.eligible, found.revoked) == (2 * CHATS, {"purged": 2})
-    assert {row["message_id"] for row in rows(found.folder, "revoked-*.parquet")} == messages(store, "c0")
+    assert {row["message_id"] for row in rows(found.folder, "revoked")} == messages(store, "c0")
 
 
 @pytest.mark.parametrize("step", ["freeze", "start"])
 def test_purged_between_check_and_fence(
     store: Store, policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    """A conversation purged after the rows were checked and before the fence was taken is revoked as well."""
+    """A conversation purged between the check of the rows and the fence is revoked."""
     world(store)
     found = lifecycle.freeze(job(store, policy), tmp_path / "m", KEY) if step == "start" else None
-    original, left = fence.take, [True]
+    original, left = fence.take_exclusively, [True]
 
     def take(connection: Any) -> None:
         if left:
@@ -499,18 +515,18 @@ def test_purged_between_check_and_fence(
             purge_c0(store, policy)
         original(connection)
 
-    monkeypatch.setattr(fence, "take", take)
+    monkeypatch.setattr(fence, "take_exclusively", take)
     if found is None:
         found = lifecycle.freeze(job(store, policy), tmp_path / "m", KEY)
         assert found.revoked == {"purged": 2}
     else:
         assert lifecycle.start(job(store, policy, LATER), found.description.id)[1] == {"purged": 2}
-    assert {row["message_id"] for row in rows(found.folder, "revoked-*.parquet")} == messages(store, "c0")
+    assert {row["message_id"] for row in rows(found.folder, "revoked")} == messages(store, "c0")
     assert store.execute("SELECT DISTINCT reason FROM sweeper.revocations") == [("purged",)]
 
 
 def purge_c0(store: Store, policy: Policy) -> None:
-    """Conversation c0 falls due at once and is purged."""
+    """Order the erasure of conversation c0 and purge it."""
     store.execute(
         "INSERT INTO sweeper.erasure_orders (reference, conversation_id, recorded_at, due_at) "
         "VALUES ('o', %s::text, %s, %s)",
@@ -522,11 +538,11 @@ def purge_c0(store: Store, policy: Policy) -> None:
 
 
 WAITS = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'relation'"
-"""Whether a session waits for the fence."""
+"""Returns a row if a session waits for the fence."""
 
 
-def test_freezing_waits_for_the_batch_at_work(store: Store, policy: Policy, tmp_path: Path) -> None:
-    """A manifest is not frozen while a batch holds the fence, and is once that has ended."""
+def test_freeze_waits_for_the_open_batch(store: Store, policy: Policy, tmp_path: Path) -> None:
+    """A manifest is frozen only after the batch that holds the fence has ended."""
     world(store)
     with store.connect() as batch, ThreadPoolExecutor(1) as threads:
         batch.execute("BEGIN")
@@ -543,7 +559,7 @@ def test_freezing_waits_for_the_batch_at_work(store: Store, policy: Policy, tmp_
 
 
 def test_builds_beside_sweeps(store: Store, policy: Policy, tmp_path: Path) -> None:
-    """However builds and sweeps interleave, no frozen manifest names a purged conversation outside its revocations."""
+    """With concurrent builds and runs, every frozen manifest revokes the rows of all conversations purged before."""
     world(store)
     count = 4
     for number in range(count):
@@ -564,14 +580,14 @@ def test_builds_beside_sweeps(store: Store, policy: Policy, tmp_path: Path) -> N
         made = [lifecycle.freeze(past, tmp_path / f"m{number}", KEY) for number in range(count)]
         assert sweeping.result(60) == count
     for found in made:
-        named = {row["message_id"]: row["conversation_id"] for row in rows(found.folder, "part-*.parquet")}
-        revoked = {row["message_id"] for row in rows(found.folder, "revoked-*.parquet")}
-        gone = purged_before(store, found)
-        assert {id_ for id_, chat in named.items() if chat in gone} <= revoked
+        named = {row["message_id"]: row["conversation_id"] for row in rows(found.folder, "part")}
+        revoked = {row["message_id"] for row in rows(found.folder, "revoked")}
+        purged = purged_before(store, found)
+        assert {id_ for id_, chat in named.items() if chat in purged} <= revoked
 
 
-def purged_before(store: Store, found: Frozen) -> set[str]:
-    """The conversations purged by runs that had closed when the manifest was frozen."""
+def purged_before(store: Store, found: FrozenManifest) -> set[str]:
+    """Return the conversations purged by runs that had closed when the manifest was frozen."""
     return {
         row[0]
         for row in store.execute(
@@ -583,29 +599,19 @@ def purged_before(store: Store, found: Frozen) -> set[str]:
     }
 
 
-# Whole or not at all
+# Complete or not at all
 
 
-def command(*words: str) -> list[str]:
-    """A command of the program as a process."""
-    return [sys.executable, "-m", "sweeper.cli", *words]
-
-
-def environment(store: Store, tmp_path: Path) -> dict[str, str]:
-    """What a process needs to know."""
+def variables(tmp_path: Path) -> dict[str, str]:
+    """Return the environment of a command that builds a manifest, except for the store."""
     config = tmp_path / "sweeper.toml"
     config.write_text(f'[policy]\nfile = "{POLICY}"\n')
-    return {
-        **os.environ,
-        "SWEEPER_DATABASE_URL": store.url,
-        "SWEEPER_CONFIG": str(config),
-        "SWEEPER_PSEUDONYM_KEY": "a key for tests that is long enough",
-    }
+    return {"SWEEPER_CONFIG": str(config), "SWEEPER_PSEUDONYM_KEY": "a key for tests that is long enough"}
 
 
 @pytest.fixture
 def held(store: Store) -> Iterator[Any]:
-    """A connection that holds the fence, as a batch does."""
+    """A connection that holds the fence like a batch."""
     with store.connect() as holder:
         holder.execute("BEGIN")
         holder.execute("LOCK TABLE sweeper.fence IN SHARE MODE")
@@ -614,44 +620,36 @@ def held(store: Store) -> Iterator[Any]:
 
 
 def test_killed_build_leaves_no_manifest(store: Store, tmp_path: Path, held: Any) -> None:
-    """A build that is killed when all is written and nothing frozen leaves no directory; the next one clears up after it."""
+    """A build killed before the freeze leaves no manifest, and the next build removes its temporary directory."""
     world(store)
     folder = tmp_path / "out" / "m"
     folder.parent.mkdir()
-    process = subprocess.Popen(
-        command("manifest", "build", str(folder)),
-        env=environment(store, tmp_path),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    deadline = time.monotonic() + 30
-    while not store.execute(WAITS):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    told = {**os.environ, **environment(store), **variables(tmp_path)}
+    with started([sys.executable, "-m", "sweeper.cli", "manifest", "build", str(folder)], env=told) as process:
+        until(lambda: bool(store.execute(WAITS)), process)
+        process.kill()
+        process.wait()
     left = list(folder.parent.iterdir())
     assert [path.name.startswith(".m.building-") for path in left] == [True]
     assert (left[0] / "part-00000.parquet").is_file()
     held.execute("ROLLBACK")
     assert store.execute("SELECT count(*) FROM sweeper.manifests") == [(0,)]
-    done = subprocess.run(
-        command("manifest", "build", str(folder), "--json"),
-        env=environment(store, tmp_path),
-        capture_output=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    done = in_process(store, "manifest", "build", str(folder), "--json", **variables(tmp_path))
+    assert done.code == 0, done.err
     assert [path.name for path in folder.parent.iterdir()] == ["m"]
 
 
 def test_full_disk(store: Store, tmp_path: Path) -> None:
-    """A build that cannot write all it should says so, exits 1, and leaves nothing."""
+    """A build that cannot write its files reports that, exits with 1 and leaves nothing."""
     world(store)
     limited = f"ulimit -f 1; exec {sys.executable} -m sweeper.cli manifest build {tmp_path / 'out' / 'm'}"
     (tmp_path / "out").mkdir()
     done = subprocess.run(
-        ["/bin/bash", "-c", limited], env=environment(store, tmp_path), capture_output=True, text=True, check=False
+        ["/bin/bash", "-c", limited],
+        env={**os.environ, **environment(store), **variables(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
     assert "could not be written" in done.stderr
@@ -669,21 +667,16 @@ BAD: dict[str, tuple[dict[str, str], list[str], int, str]] = {
 
 @pytest.mark.parametrize("bad", BAD)
 def test_bad_input(store: Store, tmp_path: Path, bad: str) -> None:
-    """Bad input is one clear message and its exit code, and no directory appears."""
+    """Bad input gives a message and an exit code, and no directory appears."""
     changed, words, code, text = BAD[bad]
-    done = subprocess.run(
-        command("manifest", "build", str(tmp_path / "m"), *words),
-        env={**environment(store, tmp_path), **changed},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, text in done.stderr, "Traceback" in done.stderr) == (code, True, False), done.stderr
+    variables_ = {**variables(tmp_path), **changed}
+    done = in_process(store, "manifest", "build", str(tmp_path / "m"), *words, **variables_)
+    assert (done.code, text in done.err, "Traceback" in done.err) == (code, True, False), done.err
     assert not (tmp_path / "m").exists()
 
 
-def test_target_that_is_taken(store: Store, policy: Policy, made: Frozen, tmp_path: Path) -> None:
-    """A directory that holds anything, or a file, is never built into; an empty one is."""
+def test_target_is_not_empty(store: Store, policy: Policy, made: FrozenManifest, tmp_path: Path) -> None:
+    """A build refuses a file and a directory that is not empty, and accepts an empty directory."""
     for target in (made.folder, made.folder / "manifest.json"):
         with pytest.raises(ConfigurationError, match="is not an empty directory"):
             lifecycle.freeze(job(store, policy), target, KEY)
@@ -694,8 +687,8 @@ def test_target_that_is_taken(store: Store, policy: Policy, made: Frozen, tmp_pa
 
 
 def test_empty_manifest(store: Store, policy: Policy, tmp_path: Path) -> None:
-    """Where nothing may be trained on, a manifest of no rows is a valid one."""
+    """A manifest without rows is valid."""
     found = lifecycle.freeze(job(store, policy), tmp_path / "m", KEY)
-    assert (found.description.eligible, rows(found.folder, "part-*.parquet")) == (0, [])
+    assert (found.description.eligible, rows(found.folder, "part")) == (0, [])
     assert lifecycle.verify(job(store, policy), found.folder, KEY).faults == ()
     lifecycle.start(job(store, policy), found.description.id)

@@ -6,10 +6,10 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from sweeper.core.instant import rfc3339
-from sweeper.numbers import metrics
-from sweeper.numbers import reading as numbers
-from sweeper.numbers.reading import Numbers
+from sweeper.policy.instant import rfc3339
+from sweeper.report import metrics
+from sweeper.report import numbers as numbers
+from sweeper.report.numbers import Numbers
 from tests.facts import World, instant
 from tests.store.stores import Store, frozen
 

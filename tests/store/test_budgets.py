@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from sweeper.core.policy import Policy
-from sweeper.result import Result
-from sweeper.session import Errand
-from sweeper.steering import Budget, Stop, Watch
-from sweeper.sweep import preview, sweep
+from sweeper.policy.schema import Policy
+from sweeper.runs.result import Result
+from sweeper.runs.session import RunKind
+from sweeper.runs.sweep import preview, sweep
+from sweeper.runs.throttle import Budget, ProgressListener, StopReason
 from tests.acceptance.commands import in_process
 from tests.store.stores import Store
 from tests.store.test_races import AS_OF, GUARDS, another, buried, fill
@@ -41,7 +41,7 @@ def test_max_purge(store: Store, policy: Policy) -> None:
     """So many conversations are purged and not one more; the run did what was asked of it, and the next does the rest."""
     ids = fill(store, 5)
     result = swept(store, policy, Budget(purges=3))
-    assert (result.outcome, result.steering.stopped, result.count) == ("stopped", Stop.MAX_PURGE, 3)
+    assert (result.outcome, result.throttle.stopped, result.count) == ("stopped", StopReason.MAX_PURGE, 3)
     assert (result.is_done, result.is_stalled) == (True, False)
     assert buried(store) == ids[:3]
     assert swept(store, policy, Budget(purges=3)).outcome == "completed"
@@ -57,8 +57,8 @@ def test_max_purge_of_what_is_locked(store: Store, policy: Policy) -> None:
         def release(_: int) -> None:
             application.execute("COMMIT")
 
-        result = swept(store, policy, Budget(purges=4), 5.0, watch=Watch(advance=release))
-    assert (result.count, result.steering.stopped) == (4, Stop.MAX_PURGE)
+        result = swept(store, policy, Budget(purges=4), 5.0, watch=ProgressListener(advance=release))
+    assert (result.count, result.throttle.stopped) == (4, StopReason.MAX_PURGE)
     assert len(store.left()) == 1
 
 
@@ -85,36 +85,32 @@ def test_max_runtime(store: Store, policy: Policy) -> None:
         while time.monotonic() < began + 1.5:
             pass
 
-    result = swept(store, policy, Budget(seconds=1.5), watch=Watch(advance=spend))
-    assert (result.outcome, result.steering.stopped, result.count) == ("stopped", Stop.MAX_RUNTIME, 2)
+    result = swept(store, policy, Budget(seconds=1.5), watch=ProgressListener(advance=spend))
+    assert (result.outcome, result.throttle.stopped, result.count) == ("stopped", StopReason.MAX_RUNTIME, 2)
     assert (result.is_done, buried(store)) == (True, ids[:2])
 
 
-def test_commands(
-    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], config: str
-) -> None:
+def test_commands(store: Store, config: str) -> None:
     """--max-purge ends with 0 and says why; the reason is in the JSON and in the record of the run."""
     fill(store, 5)
-    told = in_process(monkeypatch, capsys, store, "run", "--config", config, "--max-purge", "2")
+    told = in_process(store, "run", "--config", config, "--max-purge", "2")
     assert (told.code, "--max-purge is used up" in told.out) == (0, True), told.err
-    found = in_process(monkeypatch, capsys, store, "run", "--config", config, "--max-purge", "2", "--json")
+    found = in_process(store, "run", "--config", config, "--max-purge", "2", "--json")
     said = json.loads(found.out)
     assert (found.code, said["outcome"], said["stop_reason"], said["purged"]) == (0, "stopped", "max_purge", 2)
     assert (said["stalled"], said["batches"]["count"] >= 1, said["pauses"]) == (False, True, {})
     assert store.execute("SELECT result ->> 'stop_reason' FROM sweeper.runs") == [("max_purge",), ("max_purge",)]
-    assert in_process(monkeypatch, capsys, store, "run", "--config", config, "--max-runtime", "1h").code == 0
+    assert in_process(store, "run", "--config", config, "--max-runtime", "1h").code == 0
     assert store.left() == set()
 
 
 @pytest.mark.parametrize(
     "words", [["--max-purge", "0"], ["--max-purge", "x"], ["--max-runtime", "0"], ["--max-runtime", "1d"]]
 )
-def test_bad_budgets(
-    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
-) -> None:
+def test_bad_budgets(store: Store, words: list[str]) -> None:
     """A budget that is none is refused before anything is done."""
     ids = fill(store, 1)
-    done = in_process(monkeypatch, capsys, store, "run", *words)
+    done = in_process(store, "run", *words)
     assert (done.code, "Traceback" in done.err, store.left()) == (2, False, set(ids))
 
 
@@ -131,8 +127,6 @@ def test_nothing_due_is_no_stall(store: Store, policy: Policy) -> None:
 @pytest.mark.parametrize(("locked", "stalled"), [(2, True), (1, False)])
 def test_nothing_purged_but_something_locked(
     store: Store,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
     config: str,
     locked: int,
     stalled: bool,  # noqa: FBT001 — a column of the table
@@ -141,7 +135,7 @@ def test_nothing_purged_but_something_locked(
     fill(store, 2)
     with another(store) as application:
         application.execute(f"SELECT FROM conversations ORDER BY id LIMIT {locked} FOR UPDATE")
-        done = in_process(monkeypatch, capsys, store, "run", "--config", config)
+        done = in_process(store, "run", "--config", config)
         assert (done.code, "NOTHING was purged" in done.err) == (int(stalled), stalled), done.err
     assert store.execute("SELECT (result ->> 'stalled')::boolean, outcome FROM sweeper.runs") == [
         (stalled, "completed")
@@ -163,7 +157,7 @@ def test_nothing_purged_but_something_not_approved(store: Store, policy: Policy)
     """A slice whose approval allows nothing any more is stalled."""
     fill(store, 2)
     job = store.job(policy, AS_OF, guards=GUARDS)
-    result = sweep(job, approval=replace(preview(job).approval, due={}), errand=Errand("backfill"))
+    result = sweep(job, approval=replace(preview(job).approval, due={}), run_kind=RunKind("backfill"))
     assert (result.count, result.overdue, result.is_stalled, result.is_done) == (0, 2, True, False)
 
 
@@ -171,7 +165,7 @@ def test_stopped_before_anything_was_purged(store: Store, policy: Policy) -> Non
     """A run whose time was up before its first batch did nothing of what was asked of it."""
     fill(store, 2)
     result = swept(store, policy, Budget(seconds=0.0))
-    assert (result.steering.stopped, result.is_stalled, result.is_done) == (Stop.MAX_RUNTIME, True, False)
+    assert (result.throttle.stopped, result.is_stalled, result.is_done) == (StopReason.MAX_RUNTIME, True, False)
 
 
 def test_held_is_not_overdue(store: Store, policy: Policy) -> None:
@@ -179,4 +173,4 @@ def test_held_is_not_overdue(store: Store, policy: Policy) -> None:
     fill(store, 2)
     store.execute("INSERT INTO sweeper.legal_holds (matter, placed_at) VALUES ('all', '2026-01-01Z')")
     result = swept(store, policy)
-    assert (result.tally.held, result.is_stalled, result.is_done) == (2, False, True)
+    assert (result.counts.held, result.is_stalled, result.is_done) == (2, False, True)

@@ -12,12 +12,12 @@ from structlog.testing import capture_logs
 
 from sweeper.clock import Clock
 from sweeper.daemon.catch_up import AGAIN_SECONDS, CatchUp
-from sweeper.daemon.duties import DUTIES, Ended, Outcome
+from sweeper.daemon.jobs import SCHEDULED_JOBS, EndedJob, JobOutcome
 from sweeper.daemon.schedule import timetable
 from sweeper.daemon.serve import CATCH_UP_SECONDS, Daemon
-from sweeper.settings import Schedule
-from tests.core.test_schedule import until
+from sweeper.settings import ScheduleSettings
 from tests.facts import instant
+from tests.processes import until
 from tests.store.stores import Store
 
 LAST = instant("2026-01-10T02:17:00Z")
@@ -45,7 +45,7 @@ class Watched(CatchUp):
 
     def __init__(self, store: Store, hand: Hand, **schedule: str) -> None:
         self.begun: list[str] = []
-        read = timetable(Schedule(**{**NEVER, **schedule}), tuple(DUTIES))
+        read = timetable(ScheduleSettings(**{**NEVER, **schedule}), tuple(SCHEDULED_JOBS))
         super().__init__(store.database(), hand.clock, read, self.begun.append)
         self.expect(hand.now)
 
@@ -228,7 +228,7 @@ def test_a_sweep_that_came_in_a_pause(store: Store) -> None:
         store.execute("INSERT INTO sweeper.pauses (reason) VALUES ('audit')")
         catch_up.look()
         hand.now = LAST
-        catch_up.ended(Ended("sweep", Outcome.REFUSED, LAST, LAST, 1.0, {"guard": "paused"}))
+        catch_up.ended(EndedJob("sweep", JobOutcome.REFUSED, LAST, LAST, 1.0, {"guard": "paused"}))
         catch_up.look()
         assert catch_up.begun == []
         store.execute("UPDATE sweeper.pauses SET resumed_at = now()")
@@ -236,22 +236,22 @@ def test_a_sweep_that_came_in_a_pause(store: Store) -> None:
         assert catch_up.begun == ["sweep"]
 
 
-def ended(outcome: Outcome, *, passing: bool = False) -> Ended:
+def ended(outcome: JobOutcome, *, passing: bool = False) -> EndedJob:
     """How a sweep may have ended."""
-    return Ended("sweep", outcome, NOW, NOW, 1.0, {}, passing)
+    return EndedJob("sweep", outcome, NOW, NOW, 1.0, {}, passing)
 
 
 @pytest.mark.parametrize(
     ("outcome", "passing", "pauses"),
     [
-        (Outcome.FAILED, True, [1, 2, 4]),
-        (Outcome.LEASE_HELD, False, [1, 1, 1]),
-        (Outcome.FAILED, False, []),
-        (Outcome.REFUSED, False, []),
-        (Outcome.STOPPED, False, []),
+        (JobOutcome.FAILED, True, [1, 2, 4]),
+        (JobOutcome.LEASE_HELD, False, [1, 1, 1]),
+        (JobOutcome.FAILED, False, []),
+        (JobOutcome.REFUSED, False, []),
+        (JobOutcome.STOPPED, False, []),
     ],
 )
-def test_what_is_tried_again(outcome: Outcome, passing: bool, pauses: list[int], store: Store) -> None:  # noqa: FBT001
+def test_what_is_tried_again(outcome: JobOutcome, passing: bool, pauses: list[int], store: Store) -> None:  # noqa: FBT001
     """What failed as a whole is tried again after growing pauses, a held lease after equal ones, a refusal not at all."""
     run(store, LAST - timedelta(days=1))
     hand = Hand(LAST)
@@ -266,7 +266,7 @@ def test_what_is_tried_again(outcome: Outcome, passing: bool, pauses: list[int],
             hand.now += TICK
             catch_up.look()
             assert catch_up.begun.pop() == "sweep"
-        catch_up.ended(ended(Outcome.COMPLETED))
+        catch_up.ended(ended(JobOutcome.COMPLETED))
         hand.now += timedelta(hours=12)
         catch_up.look()
         assert catch_up.begun == []
@@ -279,12 +279,12 @@ def test_growing_pauses_begin_anew(store: Store) -> None:
     with begun(store, hand, sweep="17 2 * * *") as (catch_up, _):
         catch_up.look()
         catch_up.begun.clear()
-        for outcome in (Outcome.FAILED, Outcome.COMPLETED, Outcome.FAILED):
+        for outcome in (JobOutcome.FAILED, JobOutcome.COMPLETED, JobOutcome.FAILED):
             catch_up.ended(ended(outcome, passing=True))
         hand.now += timedelta(seconds=AGAIN_SECONDS)
         catch_up.look()
         assert catch_up.begun.pop() == "sweep"
-        catch_up.ended(ended(Outcome.FAILED, passing=True))
+        catch_up.ended(ended(JobOutcome.FAILED, passing=True))
         run(store, hand.now)
         hand.now += timedelta(days=1)
         catch_up.look()
@@ -294,7 +294,7 @@ def test_growing_pauses_begin_anew(store: Store) -> None:
 def test_nights_that_pass_while_it_sleeps(store: Store) -> None:
     """A daemon that slept through nights sweeps once when it wakes, says so, and then goes by its schedule again."""
     settings = store.settings(schedule={**NEVER, "sweep": "17 2 * * *"}, guards={"history": False, "clock": False})
-    told: list[Ended] = []
+    told: list[EndedJob] = []
     with capture_logs() as logged, freeze_time("2026-01-10T02:16:00", tick=True) as frozen:
         served(store, "2026-01-10T02:16:30Z")  # by the database's clock it would be in the future
         daemon = Daemon(lambda: settings, Clock(), told.append)
@@ -313,7 +313,7 @@ def test_nights_that_pass_while_it_sleeps(store: Store) -> None:
         daemon.scheduler.look()
         until(lambda: len(told) == 3)
         assert daemon.end() == []
-    assert [one.outcome for one in told] == [Outcome.COMPLETED] * 3
+    assert [one.outcome for one in told] == [JobOutcome.COMPLETED] * 3
     assert len(missed(logged)) == 1
     assert missed(logged)[0].startswith("missed 45 times since 2026-01-10T02:17:0")
     assert store.execute("SELECT count(*) FROM sweeper.runs WHERE outcome = 'completed'") == [(3,)]

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection
 
-from sweeper.core.policy import Policy
-from sweeper.result import Result
-from sweeper.store import evidence, purge
+from sweeper.policy.schema import Policy
+from sweeper.postgres import evidence, purge
+from sweeper.runs.result import Result
+from tests.processes import until
 from tests.store.stores import Store
 from tests.store.test_races import (
     ACCOUNT,
@@ -24,7 +25,6 @@ from tests.store.test_races import (
     once_before,
     swept,
     threads,
-    until,
 )
 
 __all__ = ["threads"]
@@ -78,7 +78,7 @@ def commit_meanwhile(
     Returns:
         A list that grows by one with every batch that gets so far.
     """
-    original, left, tried = evidence.bury, [change], list[int]()
+    original, left, tried = evidence.insert_tombstones, [change], list[int]()
 
     def bury(connection: Connection, *args: Any) -> None:
         tried.append(len(args[2]))
@@ -86,7 +86,7 @@ def commit_meanwhile(
             store.execute(left.pop())
         original(connection, *args)
 
-    monkeypatch.setattr(evidence, "bury", bury)
+    monkeypatch.setattr(evidence, "insert_tombstones", bury)
     return tried
 
 
@@ -198,7 +198,7 @@ def test_change_during_a_deferred_trigger(store: Store, policy: Policy, threads:
 def test_fact_that_never_rests(store: Store, policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     """A conversation whose facts change each time it is tried is counted as changed; the others are purged."""
     arrange(store, [])
-    original, granted = evidence.bury, [0]
+    original, granted = evidence.insert_tombstones, [0]
 
     def bury(connection: Connection, *args: Any) -> None:
         original(connection, *args)
@@ -207,8 +207,8 @@ def test_fact_that_never_rests(store: Store, policy: Policy, monkeypatch: pytest
             store.execute(GRANT)
 
     reread = _forgetting(store)
-    monkeypatch.setattr(evidence, "bury", bury)
-    monkeypatch.setattr("sweeper.store.facts.Reader.conversations", reread)
+    monkeypatch.setattr(evidence, "insert_tombstones", bury)
+    monkeypatch.setattr("sweeper.postgres.facts.FactsReader.conversations", reread)
     result = swept(store, policy).as_json()
     assert store.left() == {key(1)}
     assert (result["purged"], result["spared_by_reason"], result["failed"]) == (1, {"changed": 1}, 0)
@@ -217,11 +217,11 @@ def test_fact_that_never_rests(store: Store, policy: Policy, monkeypatch: pytest
 
 def _forgetting(store: Store) -> Callable[..., Any]:
     """A reading of facts before which the application takes back what it granted, so that it is due again each time."""
-    from sweeper.store.facts import Reader
+    from sweeper.postgres.facts import FactsReader
 
-    original = Reader.conversations
+    original = FactsReader.conversations
 
-    def conversations(self: Reader, connection: Connection, *args: Any, **named: Any) -> Any:
+    def conversations(self: FactsReader, connection: Connection, *args: Any, **named: Any) -> Any:
         store.execute("DELETE FROM consent_events")
         return original(self, connection, *args, **named)
 

@@ -8,20 +8,21 @@ from typing import Any
 
 import pytest
 
-from sweeper.backfill import Scope, begin, preview
-from sweeper.core.policy import Policy
-from sweeper.core.window import Slice
-from sweeper.drain import Drain, Drained
 from sweeper.errors import RefusedError
-from sweeper.job import Job
+from sweeper.policy.schema import Policy
+from sweeper.policy.window import Slice
+from sweeper.runs.backfill import BackfillScope, begin
+from sweeper.runs.backfill_runner import BackfillOutcome, BackfillRunner
+from sweeper.runs.job import Job
+from sweeper.runs.sweep import preview
+from sweeper.runs.throttle import Budget, ProgressListener
 from sweeper.settings import PolicyFile
-from sweeper.steering import Budget, Watch
 from tests.acceptance import commands
 from tests.facts import instant
 from tests.store.operated import NOW, chat, world
 from tests.store.stores import POLICY, Store
 
-SCOPE = Scope(instant("2026-04-01T00:00:00Z"), instant("2026-06-01T00:00:00Z"), Slice.MONTH)
+SCOPE = BackfillScope(instant("2026-04-01T00:00:00Z"), instant("2026-06-01T00:00:00Z"), Slice.MONTH)
 SETTINGS: dict[str, Any] = {
     "guards": {"history": False, "volume": False},
     "purge": {"batch": 1, "locked_wait_seconds": 0.0},
@@ -35,10 +36,10 @@ def made(store: Store, policy: Policy) -> Job:
     return store.job(policy, NOW, **SETTINGS)
 
 
-def drained(job: Job, budget: Budget | None = None, watch: Watch | None = None) -> Drained:
+def drained(job: Job, budget: Budget | None = None, watch: ProgressListener | None = None) -> BackfillOutcome:
     """The plan, previewed, approved and worked on."""
-    plan = begin(job, SCOPE, preview(job, SCOPE).approval.token())
-    return Drain(job, plan, watch or Watch(), budget or Budget()).run()
+    plan = begin(job, SCOPE, preview(job, scope=SCOPE).approval)
+    return BackfillRunner(job, plan, watch or ProgressListener(), budget or Budget()).run()
 
 
 def test_all_locked(store: Store, policy: Policy) -> None:
@@ -53,11 +54,11 @@ def test_all_locked(store: Store, policy: Policy) -> None:
 def test_all_spared(store: Store, policy: Policy) -> None:
     """A plan of which a universal hold, placed and released after as-of, spared everything has purged nothing, and has failed."""
     job = made(store, policy)
-    plan = begin(job, SCOPE, preview(job, SCOPE).approval.token())
+    plan = begin(job, SCOPE, preview(job, scope=SCOPE).approval)
     store.execute(
         "INSERT INTO sweeper.legal_holds (matter, placed_at, released_at) VALUES ('m', now() + '1 h', now() + '2 h')"
     )
-    found = Drain(job, plan, Watch(), Budget()).run()
+    found = BackfillRunner(job, plan, ProgressListener(), Budget()).run()
     assert (found.outcome, found.purged_now, found.left, found.is_stalled) == ("completed", 0, 3, True)
 
 
@@ -81,18 +82,18 @@ def test_budget_of_nothing(store: Store, policy: Policy) -> None:
 def test_exit_code(store: Store, policy: Policy, tmp_path: Path) -> None:
     """A backfill that purged nothing although something is locked says so and exits 1."""
     job = made(store, policy)
-    begin(job, SCOPE, preview(job, SCOPE).approval.token())
+    begin(job, SCOPE, preview(job, scope=SCOPE).approval)
     words = ("backfill", "--since", "2026-04-01T00:00:00Z", "--until", "2026-06-01T00:00:00Z")
     with store.connect() as holder, holder.transaction():
         holder.execute("SELECT FROM conversations FOR UPDATE")
         settings = tmp_path / "impatient.toml"
         settings.write_text("[purge]\nlocked_wait_seconds = 0.0\n")
-        done = commands.process(store, *words, "--accept-history", SWEEPER_CONFIG=str(settings))
+        done = commands.in_process(store, *words, "--accept-history", SWEEPER_CONFIG=str(settings))
     assert (done.code, "NOTHING was purged" in done.err) == (1, True)
     assert "3 that are due were left" in done.out
 
 
-def after(purges: int, deed: Callable[[], None]) -> Watch:
+def after(purges: int, deed: Callable[[], None]) -> ProgressListener:
     """A watch that does something when so many proposals have been dealt with."""
     seen: list[int] = []
 
@@ -101,7 +102,7 @@ def after(purges: int, deed: Callable[[], None]) -> Watch:
         if len(seen) == purges:
             deed()
 
-    return Watch(advance=lambda count: advance(count) if count else None)
+    return ProgressListener(advance=lambda count: advance(count) if count else None)
 
 
 def test_policy_changed_on_disk(store: Store, policy: Policy, tmp_path: Path) -> None:

@@ -9,26 +9,25 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 
-from sweeper.audit import export
-from sweeper.daemon.diary import Diary
-from sweeper.daemon.duties import Bench, Ended, Outcome, perform
+from sweeper.daemon.job_metrics import JobMetrics
+from sweeper.daemon.jobs import EndedJob, JobContext, JobOutcome, perform
 from sweeper.daemon.readiness import Readiness
 from sweeper.errors import ConfigurationError, LeaseHeldError
-from sweeper.manifest import snapshot
+from sweeper.evidence import export
+from sweeper.postgres import database as databases
+from sweeper.postgres.stop import StopRequest
 from sweeper.settings import Settings
-from sweeper.stopping import Stopping
-from sweeper.store.live import Live
 from tests.acceptance.test_cli import case
-from tests.core.test_schedule import until
 from tests.facts import instant
 from tests.manifest import made
+from tests.processes import until
 from tests.store.stores import POLICY, Store, frozen
 
 KEY = "a key of the tests, with 32 bytes or more"
 NOW = made.AS_OF
 
 
-def bench(store: Store, folder: Path, now: str = NOW, fresh: Callable[[], Settings] | None = None) -> Bench:
+def bench(store: Store, folder: Path, now: str = NOW, fresh: Callable[[], Settings] | None = None) -> JobContext:
     """What duties of a store work with; manifests and recalls go into the folder."""
     schedule = {
         "manifest_directory": str(folder / "manifests"),
@@ -36,14 +35,14 @@ def bench(store: Store, folder: Path, now: str = NOW, fresh: Callable[[], Settin
         "export_file": str(folder / "ledger.jsonl"),
     }
     settings = store.settings(schedule=schedule, guards={"history": False})
-    return Bench(fresh or (lambda: settings), frozen(now), Stopping(), Live())
+    return JobContext(fresh or (lambda: settings), frozen(now), StopRequest())
 
 
 def test_sweep(store: Store, tmp_path: Path) -> None:
     """A sweep ends as its run does, with what that counted."""
     store.load(made.world())
     ended = perform("sweep", bench(store, tmp_path))
-    assert (ended.duty, ended.outcome, ended.passing) == ("sweep", Outcome.COMPLETED, False)
+    assert (ended.duty, ended.outcome, ended.passing) == ("sweep", JobOutcome.COMPLETED, False)
     assert store.execute("SELECT result->>'purged' FROM sweeper.runs") == [(str(ended.result["purged"]),)]
     assert json.loads(json.dumps(ended.as_json()))["result"]["run"] == 1
 
@@ -56,7 +55,7 @@ def test_nothing_purged_while_something_is_overdue(store: Store, tmp_path: Path)
         holder.execute("SELECT FROM conversations FOR UPDATE")
         ended = perform("sweep", bench(store, tmp_path, "2026-07-01T00:00:00Z", lambda: settings))
     assert store.execute("SELECT outcome FROM sweeper.runs") == [("completed",)]
-    assert (ended.outcome, ended.passing, ended.result["stalled"]) == (Outcome.FAILED, False, True)
+    assert (ended.outcome, ended.passing, ended.result["stalled"]) == (JobOutcome.FAILED, False, True)
 
 
 def test_asked_to_stop_while_the_lease_is_waited_for(store: Store, tmp_path: Path) -> None:
@@ -66,8 +65,8 @@ def test_asked_to_stop_while_the_lease_is_waited_for(store: Store, tmp_path: Pat
         "INSERT INTO sweeper.lease (store, token, expires_at) VALUES ('store', 1, clock_timestamp() + interval '2 s')"
     )
     at_work = bench(store, tmp_path)
-    at_work.stopping.ask()
-    assert perform("sweep", at_work).outcome is Outcome.LEASE_HELD
+    at_work.stop.ask()
+    assert perform("sweep", at_work).outcome is JobOutcome.LEASE_HELD
     assert store.execute("SELECT count(*) FROM sweeper.runs") == [(0,)]
 
 
@@ -75,9 +74,9 @@ def test_report(store: Store, tmp_path: Path) -> None:
     """A report leaves its event; one that sees what is long overdue while nothing was purged has failed."""
     overdue = case("opt-out: thirty days later")
     store.load(overdue)
-    assert perform("report", bench(store, tmp_path, overdue["as_of"])).outcome is Outcome.COMPLETED
+    assert perform("report", bench(store, tmp_path, overdue["as_of"])).outcome is JobOutcome.COMPLETED
     ended = perform("report", bench(store, tmp_path, "2027-07-01T00:00:00Z"))
-    assert (ended.outcome, ended.passing, len(ended.result["alarms"])) == (Outcome.FAILED, False, 1)
+    assert (ended.outcome, ended.passing, len(ended.result["alarms"])) == (JobOutcome.FAILED, False, 1)
     assert store.execute("SELECT count(*) FROM sweeper.events WHERE kind = 'reported'") == [(2,)]
 
 
@@ -86,11 +85,11 @@ def test_export(store: Store, tmp_path: Path) -> None:
     file, at = tmp_path / "ledger.jsonl", bench(store, tmp_path)
     perform("sweep", at)
     exported = perform("export", at)
-    assert (exported.outcome, exported.result["file"]) == (Outcome.COMPLETED, str(file))
+    assert (exported.outcome, exported.result["file"]) == (JobOutcome.COMPLETED, str(file))
     assert export.read(file, None).tree.size == exported.result["size"]
     before = file.read_bytes()
     store.execute("ALTER TABLE sweeper.events DISABLE TRIGGER insert_only; UPDATE sweeper.events SET kind = 'other'")
-    assert perform("export", at).outcome is Outcome.FAILED
+    assert perform("export", at).outcome is JobOutcome.FAILED
     assert file.read_bytes() == before
 
 
@@ -102,15 +101,15 @@ def test_checkpoint(store: Store, tmp_path: Path) -> None:
     settings = at.fresh().model_copy(update={"policy": at.fresh().policy.model_copy(update={"file": tmp_path / "no"})})
     without = bench(store, tmp_path, fresh=lambda: settings)
     first, second = perform("checkpoint", without), perform("checkpoint", without)
-    assert (first.outcome, second.outcome, dict(second.result)) == (Outcome.COMPLETED, Outcome.COMPLETED, {})
+    assert (first.outcome, second.outcome, dict(second.result)) == (JobOutcome.COMPLETED, JobOutcome.COMPLETED, {})
     assert store.execute("SELECT max(size) FROM sweeper.checkpoints") == [(first.result["size"],)]
 
 
 def test_asked_to_stop(store: Store, tmp_path: Path) -> None:
     """A sweep that is asked to stop is recorded as stopped, and so it is told."""
     at = bench(store, tmp_path)
-    at.stopping.ask()
-    assert perform("sweep", at).outcome is Outcome.STOPPED
+    at.stop.ask()
+    assert perform("sweep", at).outcome is JobOutcome.STOPPED
     assert store.execute("SELECT outcome FROM sweeper.runs") == [("stopped",)]
 
 
@@ -119,12 +118,12 @@ def test_manifest_and_recall(store: Store, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("SWEEPER_PSEUDONYM_KEY", KEY)
     store.load(made.world())
     built = perform("manifest", bench(store, tmp_path))
-    assert (built.outcome, built.result["eligible"]) == (Outcome.COMPLETED, 24)
+    assert (built.outcome, built.result["eligible"]) == (JobOutcome.COMPLETED, 24)
     assert Path(built.result["directory"]) == tmp_path / "manifests" / "20260701T000000Z"
     made.withdraw(store, "a2", made.LATER)
     recalled = perform("recall", bench(store, tmp_path, made.LATER))
     assert (recalled.outcome, dict(recalled.result)) == (
-        Outcome.COMPLETED,
+        JobOutcome.COMPLETED,
         {"manifests": 1, "rows": 8, "not_looked_through": []},
     )
     assert len(made.rows(tmp_path / "recalls", "recall")) == 8
@@ -139,7 +138,7 @@ def test_manifest_and_recall(store: Store, tmp_path: Path, monkeypatch: pytest.M
         )
     ]
     (tmp_path / "manifests" / "20260701T000000Z" / "manifest.json").unlink()
-    assert perform("recall", bench(store, tmp_path, made.LATER)).outcome is Outcome.FAILED
+    assert perform("recall", bench(store, tmp_path, made.LATER)).outcome is JobOutcome.FAILED
 
 
 def test_policy_is_read_each_time(store: Store, tmp_path: Path) -> None:
@@ -155,7 +154,7 @@ def test_policy_is_read_each_time(store: Store, tmp_path: Path) -> None:
     assert perform("sweep", at).result["policy"] != first
     policy.write_text("nonsense")
     ended = perform("sweep", at)
-    assert (ended.outcome, ended.passing) == (Outcome.FAILED, True)
+    assert (ended.outcome, ended.passing) == (JobOutcome.FAILED, True)
     assert f"policy {policy}" in ended.result["text"]
     policy.unlink()
     assert "cannot be read" in perform("sweep", at).result["text"]
@@ -173,14 +172,14 @@ def broken(error: Exception) -> Callable[[], Settings]:
 @pytest.mark.parametrize(
     ("error", "outcome", "passing", "words"),
     [
-        (LeaseHeldError("held"), Outcome.LEASE_HELD, False, "held"),
-        (ConfigurationError("mend"), Outcome.FAILED, True, "mend"),
-        (KeyError("secret words"), Outcome.FAILED, True, "KeyError in "),
+        (LeaseHeldError("held"), JobOutcome.LEASE_HELD, False, "held"),
+        (ConfigurationError("mend"), JobOutcome.FAILED, True, "mend"),
+        (KeyError("secret words"), JobOutcome.FAILED, True, "KeyError in "),
     ],
 )
 def test_every_error_is_an_outcome(
     error: Exception,
-    outcome: Outcome,
+    outcome: JobOutcome,
     passing: bool,  # noqa: FBT001
     words: str,
     store: Store,
@@ -199,13 +198,12 @@ def test_refusal(store: Store, tmp_path: Path) -> None:
     settings = store.settings()
     store.execute("DELETE FROM plan_changes")
     ended = perform("sweep", bench(store, tmp_path, fresh=lambda: settings))
-    assert (ended.outcome, ended.result["guard"], ended.passing) == (Outcome.REFUSED, "history", False)
+    assert (ended.outcome, ended.result["guard"], ended.passing) == (JobOutcome.REFUSED, "history", False)
 
 
 def test_cancelled_statement(store: Store) -> None:
     """What waits for a statement of a watched engine is cancelled; what has ended is not."""
-    live, database = Live(), store.database()
-    live.watch(database.engine)
+    database = databases.connect(store.settings())
     raised: list[BaseException] = []
 
     def wait() -> None:
@@ -220,12 +218,13 @@ def test_cancelled_statement(store: Store) -> None:
         thread.start()
         sleeping = "SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
         until(lambda: watcher.execute(sleeping).fetchone() is not None)
-        live.cancel()
+        database.stop.cancel()
         thread.join(20)
     assert "canceling statement due to user request" in str(raised[0])
-    live.cancel()
+    database.stop.cancel()
     with database.transaction() as connection:
         assert connection.execute(text("SELECT 1")).scalar_one() == 1
+    database.engine.dispose()
 
 
 def test_cancelled_manifest(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,31 +233,30 @@ def test_cancelled_manifest(store: Store, tmp_path: Path, monkeypatch: pytest.Mo
     store.load(made.world())
     store.execute("ALTER TABLE messages RENAME TO words")
     store.execute("CREATE VIEW messages AS SELECT w.* FROM words w, (SELECT pg_sleep(60) OFFSET 0) s")
-    at, ends = bench(store, tmp_path), list[Ended]()
+    at, ends = bench(store, tmp_path), list[EndedJob]()
     with store.connect() as watcher:
         thread = Thread(target=lambda: ends.append(perform("manifest", at)), daemon=True)
         thread.start()
         sleeping = "SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
         until(lambda: watcher.execute(sleeping).fetchone() is not None)
-        at.stopping.ask()
-        at.live.cancel()
+        at.stop.ask()
+        at.stop.cancel()
         thread.join(20)
     assert [(ended.outcome, "canceling statement" in ended.result["text"]) for ended in ends] == [
-        (Outcome.STOPPED, True)
+        (JobOutcome.STOPPED, True)
     ]
     assert list((tmp_path / "manifests").iterdir()) == []
-    assert not snapshot.OPEN
 
 
 def test_diary() -> None:
     """How duties ended is told in words and in Prometheus' form: the last instant, how often, and when next."""
-    diary, nexts = Diary(), {"sweep": instant("2026-01-11T02:17:00Z")}
-    assert diary.said(nexts)["sweep"] == {"next_at": nexts["sweep"], "last_outcome": None, "last_ended_at": None}
-    for outcome, day in ((Outcome.COMPLETED, 9), (Outcome.COMPLETED, 10), (Outcome.REFUSED, 11)):
+    job_metrics, nexts = JobMetrics(), {"sweep": instant("2026-01-11T02:17:00Z")}
+    assert job_metrics.said(nexts)["sweep"] == {"next_at": nexts["sweep"], "last_outcome": None, "last_ended_at": None}
+    for outcome, day in ((JobOutcome.COMPLETED, 9), (JobOutcome.COMPLETED, 10), (JobOutcome.REFUSED, 11)):
         ended_at = instant(f"2026-01-{day:02}T02:18:00Z")
-        diary.note(Ended("sweep", outcome, ended_at, ended_at, 1.0, {}))
-    assert diary.said(nexts)["sweep"]["last_outcome"] == "refused"
-    families = text_string_to_metric_families(diary.text(nexts).decode())
+        job_metrics.note(EndedJob("sweep", outcome, ended_at, ended_at, 1.0, {}))
+    assert job_metrics.said(nexts)["sweep"]["last_outcome"] == "refused"
+    families = text_string_to_metric_families(job_metrics.text(nexts).decode())
     found = {
         (sample.name, *sample.labels.values()): sample.value
         for family in families
@@ -298,16 +296,3 @@ def test_readiness_has_a_bound(store: Store) -> None:
         assert "no answer within 0.2 s" in ready.state().reasons[0]
         assert "database" in ready.state().reasons[0]
     until(lambda: ready.state().reasons == ())
-
-
-def test_stopping_is_seen() -> None:
-    """Asked once is asked for good; who waits is let go when it is asked, or when the time is over."""
-    stopping = Stopping()
-    assert (stopping.asked, stopping.wait(0.0)) == (False, False)
-    waited: list[bool] = []
-    thread = Thread(target=lambda: waited.append(stopping.wait(60.0)), daemon=True)
-    thread.start()
-    stopping.ask()
-    stopping.ask()
-    thread.join(10)
-    assert (stopping.asked, waited, stopping.wait(60.0)) == (True, [True], True)

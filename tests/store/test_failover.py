@@ -10,13 +10,13 @@ import pytest
 
 from sweeper import embedded
 from sweeper.clock import Clock
-from sweeper.core.policy import Policy
-from sweeper.job import Job, read_contract
+from sweeper.policy.schema import Policy
+from sweeper.postgres import database
+from sweeper.postgres.load_probe import LoadProbe
+from sweeper.runs.job import Job, read_contract
+from sweeper.runs.sweep import sweep
+from sweeper.runs.throttle import ProgressListener
 from sweeper.settings import Settings
-from sweeper.steering import Watch
-from sweeper.store import database
-from sweeper.store.pressure import Gauge
-from sweeper.sweep import sweep
 from tests.facts import instant
 from tests.store import stores
 from tests.store.standby import on, standby
@@ -82,7 +82,7 @@ def test_a_replica_that_is_behind_is_waited_for(primary: embedded.Server, filled
 
         pace = {"look_seconds": 0.0, "replica_lag_mb": 0.001, "replica_lag_seconds": 0.0}
         with job(filled.url, policy, pace=pace) as work:
-            result = sweep(work, watch=Watch(waits=waits)).as_json()
+            result = sweep(work, watch=ProgressListener(waits=waits)).as_json()
         caught_up(primary, follower)
     assert said[0].startswith("a replica is ")
     assert said[-1] == ""
@@ -99,7 +99,7 @@ def test_a_replica_that_stays_behind_ends_the_run(primary: embedded.Server, fill
         with job(filled.url, policy, pace=pace) as work:
             result = sweep(work)
         on(follower, "SELECT pg_wal_replay_resume()")
-    assert (result.outcome, result.steering.stopped, result.is_done) == ("stopped", "replica_lag", False)
+    assert (result.outcome, result.throttle.stopped, result.is_done) == ("stopped", "replica_lag", False)
     assert result.count < DUE
 
 
@@ -119,7 +119,7 @@ def test_failover(primary: embedded.Server, filled: Store, policy: Policy) -> No
                 on(follower, "SELECT pg_promote()")
 
         with job(f"postgresql+psycopg://sweeper@/{name}?{hosts}", policy) as work:
-            assert sweep(work, watch=Watch(advance=advance)).outcome == "completed"
+            assert sweep(work, watch=ProgressListener(advance=advance)).outcome == "completed"
             sweep(work)  # what the first server had not handed on before it died
         survivor = Store(follower.url(name), "uuid")
         assert survivor.left() == set()
@@ -133,5 +133,5 @@ def test_look_at_a_server_that_is_no_primary(primary: embedded.Server, filled: S
         root = leading.contract.conversations
         at_follower = Settings.model_validate({"database": {"url": follower.url("filled")}, "policy": {"file": POLICY}})
         opened = database.connect(at_follower)
-        assert Gauge(opened, [root.oid]).read() == {}
+        assert LoadProbe(opened, [root.oid]).read() == {}
         opened.engine.dispose()

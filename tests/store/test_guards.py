@@ -6,18 +6,17 @@ from typing import Any
 
 import pytest
 
-from sweeper import approval as approvals
-from sweeper import sweep as sweeps
-from sweeper.approval import Approval
 from sweeper.clock import Clock
-from sweeper.core.instant import rfc3339
-from sweeper.core.policy import Policy
 from sweeper.errors import ConfigurationError, RefusedError
-from sweeper.job import Job
-from sweeper.result import Result
-from sweeper.steering import Watch
-from sweeper.store import evidence
-from sweeper.sweep import preview, sweep
+from sweeper.policy.instant import rfc3339
+from sweeper.policy.schema import Policy
+from sweeper.postgres import evidence
+from sweeper.runs import approval as approvals
+from sweeper.runs.approval import Approval
+from sweeper.runs.job import Job
+from sweeper.runs.result import Result
+from sweeper.runs.sweep import preview, sweep
+from sweeper.runs.throttle import Budget, ProgressListener
 from tests.facts import World, instant
 from tests.store.stores import Store, frozen
 
@@ -62,6 +61,8 @@ def refused(store: Store, guard: str, *texts: str) -> Iterator[None]:
     with pytest.raises(RefusedError) as refusal:
         yield
     assert (refusal.value.guard, refusal.value.exit_code) == (guard, 3)
+    found, limit, remedy = (refusal.value.to_dict()[field] for field in ("found", "limit", "remedy"))
+    assert str(refusal.value) == " ".join([found, *filter(None, [limit]), "Nothing was purged.", remedy])
     for text in (*texts, "Nothing was purged."):
         assert text in str(refusal.value)
     assert store.left() == before
@@ -85,7 +86,7 @@ def test_future_as_of(store: Store, policy: Policy) -> None:
     with is_refused(store, "future_as_of", at(later), "--dry-run"):
         run(store, policy, as_of=later)
     ahead = preview(store.job(policy, at(later), frozen(NOW)))
-    assert (ahead.tally.due, [refusal.guard for refusal in ahead.refusals]) == (1, ["future_as_of"])
+    assert (ahead.counts.due, [refusal.guard for refusal in ahead.refusals]) == (1, ["future_as_of"])
     assert run(store, policy).outcome == "completed"
     assert run(store, policy, as_of=later, future_as_of=False).outcome == "completed"
 
@@ -128,7 +129,7 @@ def test_clock(store: Store, policy: Policy, sign: int) -> None:
         clock = Clock(lambda: instant(NOW), lambda _: instant(NOW) + sign * apart)
         return sweep(store.job(policy, NOW, clock, guards=guards))
 
-    with is_refused(store, "clock", "the limit is 300 s"):
+    with is_refused(store, "clock", "The limit is 300 s"):
         with_database(timedelta(seconds=300) + TICK)
     assert with_database(timedelta(seconds=300) + TICK, clock=False).outcome == "completed"
     assert with_database(timedelta(seconds=300)).outcome == "completed"
@@ -180,7 +181,7 @@ def previewed(store: Store, policy: Policy) -> Approval:
     return approvals.read(preview(store.job(policy, NOW, frozen(NOW))).approval.token())
 
 
-def approved(store: Store, policy: Policy, approval: Approval, watch: Watch | None = None) -> Result:
+def approved(store: Store, policy: Policy, approval: Approval, watch: ProgressListener | None = None) -> Result:
     """An approved run under limits that it exceeds."""
     job: Job = store.job(policy, at(approval.as_of), frozen(NOW), guards={"max_count": 0})
     return sweep(job, approval=approval, watch=watch)
@@ -254,17 +255,18 @@ def test_approval_from_the_future(store: Store, policy: Policy) -> None:
         approvals.check(approval, approval.store, policy.digest, approval.issued_at - TICK)
 
 
-def test_no_more_than_was_weighed(store: Store, policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_than_was_weighed(store: Store, policy: Policy) -> None:
     """What falls due after a run was weighed is purged up to the limit and no further: the run stops, refused."""
     store.load(world(due=3, kept=9))
-    monkeypatch.setattr(sweeps, "KEPT_PAGES", 1)  # as where there is much: proposed once to weigh, and again to purge
 
     def lose_consent(_: int) -> None:
         store.execute("UPDATE conversations SET created_at = '2026-01-01Z', last_activity_at = '2026-01-01Z'")
 
     job = store.job(policy, NOW, frozen(NOW), guards={"max_count": 4}, purge={"batch": 1})
     with pytest.raises(RefusedError, match=r"more than 4 conversations are due.*4 were purged") as refusal:
-        sweep(job, watch=Watch(expect=lose_consent))
+        sweep(
+            job, watch=ProgressListener(expect=lose_consent), budget=Budget(memory=0)
+        )  # proposed again after it was weighed
     assert refusal.value.guard == "volume"
     assert len(store.left()) == 8
     assert store.execute("SELECT outcome FROM sweeper.runs") == [("refused",)]
@@ -315,7 +317,7 @@ def test_history(store: Store, policy: Policy, missing: str) -> None:
     store.load(world(1, 9, consent=2, plans=2))
     run(store, policy)
     store.execute(f"DELETE FROM {missing} WHERE id = (SELECT max(id) FROM {missing})")
-    with is_refused(store, "history", f"{missing} has 1 rows; the last completed run saw 2", "--accept-history"):
+    with is_refused(store, "history", f"{missing} has 1 rows. The last completed run saw 2", "--accept-history"):
         run(store, policy)
     job = store.job(policy, NOW, frozen(NOW))
     assert sweep(job, accept_history=True).outcome == "completed"
@@ -336,5 +338,5 @@ def test_preview_says_what_would_refuse(store: Store, policy: Policy) -> None:
     store.load(world(5, 0, consent=0))
     found = preview(store.job(policy, NOW, frozen(NOW), guards={"max_count": 1}))
     assert [refusal.guard for refusal in found.refusals] == ["history", "volume"]
-    assert found.tally.due == 5
+    assert found.counts.due == 5
     assert store.execute("SELECT count(*) FROM sweeper.runs") == [(0,)]

@@ -15,21 +15,20 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from sqlalchemy import Connection
 
 from sweeper import embedded
-from sweeper.audit import checkpoint as checkpoints
-from sweeper.audit import note as notes
-from sweeper.audit import receipt, verify
-from sweeper.audit.checkpoint import LedgerError, take
-from sweeper.audit.signing import Signer
-from sweeper.audit.verify import Kept, Report
-from sweeper.audit.walk import Kind
 from sweeper.clock import Clock
-from sweeper.core import merkle
-from sweeper.core.merkle import WIDTH, leaf_hash
-from sweeper.store import ledger
-from sweeper.store.ledger import Checkpoint
+from sweeper.evidence import checkpoint as checkpoints
+from sweeper.evidence import ledger, merkle, receipt, verify
+from sweeper.evidence import note as notes
+from sweeper.evidence.checkpoint import LedgerError, take
+from sweeper.evidence.keys import Signer
+from sweeper.evidence.ledger import Checkpoint
+from sweeper.evidence.merkle import WIDTH, leaf_hash
+from sweeper.evidence.verify import KeptCheckpoint, VerifyReport
+from sweeper.evidence.walk import LedgerFaultKind
+from tests.processes import until
 from tests.store import stores
 from tests.store.stores import Store
-from tests.store.test_races import Killed, is_waiting, once_before, until
+from tests.store.test_races import Killed, is_waiting, once_before
 
 SIGNER, OTHER = (Signer(ed25519.Ed25519PrivateKey.from_private_bytes(bytes([n] * 32))) for n in (1, 2))
 TOMBSTONES = """
@@ -60,10 +59,10 @@ def taken(store: Store, signer: Signer | None = SIGNER) -> Checkpoint | None:
     return take(store.database(), Clock(), signer)
 
 
-def verified(store: Store, *kept: str, keys: tuple[Signer, ...] = (SIGNER,)) -> Report:
+def verified(store: Store, *kept: str, keys: tuple[Signer, ...] = (SIGNER,)) -> VerifyReport:
     """What verification says."""
     return verify.verify_tree(
-        store.database(), [Kept("kept", notes.parse(text)) for text in kept], [key.verifier for key in keys]
+        store.database(), [KeptCheckpoint("kept", notes.parse(text)) for text in kept], [key.verifier for key in keys]
     )
 
 
@@ -385,196 +384,206 @@ def ledgered(witnessed: Store) -> Iterator[Store]:
     restore(witnessed, SAVED)
 
 
-TAMPERED: dict[str, tuple[str, Kind, dict[str, Any], str]] = {
+TAMPERED: dict[str, tuple[str, LedgerFaultKind, dict[str, Any], str]] = {
     "a row changed": (
         "UPDATE sweeper.tombstones SET rule = 'standarc' WHERE id = 300",
-        Kind.CHANGED,
+        LedgerFaultKind.CHANGED,
         {"source": "tombstones", "id": 300, "leaf": 299},
         "sweeper.tombstones 300 (leaf 299) was changed",
     ),
     "an instant changed": (
         "UPDATE sweeper.tombstones SET purged_at = purged_at + interval '1 microsecond' WHERE id = 1",
-        Kind.CHANGED,
+        LedgerFaultKind.CHANGED,
         {"source": "tombstones", "id": 1, "leaf": 0},
         "was changed",
     ),
     "a detail changed": (
         "UPDATE sweeper.events SET details = '{\"n\": 2}' WHERE kind = 'c'",
-        Kind.CHANGED,
+        LedgerFaultKind.CHANGED,
         {"source": "events", "id": 3, "leaf": 502},
         "sweeper.events 3 (leaf 502) was changed",
     ),
     "two rows changed": (
         "UPDATE sweeper.tombstones SET account_id = 'x' WHERE id IN (590, 20)",
-        Kind.CHANGED,
+        LedgerFaultKind.CHANGED,
         {"id": 20},
         "was changed",
     ),
     "two rows swapped": (
         "UPDATE sweeper.tombstones t SET record_id = o.record_id FROM sweeper.tombstones o "
         "WHERE (t.id, o.id) IN ((50, 60), (60, 50))",
-        Kind.CHANGED,
+        LedgerFaultKind.CHANGED,
         {"id": 50, "leaf": 49},
         "was changed, or put in the place of another",
     ),
     "a row deleted": (
         "DELETE FROM sweeper.tombstones WHERE id = 258",
-        Kind.MISSING,
+        LedgerFaultKind.MISSING,
         {"source": "tombstones", "id": 258, "leaf": 257},
         "sweeper.tombstones 258 (leaf 257) is missing",
     ),
     "a row changed before one deleted": (
         "WITH d AS (DELETE FROM sweeper.tombstones WHERE id = 258) UPDATE sweeper.tombstones SET rule = 'x' WHERE id = 257",
-        Kind.CHANGED,
+        LedgerFaultKind.CHANGED,
         {"id": 257, "leaf": 256},
         "was changed",
     ),
     "the newest row deleted": (
         "DELETE FROM sweeper.events WHERE kind = 'd'",
-        Kind.MISSING,
+        LedgerFaultKind.MISSING,
         {"source": "events", "leaf": 603},
         "is missing",
     ),
     "a node changed": (
         "UPDATE sweeper.tiles SET hashes = set_byte(hashes, 33, get_byte(hashes, 33) # 1) WHERE level = 0 AND first = 256",
-        Kind.TILE,
+        LedgerFaultKind.TILE,
         {"source": "tombstones", "leaf": 257},
         "node 257 of level 0",
     ),
     "a node above changed": (
         "UPDATE sweeper.tiles SET hashes = set_byte(hashes, 0, get_byte(hashes, 0) # 1) WHERE level = 1 AND first = 0",
-        Kind.TILE,
+        LedgerFaultKind.TILE,
         {},
         "node 0 of level 1",
     ),
     "many nodes changed": (
         "UPDATE sweeper.tiles SET hashes = decode(repeat('ab', octet_length(hashes)), 'hex')",
-        Kind.TILE,
+        LedgerFaultKind.TILE,
         {"leaf": 0},
         "node 0 of level 0",
     ),
     "a part of a tile deleted": (
         "DELETE FROM sweeper.tiles WHERE level = 0 AND first = 503",
-        Kind.TILE,
+        LedgerFaultKind.TILE,
         {},
         "node 503",
     ),
     "a tile doubled": (
         "INSERT INTO sweeper.tiles SELECT 0, 3, substr(hashes, 1, 32) FROM sweeper.tiles WHERE level = 0 AND first = 0",
-        Kind.TILE,
+        LedgerFaultKind.TILE,
         {},
         "in sweeper.tiles",
     ),
     "a node beyond": (
         "INSERT INTO sweeper.tiles SELECT 0, 700, substr(hashes, 1, 32) FROM sweeper.tiles WHERE level = 0 AND first = 0",
-        Kind.TILE,
+        LedgerFaultKind.TILE,
         {},
         "node 700 of level 0 in sweeper.tiles belongs to no leaf",
     ),
     "leaf numbers deleted": (
         "DELETE FROM sweeper.leaves WHERE first = 500",
-        Kind.NUMBERS,
+        LedgerFaultKind.NUMBERS,
         {"leaf": 500},
         "leaf 500 to 502: sweeper.leaves does not say which rows they are",
     ),
     "the newest leaf numbers deleted": (
         "DELETE FROM sweeper.leaves WHERE first = 603",
-        Kind.CHECKPOINT,
+        LedgerFaultKind.CHECKPOINT,
         {},
         "603 leaves are numbered",
     ),
     "leaf numbers moved": (
         "UPDATE sweeper.leaves SET first_id = first_id + 1 WHERE first = 503",
-        Kind.CHANGED,
+        LedgerFaultKind.CHANGED,
         {"id": 502, "leaf": 503},
         "it is not the row that became this leaf",
     ),
     "leaf numbers of another table": (
         "UPDATE sweeper.leaves SET source = 'runs' WHERE first = 500",
-        Kind.NUMBERS,
+        LedgerFaultKind.NUMBERS,
         {"leaf": 500},
         "a row of runs, which holds no evidence",
     ),
     "leaf numbers of a row that never was": (
         "INSERT INTO sweeper.leaves VALUES (604, 'events', 5, 1)",
-        Kind.MISSING,
+        LedgerFaultKind.MISSING,
         {"leaf": 604},
         "or sweeper.leaves was altered to name it",
     ),
     "leaf numbers made fewer": (
         "UPDATE sweeper.leaves SET length = length - 1 WHERE first = 0",
-        Kind.NUMBERS,
+        LedgerFaultKind.NUMBERS,
         {"leaf": 499},
         "leaf 499 to 499",
     ),
     "leaf numbers made more": (
         "UPDATE sweeper.leaves SET length = length + 1 WHERE first = 0",
-        Kind.CHANGED,
+        LedgerFaultKind.CHANGED,
         {"source": "tombstones", "id": 501, "leaf": 500},
         "it is not the row that became this leaf",
     ),
     "a leaf number given twice": (
         "INSERT INTO sweeper.leaves VALUES (100, 'events', 77, 1)",
-        Kind.NUMBERS,
+        LedgerFaultKind.NUMBERS,
         {"leaf": 100},
         "leaf 100: sweeper.leaves says twice which row it is",
     ),
     "a row hidden from the sequencer": (
         "INSERT INTO sweeper.events (id, kind) OVERRIDING SYSTEM VALUE VALUES (999, 'x');"
         "UPDATE sweeper.ledger_sources SET unnumbered = unnumbered - '{[999,1000)}' WHERE source = 'events'",
-        Kind.FORGOTTEN,
+        LedgerFaultKind.FORGOTTEN,
         {"source": "events", "id": 999},
         "ids of sweeper.events from 999 on would never get a leaf number",
     ),
     "a row to be numbered again": (
         "UPDATE sweeper.ledger_sources SET unnumbered = unnumbered + '{[7,8)}' WHERE source = 'tombstones'",
-        Kind.FORGOTTEN,
+        LedgerFaultKind.FORGOTTEN,
         {"source": "tombstones", "id": 7},
         "would get a second leaf number",
     ),
     "no list of a table's rows without a number": (
         "DELETE FROM sweeper.ledger_sources WHERE source = 'events'",
-        Kind.FORGOTTEN,
+        LedgerFaultKind.FORGOTTEN,
         {"source": "events"},
         "ids of sweeper.events from the smallest on would never get a leaf number",
     ),
     "a list emptied": (
         "UPDATE sweeper.ledger_sources SET unnumbered = '{}' WHERE source = 'tombstones'",
-        Kind.FORGOTTEN,
+        LedgerFaultKind.FORGOTTEN,
         {"source": "tombstones", "id": None},
         "from the smallest on would never",
     ),
     "another signer named": (
         "UPDATE sweeper.checkpoints SET signed_by = 'cafe0123' WHERE id = 2",
-        Kind.CHECKPOINT,
+        LedgerFaultKind.CHECKPOINT,
         {},
         "checkpoint 2 of 604 leaves: its note says other than its row",
     ),
     "a root changed": (
         "UPDATE sweeper.checkpoints SET root = set_byte(root, 0, get_byte(root, 0) # 1) WHERE id = 1",
-        Kind.CHECKPOINT,
+        LedgerFaultKind.CHECKPOINT,
         {},
         "checkpoint 1 of 503 leaves: its note says other than its row",
     ),
-    "a note broken": ("UPDATE sweeper.checkpoints SET note = 'x'", Kind.CHECKPOINT, {}, "its note is no checkpoint"),
+    "a note broken": (
+        "UPDATE sweeper.checkpoints SET note = 'x'",
+        LedgerFaultKind.CHECKPOINT,
+        {},
+        "its note is no checkpoint",
+    ),
     "a signature taken away": (
         "UPDATE sweeper.checkpoints SET note = split_part(note, E'\\n\\n', 1) || E'\\n', signed_by = NULL WHERE id = 2",
-        Kind.SIGNATURE,
+        LedgerFaultKind.SIGNATURE,
         {},
         "checkpoint 2 of 604 leaves, the newest, is not signed by a key that was given",
     ),
     "a signature changed": (
         "UPDATE sweeper.checkpoints SET note = overlay(note PLACING CASE WHEN substr(note, length(note) - 9, 1) = 'A' THEN 'B' "
         "ELSE 'A' END FROM length(note) - 9) WHERE id = 1",
-        Kind.SIGNATURE,
+        LedgerFaultKind.SIGNATURE,
         {},
         "checkpoint 1 of 503 leaves: the signature of",
     ),
-    "all checkpoints deleted": ("DELETE FROM sweeper.checkpoints", Kind.SIGNATURE, {}, "there is no checkpoint"),
+    "all checkpoints deleted": (
+        "DELETE FROM sweeper.checkpoints",
+        LedgerFaultKind.SIGNATURE,
+        {},
+        "there is no checkpoint",
+    ),
     "checkpoints out of order": (
         "INSERT INTO sweeper.checkpoints (size, root, note, signed_by, taken_at) "
         "SELECT size, root, note, signed_by, taken_at FROM sweeper.checkpoints WHERE id = 1",
-        Kind.CHECKPOINT,
+        LedgerFaultKind.CHECKPOINT,
         {},
         "of 503 leaves follows one of 604 leaves",
     ),
@@ -594,13 +603,13 @@ def test_tampering_is_named(name: str, ledgered: Store) -> None:
     assert {key: getattr(fault, key) for key in where} == where
 
 
-SCHEMA_TAMPERED: dict[str, tuple[list[str], Kind, str]] = {
+SCHEMA_TAMPERED: dict[str, tuple[list[str], LedgerFaultKind, str]] = {
     "a second row under one id": (
         [
             "ALTER TABLE sweeper.tombstones DROP CONSTRAINT tombstones_pkey",
             "INSERT INTO sweeper.tombstones OVERRIDING SYSTEM VALUE SELECT * FROM sweeper.tombstones WHERE id = 7",
         ],
-        Kind.TWICE,
+        LedgerFaultKind.TWICE,
         "sweeper.tombstones 7 (leaf 6) is there 2 times",
     ),
     "an inherited row under one id": (
@@ -608,7 +617,7 @@ SCHEMA_TAMPERED: dict[str, tuple[list[str], Kind, str]] = {
             "CREATE TABLE sweeper.more () INHERITS (sweeper.events)",
             "INSERT INTO sweeper.more SELECT * FROM sweeper.events WHERE id = 2",
         ],
-        Kind.TWICE,
+        LedgerFaultKind.TWICE,
         "sweeper.events 2 (leaf 501) is there 2 times",
     ),
     "no details": (
@@ -616,7 +625,7 @@ SCHEMA_TAMPERED: dict[str, tuple[list[str], Kind, str]] = {
             "ALTER TABLE sweeper.events ALTER details DROP NOT NULL",
             "UPDATE sweeper.events SET details = NULL WHERE id = 3",
         ],
-        Kind.CHANGED,
+        LedgerFaultKind.CHANGED,
         "sweeper.events 3 (leaf 502) was changed",
     ),
     "no instant": (
@@ -624,12 +633,12 @@ SCHEMA_TAMPERED: dict[str, tuple[list[str], Kind, str]] = {
             "ALTER TABLE sweeper.tombstones ALTER due_at DROP NOT NULL",
             "UPDATE sweeper.tombstones SET due_at = NULL WHERE id = 9",
         ],
-        Kind.CHANGED,
+        LedgerFaultKind.CHANGED,
         "sweeper.tombstones 9 (leaf 8) was changed",
     ),
     "no note": (
         ["ALTER TABLE sweeper.checkpoints ALTER note DROP NOT NULL", "UPDATE sweeper.checkpoints SET note = NULL"],
-        Kind.CHECKPOINT,
+        LedgerFaultKind.CHECKPOINT,
         "its note is no checkpoint",
     ),
     "no hashes": (
@@ -637,7 +646,7 @@ SCHEMA_TAMPERED: dict[str, tuple[list[str], Kind, str]] = {
             "ALTER TABLE sweeper.tiles ALTER hashes DROP NOT NULL",
             "UPDATE sweeper.tiles SET hashes = NULL WHERE level = 0 AND first = 0",
         ],
-        Kind.TILE,
+        LedgerFaultKind.TILE,
         "node 0 of level 0",
     ),
     "no list": (
@@ -645,7 +654,7 @@ SCHEMA_TAMPERED: dict[str, tuple[list[str], Kind, str]] = {
             "ALTER TABLE sweeper.ledger_sources ALTER unnumbered DROP NOT NULL",
             "UPDATE sweeper.ledger_sources SET unnumbered = NULL",
         ],
-        Kind.FORGOTTEN,
+        LedgerFaultKind.FORGOTTEN,
         "ids of sweeper.events from the smallest on would never",
     ),
 }
@@ -675,7 +684,7 @@ def test_a_row_numbered_twice(store: Store) -> None:
         taken(store, None)
     fault = verified(store, keys=()).fault
     assert fault is not None
-    assert (fault.kind, fault.source, fault.id, fault.leaf) == (Kind.TWICE, "events", 1, 2)
+    assert (fault.kind, fault.source, fault.id, fault.leaf) == (LedgerFaultKind.TWICE, "events", 1, 2)
 
 
 def rewrite(store: Store, signer: Signer | None) -> None:
@@ -699,14 +708,14 @@ def test_history_rewritten_whole(store: Store) -> None:
         "second kept": verified(store, second.note, keys=()),
     }
     assert {name: report.fault and report.fault.kind for name, report in kinds.items()} == {
-        "no signature": Kind.SIGNATURE,
-        "first kept": Kind.KEPT,
-        "second kept": Kind.KEPT,
+        "no signature": LedgerFaultKind.SIGNATURE,
+        "first kept": LedgerFaultKind.KEPT,
+        "second kept": LedgerFaultKind.KEPT,
     }
     rewrite(store, OTHER)
     report = verified(store)
     assert report.fault is not None
-    assert report.fault.kind == Kind.SIGNATURE
+    assert report.fault.kind == LedgerFaultKind.SIGNATURE
 
 
 def test_tree_rewritten_under_a_checkpoint(store: Store) -> None:
@@ -723,7 +732,7 @@ def test_tree_rewritten_under_a_checkpoint(store: Store) -> None:
             execute("INSERT INTO sweeper.checkpoints OVERRIDING SYSTEM VALUE VALUES (%s, %s, %s, %s, %s, %s)", row)
     fault = verified(store).fault
     assert fault is not None
-    assert fault.kind == Kind.ROOT
+    assert fault.kind == LedgerFaultKind.ROOT
     assert f"leaves 0 to {first.size - 1}" in fault.text
     happen(store, "e")
     with pytest.raises(LedgerError, match="has another root than the last checkpoint says"):
@@ -745,7 +754,7 @@ def test_cut_off(store: Store) -> None:
     assert verified(store).fault is None
     fault = verified(store, second.note).fault
     assert fault is not None
-    assert (fault.kind, "has 604 leaves, the ledger only 503" in fault.text) == (Kind.KEPT, True)
+    assert (fault.kind, "has 604 leaves, the ledger only 503" in fault.text) == (LedgerFaultKind.KEPT, True)
 
 
 def test_kept_checkpoints(store: Store) -> None:
@@ -757,7 +766,7 @@ def test_kept_checkpoints(store: Store) -> None:
     for foreign in (notes.Note(tree).text(), OTHER.sign(tree).text()):
         fault = verified(store, foreign).fault
         assert fault is not None
-        assert fault.kind == Kind.SIGNATURE
+        assert fault.kind == LedgerFaultKind.SIGNATURE
         assert verified(store, foreign, keys=()).fault is None
 
 
@@ -773,7 +782,7 @@ def test_keys_that_change(store: Store) -> None:
     assert verified(store, keys=()).checkpoints == {"unsigned": 1, "not checked": 2}
     fault = verified(store, keys=(OTHER,)).fault
     assert fault is not None
-    assert fault.kind == Kind.SIGNATURE
+    assert fault.kind == LedgerFaultKind.SIGNATURE
 
 
 @pytest.mark.parametrize(

@@ -8,16 +8,15 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from sweeper.audit import checkpoint
-from sweeper.core.instant import rfc3339
-from sweeper.core.policy import Policy
-from sweeper.explain import would_spare
-from sweeper.numbers import metrics, overdue
-from sweeper.numbers import reading as numbers
-from sweeper.numbers.report import report
-from sweeper.store import operation
-from sweeper.survey import everything
-from sweeper.sweep import sweep
+from sweeper.evidence import checkpoint
+from sweeper.policy.evaluate import Outcome
+from sweeper.policy.instant import rfc3339
+from sweeper.policy.schema import Policy
+from sweeper.report import metrics, operation, overdue
+from sweeper.report import numbers as numbers
+from sweeper.report.report import report
+from sweeper.runs.scan import everything
+from sweeper.runs.sweep import sweep
 from tests.facts import instant
 from tests.store.operated import NOW, bury, chat, exported, mixed, ran, read, world
 from tests.store.stores import Store, frozen
@@ -27,12 +26,12 @@ def test_overdue(store: Store, policy: Policy) -> None:
     """Overdue is what is due and not held, by rule, with its oldest; what a run would spare, doubt or not find is not."""
     store.load(mixed())
     found = overdue.count(store.job(policy, NOW))
-    assert found.conversations.counts == {"standard": 3, "zero_retention": 1, "deleted": 1}
-    assert found.conversations.oldest["standard"] == instant(NOW) - timedelta(hours=40)
-    assert found.conversations.age("standard", instant(NOW)) == 40 * 3_600
-    assert found.conversations.age("commercial", instant(NOW)) == 0
-    assert (found.held, found.complete) == (1, True)
-    assert (found.feedback.counts, found.feedback_held) == ({"feedback": 1}, 1)
+    assert found.counts.by_rule == {"standard": 3, "zero_retention": 1, "deleted": 1}
+    assert found.counts.conversations.oldest_due["standard"] == instant(NOW) - timedelta(hours=40)
+    assert found.counts.conversations.overdue_seconds("standard", instant(NOW)) == 40 * 3_600
+    assert found.counts.conversations.overdue_seconds("commercial", instant(NOW)) == 0
+    assert (found.counts.held, found.complete) == (1, True)
+    assert (found.counts.feedback_by_rule, found.counts.feedback.held_past_due) == ({"feedback": 1}, 1)
 
 
 def test_overdue_is_what_everything_says(store: Store, policy: Policy) -> None:
@@ -40,14 +39,14 @@ def test_overdue_is_what_everything_says(store: Store, policy: Policy) -> None:
     store.load(mixed())
     job = store.job(policy, NOW)
     expected = Counter(
-        e.verdict.rule
-        for e in everything(job)
-        if e.verdict.purge and would_spare(e.facts, policy, job.as_of) is None
+        record.evaluation.verdict.rule
+        for record in everything(job)
+        if record.evaluation.outcome is Outcome.PURGE
     )  # fmt: skip
     counted, told = overdue.count(job), report(job)
-    assert counted.conversations.counts == expected == told.conversations.overdue.counts
-    assert counted.conversations.oldest == told.conversations.overdue.oldest
-    assert (counted.feedback.counts, counted.held) == (told.feedback.overdue.counts, told.conversations.held)
+    assert counted.counts.by_rule == expected == told.counts.by_rule
+    assert counted.counts.conversations.oldest_due == told.counts.conversations.oldest_due
+    assert (counted.counts.feedback_by_rule, counted.counts.held) == (told.counts.feedback_by_rule, told.counts.held)
 
 
 def test_a_count_can_be_ended(store: Store, policy: Policy) -> None:
@@ -55,7 +54,7 @@ def test_a_count_can_be_ended(store: Store, policy: Policy) -> None:
     store.load(world(*(chat(f"c{n}", timedelta(days=1)) for n in range(5))))
     looks = iter([False, True])
     found = overdue.count(store.job(policy, NOW, purge={"batch": 2}), lambda: next(looks))
-    assert (found.conversations.total, found.complete) == (2, False)
+    assert (found.counts.due, found.complete) == (2, False)
 
 
 def test_nothing_is_overdue_after_a_sweep(store: Store, policy: Policy) -> None:

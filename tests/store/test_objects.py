@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from itertools import cycle, product
@@ -20,17 +20,20 @@ import pytest
 from sqlalchemy import Connection
 from structlog.testing import capture_logs
 
-from sweeper.core.instant import rfc3339
-from sweeper.core.policy import Policy
-from sweeper.core.uri import ODD
 from sweeper.errors import LeaseLostError
-from sweeper.result import Result
-from sweeper.steering import Stop, Watch
-from sweeper.store import evidence, files, objects, places
-from sweeper.store import lease as leases
-from sweeper.store.statement import statement
-from sweeper.sweep import sweep
+from sweeper.objects import local_files, removal
+from sweeper.objects import prefixes as object_prefixes
+from sweeper.policy.instant import rfc3339
+from sweeper.policy.schema import Policy
+from sweeper.postgres import evidence
+from sweeper.postgres import lease as leases
+from sweeper.postgres.statement import statement
+from sweeper.runs.result import Result
+from sweeper.runs.sweep import sweep
+from sweeper.runs.throttle import ProgressListener, StopReason
+from sweeper.uri import NON_CANONICAL
 from tests.facts import instant
+from tests.processes import until
 from tests.store import test_races
 from tests.store.stores import Store, frozen
 from tests.store.test_races import AS_OF, GUARDS, Killed, fill, once_before, void
@@ -79,10 +82,16 @@ def listed(tmp_path: Path) -> None:
 LISTED: list[str] = []
 
 
-def swept(store: Store, policy: Policy, watch: Watch | None = None, **sections: Any) -> Result:
-    """One sweep with the places of the tests."""
+def swept(
+    store: Store,
+    policy: Policy,
+    watch: ProgressListener | None = None,
+    further_reason: Callable[[], str] = lambda: "",
+    **sections: Any,
+) -> Result:
+    """One sweep with the prefixes of the tests."""
     sections["objects"] = {"prefixes": LISTED, **sections.get("objects", {})}
-    return test_races.swept(store, policy, watch, **sections)
+    return test_races.swept(store, policy, watch, further_reason, **sections)
 
 
 def attach(store: Store, conversation: str, *uris: str | None) -> None:
@@ -106,16 +115,16 @@ def test_objects_go_with_their_conversations(store: Store, policy: Policy, tmp_p
     """Files and memory objects of purged conversations are removed, with odd names too; those of kept ones stay."""
     ids = fill(store, 3)
     keep(store, ids[2])
-    files = [tmp_path / name for name in ("plain.png", "with blank.png", "ümlaut%20#?.png", "kept.png")]
-    for file in files:
+    local_files = [tmp_path / name for name in ("plain.png", "with blank.png", "ümlaut%20#?.png", "kept.png")]
+    for file in local_files:
         file.write_text("x")
     memory.pipe_file("/bucket/one", b"x")
-    attach(store, ids[0], f"file://{files[0]}", f"file://{files[1]}", "memory://bucket/one", None)
-    attach(store, ids[1], f"file://{files[2]}")
-    attach(store, ids[2], f"file://{files[3]}")
+    attach(store, ids[0], f"file://{local_files[0]}", f"file://{local_files[1]}", "memory://bucket/one", None)
+    attach(store, ids[1], f"file://{local_files[2]}")
+    attach(store, ids[2], f"file://{local_files[3]}")
     result = swept(store, policy).as_json()
     assert (result["purged"], result["objects_pending"]) == (2, 0)
-    assert [file.exists() for file in files] == [False, False, False, True]
+    assert [file.exists() for file in local_files] == [False, False, False, True]
     assert not memory.exists("/bucket/one")
     assert {outcome for outcome, _, _ in state(store).values()} == {"removed"}
 
@@ -172,14 +181,14 @@ def test_object_of_two_purged_conversations_is_removed(store: Store, policy: Pol
 def test_object_of_a_spared_conversation_stays(store: Store, policy: Policy, tmp_path: Path) -> None:
     """A batch that is undone leaves no object to be removed."""
     ids = fill(store, 2)
-    files = [tmp_path / id_ for id_ in ids]
-    for id_, file in zip(ids, files, strict=True):
+    local_files = [tmp_path / id_ for id_ in ids]
+    for id_, file in zip(ids, local_files, strict=True):
         file.write_text("x")
         attach(store, id_, f"file://{file}")
     store.execute(f"ALTER TABLE sweeper.tombstones ADD CHECK (record_id <> '{ids[0]}')")
     assert swept(store, policy).as_json()["failed"] == 1
-    assert [file.exists() for file in files] == [True, False]
-    assert list(state(store)) == [f"file://{files[1]}"]
+    assert [file.exists() for file in local_files] == [True, False]
+    assert list(state(store)) == [f"file://{local_files[1]}"]
 
 
 def test_failing_removal_stays_pending(store: Store, policy: Policy, tmp_path: Path, stubborn: type[Stubborn]) -> None:
@@ -229,7 +238,7 @@ def test_crash_between_commit_and_removal(
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(objects, "remove_pending", die)
+        patched.setattr(removal, "remove_pending", die)
         with pytest.raises(Killed):
             swept(store, policy, lease={"seconds": 1})
     assert (store.left(), file.exists()) == (set(), True)
@@ -266,7 +275,7 @@ def test_crash_within_a_batch_writes_down_no_object(
     def die(_: Connection) -> None:
         raise Killed
 
-    once_before(monkeypatch, evidence, "bury", die)
+    once_before(monkeypatch, evidence, "insert_tombstones", die)
     with pytest.raises(Killed):
         swept(store, policy, lease={"seconds": 1})
     assert (state(store), file.exists()) == ({}, True)
@@ -276,7 +285,7 @@ def test_undeletable_objects_do_not_starve_newer_ones(
     store: Store, policy: Policy, stubborn: type[Stubborn], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where more objects fail for ever than a run tries, newer ones are still removed within a few runs."""
-    monkeypatch.setattr(objects, "PAGE", 1)
+    monkeypatch.setattr(removal, "PAGE", 1)
     ids = fill(store, 2)
     attach(store, ids[0], "stubborn://no/1")
     attach(store, ids[1], "stubborn://yes/1")
@@ -289,7 +298,7 @@ def test_lease_is_renewed_while_objects_are_removed(
     store: Store, policy: Policy, stubborn: type[Stubborn], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Removing many objects keeps the lease alive, so that no other run takes over meanwhile."""
-    monkeypatch.setattr(objects, "PAGE", 1)
+    monkeypatch.setattr(removal, "PAGE", 1)
     (id_,) = fill(store, 1)
     attach(store, id_, "stubborn://yes/1", "stubborn://yes/2", "stubborn://yes/3")
     ends: list[Any] = []
@@ -305,7 +314,7 @@ def test_hanging_file_system(
     """One object that hangs is recorded as failed, the others wait for the next run, and this run comes to its end."""
     let_go = Event()
     stubborn.told.append(lambda _: let_go.wait(20.0))
-    monkeypatch.setattr(places, "HANGS_SECONDS", 0.2)
+    monkeypatch.setattr(object_prefixes, "HANGS_SECONDS", 0.2)
     (chat,) = fill(store, 1)
     attach(store, chat, "stubborn://yes/a", "stubborn://yes/b")
     try:
@@ -331,17 +340,17 @@ def test_asked_to_stop_while_a_file_system_hangs(store: Store, policy: Policy, s
     (chat,) = fill(store, 1)
     attach(store, chat, "stubborn://yes/a")
     try:
-        result = swept(store, policy, watch=Watch(stopping=lambda: Stop.SIGNAL if asked.is_set() else ""))
+        result = swept(store, policy, further_reason=lambda: StopReason.SIGNAL if asked.is_set() else "")
     finally:
         let_go.set()
-    assert (result.outcome, result.steering.stopped, result.objects_pending) == ("stopped", "signal", 1)
+    assert (result.outcome, result.throttle.stopped, result.objects_pending) == ("stopped", "signal", 1)
 
 
 def test_replaced_run_removes_no_more_objects(
     store: Store, policy: Policy, stubborn: type[Stubborn], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that was replaced while it removed objects stops and does not report itself as completed."""
-    monkeypatch.setattr(objects, "PAGE", 1)
+    monkeypatch.setattr(removal, "PAGE", 1)
     (id_,) = fill(store, 1)
     attach(store, id_, *(f"stubborn://yes/{number}" for number in range(4)))
     database = store.database()
@@ -474,7 +483,7 @@ def test_link_swapped_in_meanwhile(
         place.mkdir(parents=True)
         (place / "key.pem").write_text("x")
     attach(store, id_, f"file://{inside}/a/b/key.pem")
-    walk = files._opened
+    walk = local_files._open_folder
 
     def swapping(name: str, directory: int) -> int:
         if name == "a":
@@ -482,7 +491,7 @@ def test_link_swapped_in_meanwhile(
             (inside / "a").symlink_to(out)
         return walk(name, directory)
 
-    monkeypatch.setattr(files, "_opened", swapping)
+    monkeypatch.setattr(local_files, "_open_folder", swapping)
     assert swept(store, policy, objects={"prefixes": [f"file://{inside}"]}).as_json()["objects_kept"] == {"link": 1}
     assert ((out / "b" / "key.pem").exists(), (tmp_path / "away" / "b" / "key.pem").exists()) == (True, True)
 
@@ -607,8 +616,8 @@ def test_odd_uris_are_the_same_for_the_server(store: Store) -> None:
     uris += [f"s3://b/{first}/{uri}" for uri, first in zip(uris, cycle("abc"), strict=False)]
     attach_all(store, id_, uris)
     with store.database().transaction() as connection:
-        found = connection.execute(statement("objects_odd", odd=ODD)).scalars().all()
-    assert sorted(found) == sorted(uri for uri in uris if re.search(ODD, uri))
+        found = connection.execute(statement("objects_non_canonical", pattern=NON_CANONICAL)).scalars().all()
+    assert sorted(found) == sorted(uri for uri in uris if re.search(NON_CANONICAL, uri))
     assert 0 < len(found) < len(uris)
 
 
@@ -657,13 +666,13 @@ def test_many_are_named_again_while_they_are_removed(
                     ahead.set()
         done.set()
 
-    settle = objects._Removal._settled
+    settle = removal._Removal._claim_and_settle
 
     def timed(self: Any, connection: Connection, each: Any) -> bool:
         asked[each.found.uri.text] = time.monotonic()
         return settle(self, connection, each)
 
-    monkeypatch.setattr(objects._Removal, "_settled", timed)
+    monkeypatch.setattr(removal._Removal, "_claim_and_settle", timed)
     stubborn.told.append(lambda _: ahead.wait(20.0))
     with ThreadPoolExecutor() as threads:
         stubborn.told.append(lambda _: None if committed else void(threads.submit(again)))
@@ -706,8 +715,8 @@ def told_of(store: Store) -> set[str]:
 
 def stale(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """Let a search for odd URIs be stale after so long, whatever it took."""
-    monkeypatch.setattr(objects, "STALE_SECONDS", seconds)
-    monkeypatch.setattr(objects, "STALE_TIMES", 0)
+    monkeypatch.setattr(removal, "STALE_SECONDS", seconds)
+    monkeypatch.setattr(removal, "STALE_TIMES", 0)
 
 
 ODDLY = {"STUBBORN://yes/{0}": "shared", "stubborn://yes/./{0}": None, "yes/{0}": None}
@@ -738,21 +747,21 @@ def test_named_oddly_between_a_page_and_its_removal(
     assert told_of(store) == {first}
 
 
-@pytest.mark.parametrize(("reason", "left"), [("", 0), (Stop.SIGNAL, 4)])
+@pytest.mark.parametrize(("reason", "left"), [("", 0), (StopReason.SIGNAL, 4)])
 def test_removed_while_it_is_named_oddly(
     store: Store, policy: Policy, stubborn: type[Stubborn], monkeypatch: pytest.MonkeyPatch, reason: str, left: int
 ) -> None:
     """Objects attached anew in an odd spelling since the last search leave an event and a warning each, stopped or not."""
     stale(monkeypatch, 3600.0)
-    monkeypatch.setattr(objects, "PAGE", 6)
+    monkeypatch.setattr(removal, "PAGE", 6)
     ids = fill(store, 2)
     keep(store, ids[1])
     attach(store, ids[0], *(f"stubborn://yes/{number}" for number in range(9)))
     again = (f"STUBBORN://{path}" for path in stubborn.removed)
     stubborn.told.append(lambda _: attach_all(store, ids[1], list(again)) if len(stubborn.removed) == 5 else None)
-    watch = Watch(stopping=lambda: reason if len(stubborn.removed) == 5 else "")
+    stop = lambda: reason if len(stubborn.removed) == 5 else ""  # noqa: E731
     with capture_logs() as logs:
-        assert swept(store, policy, watch).objects_pending == left
+        assert swept(store, policy, further_reason=stop).objects_pending == left
     assert told_of(store) == {f"stubborn://{path}" for path in stubborn.removed[:5]}
     said = [line["log_level"] for line in logs if "while an attachment came to name it" in line["event"]]
     assert said == ["warning"] * 5
@@ -762,7 +771,7 @@ def test_search_is_repeated_by_what_it_costs(monkeypatch: pytest.MonkeyPatch) ->
     """A search for odd URIs is stale after ten times what it took, and no sooner than after some milliseconds."""
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    page = objects._Page([])
+    page = removal._Page([])
     assert page.is_stale()
     for cost, lasts in ((0.0001, 0.005), (2.0, 20.0)):
 
@@ -835,7 +844,7 @@ def test_attachments_that_cannot_be_searched_in_time(store: Store, policy: Polic
     )
     store.execute("CREATE VIEW attachments AS SELECT id, conversation_id, slow(uri) AS uri FROM files")
     with capture_logs() as logs:
-        removed = objects.remove_pending(
+        removed = removal.remove_pending(
             store.database(
                 store.settings(objects={"prefixes": LISTED}, database={"url": store.url, "statement_timeout_ms": 200})
             ),
@@ -854,7 +863,7 @@ def test_only_the_place_that_hangs_is_left_out(
     """Where one place hangs its objects wait, the others go, and no later run waits for it while it still hangs."""
     let_go = Event()
     stubborn.told.append(lambda path: let_go.wait(20.0) if path.startswith("yes/") else None)
-    monkeypatch.setattr(places, "HANGS_SECONDS", 0.2)
+    monkeypatch.setattr(object_prefixes, "HANGS_SECONDS", 0.2)
     (chat,) = fill(store, 1)
     yes, elsewhere = [f"stubborn://yes/{n}" for n in range(3)], [f"stubborn://elsewhere/{n}" for n in range(3)]
     attach(store, chat, *(uri for pair in zip(yes, elsewhere, strict=True) for uri in pair))
@@ -871,7 +880,7 @@ def test_only_the_place_that_hangs_is_left_out(
         assert threading.active_count() == before + 1
     finally:
         let_go.set()
-    test_races.until(lambda: threading.active_count() == before)
+    until(lambda: threading.active_count() == before)
     assert swept(store, policy, **sections).objects_pending == 0
 
 
@@ -879,14 +888,14 @@ def test_who_answers_late_removes_nothing(
     store: Store, policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file system that comes round after it was given up removes nothing that may have been attached anew since."""
-    let_go, walk, threads = Event(), files._opened, threading.active_count()
+    let_go, walk, threads = Event(), local_files._open_folder, threading.active_count()
 
     def hang(name: str, directory: int) -> int:
         let_go.wait(20.0)
         return walk(name, directory)
 
-    monkeypatch.setattr(files, "_opened", hang)
-    monkeypatch.setattr(places, "HANGS_SECONDS", 0.2)
+    monkeypatch.setattr(local_files, "_open_folder", hang)
+    monkeypatch.setattr(object_prefixes, "HANGS_SECONDS", 0.2)
     (chat,) = fill(store, 1)
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "a").write_text("x")
@@ -895,5 +904,5 @@ def test_who_answers_late_removes_nothing(
         assert swept(store, policy).objects_kept == {"hangs": 1}
     finally:
         let_go.set()
-    test_races.until(lambda: threading.active_count() == threads)
+    until(lambda: threading.active_count() == threads)
     assert (tmp_path / "folder" / "a").exists()

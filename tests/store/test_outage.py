@@ -15,17 +15,18 @@ from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
 from sweeper import embedded
-from sweeper.core.policy import Policy
 from sweeper.embedded import Server
 from sweeper.errors import SweeperError
-from sweeper.session import Errand
-from sweeper.steering import Budget, Watch
-from sweeper.store import database as databases
-from sweeper.store import purge
-from sweeper.sweep import preview, sweep
+from sweeper.policy.schema import Policy
+from sweeper.postgres import database as databases
+from sweeper.postgres import purge
+from sweeper.runs.session import RunKind
+from sweeper.runs.sweep import preview, sweep
+from sweeper.runs.throttle import Budget, ProgressListener
+from tests.processes import until
 from tests.store import stores
 from tests.store.stores import Store
-from tests.store.test_races import AS_OF, GUARDS, buried, fill, is_waiting, orphans, until
+from tests.store.test_races import AS_OF, GUARDS, buried, fill, is_waiting, orphans
 
 Logged = list[MutableMapping[str, Any]]
 
@@ -102,7 +103,7 @@ def test_abandoned_database_is_not_waited_for(store: Store) -> None:
     """Who gives the database up is not held up by further attempts."""
     opened = databases.connect(store.settings(database={"url": "postgresql://nobody@127.0.0.1:9/nothing"}))
     opened.answered.set()
-    opened.abandoned.set()
+    opened.stop.abandon()
     with capture_logs() as logged, pytest.raises(OperationalError):
         opened.within(lambda connection: connection)
     assert retries(logged) == 0
@@ -118,13 +119,13 @@ def test_server_that_answered_is_waited_for(
         policy, AS_OF, guards=GUARDS, purge={"batch": 2}, database={"url": elsewhere.url, "attempts": 2}
     )
     with capture_logs() as logged:
-        running = threads.submit(sweep, job, watch=Watch(advance=between))
+        running = threads.submit(sweep, job, watch=ProgressListener(advance=between))
         with between:
             stop(mortal)
         until(lambda: retries(logged) > 3)
         mortal.start()
         result = running.result(60)
-    assert (result.outcome, result.count, result.tally.failed) == ("completed", 6, 0)
+    assert (result.outcome, result.count, result.counts.failed) == ("completed", 6, 0)
     assert (buried(elsewhere), orphans(elsewhere)) == (ids, 0)
     assert elsewhere.execute("SELECT outcome FROM sweeper.runs") == [("completed",)]
 
@@ -160,7 +161,7 @@ def test_server_that_stays_away(elsewhere: Store, mortal: Server, policy: Policy
     limits = {"url": elsewhere.url, "attempts": 2, "outage_seconds": 0.5}
     options: dict[str, Any] = {"guards": GUARDS, "purge": {"batch": 2}, "lease": {"seconds": 1}}
     job = elsewhere.job(policy, AS_OF, database=limits, **options)
-    running = threads.submit(sweep, job, watch=Watch(advance=between))
+    running = threads.submit(sweep, job, watch=ProgressListener(advance=between))
     with between:
         mortal.stop()
     with pytest.raises(SweeperError, match="What was committed before stands"):
@@ -207,9 +208,9 @@ def test_lost_answer_opens_no_approval(
     if then == "refused first":
         refuse_after(monkeypatch, told)
     approval = replace(preview(job).approval, due={"standard": 4})
-    result = sweep(job, approval=approval, errand=Errand("backfill"))
+    result = sweep(job, approval=approval, run_kind=RunKind("backfill"))
     assert told[:2] == ["written", "lost"]
-    assert (result.count, result.tally.spared) == (4, {"not_approved": 2})
+    assert (result.count, result.counts.skipped) == (4, {"not_approved": 2})
     assert buried(store) == ids[:4]
     assert store.execute("SELECT (result ->> 'purged')::int FROM sweeper.runs") == [(4,)]
 
@@ -233,7 +234,7 @@ def test_lost_answer_opens_no_budget(store: Store, policy: Policy) -> None:
     job = store.job(policy, AS_OF, guards=GUARDS, purge={"batch": 2})
     lose_first_answer(job.database.engine)
     result = sweep(job, budget=Budget(purges=3))
-    assert (result.count, result.steering.stopped, result.is_done) == (3, "max_purge", True)
+    assert (result.count, result.throttle.stopped, result.is_done) == (3, "max_purge", True)
     assert buried(store) == ids[:3]
 
 
@@ -261,12 +262,12 @@ def test_backend_that_dies_in_its_commit(store: Store, policy: Policy, threads: 
     approval = replace(preview(job).approval, due={"standard": 4})
     with store.connect() as gate:
         gate.execute("SELECT pg_advisory_lock(42)")
-        running = threads.submit(sweep, job, approval=approval, errand=Errand("backfill"))
+        running = threads.submit(sweep, job, approval=approval, run_kind=RunKind("backfill"))
         until(is_waiting(store, "COMMIT"))
         store.execute(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
             "WHERE datname = current_database() AND wait_event = 'advisory'"
         )
     result = running.result(30)
-    assert (result.count, result.tally.spared) == (4, {"not_approved": 2})
+    assert (result.count, result.counts.skipped) == (4, {"not_approved": 2})
     assert buried(store) == ids[:4]

@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection
 
-from sweeper.core.policy import Policy
 from sweeper.errors import PausedError, RefusedError
-from sweeper.session import Errand
-from sweeper.steering import Stop, Watch
-from sweeper.store import census, objects, pauses, purge
-from sweeper.store import lease as leases
-from sweeper.sweep import preview, sweep
+from sweeper.objects import removal
+from sweeper.policy.schema import Policy
+from sweeper.postgres import lease as leases
+from sweeper.postgres import pauses, purge, store_counts
+from sweeper.runs.session import RunKind
+from sweeper.runs.sweep import preview, sweep
+from sweeper.runs.throttle import ProgressListener, StopReason
 from tests.acceptance.commands import in_process
 from tests.facts import instant
 from tests.store.stores import Store
@@ -26,13 +27,13 @@ def kinds(store: Store) -> list[str]:
     return [row[0] for row in store.execute("SELECT kind FROM sweeper.events WHERE kind LIKE 'pause%%' ORDER BY id")]
 
 
-@pytest.mark.parametrize("errand", [Errand(), Errand("backfill")], ids=["run", "backfill"])
-def test_paused_before(store: Store, policy: Policy, errand: Errand) -> None:
+@pytest.mark.parametrize("run_kind", [RunKind(), RunKind("backfill")], ids=["run", "backfill"])
+def test_paused_before(store: Store, policy: Policy, run_kind: RunKind) -> None:
     """A paused sweeper refuses to begin, with the reason and the way out, and does nothing, not even take the lease."""
     ids = fill(store, 2)
     pauses.pause(store.database(), "restoring from backup, ask Ida", instant(AS_OF))
     with pytest.raises(RefusedError) as refusal:
-        sweep(store.job(policy, AS_OF, guards=GUARDS), errand=errand)
+        sweep(store.job(policy, AS_OF, guards=GUARDS), run_kind=run_kind)
     assert (refusal.value.guard, refusal.value.exit_code) == ("paused", 3)
     for words in ("restoring from backup, ask Ida", AS_OF, "Nothing was purged", "sweeper resume"):
         assert words in str(refusal.value)
@@ -41,19 +42,19 @@ def test_paused_before(store: Store, policy: Policy, errand: Errand) -> None:
     assert store.execute("SELECT count(*) FROM sweeper.lease") == [(0,)]
 
 
-@pytest.mark.parametrize("errand", [Errand(), Errand("backfill")], ids=["run", "backfill"])
-def test_paused_between_batches(store: Store, policy: Policy, errand: Errand) -> None:
+@pytest.mark.parametrize("run_kind", [RunKind(), RunKind("backfill")], ids=["run", "backfill"])
+def test_paused_between_batches(store: Store, policy: Policy, run_kind: RunKind) -> None:
     """Paused in the middle, a run begins no further batch, is recorded as stopped and is no success; resumed, the rest goes."""
     ids = fill(store, 6)
     job = store.job(policy, AS_OF, guards=GUARDS, purge={"batch": 2})
-    result = sweep(job, errand=errand, watch=Watch(advance=lambda _: void(store.execute(BY_SQL))))
-    assert (result.outcome, result.steering.stopped, result.is_done) == ("stopped", Stop.PAUSED, False)
+    result = sweep(job, run_kind=run_kind, watch=ProgressListener(advance=lambda _: void(store.execute(BY_SQL))))
+    assert (result.outcome, result.throttle.stopped, result.is_done) == ("stopped", StopReason.PAUSED, False)
     assert (result.count, result.as_json()["stop_reason"]) == (2, "paused")
     assert buried(store) == ids[:2]
     assert store.execute("SELECT outcome, result ->> 'stop_reason' FROM sweeper.runs") == [("stopped", "paused")]
     assert store.execute("SELECT expires_at FROM sweeper.lease WHERE expires_at > clock_timestamp()") == []
     pauses.resume(store.database(), instant(AS_OF))
-    assert sweep(job, errand=errand).count == 4
+    assert sweep(job, run_kind=run_kind).count == 4
     assert buried(store) == ids
 
 
@@ -74,13 +75,13 @@ def test_paused_between_two_batches_of_feedback(store: Store, policy: Policy) ->
     )
     store.execute("CREATE TRIGGER stop AFTER INSERT ON sweeper.tombstones FOR EACH ROW EXECUTE FUNCTION store.stop()")
     result = sweep(store.job(policy, AS_OF, guards=GUARDS, purge={"batch": 1}))
-    assert (result.outcome, result.steering.stopped) == ("stopped", Stop.PAUSED)
+    assert (result.outcome, result.throttle.stopped) == ("stopped", StopReason.PAUSED)
     assert store.execute("SELECT count(*) FROM feedback") == [(3,)]
 
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [(census, "histories"), (objects, "remove_pending")],
+    [(store_counts, "histories"), (removal, "remove_pending")],
     ids=["before the guards", "at the objects"],
 )
 def test_paused_before_and_after_the_batches(
@@ -93,8 +94,8 @@ def test_paused_before_and_after_the_batches(
     )
     once_before(monkeypatch, module, name, lambda _: void(store.execute(BY_SQL)))
     result = sweep(store.job(policy, AS_OF, guards=GUARDS, objects={"prefixes": ["file:///nowhere"]}))
-    assert (result.outcome, result.steering.stopped) == ("stopped", Stop.PAUSED)
-    assert buried(store) == ([] if module is census else ids)
+    assert (result.outcome, result.throttle.stopped) == ("stopped", StopReason.PAUSED)
+    assert buried(store) == ([] if module is store_counts else ids)
     assert store.execute("SELECT outcome FROM sweeper.object_purges WHERE outcome <> 'pending'") == []
 
 
@@ -107,7 +108,7 @@ def test_batch_that_has_begun_ends(store: Store, policy: Policy, monkeypatch: py
 
     once_before(monkeypatch, purge, "delete", pause)
     result = sweep(store.job(policy, AS_OF, guards=GUARDS, purge={"batch": 2}))
-    assert (result.count, result.steering.stopped) == (2, Stop.PAUSED)
+    assert (result.count, result.throttle.stopped) == (2, StopReason.PAUSED)
     assert buried(store) == ids[:2]
 
 
@@ -115,7 +116,7 @@ def test_preview_looks_while_paused(store: Store, policy: Policy) -> None:
     """A preview purges nothing, so a pause does not stop it."""
     fill(store, 2)
     store.execute(BY_SQL)
-    assert preview(store.job(policy, AS_OF, guards=GUARDS)).tally.due == 2
+    assert preview(store.job(policy, AS_OF, guards=GUARDS)).counts.due == 2
 
 
 def test_renewal_says_why(store: Store) -> None:
@@ -157,12 +158,12 @@ def test_each_change_leaves_an_event(store: Store) -> None:
 # The commands
 
 
-def test_commands(store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands(store: Store) -> None:
     """`pause` and `resume` say what they did, and a run between them exits 3 and says so for machines, too."""
     fill(store, 1)
 
     def command(*words: str, **variables: str) -> Any:
-        return in_process(monkeypatch, capsys, store, *words, **variables)
+        return in_process(store, *words, **variables)
 
     paused = command("pause", "--reason", "a look at [it]")
     assert (paused.code, "a look at [it]" in paused.out, "No further batch" in paused.out) == (0, True, True)
@@ -176,38 +177,32 @@ def test_commands(store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert command("resume", "--json").out.strip() == "[]"
 
 
-def test_pause_needs_no_policy(
-    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_pause_needs_no_policy(store: Store, tmp_path: Path) -> None:
     """A broken policy or a missing store stops no pause."""
     broken = tmp_path / "policy.toml"
     broken.write_text("this is [no policy")
     store.execute("DROP SCHEMA store CASCADE")
     for words in (["pause", "--reason", "stop"], ["resume"]):
-        done = in_process(monkeypatch, capsys, store, *words, SWEEPER_POLICY_FILE=str(broken))
+        done = in_process(store, *words, SWEEPER_POLICY_FILE=str(broken))
         assert (done.code, done.err) == (0, "")
     assert kinds(store) == ["pause_added", "pause_changed"]
 
 
 @pytest.mark.parametrize("reason", ["", "  ", "\udcff"])
-def test_pause_without_a_reason(
-    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], reason: str
-) -> None:
+def test_pause_without_a_reason(store: Store, reason: str) -> None:
     """A pause says why; without a reason it is none."""
-    done = in_process(monkeypatch, capsys, store, "pause", "--reason", reason)
+    done = in_process(store, "pause", "--reason", reason)
     assert (done.code, "Traceback" in done.err) == (2, False)
     assert pauses.in_force(store.database()) == []
 
 
-def test_paused_run_exits_with_1(
-    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_paused_run_exits_with_1(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A run that was paused in the middle says how to go on, and its exit code is 1."""
     fill(store, 3)
     config = tmp_path / "sweeper.toml"
     config.write_text("[guards]\nhistory = false\n[purge]\nbatch = 1\n")
     once_before(monkeypatch, purge, "delete", lambda _: void(store.execute(BY_SQL)))
-    done = in_process(monkeypatch, capsys, store, "run", "--config", str(config))
+    done = in_process(store, "run", "--config", str(config))
     assert done.code == 1
     assert "stopped: 1 conversations" in done.out
     assert "sweeper resume" in done.out

@@ -8,22 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from sweeper.core.decide import decide, exists
-from sweeper.core.feedback import decide_feedback
-from sweeper.core.model import Facts
-from sweeper.core.period import SLACK, Period
-from sweeper.core.policy import Names, Policy, parse
-from sweeper.core.window import EVERYTHING
-from sweeper.job import read_contract
-from sweeper.store.contract import Contract
-from sweeper.store.database import Database
-from sweeper.store.facts import Reader
-from sweeper.store.select import Range, Selector
-from sweeper.store.statement import statement
+from sweeper.policy.decide import decide, exists
+from sweeper.policy.facts import Facts
+from sweeper.policy.feedback import decide_feedback
+from sweeper.policy.period import SLACK, Period
+from sweeper.policy.schema import Names, Policy, parse
+from sweeper.policy.window import EVERYTHING
+from sweeper.postgres.contract import Contract
+from sweeper.postgres.database import Database
+from sweeper.postgres.facts import FactsReader
+from sweeper.postgres.proposals import AccountRange, Selector
+from sweeper.postgres.statement import statement
+from sweeper.runs.job import read_contract
 from tests.facts import World, instant
 from tests.store.stores import ID_TYPES, ROOT, Store
 from tests.worlds import BASE_DAYS, MONTH_ENDS, worlds
@@ -32,15 +32,6 @@ FILES = ("policy.toml", "examples/until_deletion.toml", "examples/eighteen_month
 AS_OF = datetime(2026, 6, 1, tzinfo=UTC)
 FAR = datetime(2200, 1, 1, tzinfo=UTC)
 Raw = dict[str, Any]
-
-
-def example(examples: int) -> settings:
-    """Settings for a test on a real store."""
-    return settings(
-        max_examples=examples,
-        deadline=None,
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
-    )
 
 
 @dataclass(frozen=True)
@@ -76,7 +67,9 @@ class Bench:
     def facts(self, policy: Policy, as_of: datetime) -> dict[str, Facts]:
         """The facts of every conversation, with all its holds and orders."""
         with self.database.transaction() as connection:
-            return Reader(self.contract, policy, as_of).conversations(connection, sorted(self.store.left()), every=True)
+            return FactsReader(self.contract, policy, as_of).conversations(
+                connection, sorted(self.store.left()), every=True
+            )
 
     def check(self, policy: Policy, as_of: datetime, **sizes: int) -> None:
         """Every conversation that is expired is proposed, none twice, and none is called held that is not."""
@@ -105,7 +98,7 @@ class Bench:
             return plain.rule, plain.due, plain.held, shielded.purge
 
         with self.database.transaction() as connection:
-            few = Reader(self.contract, policy, as_of).conversations(connection, sorted(every))
+            few = FactsReader(self.contract, policy, as_of).conversations(connection, sorted(every))
         assert {name: decided(facts) for name, facts in few.items()} == {n: decided(f) for n, f in every.items()}
         assert all(len(facts.orders) <= 1 for facts in few.values())
 
@@ -115,7 +108,7 @@ class Bench:
         assert len(proposed) == len(set(proposed))
         ids = [str(row[0]) for row in self.store.execute("SELECT id FROM feedback")]
         with self.database.transaction() as connection:
-            facts = Reader(self.contract, policy, as_of).feedback(connection, ids)
+            facts = FactsReader(self.contract, policy, as_of).feedback(connection, ids)
         expired = {name for name, known in facts.items() if decide_feedback(known, policy, as_of).expired}
         assert expired - set(proposed) == set(), "due and never proposed"
 
@@ -302,7 +295,7 @@ def rule(name: str = "rule", period: Any = "30 days", anchor: str = "last_activi
 
 @pytest.mark.parametrize("store", ID_TYPES, indirect=True)
 @given(world=furnished(), tiny=st.tuples(st.integers(1, 3), st.integers(1, 3)), edge=st.integers(0, 9))
-@example(35)
+@settings(max_examples=15)
 def test_shipped_policies_miss_nothing(
     bench: Bench, shipped: list[Policy], world: World, tiny: tuple[int, int], edge: int
 ) -> None:
@@ -319,7 +312,7 @@ def test_shipped_policies_miss_nothing(
 
 
 @given(world=furnished(), several=st.lists(policies(), min_size=3, max_size=3), edge=st.integers(0, 9))
-@example(60)
+@settings(max_examples=40)
 def test_any_policy_misses_nothing(bench: Bench, world: World, several: list[Policy], edge: int) -> None:
     """Whatever is due under a policy of one random rule is proposed once, at as-of and at the very instant of a due."""
     bench.load(world)
@@ -332,7 +325,7 @@ def test_any_policy_misses_nothing(bench: Bench, world: World, several: list[Pol
 
 
 @given(world=furnished(), tiny=st.tuples(st.integers(1, 3), st.integers(1, 3)), edge=st.integers(0, 9))
-@example(35)
+@settings(max_examples=20)
 def test_rules_of_every_kind_miss_nothing(bench: Bench, world: World, tiny: tuple[int, int], edge: int) -> None:
     """A policy with rules of every kind proposes what is due under each, and under each of them alone."""
     bench.load(world)
@@ -704,7 +697,7 @@ def walk(node: Raw) -> Iterator[Raw]:
 
 def visited(bench: Bench, policy: Policy) -> int:
     """How many rows of conversations the proposing statement fetched, those it threw away included."""
-    sql, parameters = bench.selector(policy, AS_OF)._proposing(Range(), None)
+    sql, parameters = bench.selector(policy, AS_OF)._proposing(AccountRange(), None)
     with bench.store.database().transaction() as connection:
         connection.execute(statement("plan_by_key"))
         told = connection.execute(text(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql.text}"), parameters).scalar_one()

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from threading import Barrier, Event
 from typing import Any
@@ -18,15 +19,16 @@ import pytest
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import OperationalError
 
-from sweeper import batch
-from sweeper.core.policy import Policy
 from sweeper.errors import LeaseHeldError, LeaseLostError
-from sweeper.result import Result
-from sweeper.steering import Watch
-from sweeper.store import evidence, fence, protections, purge
-from sweeper.store import lease as leases
-from sweeper.sweep import sweep
+from sweeper.policy.schema import Policy
+from sweeper.postgres import evidence, fence, protections, purge
+from sweeper.postgres import lease as leases
+from sweeper.runs import batch
+from sweeper.runs.result import Result
+from sweeper.runs.sweep import sweep
+from sweeper.runs.throttle import ProgressListener
 from tests.facts import instant
+from tests.processes import until
 from tests.store.stores import Store
 
 AS_OF = "2026-07-01T00:00:00Z"
@@ -66,9 +68,16 @@ def fill(store: Store, count: int) -> list[str]:
     return [key(number) for number in range(1, count + 1)]
 
 
-def swept(store: Store, policy: Policy, watch: Watch | None = None, **sections: Any) -> Result:
+def swept(
+    store: Store,
+    policy: Policy,
+    watch: ProgressListener | None = None,
+    further_reason: Callable[[], str] = lambda: "",
+    **sections: Any,
+) -> Result:
     """One sweep at AS_OF without the guards that small stores would trip."""
-    return sweep(store.job(policy, AS_OF, **{"guards": GUARDS, **sections}), watch=watch)
+    job = store.job(policy, AS_OF, **{"guards": GUARDS, **sections})
+    return sweep(replace(job, further_reason=further_reason), watch=watch)
 
 
 def orphans(store: Store) -> int:
@@ -82,13 +91,6 @@ def orphans(store: Store) -> int:
 def buried(store: Store) -> list[str]:
     """The ids on the tombstones, in order."""
     return [row[0] for row in store.execute("SELECT record_id FROM sweeper.tombstones ORDER BY record_id")]
-
-
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Poll until the condition holds; fail when it has not within the bound."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the awaited interleaving did not come about"
 
 
 def is_waiting(store: Store, fragment: str) -> Callable[[], bool]:
@@ -160,7 +162,7 @@ def test_resumed_chat_survives(isolated: Store, policy: Policy) -> None:
     def resume(_: int) -> None:
         isolated.execute("UPDATE conversations SET last_activity_at = '2026-06-30Z' WHERE id = %s", ids[1])
 
-    result = swept(isolated, policy, Watch(expect=resume))
+    result = swept(isolated, policy, ProgressListener(expect=resume))
     assert isolated.left() == {ids[1]}
     assert (result.as_json()["purged"], result.as_json()["spared_by_reason"]) == (2, {"changed": 1})
 
@@ -176,7 +178,7 @@ def test_unannounced_user_message_spares(isolated: Store, policy: Policy) -> Non
             ids[0],
         )
 
-    result = swept(isolated, policy, Watch(expect=write)).as_json()
+    result = swept(isolated, policy, ProgressListener(expect=write)).as_json()
     assert isolated.left() == {ids[0]}
     assert (result["purged"], result["spared_by_reason"]) == (2, {"stale_last_activity": 1})
     assert result["anomalies"]["stale_last_activity"] == 1
@@ -194,7 +196,7 @@ def test_undone_deletion_survives(store: Store, policy: Policy, change: str) -> 
     def undo(_: int) -> None:
         store.execute(f"UPDATE conversations SET {change} WHERE id = %s", ids[0])
 
-    result = swept(store, policy, Watch(expect=undo)).as_json()
+    result = swept(store, policy, ProgressListener(expect=undo)).as_json()
     assert store.left() == {ids[0]}
     assert result["purged"] == 1
     if change.startswith("deleted_at"):
@@ -208,7 +210,7 @@ def test_flag_set_meanwhile_spares(isolated: Store, policy: Policy) -> None:
     def flag(_: int) -> None:
         isolated.execute("UPDATE conversations SET flagged_at = %s WHERE id = %s", LATER, ids[0])
 
-    result = swept(isolated, policy, Watch(expect=flag)).as_json()
+    result = swept(isolated, policy, ProgressListener(expect=flag)).as_json()
     assert isolated.left() == {ids[0]}
     assert (result["purged"], result["spared_by_reason"]) == (1, {"protected_after_as_of": 1})
 
@@ -220,7 +222,7 @@ def test_flag_dated_back_survives(store: Store, policy: Policy) -> None:
     def flag(_: int) -> None:
         store.execute("UPDATE conversations SET flagged_at = '2026-06-30Z' WHERE id = %s", ids[0])
 
-    assert swept(store, policy, Watch(expect=flag)).as_json()["purged"] == 1
+    assert swept(store, policy, ProgressListener(expect=flag)).as_json()["purged"] == 1
     assert store.left() == {ids[0]}
 
 
@@ -231,7 +233,7 @@ def test_vanished_rows_are_not_spared(store: Store, policy: Policy) -> None:
     def delete(_: int) -> None:
         store.execute("DELETE FROM conversations WHERE id = ANY(%s::uuid[])", ids[:3])
 
-    result = swept(store, policy, Watch(expect=delete), purge={"locked_wait_seconds": 0}).as_json()
+    result = swept(store, policy, ProgressListener(expect=delete), purge={"locked_wait_seconds": 0}).as_json()
     assert (result["purged"], result["spared_by_reason"]) == (1, {})
     assert buried(store) == ids[3:]
 
@@ -271,7 +273,7 @@ def test_hold_by_command_between_proposal_and_purge(isolated: Store, policy: Pol
         protections.place_hold(database, "m1", None, ids[0], LATER)
         protections.place_hold(database, "m2", None, ids[1], instant(AS_OF))
 
-    result = swept(isolated, policy, Watch(expect=place)).as_json()
+    result = swept(isolated, policy, ProgressListener(expect=place)).as_json()
     assert isolated.left() == set(ids[:2])
     assert (result["purged"], result["held"], result["spared_by_reason"]) == (2, 1, {"protected_after_as_of": 1})
 
@@ -287,7 +289,7 @@ def test_hold_by_sql_between_proposal_and_purge(store: Store, policy: Policy) ->
             [spelt for _, spelt in named.values()],
         )
 
-    swept(store, policy, Watch(expect=place))
+    swept(store, policy, ProgressListener(expect=place))
     left = store.left()
     assert {name: id_ in left for name, (id_, _) in named.items()} == dict.fromkeys(SPELLINGS, True)
     assert ids[-1] not in left
@@ -303,7 +305,7 @@ def test_hold_on_an_account_by_sql_between_proposal_and_purge(store: Store, poli
             "INSERT INTO sweeper.legal_holds (matter, account_id) VALUES ('m', %s)", SPELLINGS[spelling](ACCOUNT)
         )
 
-    swept(store, policy, Watch(expect=place))
+    swept(store, policy, ProgressListener(expect=place))
     assert store.left() == set(ids)
 
 
@@ -349,7 +351,7 @@ def test_hold_on_a_text_id(
 
     if before:
         place()
-    swept(store, policy, Watch() if before else Watch(expect=place))
+    swept(store, policy, ProgressListener() if before else ProgressListener(expect=place))
     assert store.left() == set(TEXT_IDS)
 
 
@@ -362,7 +364,9 @@ def test_reinstated_hold_holds(store: Store, policy: Policy) -> None:
         ids[0],
     )
     swept(
-        store, policy, Watch(expect=lambda _: void(store.execute("UPDATE sweeper.legal_holds SET released_at = NULL")))
+        store,
+        policy,
+        ProgressListener(expect=lambda _: void(store.execute("UPDATE sweeper.legal_holds SET released_at = NULL"))),
     )
     assert store.left() == {ids[0]}
 
@@ -471,7 +475,8 @@ def test_returned_placements_are_never_violated(isolated: Store, policy: Policy,
             return seen
 
         placers = [threads.submit(place, 10 * size + number) for number in range(4)]
-        result = swept(isolated, policy, Watch(expect=lambda _, b=begun: void(b.wait(20))), purge={"batch": size})  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+        wait_until_begun = ProgressListener(expect=lambda _, b=begun: void(b.wait(20)))  # type: ignore[misc]
+        result = swept(isolated, policy, wait_until_begun, purge={"batch": size})
         ended.set()
         seen = [entry for placer in placers for entry in placer.result(30)]
         left, gone = isolated.left(), buried(isolated)
@@ -590,7 +595,7 @@ def test_strays_are_removed_at_the_end(
             isolated.execute, "INSERT INTO store.summaries SELECT unnest(%s::uuid[]), 'stray'", ids[:2]
         ).result(10)
 
-    once_before(monkeypatch, evidence, "bury", write)
+    once_before(monkeypatch, evidence, "insert_tombstones", write)
     result = swept(isolated, policy, purge=KEYLESS).as_json()
     assert result["strays"] == 1
     assert isolated.execute("SELECT chat_id::text, body FROM store.summaries ORDER BY body") == [
@@ -612,7 +617,7 @@ def test_strays_of_an_interrupted_run_are_removed_by_the_next(
         store.execute("INSERT INTO store.summaries VALUES (%s, 'stray')", ids[0])
         raise Killed
 
-    once_before(monkeypatch, purge, "delete_strays", die)
+    once_before(monkeypatch, purge, "delete_orphans", die)
     with pytest.raises(Killed):
         swept(store, policy, purge=KEYLESS, lease={"seconds": 1})
     assert store.left() == set()
@@ -679,7 +684,7 @@ def test_killed_run_is_recorded_as_interrupted(store: Store, policy: Policy) -> 
         raise Killed
 
     with pytest.raises(Killed):
-        swept(store, policy, Watch(advance=die), purge={"batch": 3}, lease={"seconds": 1})
+        swept(store, policy, ProgressListener(advance=die), purge={"batch": 3}, lease={"seconds": 1})
     assert store.execute("SELECT outcome FROM sweeper.runs") == [(None,)]
     assert swept(store, policy, lease={"seconds": 1}).as_json()["purged"] == 1
     assert store.execute("SELECT outcome FROM sweeper.runs ORDER BY id") == [("interrupted",), ("completed",)]
@@ -697,7 +702,7 @@ def test_killed_batch_leaves_nothing(store: Store, policy: Policy, monkeypatch: 
     def die(_: Connection) -> None:
         raise Killed
 
-    once_before(monkeypatch, evidence, "bury", die)
+    once_before(monkeypatch, evidence, "insert_tombstones", die)
     with pytest.raises(Killed):
         swept(store, policy, lease={"seconds": 1})
     assert (store.left(), buried(store)) == (set(ids), [])
@@ -717,7 +722,7 @@ def test_replaced_holder_commits_nothing_more(isolated: Store, policy: Policy) -
         leases.take(database)
 
     with pytest.raises(LeaseLostError) as lost:
-        swept(isolated, policy, Watch(advance=replace), purge={"batch": 2})
+        swept(isolated, policy, ProgressListener(advance=replace), purge={"batch": 2})
     assert (lost.value.exit_code, done) == (4, [2])
     assert buried(isolated) == ids[:2]
     assert isolated.left() == set(ids[2:])
@@ -735,7 +740,7 @@ def test_run_replaced_by_a_working_one(store: Store, policy: Policy) -> None:
             sweep(left.pop())
 
     with pytest.raises(LeaseLostError):
-        swept(store, policy, Watch(advance=replace), purge={"batch": 2})
+        swept(store, policy, ProgressListener(advance=replace), purge={"batch": 2})
     assert buried(store) == ids
     assert store.execute("SELECT outcome FROM sweeper.runs ORDER BY id") == [("interrupted",), ("completed",)]
 
@@ -750,7 +755,7 @@ def test_run_replaced_after_its_last_batch(store: Store, policy: Policy) -> None
         sweep(second)
 
     with pytest.raises(LeaseLostError):
-        swept(store, policy, Watch(advance=replace))
+        swept(store, policy, ProgressListener(advance=replace))
     assert store.execute("SELECT outcome FROM sweeper.runs ORDER BY id") == [("interrupted",), ("completed",)]
     assert buried(store) == ids
 
@@ -873,7 +878,7 @@ def test_applications_are_never_deadlock_victims(
         result = swept(
             store,
             policy,
-            Watch(expect=lambda _: void(begun.wait(20))),
+            ProgressListener(expect=lambda _: void(begun.wait(20))),
             purge={"batch": 50, "locked_wait_seconds": 1},
         ).as_json()
     finally:
@@ -943,7 +948,7 @@ def _pid(connection: Connection) -> int:
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [(fence, "share"), (purge, "lock"), (purge, "delete"), (evidence, "bury")],
+    [(fence, "share"), (purge, "lock"), (purge, "delete"), (evidence, "insert_tombstones")],
     ids=["fence", "lock", "delete", "bury"],
 )
 def test_terminated_batch_is_done_again(
@@ -972,7 +977,7 @@ def test_all_backends_terminated_between_batches(store: Store, policy: Policy) -
             "WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
         )
 
-    assert swept(store, policy, Watch(advance=terminate), purge={"batch": 1}).outcome == "completed"
+    assert swept(store, policy, ProgressListener(advance=terminate), purge={"batch": 1}).outcome == "completed"
     assert buried(store) == ids
 
 

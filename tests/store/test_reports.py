@@ -5,11 +5,14 @@ from datetime import timedelta
 
 import pytest
 
-from sweeper.core.instant import rfc3339
-from sweeper.core.policy import Policy
-from sweeper.numbers import overdue
-from sweeper.numbers.overdue import PATIENCE, Due
-from sweeper.numbers.report import Report, report
+from sweeper.policy.counts import RecordCounts
+from sweeper.policy.decide import Verdict
+from sweeper.policy.evaluate import Evaluation, Outcome
+from sweeper.policy.instant import rfc3339
+from sweeper.policy.schema import Policy
+from sweeper.report import overdue
+from sweeper.report.overdue import PATIENCE
+from sweeper.report.report import Report, report
 from tests.facts import instant
 from tests.store.operated import NOW, TICK, bury, chat, exported, mixed, ran, read, world
 from tests.store.stores import Store, frozen
@@ -63,9 +66,9 @@ def test_metrics_follow_reports_on_the_present(store: Store, policy: Policy) -> 
     store.load(world(chat("c1", timedelta(days=9), account="a2"), chat("c2", timedelta(days=9))))
     assert len(report(store.job(policy, NOW)).alarms) == 1
     ahead = report(store.job(policy, "2026-07-01T00:00:00Z", frozen(NOW)))
-    assert (ahead.conversations.overdue.total, ahead.alarms) == (1, [])
+    assert (ahead.counts.due, ahead.alarms) == (1, [])
     before = report(store.job(policy, "2019-01-01T00:00:00Z", frozen(NOW)))
-    assert (before.conversations.total, before.alarms) == (0, [])
+    assert (before.counts.conversations.total, before.alarms) == (0, [])
     assert exported(read(store))["sweeper_unclassified_conversations", "unknown_plan"] == 1
     details = {"store": "other", "present": True, "conversations": {"unclassified": {"unknown_plan": 7}}}
     store.execute("INSERT INTO sweeper.events (kind, details) VALUES ('reported', %s)", json.dumps(details))
@@ -115,7 +118,8 @@ def test_alarm_of_feedback(store: Store, policy: Policy) -> None:
 
 def test_alarms_are_per_kind() -> None:
     """A kind of which nothing is overdue alarms nobody, whatever was purged."""
-    due = Due()
-    due.count("standard", instant(NOW) - timedelta(days=9))
-    assert overdue.alarms({"conversation": Due(), "feedback": Due()}, {}, instant(NOW)) == []
+    due = RecordCounts()
+    verdict = Verdict(instant(NOW), "standard", instant(NOW) - timedelta(days=9), held=False)
+    due.count(Evaluation(Outcome.PURGE, verdict))
+    assert overdue.alarms({"conversation": RecordCounts(), "feedback": RecordCounts()}, {}, instant(NOW)) == []
     assert len(overdue.alarms({"conversation": due, "feedback": due}, {"feedback": 1}, instant(NOW))) == 1

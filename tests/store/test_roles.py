@@ -11,11 +11,12 @@ from sqlalchemy.exc import DBAPIError
 
 from sweeper import embedded
 from sweeper.clock import Clock
-from sweeper.core.policy import Policy
 from sweeper.errors import SweeperError
 from sweeper.manifest import build
-from sweeper.store import check, database, protections
-from tests.acceptance.commands import process
+from sweeper.policy.schema import Policy
+from sweeper.postgres import check, database, protections
+from sweeper.postgres.finding import Level
+from tests.acceptance.commands import in_process
 from tests.facts import instant
 from tests.manifest import made
 from tests.store import stores
@@ -297,7 +298,7 @@ def test_the_owner_is_refused_by_the_triggers(still: Store) -> None:
 def faults(ruled: Store, policy: Policy, **sections: Any) -> list[str]:
     """What `check` finds wrong as the job."""
     found = check.check(ruled.database(ruled.settings(**sections)), policy, Clock())
-    return [finding.text for finding in found if finding.level is not check.Level.OK]
+    return [finding.text for finding in found if finding.level is not Level.OK]
 
 
 def test_the_job_sweeps(ruled: Store, policy: Policy) -> None:
@@ -351,10 +352,10 @@ def test_the_auditor_audits(ruled: Store, policy: Policy, tmp_path: Path) -> Non
         assert kinds == [("run_opened", "sweeper"), ("run_closed", "sweeper")]
     assert protections.list_holds(auditor.database(), released=True) == []
     checkpoint = ("audit", "checkpoint")
-    assert process(auditor, *checkpoint).code == 1
-    assert process(ruled, *checkpoint).code == 0
+    assert in_process(auditor, *checkpoint).code == 1
+    assert in_process(ruled, *checkpoint).code == 0
     for words in (("verify",), ("export", str(tmp_path / "ledger.jsonl"))):
-        done = process(auditor, "audit", *words)
+        done = in_process(auditor, "audit", *words)
         assert done.code == 0, done.err
 
 

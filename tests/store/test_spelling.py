@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeper import embedded
-from sweeper.core.policy import Policy
+from sweeper.policy.schema import Policy
+from sweeper.postgres import database as databases
+from sweeper.postgres import migrate, unmatched
+from sweeper.postgres.statement import spelling
+from sweeper.runs.sweep import sweep
 from sweeper.settings import Settings
-from sweeper.store import database as databases
-from sweeper.store import migrate, unmatched
-from sweeper.store.statement import spelling
-from sweeper.sweep import sweep
 from tests.store import stores
 from tests.store.stores import Store
 from tests.store.test_propose import chat, world_of

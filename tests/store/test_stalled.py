@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from sweeper.cli.sweeping import LEFT, print_result
-from sweeper.core.policy import Policy
-from sweeper.core.recheck import Spared
-from sweeper.result import LEFT_THOUGH_DUE, Result
-from sweeper.steering import Watch
-from sweeper.sweep import sweep
+from sweeper.cli.run import LEFT, print_result
+from sweeper.policy.evaluate import Spared
+from sweeper.policy.schema import Policy
+from sweeper.runs.result import LEFT_THOUGH_DUE, Result
+from sweeper.runs.sweep import sweep
+from sweeper.runs.throttle import ProgressListener
 from tests.acceptance.commands import Command
 from tests.facts import World
 from tests.store.operated import MONTH, NOW, TICK, chat, world
@@ -22,7 +22,7 @@ FEEDBACK = {"id": "f1", "account": "a1", "kind": "thumbs", "submitted_at": "2021
 DUE = chat("due", MONTH)
 
 
-def run(store: Store, policy: Policy, watch: Watch | None = None, **sections: Any) -> Result:
+def run(store: Store, policy: Policy, watch: ProgressListener | None = None, **sections: Any) -> Result:
     """A run at a frozen now."""
     return sweep(store.job(policy, NOW, frozen(NOW), **sections), watch=watch)
 
@@ -79,8 +79,8 @@ def test_changed(store: Store, policy: Policy, capsys: pytest.CaptureFixture[str
     def resume(_: int) -> None:
         store.execute("UPDATE conversations SET last_activity_at = %s", NOW)
 
-    result = run(store, policy, Watch(expect=resume))
-    assert (result.tally.spared, result.is_stalled, result.is_done) == ({"changed": 1}, False, True)
+    result = run(store, policy, ProgressListener(expect=resume))
+    assert (result.counts.skipped, result.is_stalled, result.is_done) == ({"changed": 1}, False, True)
     print_result(result, as_json=False)
     assert "1 conversations were due when they were proposed, and had changed" in capsys.readouterr().out
 

@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 
 from sweeper import embedded
-from sweeper.audit import checkpoint, verify
-from sweeper.audit.verify import Report
-from sweeper.audit.walk import Kind
 from sweeper.clock import Clock
-from sweeper.core.policy import Policy
 from sweeper.errors import ConfigurationError, RefusedError
+from sweeper.evidence import checkpoint, state, verify
+from sweeper.evidence.verify import VerifyReport
+from sweeper.evidence.walk import LedgerFaultKind
 from sweeper.manifest import lifecycle
+from sweeper.policy.schema import Policy
+from sweeper.postgres import evidence, pauses, protections
+from sweeper.runs.sweep import sweep
 from sweeper.settings import Settings
-from sweeper.store import evidence, pauses, protections, state
-from sweeper.sweep import sweep
 from tests.facts import instant
 from tests.manifest import made
 from tests.store import stores
@@ -30,12 +30,12 @@ TABLES = ("identity", "runs", "tombstones", "events", *state.PREFIXES, "manifest
 NOW = instant(AS_OF)
 
 
-def found(store: Store, **sections: Any) -> Report:
+def found(store: Store, **sections: Any) -> VerifyReport:
     """What verification says, unsigned."""
     return verify.verify(store.database(store.settings(**sections)))
 
 
-def told(store: Store) -> list[tuple[Kind, str | None, int | str | None, str | None]]:
+def told(store: Store) -> list[tuple[LedgerFaultKind, str | None, int | str | None, str | None]]:
     """The faults that verification names: kind, table, id and column."""
     return [(fault.kind, fault.source, fault.id, fault.column) for fault in found(store).faults]
 
@@ -189,7 +189,7 @@ def test_every_edit_is_named(table: str, which: str | None, honest: Store) -> No
             with tampering(honest) as execute:
                 value = ODD.get((table, column), SET[type_]).format(column)
                 execute(f"UPDATE sweeper.{table} SET {column} = {value} WHERE id = %s", [id_])
-                assert told(honest) == [(Kind.CHANGED, table, id_, column)], (column, id_)
+                assert told(honest) == [(LedgerFaultKind.CHANGED, table, id_, column)], (column, id_)
                 execute(f"UPDATE sweeper.{table} t SET {column} = s.{column} FROM saved.{table} s WHERE s.id = t.id")
     for name, definition in checks:
         honest.execute(f"ALTER TABLE sweeper.{table} ADD CONSTRAINT {name} {definition}")
@@ -202,7 +202,7 @@ def test_deleted_inserted_and_dropped_rows_are_named(table: str, honest: Store) 
     for (id_,) in honest.execute(f"SELECT id FROM sweeper.{table} ORDER BY id"):
         with tampering(honest) as execute:
             execute(f"DELETE FROM sweeper.{table} WHERE id = %s", [id_])
-            assert (Kind.MISSING, table, id_, None) in told(honest)
+            assert (LedgerFaultKind.MISSING, table, id_, None) in told(honest)
             execute(
                 f"INSERT INTO sweeper.{table} OVERRIDING SYSTEM VALUE SELECT * FROM saved.{table} WHERE id = %s", [id_]
             )
@@ -214,7 +214,7 @@ def test_deleted_inserted_and_dropped_rows_are_named(table: str, honest: Store) 
         if table == "runs":
             execute("UPDATE spare SET token = 4711")
         execute(f"INSERT INTO sweeper.{table} OVERRIDING SYSTEM VALUE TABLE spare")
-    assert told(honest) == [(Kind.UNTOLD, table, "new" if table == "manifests" else 4711, None)]
+    assert told(honest) == [(LedgerFaultKind.UNTOLD, table, "new" if table == "manifests" else 4711, None)]
 
 
 def test_all_rows_deleted_at_once(honest: Store) -> None:
@@ -225,7 +225,7 @@ def test_all_rows_deleted_at_once(honest: Store) -> None:
         execute("TRUNCATE sweeper.legal_holds")
     report = found(honest)
     assert (len(report.faults), report.found) == (verify.FEW, 56)
-    assert {fault.kind for fault in report.faults} == {Kind.MISSING}
+    assert {fault.kind for fault in report.faults} == {LedgerFaultKind.MISSING}
     assert json.loads(json.dumps(report.as_json()))["faults"][0]["source"] == "legal_holds"
 
 
@@ -239,7 +239,7 @@ def test_a_truncation_that_left_its_event(store: Store) -> None:
     assert told(store) == []
     with tampering(store) as execute:
         execute("INSERT INTO sweeper.legal_holds (matter) VALUES ('again')")
-    assert told(store) == [(Kind.UNTOLD, "legal_holds", 2, None)]
+    assert told(store) == [(LedgerFaultKind.UNTOLD, "legal_holds", 2, None)]
 
 
 def test_texts_that_read_as_instants(store: Store) -> None:
@@ -247,7 +247,7 @@ def test_texts_that_read_as_instants(store: Store) -> None:
     store.execute("INSERT INTO sweeper.legal_holds (matter) VALUES ('2026-01-01T00:00:00+00:00')")
     with tampering(store) as execute:
         execute("UPDATE sweeper.legal_holds SET matter = '2026-01-01T01:00:00+01:00'")
-    assert told(store) == [(Kind.CHANGED, "legal_holds", 1, "matter")]
+    assert told(store) == [(LedgerFaultKind.CHANGED, "legal_holds", 1, "matter")]
 
 
 def test_a_run_that_was_only_closed(store: Store) -> None:
@@ -259,7 +259,7 @@ def test_a_run_that_was_only_closed(store: Store) -> None:
     store.execute(
         "INSERT INTO sweeper.events (kind, run_id, details) VALUES ('run_closed', 1, '{\"outcome\": \"completed\"}')"
     )
-    assert told(store) == [(Kind.UNTOLD, "runs", 1, None)]
+    assert told(store) == [(LedgerFaultKind.UNTOLD, "runs", 1, None)]
 
 
 def test_a_dropped_hold_put_back(honest: Store) -> None:
@@ -268,7 +268,7 @@ def test_a_dropped_hold_put_back(honest: Store) -> None:
     with tampering(honest) as execute:
         execute("INSERT INTO sweeper.legal_holds (id, matter) OVERRIDING SYSTEM VALUE VALUES (%s, 'back')", [int(id_)])
     (fault,) = found(honest).faults
-    assert (fault.kind, "although event" in fault.text, fault.id) == (Kind.UNTOLD, True, int(id_))
+    assert (fault.kind, "although event" in fault.text, fault.id) == (LedgerFaultKind.UNTOLD, True, int(id_))
 
 
 def test_no_words_of_people(honest: Store) -> None:
@@ -289,7 +289,7 @@ def test_identity(honest: Store) -> None:
     other = "00000000-0000-4000-8000-000000000000"
     with tampering(honest) as execute:
         execute("UPDATE sweeper.identity SET id = %s", [other])
-        assert told(honest) == [(Kind.IDENTITY, "identity", None, "id")] * 2
+        assert told(honest) == [(LedgerFaultKind.IDENTITY, "identity", None, "id")] * 2
         assert other in found(honest).faults[1].text
         execute("UPDATE sweeper.events SET details = details - 'identity'")
         assert verify.verify_tree(honest.database()).fault is not None  # which stops before anything is compared
@@ -307,7 +307,7 @@ def test_a_log_with_a_name_of_its_own(store: Store) -> None:
     store.execute("INSERT INTO sweeper.events (kind) VALUES ('x')")
     checkpoint.take(store.database(named), Clock(), None)
     assert found(store, evidence={"origin": named.evidence.origin}).faults == []
-    assert [fault.kind for fault in found(store).faults] == [Kind.IDENTITY]
+    assert [fault.kind for fault in found(store).faults] == [LedgerFaultKind.IDENTITY]
 
 
 def test_tombstones_of_no_run(honest: Store) -> None:
@@ -427,4 +427,4 @@ def test_a_run_opened_twice(store: Store) -> None:
     assert told(store) == []
     with tampering(store) as execute:
         execute("DELETE FROM sweeper.events")
-    assert told(store) == [(Kind.UNTOLD, "runs", 1, None)]
+    assert told(store) == [(LedgerFaultKind.UNTOLD, "runs", 1, None)]

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from sweeper.core.instant import rfc3339
-from sweeper.numbers import status
-from sweeper.numbers.overdue import PATIENCE
-from sweeper.numbers.status import Status
-from sweeper.store import backfills
+from sweeper.policy.instant import rfc3339
+from sweeper.postgres import backfills
+from sweeper.report import status
+from sweeper.report.overdue import PATIENCE
+from sweeper.report.status import Status
 from tests.facts import instant
 from tests.store.operated import NOW, TICK, chat, ran, world
 from tests.store.stores import Store, frozen

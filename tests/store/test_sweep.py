@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.core.policy import Policy
-from sweeper.sweep import preview, sweep
+from sweeper.policy.schema import Policy
+from sweeper.runs.sweep import preview, sweep
 from tests.facts import World
 from tests.store.stores import ID_TYPES, Store
 
@@ -22,7 +22,7 @@ def test_cases_are_purged_as_expected(store: Store, policy: Policy) -> None:
         store.load(case)
         expected = case["expect"]["conversations"]
         gone = {store.id(name): wanted for name, wanted in expected.items() if wanted["purge"]}
-        assert preview(store.job(policy, case["as_of"], guards=guards)).tally.due == len(gone), case["name"]
+        assert preview(store.job(policy, case["as_of"], guards=guards)).counts.due == len(gone), case["name"]
         result = sweep(store.job(policy, case["as_of"], guards=guards))
         assert store.left() == {store.id(name) for name in expected} - gone.keys(), case["name"]
         stones = store.execute("SELECT conversation_id, rule FROM sweeper.tombstones")

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from sweeper.core.policy import Policy
 from sweeper.errors import ConfigurationError
-from sweeper.sweep import sweep
+from sweeper.policy.schema import Policy
+from sweeper.runs.sweep import sweep
 from tests.store.stores import Store
 from tests.store.test_races import ACCOUNT, AS_OF, GUARDS, fill, swept
 

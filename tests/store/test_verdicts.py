@@ -5,25 +5,29 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeper.core.decide import decide, exists
-from sweeper.core.model import Facts
-from sweeper.core.policy import Policy
-from sweeper.job import read_contract
 from sweeper.manifest.recheck import LITERAL
-from sweeper.store.verdicts import verdicts
+from sweeper.policy.decide import decide, exists
+from sweeper.policy.facts import Facts
+from sweeper.policy.schema import Policy
+from sweeper.postgres.verdicts import verdicts
+from sweeper.runs.job import read_contract
 from tests.facts import World, instant
 from tests.store.stores import ID_TYPES, Store
 from tests.store.test_propose import (
+    ALWAYS_PRO,
+    AS_OF,
+    CONSENTED,
+    EDGES,
     FAR,
     OWN_CONDITIONS,
     SINGLE,
     SYNTHETIC,
     Bench,
     chat,
-    example,
+    event,
     floor_lists,
     furnished,
     made,
@@ -159,17 +163,17 @@ def agree(bench: Bench, crowd: World, several: Sequence[Policy], edge: int, *, s
             assert by_sql(bench, policy, as_of) == by_core(known, policy, as_of)
 
 
-EDGES = st.integers(0, 100)
+PICKS = st.integers(0, 100)
 
 
 @given(
     crowd=crowds(),
     several=st.lists(several_rules(), min_size=3, max_size=3),
     single=st.lists(st.sampled_from(SIMPLE), min_size=2, max_size=2),
-    edge=EDGES,
+    edge=PICKS,
     spelt=st.booleans(),
 )
-@example(30)
+@settings(max_examples=30)
 def test_any_policy(
     bench: Bench,
     crowd: World,
@@ -183,8 +187,8 @@ def test_any_policy(
 
 
 @pytest.mark.parametrize("store", ID_TYPES, indirect=True)
-@given(crowd=crowds(), edge=EDGES, spelt=st.booleans())
-@example(10)
+@given(crowd=crowds(), edge=PICKS, spelt=st.booleans())
+@settings(max_examples=10)
 def test_policies_of_every_kind(bench: Bench, policy: Policy, crowd: World, edge: int, spelt: bool) -> None:  # noqa: FBT001 — drawn
     """Under the shipped policy and under rules of every kind they agree, whatever the type of the ids."""
     agree(bench, crowd, [policy, *SYNTHETIC], edge, spelt=spelt)
@@ -220,6 +224,54 @@ def test_condition_at_its_edges(bench: Bench) -> None:
                 assert (found[str(bench.store.id(edges[name]))][0] == "rule") is (is_reached is value)
 
 
+SCORED = {"column": "conversation.score", "unit": "month", "otherwise": "1 day"}
+FLOOR = {"name": "floor", "because": "…", "anchor": "flagged", "period": "9000 years"}
+EDGE_POLICIES = [
+    made([rule(period=SCORED, anchor="created"), {**rule("incognito", incognito=True), "stands_unclassified": True}]),
+    made([rule(account={"tier": [ODD]}), rule("other", "9000 years"), rule("none", "forever", "created")]),
+    made([rule()], [{**FLOOR, "name": "short", "period": "2 months"}, FLOOR]),
+]
+"""Periods of a column, beside a rule that stands without a plan; texts that JSON escapes, and dues beyond year 9999; floors."""
+
+
+def test_history_hold_and_order_at_their_edges(bench: Bench, policy: Policy) -> None:
+    """Plans and consents that meet, periods that a column cannot hold, flags, holds and orders at odd instants: all agree."""
+    own: list[dict[str, Any]] = [
+        *({"columns": {"score": score}} for score in ("30", "30.0", "-1", "0", "99999999999999", None)),
+        {"flagged_at": AT},
+        {"flagged_at": "2026-07-01T00:00:00Z"},
+        {"flagged_at": "-infinity", "incognito": True},
+        {"created_at": "2025-12-01T00:00:00Z"},
+        {},
+        {},
+    ]
+    of_another = [CONSENTED, event("2025-10-01T00:00:00Z", granted=False, purpose="development_partner")]
+    histories = [*((plans, consent, more) for _, _, plans, consent, more in EDGES), ([ALWAYS_PRO], of_another, {})]
+    world = world_of([chat(f"c{number}", **more) for number, more in enumerate(own)])
+    world["accounts"][0]["columns"] = {"tier": ODD}
+    for number, (plans, consent, more) in enumerate(histories):
+        world["accounts"] += [{"id": f"e{number}", "plans": plans, "consent": consent}]
+        world["conversations"] += [chat(f"e{number}c", account=f"e{number}", **more)]
+    for number, account in enumerate(world["accounts"]):
+        for kind in ("plans", "consent"):
+            account[kind] = [
+                {**row, "id": 100 * number + row.get("id", place)} for place, row in enumerate(account[kind])
+            ]
+    world["orders"] = [{"conversation": "c9", "recorded_at": "2025-12-01T00:00:00Z", "due_at": "2025-12-05T00:00:00Z"}]
+    world["holds"] = [
+        {"conversation": "c10", "placed_at": None, "released_at": "1970-01-01T00:00:00Z"},
+        {"conversation": "c11", "placed_at": "9999-01-01T00:00:00Z", "released_at": AT},
+    ]
+    bench.load(world)
+    known = bench.facts(EVERY_COLUMN, EVERY_COLUMN.plausible.since)
+    for each in (policy, *EDGE_POLICIES):
+        for as_of in (instant(AT) - MICROSECOND, instant(AT), AS_OF):
+            assert by_sql(bench, each, as_of) == by_core(known, each, as_of)
+    said = by_sql(bench, policy, AS_OF)
+    assert [said[str(bench.store.id(name))][0] for name in ("c9", "e16c")] == ["erasure_order", "training_allowed"]
+    assert said[str(bench.store.id("c10"))][2]
+
+
 REPEATING = """
 CREATE SCHEMA lens;
 CREATE VIEW lens.accounts AS SELECT a.* FROM store.accounts a UNION ALL SELECT a.* FROM store.accounts a WHERE a.tier = 'gold';
@@ -233,8 +285,8 @@ CREATE VIEW lens.feedback AS SELECT * FROM store.feedback
 """
 
 
-@given(crowd=crowds(), edge=EDGES)
-@example(10)
+@given(crowd=crowds(), edge=PICKS)
+@settings(max_examples=10)
 def test_row_that_a_view_shows_twice(store: Store, policy: Policy, crowd: World, edge: int) -> None:
     """What a view shows more than once, or whose account it does, is in doubt on both sides, once."""
     if store.execute("SELECT to_regnamespace('lens') IS NULL") == [(True,)]:
@@ -243,7 +295,7 @@ def test_row_that_a_view_shows_twice(store: Store, policy: Policy, crowd: World,
         )
         for statement in REPEATING.split(";"):
             store.execute(statement)
-    settings = store.settings(store={"schema": "lens"}, purge={"table": "store.conversations"})
-    opened = store.database(settings)
+    found = store.settings(store={"schema": "lens"}, purge={"table": "store.conversations"})
+    opened = store.database(found)
     bench = Bench(store, read_contract(opened, policy), opened)
     agree(bench, crowd, [policy], edge, spelt=False)

@@ -6,20 +6,20 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from sweeper.core.decide import Verdict, decide, exists
-from sweeper.core.policy import Policy, parse
-from sweeper.core.recheck import Outcome
-from sweeper.core.window import Slice, Window, slices
-from sweeper.job import read_contract
-from sweeper.result import Result
-from sweeper.session import Errand
-from sweeper.steering import Watch
-from sweeper.store.select import Selector
-from sweeper.survey import disposals
-from sweeper.sweep import sweep
+from sweeper.policy.decide import Verdict, decide, exists
+from sweeper.policy.evaluate import Outcome
+from sweeper.policy.schema import Policy, parse
+from sweeper.policy.window import Slice, Window, slices
+from sweeper.postgres.proposals import Selector
+from sweeper.runs.job import read_contract
+from sweeper.runs.result import Result
+from sweeper.runs.scan import evaluations
+from sweeper.runs.session import RunKind
+from sweeper.runs.sweep import sweep
+from sweeper.runs.throttle import ProgressListener
 from tests import model
 from tests.facts import World, instant
 from tests.store.stores import ROOT, Store
@@ -32,15 +32,6 @@ FILES = ("policy.toml", "examples/until_deletion.toml", "examples/eighteen_month
 GUARDS = {"history": False, "volume": False, "earlier_as_of": False}
 EDGES = st.tuples(st.integers(0, 40), st.integers(0, 40), st.sampled_from([-TICK, timedelta(0), timedelta(0), TICK]))
 TICKS = st.sampled_from([-TICK, timedelta(0), TICK])
-
-
-def example(examples: int) -> settings:
-    """Settings for a test on a real store."""
-    return settings(
-        max_examples=examples,
-        deadline=None,
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
-    )
 
 
 @pytest.fixture
@@ -96,7 +87,7 @@ def missed(bench: Bench, policy: Policy, as_of: datetime, window: Window, found:
 
 
 @given(world=furnished(), at=EDGES)
-@example(10)
+@settings(max_examples=10)
 def test_nothing_due_within_is_missed(
     bench: Bench, every_policy: list[Policy], world: World, at: tuple[int, int, timedelta]
 ) -> None:
@@ -110,7 +101,7 @@ def test_nothing_due_within_is_missed(
 
 
 @given(world=furnished(), several=st.lists(policies(), min_size=3, max_size=3), at=EDGES)
-@example(12)
+@settings(max_examples=12)
 def test_any_policy_misses_nothing_within(
     bench: Bench, world: World, several: list[Policy], at: tuple[int, int, timedelta]
 ) -> None:
@@ -197,7 +188,7 @@ def test_due_that_something_else_has_moved(store: Store, policy: Policy, why: st
     ):
         there_job = replace(job, window=window)
         proposals = [p for page in there_job.selector.pages() for p in page.free]
-        outcomes = [disposal.outcome for _, disposal in disposals(there_job, proposals)]
+        outcomes = [evaluation.outcome for _, evaluation in evaluations(there_job, proposals)]
         assert (Outcome.PURGE in outcomes) == there, str(window)
 
 
@@ -214,10 +205,10 @@ def test_window_of_a_month_proposes_no_other_years(store: Store, policy: Policy)
 # --- sweeps -----------------------------------------------------------------------------------------------------------
 
 
-def swept(store: Store, policy: Policy, as_of: str, window: Window, watch: Watch | None = None) -> Result:
+def swept(store: Store, policy: Policy, as_of: str, window: Window, watch: ProgressListener | None = None) -> Result:
     """A slice of a backfill without an approval of its own, so that only the window bounds it."""
     job = replace(store.job(policy, as_of, guards=GUARDS), window=window)
-    return sweep(job, errand=Errand("backfill"), watch=watch)
+    return sweep(job, run_kind=RunKind("backfill"), watch=watch)
 
 
 def dues_of(gone: dict[str, model.Verdict]) -> list[datetime]:
@@ -226,7 +217,7 @@ def dues_of(gone: dict[str, model.Verdict]) -> list[datetime]:
 
 
 @given(world=worlds(poison=True), by=st.sampled_from(Slice), cut=st.integers(0, 40), tick=TICKS)
-@example(12)
+@settings(max_examples=12)
 def test_slices_in_order_equal_one_sweep(
     store: Store, policy: Policy, world: World, by: Slice, cut: int, tick: timedelta
 ) -> None:
@@ -266,7 +257,7 @@ def test_what_changes_after_its_proposal_is_spared_or_left(store: Store, policy:
 
     job = store.job(policy, "2026-06-01T00:00:00Z", guards=GUARDS, purge={"batch": 1})
     window = Window(since, since + timedelta(days=1))
-    result = sweep(replace(job, window=window), errand=Errand("backfill"), watch=Watch(advance=meddle))
+    result = sweep(replace(job, window=window), run_kind=RunKind("backfill"), watch=ProgressListener(advance=meddle))
     assert store.left() == {resumed, moved, flagged}
-    assert (result.count, result.tally.spared, result.tally.outside) == (1, {"changed": 1}, 1)
+    assert (result.count, result.counts.skipped, result.counts.outside) == (1, {"changed": 1}, 1)
     assert result.outcome == "completed"

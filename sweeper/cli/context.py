@@ -1,0 +1,171 @@
+"""What every command comes in by: its common options, the clock, the settings, a database or a job, an instant, an id.
+
+The law of this file: what a command does not need cannot stop it. A hold is placed while the policy file is broken.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sweeper.clock import Clock
+from sweeper.errors import ConfigurationError
+from sweeper.policy.instant import aware
+
+if TYPE_CHECKING:
+    from sweeper.postgres.database import Database
+    from sweeper.runs.job import Job
+    from sweeper.settings import Settings
+
+Config = Annotated[
+    Path | None, typer.Option("--config", help="Settings file. Default: SWEEPER_CONFIG, then config/sweeper.toml.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+AsOf = Annotated[
+    str | None,
+    typer.Option(
+        "--as-of", metavar="INSTANT", help="Decide as of this instant, e.g. 2026-01-31T00:00:00Z. Default: now."
+    ),
+]
+CLOCK = Clock()
+EMBEDDED = "embedded:"
+
+
+@contextmanager
+def configured(config: Path | None) -> Iterator["Settings"]:
+    """The settings; a database URL of `embedded:DIR` starts the demo's own PostgreSQL for as long as the command runs.
+
+    Raises:
+        DatabaseError: for whatever the database answered while the command ran.
+    """
+    from sqlalchemy.exc import DBAPIError
+
+    from sweeper.postgres.database import DatabaseError
+    from sweeper.runs.job import unreachable
+    from sweeper.settings import load
+
+    with _served(load(config)) as settings:
+        try:
+            yield settings
+        except DBAPIError as error:
+            raise unreachable(error) from None
+        except UnicodeError as error:
+            raise DatabaseError(
+                f"a text in the store or in an argument is not UTF-8 ({error}). What was committed before stands; nothing else "
+                "was done. A database with encoding SQL_ASCII accepts any bytes: fix them there."
+            ) from None
+
+
+@contextmanager
+def _served(settings: "Settings") -> Iterator["Settings"]:
+    url = settings.database.url
+    if not url.startswith(EMBEDDED):
+        yield settings
+        return
+    from sweeper import embedded
+
+    folder = url.removeprefix(EMBEDDED)
+    if not folder or not _holds_database(Path(folder)):
+        raise ConfigurationError(
+            f"SWEEPER_DATABASE_URL is {url}, and there is no demo's database in {folder or 'a directory without a name'}: "
+            "nothing was done. Make one with `sweeper demo --keep DIR`, then write embedded:DIR."
+        )
+    with embedded.server(Path(folder)) as server:
+        database = settings.database.model_copy(update={"url": server.url()})
+        yield settings.model_copy(update={"database": database})
+
+
+def _holds_database(folder: Path) -> bool:
+    try:
+        return (folder / "postgres" / "PG_VERSION").is_file()
+    except OSError:
+        return True  # closed to us: the server says what is wrong with it
+
+
+@contextmanager
+def prepared(config: Path | None, as_of: datetime | None = None) -> Iterator["Job"]:
+    """A job on the store of the settings, at as-of or now."""
+    from sweeper.runs.job import prepare
+
+    with configured(config) as settings:
+        job = prepare(settings, CLOCK, as_of)
+        try:
+            yield job
+        finally:
+            job.database.engine.dispose()
+
+
+@contextmanager
+def connected(config: Path | None) -> Iterator["Database"]:
+    """The database of the settings, whatever is in it."""
+    from sweeper.postgres import database as databases
+
+    with configured(config) as settings:
+        database = databases.connect(settings)
+        try:
+            yield database
+        finally:
+            database.engine.dispose()
+
+
+@contextmanager
+def migrated(config: Path | None) -> Iterator["Database"]:
+    """The database of the settings with the sweeper's own tables in it; store and policy are not looked at."""
+    from sweeper.postgres import migrate
+
+    with connected(config) as database:
+        migrate.refuse_other(migrate.revision(database))
+        yield database
+
+
+def instant(option: str, text: str | None) -> datetime | None:
+    """The instant that an option names.
+
+    Raises:
+        ConfigurationError: the text is no instant, or one that means different things on different machines.
+    """
+    if text is None:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise _wrong(option, text, "is no instant") from None
+    try:
+        return aware(found)
+    except ValueError as error:
+        raise _wrong(option, text, f"cannot be used: {error}") from None
+
+
+def _wrong(option: str, text: str, what: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{option} {text!r} {what}. Nothing was done. Write an instant with its offset, for instance 2026-01-31T00:00:00Z."
+    )
+
+
+def words(what: str, text: str) -> str:
+    """A text to be stored as it is.
+
+    Raises:
+        ConfigurationError: there is nothing to read in it, or it is no UTF-8.
+    """
+    if not text.strip():
+        raise ConfigurationError(f"{what} is empty. Nothing was done. Name it.")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"{what} {text!r} is not UTF-8. Nothing was done. Write it in UTF-8.") from None
+    return text
+
+
+def known_id(database: "Database", type_: str, value: str | None, what: str) -> str | None:
+    """An id as the store itself would write it; None stays None.
+
+    Raises:
+        ConfigurationError: it cannot be an id of that type.
+    """
+    from sweeper.postgres import protections
+
+    return None if value is None else protections.canonical(database, type_, words(what, value), what)

@@ -1,0 +1,178 @@
+"""`explain`: one conversation in plain words, or all of them in a line each, with totals."""
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sweeper import console
+from sweeper.cli import context
+from sweeper.cli.context import AsJson, AsOf, Config
+from sweeper.errors import ConfigurationError, SweeperError
+from sweeper.policy.instant import rfc3339
+
+if TYPE_CHECKING:
+    from sweeper.policy.counts import RecordCounts
+    from sweeper.policy.evaluate import Evaluation
+    from sweeper.policy.explain import Explanation
+    from sweeper.policy.facts import Facts, Message
+    from sweeper.runs.job import Job
+
+
+class WhatIf(StrEnum):
+    """What a user could do at as-of."""
+
+    OPT_OUT = "opt-out"
+    DELETE = "delete"
+
+
+def explain(
+    conversation_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="Id of the conversation.")] = None,
+    config: Config = None,
+    as_json: AsJson = False,
+    as_of: AsOf = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Explain every conversation in one line each, and print totals.")
+    ] = False,
+    what_if: Annotated[
+        WhatIf | None, typer.Option("--what-if", help="Suppose that the user does this at as-of.")
+    ] = None,
+) -> None:
+    """Explain why a conversation is kept or purged: facts, rule, due date, what would change it, what may be trained on.
+
+    Example: sweeper explain 5f0c1a52-8f0f-5a58-9d3e-6f3c6b7a1a11 --what-if opt-out
+    """
+    if (conversation_id is None) == (not everything):
+        raise ConfigurationError("explain takes either one ID or --all. Nothing was read.")
+    if everything and what_if is not None:
+        raise ConfigurationError("explain: --what-if supposes something of one ID, not of --all. Nothing was read.")
+    with context.prepared(config, context.instant("--as-of", as_of)) as job:
+        if conversation_id is None:
+            _explain_all(job, as_json=as_json)
+        else:
+            _explain_one(job, conversation_id, what_if, as_json=as_json)
+
+
+def _explain_one(job: "Job", conversation_id: str, what_if: WhatIf | None, *, as_json: bool) -> None:
+    id_ = context.known_id(job.database, job.contract.type("conversations"), conversation_id, "conversation") or ""
+    facts, messages = _read(job, id_)
+    if facts is None:
+        _explain_purged(job, id_, as_json=as_json)
+        return
+    explanation = _explanation(job, facts, messages, what_if)
+    if as_json:
+        console.print_json(explanation.as_json())
+    else:
+        console.say(*explanation.as_lines())
+
+
+def _read(job: "Job", id_: str) -> tuple["Facts | None", list["Message"]]:
+    with job.database.transaction() as connection:
+        facts = job.reader.conversations(connection, [id_], every=True).get(id_)
+        return facts, job.reader.messages(connection, id_) if facts else []
+
+
+def _explanation(job: "Job", facts: "Facts", messages: list["Message"], what_if: WhatIf | None) -> "Explanation":
+    from sweeper.policy import explain as explanations
+    from sweeper.policy.decide import exists
+
+    if not exists(facts.conversation, job.policy, job.as_of):
+        raise SweeperError(
+            f"conversation {facts.conversation.id} begins after as-of {rfc3339(job.as_of)}: it does not exist there yet. "
+            "Nothing to explain. Give a later --as-of."
+        )
+    if what_if is None:
+        return explanations.Explanation(facts, job.policy, job.as_of, messages)
+    supposed = explanations.suppose(facts, job.policy, job.as_of, what_if.value)
+    return explanations.Explanation(supposed, job.policy, job.as_of, messages, what_if.value)
+
+
+def _explain_purged(job: "Job", id_: str, *, as_json: bool) -> None:
+    """What the tombstone says of a conversation that is not there."""
+    from sweeper.policy import explain as explanations
+    from sweeper.postgres import evidence
+
+    with job.database.transaction() as connection:
+        stone = evidence.tombstone_of(connection, job.settings.store.schema_name, id_)
+    if stone is None:
+        raise SweeperError(
+            f"there is no conversation {id_}, and no tombstone names it: it was never here, or something else deleted it. "
+            "Nothing to explain."
+        )
+    if as_json:
+        console.print_json(explanations.purged_json(id_, stone))
+    else:
+        console.say(explanations.purged_text(id_, stone))
+
+
+def _shown(evaluation: "Evaluation") -> str:
+    """What a run would do with a conversation, in a word."""
+    if evaluation.verdict.held:
+        return "held"
+    return {"purge": "purge", "spared": "spare"}.get(evaluation.outcome, "keep")
+
+
+def _explain_all(job: "Job", *, as_json: bool) -> None:
+    from sweeper import log
+    from sweeper.policy import explain as explanations
+    from sweeper.policy.anomaly import Anomaly
+    from sweeper.policy.counts import Counts
+    from sweeper.runs.scan import everything
+
+    counts = Counts()
+    for record in everything(job, lambda count: counts.anomalies.update({Anomaly.CREATED_AHEAD.value: count})):
+        counts.count("conversation", record.evaluation, record.anomalies)
+        line = explanations.line(record.facts, record.evaluation.verdict)
+        if as_json:
+            console.print_json(line)
+        else:
+            console.say(
+                f"{line['conversation_id']}  {_shown(record.evaluation):<5}  {line['rule'] or 'no rule':<17}  "
+                f"{line['due_at'] or 'no due'}"
+            )
+    if as_json:
+        log.get().info("totals", **_totals_json(counts.conversations))
+    else:
+        _print_totals(counts.conversations)
+    found = +counts.anomalies
+    if found:
+        log.get().warning("anomalies", **found)
+
+
+def _totals(counts: "RecordCounts") -> "list[tuple[str, dict[str, int]]]":
+    """By rule, how many conversations a run would purge, hold back, skip and keep."""
+    from sweeper.policy.evaluate import Outcome
+
+    return [
+        (
+            rule,
+            {
+                "purge": outcomes[Outcome.PURGE],
+                "held": counts.held[rule],
+                "spare": outcomes[Outcome.SPARED],
+                "keep": counts.kept(rule),
+            },
+        )
+        for rule, outcomes in sorted(counts.by_rule.items())
+    ]
+
+
+def _totals_json(counts: "RecordCounts") -> "dict[str, Any]":
+    return {
+        "conversations": counts.total,
+        "by_rule": {
+            rule: {what: number for what, number in found.items() if number} for rule, found in _totals(counts)
+        },
+        "unclassified_by_reason": dict(counts.unclassified.most_common()),
+    }
+
+
+def _print_totals(counts: "RecordCounts") -> None:
+    console.say("")
+    rows = [(rule, *found.values()) for rule, found in _totals(counts)]
+    rows.append(
+        ("all", *(sum(column) for column in list(zip(*rows, strict=True))[1:])) if rows else ("all", 0, 0, 0, 0)
+    )
+    console.print_table(("rule", "purge", "held", "spare", "keep"), rows)
+    for reason, count in counts.unclassified.most_common():
+        console.say(f"unclassified ({reason}): {count}")

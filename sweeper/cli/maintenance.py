@@ -1,0 +1,185 @@
+"""`init`, `migrate`, `check` and `demo`: what surrounds the sweeps."""
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sweeper import console
+from sweeper.cli import context
+from sweeper.cli.context import AsJson, Config
+from sweeper.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from sweeper.postgres.finding import CheckFinding
+    from sweeper.settings import Settings
+
+
+def init(
+    directory: Annotated[
+        Path, typer.Argument(metavar="[DIR]", help="Where to write them; commands look in ./config by default.")
+    ] = Path("config"),
+    as_json: AsJson = False,
+) -> None:
+    """Write the shipped policy, settings and database roles to a directory, to be edited. Replaces no file.
+
+    Example: sweeper init config
+    """
+    from sweeper import files
+
+    targets = {directory / name: files.shipped(name) for name in files.SHIPPED}
+    if taken := [str(path) for path in targets if path.exists()]:
+        raise ConfigurationError(
+            f"init: {', '.join(taken)} would be replaced. Nothing was written. Name another directory."
+        )
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"init: {directory} cannot be made ({error.strerror}). Nothing was written.") from None
+    for path, source in targets.items():
+        with files.atomic_write(path) as file:
+            file.write(source.read_bytes())
+    with console.afterwards():
+        if as_json:
+            console.print_json({"directory": str(directory), "files": list(files.SHIPPED)})
+        else:
+            console.say(
+                f"{', '.join(files.SHIPPED)} are in {directory}. Edit them, then run `sweeper migrate` and `sweeper check`."
+            )
+
+
+def migrate(config: Config = None, as_json: AsJson = False) -> None:
+    """Create or upgrade the sweeper's own tables (schema sweeper). Touches nothing else.
+
+    Example: sweeper migrate
+    """
+    from sweeper.postgres import migrate as migrations
+
+    with context.connected(config) as database:
+        before, after = migrations.migrate(database)
+    with console.afterwards():
+        if as_json:
+            console.print_json({"before": before, "after": after})
+        elif before == after:
+            console.say(f"already at revision {after}")
+        else:
+            console.say(f"sweeper's tables: revision {before or 'none'} → {after}")
+
+
+def check(
+    config: Config = None,
+    as_json: AsJson = False,
+    trial: Annotated[
+        bool | None,
+        typer.Option(
+            "--trial/--no-trial",
+            help="Try to purge even if a trigger seems to act outside of the database, or do not try.",
+            show_default="try, unless a trigger seems to act outside of the database",
+        ),
+    ] = None,
+) -> None:
+    """Check connection, privileges, contract, indexes, clock and policy, and try to purge; each fault with its remedy.
+
+    It deletes a few conversations, and one made up for that, and rolls it back: what would fail, and where would content survive?
+
+    Example: sweeper check
+    """
+    from sweeper.postgres import check as checks
+    from sweeper.postgres.finding import Level
+    from sweeper.settings import load_policy
+
+    with context.connected(config) as database:
+        findings = checks.check(database, load_policy(database.settings), context.CLOCK, trial_wanted=trial)
+        findings += [_signing(database.settings), *_pseudonyms(), *_exposed(database.settings)]
+    if as_json:
+        console.print_json(
+            [{"level": f.level.value, "subject": f.subject, "text": f.text, "remedy": f.remedy} for f in findings]
+        )
+    else:
+        for finding in findings:
+            console.say(f"{finding.level.value.upper():<8} {finding.subject}: {finding.text}")
+            if finding.remedy:
+                console.say(f"         → {finding.remedy}")
+    if any(finding.level is Level.FAULT for finding in findings):
+        raise typer.Exit(1)
+
+
+def _signing(settings: "Settings") -> "CheckFinding":
+    """Whether what signs checkpoints can be used: a run without it would refuse to begin."""
+    from sweeper.evidence import keys
+    from sweeper.postgres.finding import CheckFinding, Level
+
+    try:
+        signer = keys.read(settings)
+    except ConfigurationError as error:
+        return CheckFinding(
+            Level.FAULT, "signing key", str(error), "mend the key's file, or name none: runs refuse to begin"
+        )
+    if signer is None:
+        text = "there is none: checkpoints of the evidence are unsigned"
+        return CheckFinding(Level.WARNING, "signing key", text, keys.REMEDY.removeprefix("Nothing was done. "))
+    return CheckFinding(Level.OK, "signing key", "there is one: checkpoints are signed")
+
+
+def _pseudonyms() -> "Iterator[CheckFinding]":
+    """Check the pseudonym key, if one is given."""
+    from sweeper.manifest import pseudonym
+    from sweeper.postgres.finding import CheckFinding, Level
+
+    if not pseudonym.is_given():
+        return
+    try:
+        pseudonym.read()
+    except ConfigurationError as error:
+        remedy = "use another key, or none: no manifest can be built with this one"
+        yield CheckFinding(Level.FAULT, "pseudonym key", str(error), remedy)
+    else:
+        yield CheckFinding(Level.OK, "pseudonym key", "there is one: manifests can be built")
+
+
+def _exposed(settings: "Settings") -> "Iterator[CheckFinding]":
+    """Check that nobody else may read or replace the key files."""
+    import os
+
+    from sweeper import files
+    from sweeper.manifest import pseudonym
+    from sweeper.postgres.finding import CheckFinding, Level
+
+    named = os.environ.get(pseudonym.FILE)
+    keys = {"signing key": settings.evidence.signing_key_file, "pseudonym key": Path(named) if named else None}
+    for subject, file in keys.items():
+        for text, remedy in files.exposures(file) if file else ():
+            yield CheckFinding(Level.WARNING, subject, text, remedy)
+
+
+def demo(
+    config: Config = None,
+    as_json: AsJson = False,
+    keep: Annotated[
+        Path | None,
+        typer.Option("--keep", metavar="DIR", help="Keep the data in this directory, to try commands on it."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the made-up plans and consent histories.")] = 1,
+) -> None:
+    """Demonstrate everything on 7,168 real conversations in a PostgreSQL of its own. Touches nothing of yours.
+
+    Example: sweeper demo --keep /tmp/sweeper-demo
+    """
+    from sweeper.demo import walkthrough
+    from sweeper.demo.page import Page
+
+    if as_json:
+        console.print_json(walkthrough.summary(config, context.CLOCK, seed, keep))
+    else:
+        walkthrough.show(Page(_run_command), config, context.CLOCK, seed, keep)
+
+
+def _run_command(arguments: "Sequence[str]") -> None:
+    """Run the program as if typed, except that its exit code ends nothing."""
+    from sweeper.cli import app  # which imports this module
+
+    with contextlib.suppress(typer.Exit):
+        app(list(arguments), standalone_mode=False)

@@ -1,0 +1,263 @@
+"""`manifest`: which messages a training run may use, and what it must drop.
+
+The law of this file: a manifest that names something that may not be trained on is never called good: it exits 1.
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sweeper import console
+from sweeper.cli import context
+from sweeper.cli.context import AsJson, AsOf, Config
+from sweeper.errors import RefusedError
+from sweeper.manifest import extra
+from sweeper.policy.instant import rfc3339
+
+if TYPE_CHECKING:
+    from sweeper.manifest.lifecycle import RecallResult, Verification
+    from sweeper.runs.job import Job
+
+manifest_app = typer.Typer(help="Build, check and recall training manifests.", no_args_is_help=True)
+
+
+@manifest_app.command("build")
+def manifest_build(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A new or an empty directory.")],
+    config: Config = None,
+    as_json: AsJson = False,
+    as_of: AsOf = None,
+    with_text: Annotated[
+        bool, typer.Option("--with-text", help="Include the text, filtered as the policy says.")
+    ] = False,
+) -> None:
+    """Build and freeze a manifest of all messages that may be trained on.
+
+    Example: sweeper manifest build /data/manifests/2026-12 --as-of 2026-12-01T00:00:00Z
+    """
+    from sweeper.manifest import pseudonym
+
+    with extra.required():
+        from sweeper.manifest import lifecycle
+
+    key = pseudonym.read()
+    with context.prepared(config, context.instant("--as-of", as_of)) as job:
+        _refuse_future(job)
+        frozen = lifecycle.freeze(job, directory, key, with_text=with_text)
+    said = {**frozen.description.to_dict(), "directory": str(frozen.folder), "revoked": dict(frozen.revoked)}
+    with console.afterwards():
+        if as_json:
+            console.print_json(said)
+        else:
+            _print_built(said)
+    if not frozen.description.eligible:
+        console.warn("the manifest is EMPTY: not one message may be trained on. Look at `excluded` for the reasons.")
+
+
+def _refuse_future(job: "Job") -> None:
+    now = job.clock.now()
+    if job.as_of > now:
+        raise RefusedError(
+            "future_as_of",
+            f"--as-of {rfc3339(job.as_of)} is later than now: what is withdrawn until then is not known yet.",
+            f"Now is {rfc3339(now)}.",
+            "Give an --as-of that is not in the future.",
+            "No manifest was built.",
+        )
+
+
+def _print_built(said: dict[str, Any]) -> None:
+    console.say(f"Manifest {said['id']} frozen at as-of {said['as_of']} in {said['directory']}")
+    rows: list[tuple[object, ...]] = [("eligible", "", said["eligible"])]
+    rows += [("excluded", reason, count) for reason, count in said["excluded"].items() if count]
+    rows += [("revoked since", reason, count) for reason, count in sorted(said["revoked"].items())]
+    if said["filter"]:
+        rows += [("text replaced", kind, count) for kind, count in said["filter"]["found"].items()]
+        rows.append(("text not written", "did not pass the filter", said["filter"]["not_passed"]))
+    console.print_table(("", "", "messages"), rows)
+
+
+@manifest_app.command("start")
+def manifest_start(
+    manifest_id: Annotated[str, typer.Argument(metavar="ID", help="A frozen manifest.")],
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Start a training run: check every row again, and write what must be dropped to revoked-*.parquet.
+
+    Example: sweeper manifest start ce9ce1fc9d59b6b2023f0042f8d51169
+    """
+    with extra.required():
+        from sweeper.manifest import lifecycle
+
+    with context.prepared(config) as job:
+        description, revoked = lifecycle.start(job, manifest_id)
+    with console.afterwards():
+        if as_json:
+            console.print_json({"id": manifest_id, "state": "started", "revoked": dict(revoked)})
+            return
+        console.say(
+            f"Manifest {manifest_id} started: {description.eligible - revoked.total()} of {description.eligible} messages may be "
+            "used. Take an anti-join with revoked-*.parquet."
+        )
+        _print_reasons("revoked", revoked)
+
+
+@manifest_app.command("complete")
+def manifest_complete(
+    manifest_id: Annotated[str, typer.Argument(metavar="ID", help="A started manifest.")],
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Record that the training run has ended. `manifest recall` reports what leaves the manifest later.
+
+    Example: sweeper manifest complete ce9ce1fc9d59b6b2023f0042f8d51169
+    """
+    with extra.required():
+        from sweeper.manifest import lifecycle
+
+    with context.migrated(config) as database:
+        lifecycle.complete(database, context.CLOCK, manifest_id)
+    with console.afterwards():
+        if as_json:
+            console.print_json({"id": manifest_id, "state": "completed"})
+        else:
+            console.say(f"Manifest {manifest_id} completed.")
+
+
+@manifest_app.command("list")
+def manifest_list(config: Config = None, as_json: AsJson = False) -> None:
+    """List all manifests ever frozen, oldest first.
+
+    Example: sweeper manifest list --json
+    """
+    with extra.required():
+        from sweeper.manifest import lifecycle
+
+    with context.migrated(config) as database:
+        found = [lifecycle.to_dict(row) for row in lifecycle.list_manifests(database)]
+    if as_json:
+        console.print_json(found)
+        return
+    headers = ("id", "state", "as_of", "eligible", "revoked", "directory")
+    console.print_table(headers, ([row[header] for header in headers] for row in found))
+
+
+@manifest_app.command("verify")
+def manifest_verify(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A manifest's directory.")],
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a manifest's files and rows. Exits with 1 if a file was changed or a row may no longer be trained on.
+
+    Example: sweeper manifest verify /data/manifests/2026-12
+    """
+    from sweeper.manifest import pseudonym
+
+    with extra.required():
+        from sweeper.manifest import lifecycle
+
+    key = pseudonym.read() if pseudonym.is_given() else None
+    with context.prepared(config) as job:
+        verified = lifecycle.verify(job, directory, key)
+    if as_json:
+        console.print_json(_verified(verified))
+    else:
+        _print_verified(verified)
+    if verified.faults or verified.ineligible:
+        raise typer.Exit(1)
+
+
+def _verified(verified: "Verification") -> dict[str, Any]:
+    return {
+        "id": verified.description.id,
+        "eligible": verified.description.eligible,
+        "faults": list(verified.faults),
+        "left": dict(sorted(verified.ineligible.items())),
+        "revoked": verified.revoked,
+    }
+
+
+def _print_verified(verified: "Verification") -> None:
+    for fault in verified.faults:
+        console.say(f"FAULT: {fault}. Do not train on it; restore the directory from a copy.")
+    if verified.faults:
+        return
+    said = f"Manifest {verified.description.id}: files intact, {verified.description.eligible} rows."
+    if not verified.ineligible:
+        console.say(f"{said} All may still be trained on.")
+        return
+    others = ", the others in what `sweeper manifest recall --out DIR` writes"
+    console.say(
+        f"{said} {verified.ineligible.total()} may not be trained on any more; {verified.revoked} of those are named in its "
+        f"revoked-*.parquet{others if verified.revoked < verified.ineligible.total() else ''}."
+    )
+    _print_reasons("left", verified.ineligible)
+
+
+@manifest_app.command("recall")
+def manifest_recall(
+    config: Config = None,
+    as_json: AsJson = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Write the rows to drop to this directory, one file per manifest."),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Include what was recalled before.")] = False,
+) -> None:
+    """Find what must be dropped from every manifest since the last recall. Exits with 1 if one cannot be read.
+
+    Without --out it only counts, and records nothing as recalled.
+
+    Example: sweeper manifest recall --out /data/recalls
+    """
+    with extra.required():
+        from sweeper.manifest import lifecycle
+
+    found: list[RecallResult] = []
+    with context.prepared(config) as job:
+        for one in lifecycle.recall(job, out, everything=everything):
+            found.append(one)
+            if not as_json:
+                _print_recalled(one, handed=out is not None)
+    with console.afterwards():
+        if as_json:
+            console.print_json({"manifests": [_recalled(one) for one in found], "recorded": out is not None})
+        elif not found:
+            console.say("No manifest was ever frozen.")
+        elif out is None:
+            console.say("Nothing was recorded as recalled: give --out DIR to hand the rows over.")
+    if any(one.missing for one in found):
+        raise typer.Exit(1)
+
+
+def _recalled(one: "RecallResult") -> dict[str, Any]:
+    return {
+        "id": one.manifest_id,
+        "directory": one.directory,
+        "state": one.state,
+        "reasons": dict(sorted(one.reasons.items())),
+        "files": list(one.files),
+        "missing": one.missing,
+    }
+
+
+def _print_recalled(one: "RecallResult", *, handed: bool) -> None:
+    if one.missing:
+        console.say(
+            f"Manifest {one.manifest_id} ({one.state}) was NOT looked through: {one.missing} Put it back from a copy and recall "
+            "again: nothing is lost by waiting. The others are recalled all the same."
+        )
+        return
+    console.say(f"Manifest {one.manifest_id} ({one.state}): {one.reasons.total()} rows to drop since the last recall.")
+    _print_reasons("drop" if handed else "to drop", one.reasons)
+    for file in one.files:
+        console.say(f"  written to {file}")
+
+
+def _print_reasons(verb: str, reasons: Counter[str]) -> None:
+    if reasons:
+        console.print_table(("", "", "messages"), ((verb, reason, count) for reason, count in sorted(reasons.items())))

@@ -1,0 +1,49 @@
+"""`pause` and `resume`: the kill switch. It needs no policy and no store, only the sweeper's own tables."""
+
+from typing import Annotated
+
+import typer
+
+from sweeper import console
+from sweeper.cli import context
+from sweeper.cli.context import AsJson, Config
+from sweeper.policy.instant import rfc3339
+
+
+def pause(
+    reason: Annotated[str, typer.Option("--reason", help="Why. Status and refusals show it.")],
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Stop all purging in this database, by every process and in every store, until `sweeper resume`.
+
+    Example: sweeper pause --reason "restoring app from backup, ask Ida"
+    """
+    from sweeper.postgres import pauses
+
+    context.words("--reason", reason)
+    with context.migrated(config) as database:
+        made = pauses.pause(database, reason, context.CLOCK.now())
+    with console.afterwards():
+        if as_json:
+            console.print_json(made)
+        else:
+            console.say(f"Paused since {rfc3339(made['paused_at'])}: {reason}. No further batch begins.")
+
+
+def resume(config: Config = None, as_json: AsJson = False) -> None:
+    """Lift every pause. Runs that a pause ended start again at their next time; a waiting backfill continues.
+
+    Example: sweeper resume
+    """
+    from sweeper.postgres import pauses
+
+    with context.migrated(config) as database:
+        lifted = pauses.resume(database, context.CLOCK.now())
+    with console.afterwards():
+        if as_json:
+            console.print_json(lifted)
+        elif not lifted:
+            console.say("Nothing was paused.")
+        for pause_ in lifted if not as_json else ():
+            console.say(f"Resumed. It was paused since {rfc3339(pause_['paused_at'])}: {pause_['reason']}.")

@@ -1,0 +1,237 @@
+"""`hold` and `order`: legal holds and erasure orders.
+
+The law of this file: neither a broken policy nor a missing table behind the purge keeps anybody from placing a hold.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sweeper import console
+from sweeper.cli import context
+from sweeper.cli.context import AsJson, Config
+from sweeper.errors import ConfigurationError, SweeperError
+from sweeper.policy.instant import rfc3339
+
+if TYPE_CHECKING:
+    from sweeper.policy.schema import Plausible
+    from sweeper.postgres.hold_scope import HoldScope
+    from sweeper.settings import Settings
+
+hold_app = typer.Typer(help="Place, release and list legal holds. What is held is never purged.", no_args_is_help=True)
+order_app = typer.Typer(help="Add and list erasure orders: due dates that no rule can postpone.", no_args_is_help=True)
+
+Unknown = Annotated[bool, typer.Option("--unknown", help="Accept an id that is not in the store (yet).")]
+
+
+@hold_app.command("place")
+def hold_place(
+    matter: Annotated[str, typer.Argument(help="What the hold is for, e.g. a case number.")],
+    config: Config = None,
+    as_json: AsJson = False,
+    account: Annotated[str | None, typer.Option("--account", help="Hold everything of this account.")] = None,
+    conversation: Annotated[str | None, typer.Option("--conversation", help="Hold this conversation.")] = None,
+    everything: Annotated[bool, typer.Option("--everything", help="Hold everything in the store.")] = False,
+    unknown: Unknown = False,
+) -> None:
+    """Place a legal hold. Once this returns, no purge violates it.
+
+    Example: sweeper hold place CASE-2026-7 --account 5f0c1a52-8f0f-5a58-9d3e-6f3c6b7a1a11
+    """
+    from sweeper.postgres import hold_scope, protections
+
+    if everything == (account is not None or conversation is not None):
+        raise ConfigurationError(
+            "hold place: name --account, --conversation or both, or else --everything. Nothing was held."
+        )
+    _check_words({"hold place: the matter": matter, "--account": account, "--conversation": conversation})
+    with context.migrated(config) as database:
+        reached = None if everything else hold_scope.read(database, account, conversation)
+        if reached is not None and not unknown:
+            _refuse_unknown(reached, "held")
+        ids = (reached.account_id, reached.conversation_id) if reached else (None, None)
+        hold = protections.place_hold(database, matter, *ids, context.CLOCK.now())
+    with console.afterwards():
+        _print_placed(hold, reached.either if reached else None, as_json=as_json)
+
+
+@hold_app.command("release")
+def hold_release(
+    matter: Annotated[str | None, typer.Argument(help="Release all holds of this matter.")] = None,
+    config: Config = None,
+    as_json: AsJson = False,
+    hold_id: Annotated[int | None, typer.Option("--id", help="Release this one hold.")] = None,
+) -> None:
+    """Release legal holds. The next run purges what only they kept.
+
+    Example: sweeper hold release CASE-2026-7
+    """
+    from sweeper.postgres import protections
+
+    if (matter is None) == (hold_id is None):
+        raise ConfigurationError("hold release: name a matter or --id. Nothing was released.")
+    _check_words({"hold release: the matter": matter})
+    with context.migrated(config) as database:
+        released = protections.release_holds(database, matter, hold_id, context.CLOCK.now())
+    if not released:
+        raise SweeperError(f"no hold in force for {matter or hold_id}. Nothing was released. See `sweeper hold list`.")
+    with console.afterwards():
+        _print_rows(released, as_json=as_json)
+
+
+@hold_app.command("list")
+def hold_list(
+    config: Config = None,
+    as_json: AsJson = False,
+    released: Annotated[bool, typer.Option("--all", help="Also list released holds.")] = False,
+) -> None:
+    """List legal holds, active ones first, then by age, the newest first.
+
+    Example: sweeper hold list --all
+    """
+    from sweeper.postgres import protections, unmatched
+
+    with context.migrated(config) as database:
+        holds = protections.list_holds(database, released=released)
+        found = unmatched.attempt_holds(database, context.CLOCK.now())
+    _mark(holds, None if found is None else {"unknown_id": found})
+    _print_rows(sorted(holds, key=lambda hold: (hold["released_at"] is not None, -hold["id"])), as_json=as_json)
+
+
+@order_app.command("add")
+def order_add(
+    reference: Annotated[str, typer.Argument(help="Reference of the order.")],
+    config: Config = None,
+    as_json: AsJson = False,
+    account: Annotated[
+        str | None, typer.Option("--account", help="Erase everything of this account created so far.")
+    ] = None,
+    conversation: Annotated[
+        str | None,
+        typer.Option("--conversation", help="Erase this conversation (with --account: if it belongs to it)."),
+    ] = None,
+    due: Annotated[str | None, typer.Option("--due", metavar="INSTANT", help="When it must be gone.")] = None,
+    unknown: Unknown = False,
+) -> None:
+    """Record an erasure order. Without --due it only excludes from training, at once.
+
+    Example: sweeper order add DSR-118 --account 5f0c1a52-8f0f-5a58-9d3e-6f3c6b7a1a11 --due 2026-12-24T00:00:00Z
+    """
+    from sweeper.postgres import hold_scope, protections
+
+    if account is None and conversation is None:
+        raise ConfigurationError(
+            "order add: name --account, --conversation or both; an order of neither names nothing."
+        )
+    _check_words({"order add: the reference": reference, "--account": account, "--conversation": conversation})
+    due_at = context.instant("--due", due)
+    with context.migrated(config) as database:
+        _refuse_implausible(database.settings, due_at)
+        reached = hold_scope.read(database, account, conversation)
+        if not unknown:
+            _refuse_unknown(reached, "recorded")
+            _refuse_apart(reached)
+        ids = (reached.account_id, reached.conversation_id)
+        order = protections.add_order(database, reference, *ids, context.CLOCK.now(), due_at)
+    with console.afterwards():
+        _print_placed(order, reached.both, as_json=as_json)
+        if due_at is None:
+            console.warn(
+                "it names no due: what it covers is not trained on any more, but NOTHING will be erased by it. To have it "
+                "erased, add the order with --due."
+            )
+
+
+@order_app.command("list")
+def order_list(config: Config = None, as_json: AsJson = False) -> None:
+    """List erasure orders, the newest first.
+
+    Example: sweeper order list --json
+    """
+    from sweeper.postgres import protections, unmatched
+
+    with context.migrated(config) as database:
+        orders = protections.list_orders(database)
+        found, unknown = unmatched.attempt_orders(database, purged=False), "unknown_id"
+        if found is None:  # an officer does not read the tombstones
+            found, unknown = unmatched.attempt_orders(database, purged=True), "unknown_id_or_purged"
+    _mark(orders, None if found is None else dict(zip((unknown, "other_spelling"), found, strict=True)))
+    _print_rows(orders, as_json=as_json)
+
+
+def _mark(rows: Sequence[dict[str, Any]], unmatched: Mapping[str, Sequence[int]] | None) -> None:
+    """Set `unmatched` of each row: why the hold or order matches nothing, or None. Warn if this role could not look."""
+    if unmatched is None:
+        console.warn(
+            "holds and orders that match nothing were not looked for: this role may not read the store's ids (see roles.sql)."
+        )
+        return
+    said = {id_: what for what, ids in unmatched.items() for id_ in ids}
+    for row in rows:
+        row["unmatched"] = said.get(row["id"])
+
+
+def _check_words(said: Mapping[str, str | None]) -> None:
+    for what, text in said.items():
+        if text is not None:
+            context.words(what, text)
+
+
+def _refuse_unknown(reached: "HoldScope", done: str) -> None:
+    """Refuse an id that the store does not know: mistyped, it would protect or erase nothing."""
+    if reached.unknown:
+        raise ConfigurationError(
+            f"the store knows no {' and no '.join(reached.unknown)}. Nothing was {done}. Mend the id, or give --unknown if the "
+            "store will know it later."
+        )
+
+
+def _refuse_apart(reached: "HoldScope") -> None:
+    """Refuse an order of a conversation and an account that are not each other's."""
+    if reached.account_id is not None and reached.conversation_id is not None and not reached.both:
+        raise ConfigurationError(
+            f"conversation {reached.conversation_id} is not of account {reached.account_id}, and an order that names both covers "
+            "only what is exactly both. Nothing was recorded. Name one of them, or give --unknown."
+        )
+
+
+def _refuse_implausible(settings: "Settings", due_at: datetime | None) -> None:
+    """Refuse a due that no decision would believe."""
+    plausible = _plausible(settings)
+    if due_at is not None and not plausible.holds(due_at):
+        raise ConfigurationError(
+            f"--due {rfc3339(due_at)} is not believed: plausible is from {rfc3339(plausible.since)} to before "
+            f"{rfc3339(plausible.before)}, and such an order would move no due. Nothing was recorded. "
+            "Give the instant by which it must be gone, or no --due."
+        )
+
+
+def _plausible(settings: "Settings") -> "Plausible":
+    """The policy's plausible range; where the policy cannot be read, the one that policies usually have."""
+    from sweeper.policy.schema import Plausible
+    from sweeper.settings import load_policy
+
+    try:
+        return load_policy(settings).plausible
+    except ConfigurationError:
+        return Plausible.model_validate({"from": "2015-01-01T00:00:00Z", "before": "9999-01-01T00:00:00Z"})
+
+
+def _print_placed(row: dict[str, Any], covered: int | None, *, as_json: bool) -> None:
+    """What was placed, and how many conversations it covers now (None: all)."""
+    if as_json:
+        console.print_json({**row, "covers": covered})
+        return
+    _print_rows([row], as_json=False)
+    console.say("covers everything" if covered is None else f"covers {covered} conversation{'s' * (covered != 1)} now")
+
+
+def _print_rows(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        console.print_json(list(rows))
+    elif rows:
+        console.print_table(rows[0], [row.values() for row in rows])
+    else:
+        console.say("none")

@@ -1,0 +1,308 @@
+"""`report` and `status`: how much there is of what, and how things stand.
+
+The law of this file: whatever goes wrong with a report, the file for node_exporter is written and says so.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sweeper import console
+from sweeper.cli import context
+from sweeper.cli.context import AsJson, AsOf, Config
+from sweeper.errors import ConfigurationError, SweeperError
+from sweeper.policy.instant import rfc3339
+
+if TYPE_CHECKING:
+    from sweeper.policy.counts import RecordCounts
+    from sweeper.report.report import Report
+    from sweeper.report.status import Status
+    from sweeper.runs.job import Job
+    from sweeper.settings import Settings
+
+COUNT_SECONDS = 10.0
+"""So long `status` counts what is overdue; a `report` counts to the end."""
+COUNTED_AHEAD = 50_000_000
+"""A progress bar knows its end in stores up to this size."""
+
+
+def report(
+    config: Config = None,
+    as_json: AsJson = False,
+    as_of: AsOf = None,
+    textfile: Annotated[
+        Path | None,
+        typer.Option("--textfile", metavar="FILE", help="Also write the metrics here, for node_exporter (FILE.prom)."),
+    ] = None,
+) -> None:
+    """Count every record: kept, overdue, held, in doubt, due next, purged. Exits with 1 if nothing is purged while overdue.
+
+    That is, if something has been overdue for more than 26 hours and nothing of its kind was purged in the last 26 hours.
+    Changes nothing but for an event of kind `reported`.
+
+    Example: sweeper report --textfile /var/lib/prometheus/node-exporter/sweeper.prom
+    """
+    if textfile is not None and as_of is not None:
+        raise ConfigurationError("--textfile tells of now: nothing was read or written. Leave out --as-of.")
+    at = context.instant("--as-of", as_of)
+    with context.configured(config) as settings, _written(settings, textfile):
+        from sweeper.runs.job import prepare
+
+        job = prepare(settings, context.CLOCK, at)
+        try:
+            found = _reported(job)
+        finally:
+            job.database.engine.dispose()
+        with console.afterwards():
+            if as_json:
+                console.print_json(found.as_json())
+            else:
+                _print_report(found)
+        if found.alarms:
+            raise SweeperError(*found.alarms)
+
+
+@contextmanager
+def _written(settings: "Settings", file: Path | None) -> Iterator[None]:
+    """Write the metrics when the block has ended, however it ended; its own failure is the one to tell first."""
+    try:
+        yield
+    except BaseException:
+        try:
+            _write(settings, file)
+        except SweeperError as second:
+            console.print_error(second)
+        raise
+    _write(settings, file)
+
+
+def _write(settings: "Settings", file: Path | None) -> None:
+    from sweeper.report import exporter
+
+    if file is not None:
+        exporter.write(file, exporter.read(settings, context.CLOCK)[0])
+
+
+def _reported(job: "Job") -> "Report":
+    from sweeper.cli import progress
+    from sweeper.postgres import store_counts
+    from sweeper.report import report as reports
+
+    with progress.watched() as watch:
+        if progress.is_watched():
+            count = job.database.within(lambda connection: store_counts.conversations(connection, COUNTED_AHEAD))
+            if count < COUNTED_AHEAD:
+                watch.expect(count)
+        return reports.report(job, watch.advance)
+
+
+def _print_report(report: "Report") -> None:
+    job, past, counts = report.job, report.past, report.counts
+    console.say(
+        f"Report at {rfc3339(job.as_of)}, policy {job.policy.name!r} ({job.policy.digest[:12]}): "
+        f"{counts.conversations.total} conversations, {counts.feedback.total} feedback rows."
+    )
+    _print_records("conversations", counts.conversations)
+    if counts.feedback.total:
+        _print_records("feedback", counts.feedback)
+    _print_reasons(report)
+    _print_purged(report)
+    console.say("")
+    console.say(f"last success: {rfc3339(past.success) if past.success else 'never'}")
+    console.say(f"to purge what is overdue: {_forecast(report.drain_seconds)}")
+    console.say(f"objects still to be removed: {past.objects_pending}")
+    console.say(f"holds and orders without effect: {_unmatched(report)}")
+    if past.manifests.by_state:
+        states = ", ".join(f"{count} {state}" for state, count in sorted(past.manifests.by_state.items()))
+        console.say(f"manifests: {states}; never recalled: {past.manifests.never_recalled}")
+    console.say(f"evidence: {_evidence(report)}")
+
+
+def _unmatched(report: "Report") -> str:
+    found = report.unmatched
+    if found is None:
+        return "could not be looked for"
+    return f"{len(found.holds)} holds, {len(found.orders)} orders, {len(found.misspelt)} orders in another spelling"
+
+
+def _print_records(what: str, counts: "RecordCounts") -> None:
+    from sweeper.policy.evaluate import Outcome
+    from sweeper.report.report import DAYS
+
+    console.say("")
+    rows: list[tuple[object, ...]] = [
+        (
+            rule,
+            counts.kept(rule),
+            outcomes[Outcome.PURGE],
+            counts.oldest_due.get(rule),
+            counts.held[rule],
+            outcomes[Outcome.HELD],
+            outcomes[Outcome.SPARED],
+            *(counts.due_in[rule][days] for days in DAYS),
+        )
+        for rule, outcomes in sorted(counts.by_rule.items())
+    ]
+    due = [f"due in {days} d" for days in DAYS]
+    console.print_table((what, "kept", "overdue", "oldest due", "held", "of them due", "spared", *due), rows)
+
+
+def _print_reasons(report: "Report") -> None:
+    found = [
+        *(("unclassified", reason, n) for reason, n in sorted(report.counts.conversations.unclassified.items())),
+        *(("unclassified feedback", reason, n) for reason, n in sorted(report.counts.feedback.unclassified.items())),
+        *(("spared", reason, n) for reason, n in sorted(report.counts.skipped.items())),
+        *(("anomaly", reason, n) for reason, n in sorted(report.counts.anomalies.items())),
+    ]
+    if found:
+        console.say("")
+        console.print_table(("", "reason", "count"), found)
+
+
+def _print_purged(report: "Report") -> None:
+    from sweeper.report.report import DAYS
+
+    longest = report.past.purged[DAYS[-1]]
+    rows: list[tuple[object, ...]] = [
+        (kind, rule, *(report.past.purged[days][kind][rule] for days in DAYS))
+        for kind, by_rule in longest.items()
+        for rule in sorted(by_rule)
+    ]
+    console.say("")
+    if rows:
+        console.print_table(("purged", "rule", *(f"in the last {days} d" for days in DAYS)), rows)
+    else:
+        console.say(f"purged in the last {DAYS[-1]} days: nothing")
+
+
+def _evidence(report: "Report") -> str:
+    covered = report.past.covered
+    if covered.checkpoint_at is None:
+        return f"no checkpoint was ever taken; {covered.rows} rows are uncovered"
+    signed = "signed" if covered.is_signed else "unsigned"
+    return f"newest checkpoint {rfc3339(covered.checkpoint_at)} ({signed}); {covered.rows} rows since"
+
+
+def _forecast(seconds: float | None) -> str:
+    from sweeper.report.status import length
+
+    if seconds is None:
+        return "unknown, for no run has purged anything lately"
+    return f"{length(seconds)} of work at the recent pace" if seconds else "nothing to do"
+
+
+def status(config: Config = None, as_json: AsJson = False) -> None:
+    """Show pauses, the lease, runs, backfills and what is overdue, and say what to do. Exits with 0 if it could look.
+
+    Counts what is overdue for at most 10 s; `report` counts all of it.
+
+    Example: sweeper status --json
+    """
+    from sweeper.postgres import database as databases
+    from sweeper.report import numbers as numbers
+    from sweeper.report import status as statuses
+
+    with context.configured(config) as settings:
+        database = databases.connect(numbers.impatient(settings))
+        try:
+            deadline = time.monotonic() + COUNT_SECONDS
+            found = statuses.read(database, context.CLOCK, lambda: time.monotonic() > deadline)
+        finally:
+            database.engine.dispose()
+    if as_json:
+        console.print_json(found.as_json())
+    else:
+        _print_status(found)
+
+
+def _print_status(status: "Status") -> None:
+    from sweeper.report.status import length
+
+    console.say(f"{status.store} at {rfc3339(status.at)}")
+    for pause in status.pauses:
+        console.say(
+            f"paused    since {rfc3339(pause.paused_at)}, {length(status.at - pause.paused_at)}: {pause.reason}"
+        )
+    if not status.pauses:
+        console.say("paused    no")
+    console.say(f"lease     {_lease(status)}")
+    age = status.success_age
+    console.say(
+        f"success   {rfc3339(status.ended.success)}, {length(age)} ago"
+        if status.ended.success and age
+        else "success   never"
+    )
+    _print_overdue(status)
+    _print_backfills(status)
+    _print_runs(status)
+    console.say("")
+    console.say(*[f"! {line}" for line in status.advice] or ["Nothing is wrong."])
+
+
+def _lease(status: "Status") -> str:
+    holder = status.holder
+    if holder is None or not holder.held or holder.expires_at is None or holder.renewed_at is None:
+        return "free"
+    who = f"run {holder.run_id} ({holder.kind})" if holder.run_id else "a run that is about to begin"
+    wanted = f"; another waits since {rfc3339(holder.wanted_at)}" if holder.wanted_at else ""
+    return (
+        f"held by {who}, renewed {rfc3339(holder.renewed_at)}, ends {rfc3339(holder.expires_at)} unless renewed{wanted}"
+    )
+
+
+def _print_overdue(status: "Status") -> None:
+    overdue = status.overdue
+    if isinstance(overdue, str):
+        console.say("overdue   could not be counted")
+        return
+    counts = overdue.counts
+    more = (
+        ""
+        if overdue.complete
+        else f" at least: counting stopped after {COUNT_SECONDS:g} s, `sweeper report` counts all"
+    )
+    console.say(
+        f"overdue   {counts.due} conversations, {counts.feedback_by_rule.total()} feedback rows; {counts.held} held past "
+        f"their due{more}"
+    )
+    rows = [
+        (kind, rule, count, found.oldest_due[rule])
+        for kind, found in (("conversation", counts.conversations), ("feedback", counts.feedback))
+        for rule, count in sorted(found.due.items())
+    ]
+    if rows:
+        console.print_table(("overdue", "rule", "count", "oldest due"), rows)
+
+
+def _print_backfills(status: "Status") -> None:
+    for progress in status.backfills:
+        plan = progress.plan
+        console.say(
+            f"backfill  {plan.id}: {rfc3339(plan.since)} to {rfc3339(plan.until)} by {plan.by}, done until "
+            f"{rfc3339(plan.done_until)} ({progress.share:.0%}), {progress.purged} of {plan.expected} purged, "
+            f"seen {rfc3339(plan.seen_at)}"
+        )
+
+
+def _print_runs(status: "Status") -> None:
+    from sweeper.report.status import length
+
+    rows = [
+        (
+            run.id,
+            run.kind,
+            run.as_of,
+            run.outcome or ("running" if status.is_alive(run) else "died"),
+            run.stop_reason or run.guard,
+            run.purged,
+            length(run.seconds) if run.seconds is not None else None,
+        )
+        for run in status.runs
+    ]
+    if rows:
+        console.say("")
+        console.print_table(("run", "kind", "as of", "outcome", "why", "purged", "took"), rows)

@@ -1,0 +1,156 @@
+"""A few answers over HTTP, for probes and Prometheus: GET and HEAD of known paths, nothing else.
+
+The law of this file: whoever asks holds up nobody. Threads are few, the oldest connection makes room for a new one, and none
+is waited for when the process ends.
+"""
+
+import json
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
+from threading import Lock, Thread
+from typing import Any, ClassVar
+
+from sweeper import log
+from sweeper.errors import ConfigurationError
+from sweeper.policy.instant import rfc3339
+
+CONNECTIONS = 16
+"""So many are open at a time."""
+SILENCE_SECONDS = 5.0
+"""Who says nothing for so long is cut off."""
+
+
+class Answer:
+    """What is answered: a status and a text of some type."""
+
+    def __init__(self, status: HTTPStatus, body: bytes, kind: str) -> None:
+        self.status, self.body, self.kind = status, body, kind
+
+    @classmethod
+    def json(cls, value: Mapping[str, Any], *, good: bool = True) -> "Answer":
+        """A JSON object; 503 where that is not `good`."""
+        status = HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE
+        return cls(status, json.dumps(value, default=_as_json).encode() + b"\n", "application/json")
+
+
+Routes = Mapping[str, Callable[[], Answer]]
+"""What is answered, by path."""
+NOT_FOUND = Answer(HTTPStatus.NOT_FOUND, b"not found\n", "text/plain")
+FAILED = Answer(HTTPStatus.INTERNAL_SERVER_ERROR, b"failed\n", "text/plain")
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One request a connection."""
+
+    timeout = SILENCE_SECONDS
+    routes: ClassVar[Routes]
+
+    def do_GET(self) -> None:
+        self._answer(with_body=True)
+
+    def do_HEAD(self) -> None:
+        self._answer(with_body=False)
+
+    def _answer(self, *, with_body: bool) -> None:
+        answer = self._found()
+        with suppress(OSError):  # whoever asked has gone
+            self.send_response(answer.status)
+            self.send_header("Content-Type", answer.kind)
+            self.send_header("Content-Length", str(len(answer.body)))
+            self.end_headers()
+            if with_body:
+                self.wfile.write(answer.body)
+
+    def _found(self) -> Answer:
+        route = self.routes.get(self.path.partition("?")[0])
+        if route is None:
+            return NOT_FOUND
+        try:
+            return route()
+        except Exception as error:  # no answer is worth the process
+            log.get().error("an answer failed", path=self.path.partition("?")[0], error=type(error).__name__)
+            return FAILED
+
+    def version_string(self) -> str:
+        return "sweeper"
+
+    def log_message(self, *_: object) -> None:
+        """Nothing: a probe every few seconds is no news."""
+
+
+class _Server(ThreadingHTTPServer):
+    """Few threads: where all are taken, the oldest connection is cut off."""
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = CONNECTIONS
+
+    def __init__(self, address: tuple[str, int], handler: type[_Handler]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self._guard = Lock()
+        self._open: dict[socket.socket, None] = {}  # in the order of their coming
+        super().__init__(address, handler)
+
+    def server_bind(self) -> None:
+        TCPServer.server_bind(self)  # that of HTTPServer asks the name service for our own name, which may take long
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._guard:
+            self._open[request] = None
+            oldest = next(iter(self._open)) if len(self._open) > CONNECTIONS else None
+        if oldest is not None:
+            with suppress(OSError):
+                oldest.shutdown(socket.SHUT_RDWR)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._guard:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Nothing: a connection that broke is no news."""
+
+
+@contextmanager
+def answering(listen: str, routes: Routes) -> Iterator[str]:
+    """Answer on `HOST:PORT` (port 0: any that is free) until the end of the block; yields the address.
+
+    Raises:
+        ConfigurationError: it is no address, or it cannot be listened on.
+    """
+    server = _bound(listen, type("Handler", (_Handler,), {"routes": routes}))
+    thread = Thread(target=server.serve_forever, args=(0.1,), name="endpoint", daemon=True)
+    thread.start()
+    try:
+        host, port = server.server_address[:2]
+        yield f"[{host!s}]:{port}" if ":" in str(host) else f"{host!s}:{port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def _bound(listen: str, handler: type[_Handler]) -> _Server:
+    host, _, port = listen.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit() and len(port) <= 5) or int(port) > 65_535:
+        raise ConfigurationError(
+            f"[serve] listen {listen!r} is no address: nothing was started. Write HOST:PORT, for instance 127.0.0.1:9464."
+        )
+    try:
+        return _Server((host.removeprefix("[").removesuffix("]"), int(port)), handler)
+    except (OSError, ValueError, TypeError) as error:  # the latter two: a name that no host can have
+        raise ConfigurationError(
+            f"[serve] listen {listen}: cannot be listened on ({getattr(error, 'strerror', None) or error}). Nothing was started. "
+            "Name another address there or with --listen, or stop what listens on it."
+        ) from None
+
+
+def _as_json(value: object) -> str:
+    if isinstance(value, datetime):
+        return rfc3339(value)
+    raise TypeError(f"{type(value).__name__} has no JSON")

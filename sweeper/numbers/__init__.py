@@ -1,1 +1,0 @@
-"""What can be said in numbers of how things stand: reports, status, metrics."""

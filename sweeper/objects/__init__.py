@@ -1,0 +1,1 @@
+"""Objects behind attachments: removed after the commit, only below the configured prefixes."""

@@ -1,0 +1,433 @@
+"""A verdict in plain words: which facts led to which rule and due, what would change it, and what may be trained on.
+
+The law of this file: it computes nothing; every number it prints comes from the verdict, the facts or the policy.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from sweeper.policy.anomaly import Anomaly, anomalies
+from sweeper.policy.conditions import is_deleted
+from sweeper.policy.decide import (
+    ERASURE_ORDER,
+    UNCLASSIFIED,
+    Doubt,
+    RuleMatch,
+    Verdict,
+    covering,
+    decide,
+    due_orders,
+    open_case,
+)
+from sweeper.policy.evaluate import Spared, evaluate_stored
+from sweeper.policy.facts import ConsentEvent, Facts, Message
+from sweeper.policy.history import EpochState, History, View, history
+from sweeper.policy.instant import OutOfRange, StoredTimestamp, rfc3339
+from sweeper.policy.schema import Anchor, ColumnPeriod, Policy
+from sweeper.policy.training import Exclusion, exclusions
+
+WHAT_IFS = ("opt-out", "delete")
+MESSAGES_SHOWN = 12
+
+DOUBTS = {
+    Doubt.ACCOUNT: "its account does not exist",
+    Doubt.NO_PLAN: "no plan was in force during a part of its life",
+    Doubt.UNKNOWN_PLAN: "a plan that the policy does not know was in force since it began: {plans}",
+    Doubt.PLAN_CHANGE: "the account has a plan change whose instant cannot be trusted",
+    Doubt.CONSENT_EVENT: "the account has a consent event that cannot be trusted",
+    Doubt.CREATED: "its creation is unset or implausible",
+    Doubt.LAST_ACTIVITY: "its last activity is unset or implausible",
+    Doubt.ORDER_OF_LIFE: "its last activity lies before its creation",
+    Doubt.DELETED: "its deletion has an implausible instant",
+    Doubt.RESTORED: "its restoring has an implausible instant",
+    Doubt.FLAGGED: "its flag has an implausible instant",
+    Doubt.CLOSED: "the closing of its account has an implausible instant",
+    Doubt.PLATFORM: "its platform is not set",
+    Doubt.INCOGNITO: "whether it is incognito is not set",
+    Doubt.ZERO_RETENTION: "whether it is zero-retention is not set",
+    Doubt.REPEATED: "the store shows it, or its account, more than once, and the rows may differ",
+    Doubt.PERIOD: "the column that holds its period cannot be used: {periods}",
+}
+EXCLUSIONS = {
+    Exclusion.UNCLASSIFIED: "there is doubt about the conversation's or the message's own data",
+    Exclusion.DELETED: "the conversation was deleted, or was once and restored: that exclusion stays",
+    Exclusion.ACCOUNT_CLOSED: "the account is closed",
+    Exclusion.ERASURE_ORDER: "an erasure order covers the conversation",
+    Exclusion.ZERO_RETENTION: "the conversation is zero-retention",
+    Exclusion.INCOGNITO: "the conversation is incognito",
+    Exclusion.FLAGGED: "safety review flagged the conversation",
+    Exclusion.EXPIRED: "the conversation is past its due",
+    Exclusion.PLATFORM: "the conversation took place on a platform that is not trained on",
+    Exclusion.PLAN: "the plan, now or when it was written, belongs to no purpose that allows training",
+    Exclusion.NO_CONSENT: "no consent is in force",
+    Exclusion.BEFORE_CONSENT: "it was written outside the consent that is in force",
+    Exclusion.TOO_OLD: "it is older than may be trained on",
+}
+ANOMALIES = {
+    Anomaly.STALE_LAST_ACTIVITY: "a user message is newer than last_activity_at says; that message counts as the last activity",
+    Anomaly.ZERO_RETENTION_STORED: "a zero-retention conversation is stored: an incident",
+    Anomaly.UNDECIDED: "the user wrote after the deadline for choosing without ever having chosen",
+    Anomaly.LAST_ACTIVITY_AHEAD: "its last activity lies after as-of",
+}
+SPARED = {
+    Spared.PROTECTED: "a hold or a flag recorded after as-of protects it",
+    Spared.STALE: "a user message is newer than last_activity_at says, and counts as the last activity",
+}
+ANCHORS = {
+    Anchor.LAST_ACTIVITY: "last activity",
+    Anchor.CREATED: "creation",
+    Anchor.DELETED: "deletion",
+    Anchor.CLOSED: "closing of the account",
+    Anchor.FLAGGED: "flag",
+    Anchor.CONSENT_ENDED: "end of consent",
+}
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One conversation explained, at one as-of, possibly under a supposition."""
+
+    facts: Facts
+    policy: Policy
+    as_of: datetime
+    messages: Sequence[Message]
+    supposing: str | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """The verdict that is explained."""
+        return decide(self.facts, self.policy, self.as_of)
+
+    @property
+    def spared(self) -> Spared | None:
+        """Why a run would spare it although it is due on the row as stored."""
+        return evaluate_stored(self.facts, self.policy, self.as_of).spared
+
+    def trained_on(self) -> dict[str, Exclusion | None]:
+        """Each message that exists with the reason why it may not be trained on; None where it may."""
+        found = exclusions(self.facts, self.messages, self.policy, self.as_of)
+        return {message.id: reason for message, reason in found}
+
+    def eligible(self) -> int:
+        """How many messages may be trained on."""
+        return sum(reason is None for reason in self.trained_on().values())
+
+    def as_json(self) -> dict[str, Any]:
+        """The explanation for machines; `messages` maps each id to `eligible` or its reason."""
+        verdict = self.verdict
+        return {
+            **line(self.facts, verdict),
+            "as_of": rfc3339(self.as_of),
+            "policy": self.policy.digest,
+            "supposing": self.supposing,
+            "spared": self.spared.value if self.spared else None,
+            "doubts": [doubt.value for doubt in verdict.doubts],
+            "rules": [_ruling_json(ruling) for ruling in verdict.rulings],
+            "moved_by": [_ruling_json(ruling) for ruling in verdict.moves],
+            "holds": [hold.matter for hold in verdict.holds],
+            "plans": sorted(plan or "" for plan in verdict.plans),
+            "anomalies": [anomaly.value for anomaly in anomalies(self.facts, self.policy, self.as_of)],
+            "messages": {id_: reason.value if reason else "eligible" for id_, reason in self.trained_on().items()},
+            "purged": None,
+        }
+
+    def as_lines(self) -> list[str]:
+        """The explanation for a person, line by line; an id or a matter may hold anything, a line break too."""
+        verdict = self.verdict
+        parts = [
+            [f"Conversation {self.facts.conversation.id}, at {rfc3339(self.as_of)}", *self._supposition()],
+            [_outcome(verdict, self.spared)],
+            ["Why", *_indented(_why(self.facts, self.policy, verdict))],
+            ["Facts", *_indented(_facts(self.facts, self.policy, self.as_of, verdict))],
+            ["What would change it", *_indented(self._changes(verdict))],
+            ["May it be trained on?", *_indented(self._training())],
+        ]
+        return [line for part in parts for line in ("", *part)][1:]
+
+    def _supposition(self) -> list[str]:
+        return [f"Supposing {SUPPOSED[self.supposing]}."] if self.supposing else []
+
+    def _changes(self, verdict: Verdict) -> Iterator[str]:
+        """What the two things that a user can do would make of it now."""
+        for name in WHAT_IFS:
+            if name == "delete" or self.policy.purposes:
+                yield f"{CHANGES[name]}: {self._change(verdict, name)}."
+        if verdict.holds:
+            yield f"Releasing {_holds(verdict)}: " + (
+                "it would be purged." if verdict.expired else "no change until its due."
+            )
+
+    def _change(self, verdict: Verdict, name: str) -> str:
+        supposed = suppose(self.facts, self.policy, self.as_of, name)
+        changed = decide(supposed, self.policy, self.as_of)
+        same = (changed.rule, changed.due) == (verdict.rule, verdict.due)
+        said = [] if same else [_would(changed, evaluate_stored(supposed, self.policy, self.as_of).spared)]
+        fewer = replace(self, facts=supposed).eligible()
+        if fewer != self.eligible():
+            said.append(f"{fewer} of its messages could be trained on instead of {self.eligible()}")
+        return "; ".join(said) or "no change"
+
+    def _training(self) -> Iterator[str]:
+        found = self.trained_on()
+        if not found:
+            yield "It has no messages."
+            return
+        yield f"{self.eligible()} of {len(found)} messages may be trained on."
+        for reason, count in Counter(r for r in found.values() if r is not None).most_common():
+            yield f"{count} may not ({reason.value}): {EXCLUSIONS[reason]}."
+        written = {message.id: message for message in self.messages}
+        for id_ in list(found)[:MESSAGES_SHOWN]:
+            message = written[id_]
+            said = why.value if (why := found[id_]) else "eligible"
+            yield f"  {id_}  {shown(message.created_at):<27} {message.author or 'unknown author':<9}  {said}"
+        if len(found) > MESSAGES_SHOWN:
+            yield f"  … and {len(found) - MESSAGES_SHOWN} more; --json lists all."
+
+
+SUPPOSED = {"opt-out": "the account withdraws its consent now", "delete": "the user deletes it now"}
+CHANGES = {"opt-out": "If the account withdrew its consent now", "delete": "If the user deleted it now"}
+
+
+def line(facts: Facts, verdict: Verdict) -> dict[str, Any]:
+    """One conversation as a line of `explain --all --json`."""
+    return {
+        "conversation_id": facts.conversation.id,
+        "rule": verdict.rule,
+        "due_at": rfc3339(verdict.due) if verdict.due else None,
+        "held": verdict.held,
+        "purge": verdict.purge,
+    }
+
+
+def purged_json(id_: str, stone: Mapping[str, Any]) -> dict[str, Any]:
+    """What the tombstone of a conversation says, with the fields of one that is there."""
+    return {
+        "conversation_id": id_,
+        "rule": stone["rule"],
+        "due_at": rfc3339(stone["due_at"]),
+        "held": False,
+        "purge": False,
+        "purged": {"at": rfc3339(stone["purged_at"]), "run": stone["run_id"], "as_of": rfc3339(stone["as_of"])},
+    }
+
+
+def purged_text(id_: str, stone: Mapping[str, Any]) -> str:
+    """What the tombstone of a conversation says, in a sentence."""
+    return (
+        f"Conversation {id_} was PURGED on {rfc3339(stone['purged_at'])} by run {stone['run_id']}: "
+        f"rule {stone['rule']}, due {rfc3339(stone['due_at'])}, as-of {rfc3339(stone['as_of'])}."
+    )
+
+
+def suppose(facts: Facts, policy: Policy, as_of: datetime, what: str) -> Facts:
+    """The facts as they would be if the user did `what` (opt-out, delete) at as-of."""
+    if what == "delete":
+        if is_deleted(facts.conversation, as_of):
+            return facts  # deleting again moves nothing
+        return replace(facts, conversation=replace(facts.conversation, deleted_at=as_of, restored_at=None))
+    account = facts.account
+    if account is None:
+        return facts
+    last = max((event.id or 0 for event in account.consent_events), default=0)
+    withdrawals = [
+        ConsentEvent(last + number, purpose, granted=False, recorded_at=as_of, effective_at=None)
+        for number, purpose in enumerate(policy.purposes, 1)
+        if any(event.purpose == purpose for event in account.consent_events)  # who never chose has nothing to withdraw
+    ]
+    return replace(facts, account=replace(account, consent_events=(*account.consent_events, *withdrawals)))
+
+
+def shown(stored: StoredTimestamp) -> str:
+    """An instant for a person."""
+    if stored is None:
+        return "not set"
+    return stored.value if isinstance(stored, OutOfRange) else rfc3339(stored)
+
+
+def _indented(lines: Iterable[str]) -> Iterator[str]:
+    return (f"  {text}" for text in lines)
+
+
+def _outcome(verdict: Verdict, spared: Spared | None) -> str:
+    if spared is not None:
+        return f"DUE, BUT KEPT: {_due(verdict)}. A run would spare it: {SPARED.get(spared, spared.value)}."
+    if verdict.purge:
+        return f"TO BE PURGED: {_due(verdict)}."
+    if verdict.expired:
+        return f"KEPT UNDER LEGAL HOLD ({_holds(verdict)}): {_due(verdict)}."
+    if verdict.rule == UNCLASSIFIED:
+        return "KEPT, because there is doubt about its data (unclassified). It is not trained on."
+    held = f" It is under legal hold ({_holds(verdict)})." if verdict.held else ""
+    return f"KEPT: {_due(verdict)}.{held}"
+
+
+def _due(verdict: Verdict) -> str:
+    if verdict.rule is None:
+        return "no rule applies, so it has no due"
+    if verdict.due is None:
+        return f"it is never due ({verdict.rule})"
+    tense = "was" if verdict.expired else "is"
+    return f"it {tense} due at {rfc3339(verdict.due)} ({verdict.rule})"
+
+
+def _would(verdict: Verdict, spared: Spared | None) -> str:
+    """What would become of it under a supposition."""
+    if not verdict.expired:
+        return _due(verdict)
+    if verdict.held:
+        return f"it would be due at once ({verdict.rule}) and stay as long as it is held"
+    if spared is not None:
+        return f"it would be due at once ({verdict.rule}), and a run would spare it: {SPARED.get(spared, spared.value)}"
+    return f"it would be purged by the next run ({verdict.rule})"
+
+
+def _holds(verdict: Verdict) -> str:
+    return ", ".join(f"matter {hold.matter!r}" for hold in verdict.holds)
+
+
+def _why(facts: Facts, policy: Policy, verdict: Verdict) -> Iterator[str]:
+    for doubt in verdict.doubts:
+        yield f"Doubt ({doubt.value}): {_doubt(doubt, facts, policy, verdict.as_of)}."
+    if verdict.doubts:
+        yield "Where there is doubt, only rules that need no plan and erasure orders count."
+    first = True
+    for ruling in sorted(verdict.rulings, key=lambda r: (r.due is None, r.due)):
+        lead = "Rule" if first else "Also applies:"
+        yield f"{lead} {ruling.rule}: {policy.by_name[ruling.rule].because}."
+        yield f"  {_sum(ruling)}"
+        first = False
+    if not verdict.rulings and not verdict.doubts:
+        yield "No rule of the policy applies."
+    reasons = {floor.name: floor.because for floor in policy.floors}
+    for move in verdict.moves:
+        if move.rule == ERASURE_ORDER:
+            yield f"Then {ERASURE_ORDER}: an erasure order sets the due to {shown(move.due)}."
+        else:
+            yield f"Then {move.rule}: {reasons[move.rule]}, so the due is at least"
+            yield f"  {_sum(move)}"
+    yield from _idle_orders(facts, policy, verdict)
+
+
+def _idle_orders(facts: Facts, policy: Policy, verdict: Verdict) -> Iterator[str]:
+    """The erasure orders that cover it and move no due."""
+    moved = any(move.rule == ERASURE_ORDER for move in verdict.moves)
+    if not moved and any(due_orders(facts, policy, verdict.as_of)):
+        yield "An erasure order covers it, but its date is not earlier."
+    for order in covering(facts, policy, verdict.as_of):
+        if not (isinstance(order.due_at, datetime) and policy.plausible.holds(order.due_at)):
+            yield f"Erasure order {order.reference!r} covers it and names no date: it is not trained on, but moves no due."
+
+
+def _doubt(doubt: Doubt, facts: Facts, policy: Policy, as_of: datetime) -> str:
+    """The doubt in words; where a value is at fault, which, and where to mend it."""
+    if doubt is Doubt.UNKNOWN_PLAN:
+        return DOUBTS[doubt].format(plans="; ".join(_unknown_plans(facts, policy, as_of)))
+    if doubt is Doubt.PERIOD:
+        return DOUBTS[doubt].format(periods="; ".join(_unusable_periods(facts, policy)))
+    return DOUBTS[doubt]
+
+
+def _unknown_plans(facts: Facts, policy: Policy, as_of: datetime) -> Iterator[str]:
+    case = open_case(facts, policy, as_of)
+    created = case.believed(facts.conversation.created_at)
+    if case.known is None or created is None:
+        return
+    found = case.known.timeline.between(created, max(created, as_of)) - policy.known_plans
+    for plan in sorted(found, key=lambda plan: plan or ""):
+        if plan is None:
+            yield "a plan without a name; mend plan_changes"
+        else:
+            yield f"plan {plan!r} is in no class of [plans]; add it there or mend plan_changes"
+
+
+def _unusable_periods(facts: Facts, policy: Policy) -> Iterator[str]:
+    sources = {t.period.column: t.period for r in policy.rules for t in r.due if isinstance(t.period, ColumnPeriod)}
+    for column, source in sources.items():
+        value = _further(facts, source.relation).get(source.name)
+        if not source.is_usable(value):
+            yield f"{column} is {value!r}; a whole number of {source.unit}s is needed, or none"
+
+
+def _further(facts: Facts, relation: str) -> Mapping[str, object]:
+    """The further columns of the conversation or of its account."""
+    if relation == "conversation":
+        return facts.conversation.columns
+    return facts.account.columns if facts.account else {}
+
+
+def _sum(ruling: RuleMatch) -> str:
+    if ruling.anchor is None or ruling.since is None:
+        return shown(ruling.due)
+    due = rfc3339(ruling.due) if ruling.due else "never"
+    return f"{ANCHORS[ruling.anchor]} {rfc3339(ruling.since)} + {ruling.period} = {due}"
+
+
+def _facts(facts: Facts, policy: Policy, as_of: datetime, verdict: Verdict) -> Iterator[str]:
+    c = facts.conversation
+    yield f"created {shown(c.created_at)}, last activity {shown(c.last_activity_at)}"
+    yield (
+        f"kind {c.kind or 'not set'}, platform {c.platform or 'not set'}, incognito {_yes(c.incognito)}, "
+        f"zero-retention {_yes(c.zero_retention)}"
+    )
+    yield from _further_facts(facts, policy)
+    for what, instant in (("deleted", c.deleted_at), ("restored", c.restored_at), ("flagged", c.flagged_at)):
+        if instant is not None:
+            yield f"{what} {shown(instant)}"
+    if facts.account is None:
+        yield f"account {c.account_id}: does not exist"
+    else:
+        closed = f", closed {shown(facts.account.closed_at)}" if facts.account.closed_at is not None else ""
+        yield f"account {facts.account.id}{closed}"
+        yield from _histories(history(facts.account, policy, as_of), policy, verdict)
+    yield from (f"legal hold of matter {hold.matter!r}, placed {shown(hold.placed_at)}" for hold in verdict.holds)
+    for order in facts.orders:
+        yield f"erasure order {order.reference!r}, recorded {shown(order.recorded_at)}, due {shown(order.due_at)}"
+    for anomaly in anomalies(facts, policy, as_of):
+        yield f"note ({anomaly.value}): {ANOMALIES[anomaly]}"
+
+
+def _further_facts(facts: Facts, policy: Policy) -> Iterator[str]:
+    """The further columns that the policy reads."""
+    for name in policy.columns("conversation"):
+        yield f"conversation.{name}: {_value(facts.conversation.columns.get(name))}"
+    for name in policy.columns("account") if facts.account else ():
+        yield f"account.{name}: {_value(_further(facts, 'account').get(name))}"
+
+
+def _value(value: object) -> str:
+    return _yes(value) if value is None or isinstance(value, bool) else str(value)
+
+
+def _histories(known: History, policy: Policy, verdict: Verdict) -> Iterator[str]:
+    if policy.uses_plans:
+        plans = ", ".join(sorted(plan or "without a name" for plan in verdict.plans)) or "none"
+        yield f"plans in force during the conversation: {plans}"
+    for purpose in policy.purposes:
+        epochs = known.epochs(purpose, View.RETENTION)
+        if epochs:
+            yield f"consent to {purpose}: " + "; ".join(_epoch(epoch) for epoch in epochs)
+        else:
+            yield f"consent to {purpose}: " + ("never in force" if known.has_chosen(purpose) else "never chosen")
+
+
+def _epoch(epoch: EpochState) -> str:
+    if epoch.closed is None:
+        return f"since {rfc3339(epoch.opened)}"
+    return f"from {rfc3339(epoch.opened)} to {rfc3339(epoch.closed)} ({epoch.ended_by})"
+
+
+def _yes(value: bool | None) -> str:  # noqa: FBT001 — the value shown, not a switch
+    return "not set" if value is None else "yes" if value else "no"
+
+
+def _ruling_json(ruling: RuleMatch) -> dict[str, Any]:
+    return {
+        "rule": ruling.rule,
+        "due_at": rfc3339(ruling.due) if ruling.due else None,
+        "anchor": ruling.anchor.value if ruling.anchor else None,
+        "since": rfc3339(ruling.since) if ruling.since else None,
+        "period": str(ruling.period) if ruling.period else None,
+    }

@@ -1,0 +1,1 @@
+"""The store in PostgreSQL: reads, locks, deletes and records. SQL proposes; the policy decides."""

@@ -1,0 +1,174 @@
+"""Runs, tombstones and events, written in the transaction of what they record. They never hold content."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from sqlalchemy import Connection
+
+from sweeper.policy.instant import rfc3339
+from sweeper.postgres import store_counts
+from sweeper.postgres.database import Database
+from sweeper.postgres.statement import statement
+
+Outcome = Literal["completed", "failed", "refused", "stopped"]
+
+
+OPENED = (
+    *("identity", "store", "as_of", "policy", "kind"),
+    *("policy_name", "token", "approval", "started_at", "backfill_id"),
+)
+"""Keys of the event `run_opened`: columns of the run, except `identity` and `policy` (its policy_digest)."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """The columns of a run that its batches need."""
+
+    id: int
+    store: str
+    as_of: datetime
+    policy_digest: str
+    approved: bool
+
+
+@dataclass(frozen=True)
+class Tombstone:
+    """The evidence of one purged record; the fields are named like the columns."""
+
+    record_id: str
+    conversation_id: str | None
+    account_id: str | None
+    rule: str
+    due_at: datetime
+    children: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class LastCompleted:
+    """What the last completed run saw, for the guards to compare with; all None if no run has completed."""
+
+    as_of: datetime | None
+    plan_changes: int | None
+    consent_events: int | None
+
+
+def open_run(connection: Connection, **columns: Any) -> int:
+    """Record that a run has begun, and which earlier runs were interrupted; return the id of the run.
+
+    The event holds every column of the run, so that `audit verify` finds an edited row. `identity` binds the ledger to this
+    database, so that `reapply` refuses it elsewhere.
+    """
+    run_id: int = connection.execute(statement("run_open"), columns).scalar_one()
+    interrupted = connection.execute(
+        statement("runs_interrupt"),
+        {"store": columns["store"], "token": columns["token"], "now": columns["started_at"]},
+    )
+    for row in interrupted.all():
+        ended = {"outcome": "interrupted", "finished_at": columns["started_at"]}
+        record(connection, "run_interrupted", row.id, {"found_by": run_id, **ended})
+    told = {**columns, "policy": columns["policy_digest"], "identity": store_counts.database_identity(connection)}
+    record(connection, "run_opened", run_id, {name: told[name] for name in OPENED})
+    return run_id
+
+
+def close_run(
+    connection: Connection,
+    run_id: int,
+    outcome: Outcome,
+    finished_at: datetime,
+    result: Mapping[str, Any],
+    plan_changes: int | None,
+    consent_events: int | None,
+) -> None:
+    """Record how a run ended."""
+    told = {
+        "outcome": outcome,
+        "finished_at": finished_at,
+        "plan_changes": plan_changes,
+        "consent_events": consent_events,
+    }
+    asked = {"run_id": run_id, "result": json.dumps(result), **told}
+    closed = connection.execute(statement("run_close"), asked).one_or_none()
+    if closed is not None:  # None on a retry after the first answer was lost
+        record(connection, "run_closed", run_id, {**told, "result": closed.result})
+
+
+def record(connection: Connection, kind: str, run_id: int | None, details: Mapping[str, Any]) -> None:
+    """Record an event; timestamps in `details` are written in RFC 3339."""
+    told = json.dumps(details, default=rfc3339)
+    connection.execute(statement("insert_event"), {"kind": kind, "run_id": run_id, "details": told})
+
+
+def last_completed(connection: Connection, store: str) -> LastCompleted:
+    """Return what the last completed run of the store saw."""
+    row = connection.execute(statement("run_last_completed"), {"store": store}).one()
+    return LastCompleted(row.as_of, row.plan_changes, row.consent_events)
+
+
+def insert_tombstones(
+    connection: Connection,
+    run: RunRecord,
+    record_kind: Literal["conversation", "feedback"],
+    tombstones: Sequence[Tombstone],
+    purged_at: datetime,
+) -> None:
+    """Insert one tombstone for each purged record."""
+    connection.execute(
+        statement("insert_tombstones"),
+        {
+            "record": record_kind,
+            "as_of": run.as_of,
+            "run_id": run.id,
+            "policy_digest": run.policy_digest,
+            "approved": run.approved,
+            "purged_at": purged_at,
+            "tombstones": json.dumps([{**vars(t), "due_at": t.due_at.isoformat()} for t in tombstones]),
+        },
+    )
+
+
+def purged_by_rule(connection: Connection, run_id: int) -> dict[str, dict[str, int]]:
+    """Return what a run purged according to the tombstones: kind of record → rule → count."""
+    found: dict[str, dict[str, int]] = {"conversation": {}, "feedback": {}}
+    for row in connection.execute(statement("purged_by_rule"), {"run_id": run_id}):
+        found[row.record][row.rule] = row.purged
+    return found
+
+
+def purged_under(connection: Connection, approval: str) -> dict[str, int]:
+    """Return how many conversations the runs under an approval have purged, by rule."""
+    return {row.rule: row.purged for row in connection.execute(statement("purged_under"), {"approval": approval})}
+
+
+def tombstone_of(connection: Connection, store: str, conversation_id: str) -> Mapping[str, Any] | None:
+    """Return the newest tombstone of a conversation; None if there is none."""
+    row = connection.execute(statement("tombstone_of"), {"store": store, "id": conversation_id}).one_or_none()
+    return dict(row._mapping) if row is not None else None
+
+
+def purged_lately(connection: Connection, store: str, since: datetime, until: datetime) -> int:
+    """Return how many conversations of the store were purged without an approval after `since`, up to `until`."""
+    found: int = connection.execute(
+        statement("purged_lately"), {"store": store, "since": since, "until": until}
+    ).scalar_one()
+    return found
+
+
+def unfinished_runs(connection: Connection, store: str) -> list[int]:
+    """Return the ids of the runs since the last completed one, the current run included."""
+    return [row.id for row in connection.execute(statement("runs_unfinished"), {"store": store})]
+
+
+def purged_by(database: Database, run_id: int, page: int = 1_000) -> Iterator[list[str]]:
+    """Yield the ids of the conversations that a run purged, page by page."""
+    after = 0
+    while True:
+        rows = database.fetched(statement("purged_by_run"), {"run_id": run_id, "after": after, "limit": page})
+        if rows:
+            yield [row.record_id for row in rows]
+            after = rows[-1].id
+        if len(rows) < page:
+            return

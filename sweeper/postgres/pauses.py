@@ -1,0 +1,24 @@
+"""The kill switch: while a pause is not resumed, no batch of any store of this database begins. Each change leaves an event."""
+
+from datetime import datetime
+from typing import Any
+
+from sweeper.postgres.database import Database
+from sweeper.postgres.statement import statement
+
+
+def pause(database: Database, reason: str, now: datetime) -> dict[str, Any]:
+    """Pause. Batches that have begun end within their time, under a second; none begins after this returns."""
+    with database.transaction() as connection:
+        return dict(connection.execute(statement("pause"), {"reason": reason, "now": now}).one()._mapping)
+
+
+def resume(database: Database, now: datetime) -> list[dict[str, Any]]:
+    """Lift every pause; returns those lifted."""
+    with database.transaction() as connection:
+        return [dict(row._mapping) for row in connection.execute(statement("resume"), {"now": now})]
+
+
+def in_force(database: Database) -> list[dict[str, Any]]:
+    """The pauses that are not resumed, oldest first."""
+    return [dict(row._mapping) for row in database.fetched(statement("pauses"), {})]

@@ -1,0 +1,144 @@
+"""The privileges that a role needs: to sweep one store, and beyond that for the commands for people.
+
+Invariant: no privilege is asked for that no statement uses, column by column. Those on the sweeper's own tables are read from
+the script that grants them, roles.sql.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sweeper.policy.schema import Policy
+from sweeper.postgres.branches import Branch, branches
+from sweeper.postgres.contract import CONTRACT, Contract
+from sweeper.postgres.related_tables import Key
+from sweeper.postgres.statement import quoted
+
+ROLES = Path(__file__).with_name("roles.sql")
+"""The script that grants them. deploy/postgres/roles.sql is a link to it."""
+_GRANT = re.compile(r"\('(\w+)', 'sweeper\.(\w+)', '([A-Z]+)',\s+(?:NULL|'([\w, ]+)')\)")
+COMMANDS = {
+    ("legal_holds", "INSERT"): "hold place",
+    ("legal_holds", "UPDATE"): "hold release",
+    ("erasure_orders", "INSERT"): "order add",
+}
+"""The commands for people that write to these tables. The role that sweeps does better without the privileges."""
+UNREAD: Mapping[str, frozenset[str]] = {
+    "messages": frozenset({"body"}),
+    "attachments": frozenset({"id"}),
+    "feedback": frozenset({"rating"}),
+}
+"""Columns of the contract that no sweep reads."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """A privilege on a table: on all the columns named, on any of them, or (where none is) on the whole table."""
+
+    oid: int
+    table: str
+    privilege: str
+    columns: tuple[str, ...] = ()
+    any_column: bool = False
+
+    @property
+    def grant(self) -> str:
+        """The privilege in the words of GRANT."""
+        columns = ", ".join(map(quoted, self.columns))
+        return f"{self.privilege} ({columns})" if columns else self.privilege
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The need as the statement `check_privileges` takes it."""
+        return {
+            "oid": self.oid,
+            "privilege": self.privilege,
+            "columns": self.columns,
+            "any_column": self.any_column,
+        }
+
+
+class Grant(NamedTuple):
+    """What roles.sql grants on one of the sweeper's own tables; no columns: on the whole table."""
+
+    table: str
+    privilege: str
+    columns: tuple[str, ...]
+
+
+@cache
+def grants(role: str) -> tuple[Grant, ...]:
+    """Return what roles.sql grants to a role, table by table, on the sweeper's own tables."""
+    found = (match.groups() for match in _GRANT.finditer(ROLES.read_text(encoding="utf-8")))
+    return tuple(
+        Grant(table, privilege, tuple(columns.split(", ")) if columns else ())
+        for to, table, privilege, columns in found
+        if to == role
+    )
+
+
+def own_tables() -> frozenset[str]:
+    """Return the names of the sweeper's own tables."""
+    return frozenset(grant.table for grant in grants("sweeper"))
+
+
+def of_own_tables(oids: Mapping[str, int]) -> Iterator[Need]:
+    """Yield what a sweep and a manifest need on those of the sweeper's own tables that exist, given by name with their oids."""
+    return (_own(oids, grant) for grant in grants("sweeper") if grant.table in oids)
+
+
+def of_people(oids: Mapping[str, int]) -> dict[Need, str]:
+    """Return what commands for people need on those tables, each with its command."""
+    needs = (grant for grant in grants("sweeper_officer") if grant[:2] in COMMANDS and grant.table in oids)
+    return {_own(oids, grant): COMMANDS[grant[:2]] for grant in needs}
+
+
+def to_read(oid: int, table: str, relation: str, policy: Policy) -> Need:
+    """What a sweep needs to read a relation of the contract; of conversations all, for proposing hands whole rows on."""
+    if relation == "conversations":
+        return Need(oid, table, "SELECT")
+    further = policy.columns("account") if relation == "accounts" else ()
+    columns = [column for column in CONTRACT[relation] if column not in UNREAD.get(relation, ())]
+    return Need(oid, table, "SELECT", tuple(dict.fromkeys([*columns, *further])))
+
+
+def to_read_text(oid: int, table: str) -> Need:
+    """What a manifest with text needs beyond that."""
+    return Need(oid, table, "SELECT", ("body",))
+
+
+def to_purge(contract: Contract) -> Iterator[Need]:
+    """What a purge needs on the physical tables; the triggers of a cascade run as the owners of the tables below."""
+    for root in (contract.conversations, contract.feedback):
+        if root is not None:
+            yield Need(root.oid, root.table, "SELECT", tuple(dict.fromkeys([root.key, *_led_to(root.children)])))
+            yield Need(root.oid, root.table, "DELETE")
+            yield _to_lock(root.oid, root.table, root.key)
+    for branch in branches(contract.conversations):
+        yield from _of_branch(branch)
+
+
+def _of_branch(branch: Branch) -> Iterator[Need]:
+    key = branch.key
+    place = () if branch.is_direct else ("ctid", "tableoid")
+    yield Need(key.oid, branch.table, "SELECT", tuple(dict.fromkeys([*key.columns, *_led_to(key.children), *place])))
+    yield _to_lock(key.oid, branch.table, key.columns[0])
+    if key.action == "explicit":
+        yield Need(key.oid, branch.table, "DELETE")
+
+
+def _led_to(children: Sequence[Key]) -> Iterator[str]:
+    """The columns of a table by which its children are found."""
+    return (column for child in children for column in child.parent_columns)
+
+
+def _to_lock(oid: int, table: str, key: str) -> Need:
+    """FOR UPDATE asks for UPDATE on a column, whichever."""
+    return Need(oid, table, "UPDATE", (key,), any_column=True)
+
+
+def _own(oids: Mapping[str, int], grant: Grant) -> Need:
+    return Need(oids[grant.table], f"sweeper.{grant.table}", grant.privilege, grant.columns)

@@ -1,0 +1,86 @@
+-- name: columns
+-- The columns, types and kinds of the relations of a schema.
+SELECT c.relname AS relation,
+       c.relkind::text AS kind,
+       a.attname AS column,
+       CASE WHEN b.oid = 'bpchar'::regtype THEN 'bpchar' ELSE format_type(b.oid, NULL) END AS type
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+JOIN pg_catalog.pg_type y ON y.oid = a.atttypid
+JOIN pg_catalog.pg_type b ON b.oid = COALESCE(NULLIF(y.typbasetype, 0), y.oid)
+WHERE n.nspname = :schema AND c.relname = ANY(CAST(:relations AS text[])) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+ORDER BY c.relname, a.attnum
+
+-- name: unique_by_id
+-- Of the contract relations, the tables that a unique index keeps from holding an id twice.
+SELECT c.relname AS relation
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = 'id' AND NOT a.attisdropped
+WHERE n.nspname = :schema AND c.relname = ANY(CAST(:relations AS text[])) AND c.relkind IN ('r', 'p')
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits h WHERE h.inhparent = c.oid AND c.relkind = 'r')
+  AND EXISTS (
+      SELECT FROM pg_catalog.pg_index i
+      WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum
+  )
+
+-- name: base_tables
+-- The tables from which the contract relations come: a table itself, or what a view reads, however deep.
+WITH RECURSIVE bases AS (
+    SELECT c.relname AS relation, c.oid, c.relkind
+    FROM pg_catalog.pg_class c
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = :schema AND c.relname = ANY(CAST(:relations AS text[])) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+    UNION
+    SELECT b.relation, c.oid, c.relkind
+    FROM bases b
+    JOIN pg_catalog.pg_rewrite r ON r.ev_class = b.oid
+    JOIN pg_catalog.pg_depend d
+      ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_catalog.pg_class'::regclass
+    JOIN pg_catalog.pg_class c ON c.oid = d.refobjid AND c.oid <> b.oid
+    WHERE b.relkind IN ('v', 'm')
+)
+SELECT b.relation, b.oid::bigint AS oid, b.oid::regclass::text AS name FROM bases b WHERE b.relkind IN ('r', 'p') ORDER BY b.relation, b.oid
+
+-- name: table_of
+-- The name of a table and the type of its key column.
+SELECT format('%I.%I', n.nspname, c.relname) AS name, CASE WHEN b.oid = 'bpchar'::regtype THEN 'bpchar' ELSE format_type(b.oid, NULL) END AS type
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = :key AND NOT a.attisdropped
+JOIN pg_catalog.pg_type y ON y.oid = a.atttypid
+JOIN pg_catalog.pg_type b ON b.oid = COALESCE(NULLIF(y.typbasetype, 0), y.oid)
+WHERE c.oid = CAST(:oid AS oid)
+
+-- name: physical
+-- The physical table of a name, its kind and the type of its key column.
+SELECT format('%I.%I', n.nspname, c.relname) AS name,
+       c.oid::bigint AS oid,
+       c.relkind::text AS kind,
+       CASE WHEN b.oid = 'bpchar'::regtype THEN 'bpchar' ELSE format_type(b.oid, NULL) END AS type
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = :key AND NOT a.attisdropped
+LEFT JOIN pg_catalog.pg_type y ON y.oid = a.atttypid
+LEFT JOIN pg_catalog.pg_type b ON b.oid = COALESCE(NULLIF(y.typbasetype, 0), y.oid)
+WHERE c.oid = to_regclass(:table)
+
+-- name: foreign_keys
+-- The foreign keys that point to a table: who points, with which columns, and what a delete does to them.
+SELECT k.conname AS name,
+       k.conrelid::bigint AS oid,
+       format('%I.%I', n.nspname, c.relname) AS table_name,
+       k.confdeltype::text AS action,
+       ARRAY(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY u(num, pos)
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = u.num ORDER BY u.pos) AS columns,
+       ARRAY(SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY u(num, pos)
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.num ORDER BY u.pos) AS parent_columns,
+       EXISTS (SELECT 1 FROM pg_catalog.pg_index i
+               WHERE i.indrelid = k.conrelid AND i.indisvalid AND i.indpred IS NULL
+                 AND (i.indkey::int2[])[0:cardinality(k.conkey) - 1] @> k.conkey) AS indexed
+FROM pg_catalog.pg_constraint k
+JOIN pg_catalog.pg_class c ON c.oid = k.conrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE k.contype = 'f' AND k.confrelid = CAST(:oid AS oid) AND k.conparentid = 0
+ORDER BY k.conrelid, k.conname

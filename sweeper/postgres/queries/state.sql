@@ -1,0 +1,118 @@
+-- name: state_count
+-- How many rows a table has.
+SELECT count(*) FROM sweeper.$table
+
+-- name: state_rows_found
+-- The rows of a table as the trigger tells them.
+SELECT CAST(t.id AS text) AS row_id, to_jsonb(t) AS here FROM sweeper.$table t
+
+-- name: state_rows_told
+-- What the newest event of each row tells of it; NULL: that it was dropped, or given another id. A truncation drops all before it.
+SELECT l.row_id, l.event_id, true AS is_begun,
+       CASE WHEN e.details -> 'now' ->> 'id' = l.row_id THEN e.details -> 'now' END AS told
+FROM (
+    SELECT c.row_id, max(e.id) AS event_id
+    FROM sweeper.events e
+    CROSS JOIN LATERAL (VALUES (e.details -> 'now' ->> 'id'), (e.details -> 'was' ->> 'id')) AS c (row_id)
+    WHERE e.kind IN ('${prefix}_added', '${prefix}_changed', '${prefix}_dropped') AND c.row_id IS NOT NULL
+        AND e.id > COALESCE((SELECT max(t.id) FROM sweeper.events t WHERE t.kind = '${prefix}_truncated'), -9223372036854775808)
+    GROUP BY c.row_id
+) l
+JOIN sweeper.events e ON e.id = l.event_id
+
+-- name: state_runs_found
+-- The runs, each with the digest of its result instead of the result: the event tells that (run_close.sql).
+SELECT CAST(r.id AS text) AS row_id,
+       to_jsonb(r) || jsonb_build_object('result', 'sha256:' || encode(sha256(convert_to(r.result::text, 'UTF8')), 'hex')) AS here
+FROM sweeper.runs r
+
+-- name: state_runs_told
+-- What the events tell of each run, a later one in place of an earlier one. Those without an identity are of an earlier version:
+-- they tell fewer columns, and of how a run ended only the outcome.
+SELECT CAST(e.run_id AS text) AS row_id, max(e.id) AS event_id, bool_or(e.kind = 'run_opened') AS is_begun,
+       jsonb_object_agg(k.name, k.value ORDER BY e.id) AS told
+FROM sweeper.events e
+CROSS JOIN LATERAL (
+    SELECT CASE e.kind
+               WHEN 'run_opened' THEN
+                   CASE WHEN e.details ? 'identity'
+                        THEN jsonb_build_object('finished_at', NULL, 'result', NULL, 'plan_changes', NULL, 'consent_events', NULL)
+                        ELSE '{}' END
+                   || jsonb_build_object('outcome', NULL)
+               WHEN 'run_interrupted' THEN jsonb_build_object('outcome', 'interrupted')
+               ELSE '{}'
+           END
+           || CASE WHEN e.details ? 'policy' THEN jsonb_build_object('policy_digest', e.details -> 'policy') ELSE '{}' END
+           || CASE WHEN jsonb_typeof(e.details) = 'object' THEN e.details ELSE '{}' END AS told
+) s
+CROSS JOIN LATERAL jsonb_each(s.told) AS k (name, value)
+WHERE e.kind IN ('run_opened', 'run_closed', 'run_interrupted') AND e.run_id IS NOT NULL
+GROUP BY e.run_id
+
+-- name: state_manifests_told
+-- What the events tell of each manifest, a later one in place of an earlier one; where a copy of it lies is not in its row.
+-- Those of an earlier version tell no instants.
+SELECT e.details ->> 'manifest' AS row_id, max(e.id) AS event_id, bool_or(e.kind = 'manifest_frozen') AS is_begun,
+       jsonb_object_agg(k.name, k.value ORDER BY e.id) AS told
+FROM sweeper.events e
+CROSS JOIN LATERAL (
+    SELECT CASE e.kind
+               WHEN 'manifest_frozen' THEN
+                   CASE WHEN e.details ? 'frozen_at'
+                        THEN jsonb_build_object('started_at', NULL, 'completed_at', NULL, 'recalled_at', NULL)
+                        ELSE '{}' END
+                   || jsonb_build_object('state', 'frozen')
+               WHEN 'manifest_started' THEN jsonb_build_object('state', 'started')
+               WHEN 'manifest_completed' THEN jsonb_build_object('state', 'completed')
+               ELSE '{}'
+           END || CASE WHEN e.kind = 'manifest_frozen' THEN e.details ELSE e.details - 'directory' END AS told
+) s
+CROSS JOIN LATERAL jsonb_each(s.told) AS k (name, value)
+WHERE e.kind IN ('manifest_frozen', 'manifest_copied', 'manifest_started', 'manifest_completed', 'recalled')
+    AND e.details ->> 'manifest' IS NOT NULL
+GROUP BY e.details ->> 'manifest'
+
+-- name: state_identities
+-- Which databases the runs say they were in, each with the first event that says so; the oldest events say nothing of it.
+SELECT e.details ->> 'identity' AS identity, min(e.id) AS event_id
+FROM sweeper.events e
+WHERE e.kind = 'run_opened' AND e.details ? 'identity'
+GROUP BY e.details ->> 'identity'
+ORDER BY min(e.id)
+
+-- name: state_orphans
+-- The runs that tombstones name and that are not there, each with its tombstones' count and the first of them.
+SELECT t.run_id, count(*) AS tombstones, min(t.id) AS first_id
+FROM sweeper.tombstones t
+LEFT JOIN sweeper.runs r ON r.id = t.run_id
+WHERE r.id IS NULL
+GROUP BY t.run_id
+ORDER BY t.run_id
+
+-- name: state_differences
+-- Where the rows of a table are not what the events tell of them: row by row, and column by column where a row is there. Only
+-- the columns that an event tells and the table has are compared; instants may differ in their time zone alone. Few rows differ:
+-- they are found first, as wholes.
+WITH told AS (
+$told
+), found AS (
+$found
+), differing AS MATERIALIZED (
+    SELECT COALESCE(t.row_id, f.row_id) AS id, t.event_id, t.told, f.here,
+           CASE WHEN f.row_id IS NULL THEN 'missing'
+                WHEN t.row_id IS NULL OR NOT t.is_begun THEN 'untold'
+                WHEN t.told IS NULL THEN 'dropped'
+                ELSE 'changed' END AS how
+    FROM told t
+    FULL JOIN found f ON f.row_id = t.row_id
+    WHERE t.row_id IS NULL OR (f.row_id IS NULL) <> (t.told IS NULL)
+        OR (f.row_id IS NOT NULL AND (NOT t.is_begun OR NOT f.here @> t.told))
+)
+SELECT d.id, d.event_id, d.how, c.name, c.told, c.here
+FROM differing d
+LEFT JOIN LATERAL (
+    SELECT k.name, k.told, d.here ->> k.name AS here FROM jsonb_each_text(d.told) AS k (name, told)
+    WHERE d.here ? k.name AND d.here ->> k.name IS DISTINCT FROM k.told
+) c ON d.how = 'changed'
+WHERE d.how <> 'changed' OR c.name IS NOT NULL
+ORDER BY length(d.id), d.id, c.name

@@ -1,0 +1,171 @@
+-- name: operation_lease
+-- The lease as it is, without a lock; its end is the database's business, so the database's clock says whether it is held.
+SELECT l.run_id, l.expires_at, l.expires_at > clock_timestamp() AS held, l.yields, l.wanted_at,
+       (SELECT r.kind FROM sweeper.runs r WHERE r.id = l.run_id) AS kind
+FROM sweeper.lease l WHERE l.store = :store
+
+-- name: operation_runs
+-- The newest runs of a store, and the newest of each kind where others hide it; what those without a full result have
+-- purged, their tombstones say.
+SELECT r.id, r.kind, r.as_of, r.started_at, r.finished_at, r.outcome,
+       r.result ->> 'stop_reason' AS stop_reason,
+       r.result ->> 'guard' AS guard,
+       COALESCE(r.result ->> 'stalled', 'false') = 'true' AS stalled,
+       COALESCE(r.result ->> 'text', r.result ->> 'error') AS said,
+       COALESCE(CAST(r.result ->> 'failed' AS bigint), 0) AS failed,
+       COALESCE(CAST(r.result ->> 'purged' AS bigint),
+                (SELECT count(*) FROM sweeper.tombstones t WHERE t.run_id = r.id AND t.record = 'conversation')) AS purged
+FROM sweeper.runs r
+WHERE r.id IN (SELECT n.id FROM sweeper.runs n WHERE n.store = :store ORDER BY n.id DESC LIMIT :limit)
+   OR r.id IN (SELECT max(n.id) FROM sweeper.runs n WHERE n.store = :store AND n.outcome IS NOT NULL GROUP BY n.kind)
+ORDER BY r.id DESC
+
+-- name: operation_ended
+-- How the newest plain run that has ended did end, and when the newest did that did all that was asked of it.
+SELECT (SELECT r.outcome FROM sweeper.runs r WHERE r.store = :store AND r.kind = 'run' AND r.outcome IS NOT NULL
+        ORDER BY r.id DESC LIMIT 1) AS outcome,
+       (SELECT r.finished_at FROM sweeper.runs r
+        WHERE r.store = :store AND r.kind = 'run'
+          AND (r.outcome = 'completed' OR r.outcome = 'stopped' AND r.result ->> 'stop_reason' = ANY(:ordered))
+          AND COALESCE(r.result ->> 'stalled', 'false') = 'false'
+        ORDER BY r.id DESC LIMIT 1) AS success
+
+-- name: operation_pace
+-- What the newest runs that purged anything did in which time; one that was interrupted does not say when it ended.
+SELECT COALESCE(sum(w.purged), 0) AS purged, COALESCE(sum(w.seconds), 0) AS seconds
+FROM (
+    SELECT COALESCE(CAST(r.result ->> 'purged' AS bigint),
+                    (SELECT count(*) FROM sweeper.tombstones t WHERE t.run_id = r.id AND t.record = 'conversation')) AS purged,
+           extract(epoch FROM COALESCE(r.finished_at, CAST(:now AS timestamptz)) - r.started_at) AS seconds
+    FROM sweeper.runs r
+    WHERE r.store = :store AND r.outcome IS DISTINCT FROM 'interrupted'
+      AND (r.outcome IS NOT NULL OR EXISTS (SELECT FROM sweeper.lease l WHERE l.run_id = r.id AND l.expires_at > clock_timestamp()))
+    ORDER BY r.id DESC
+    LIMIT :runs
+) AS w
+WHERE w.purged > 0 AND w.seconds > 0
+
+-- name: operation_backfilled
+-- What the runs of a backfill have purged so far.
+SELECT COALESCE(sum(COALESCE(CAST(r.result ->> 'purged' AS bigint),
+                             (SELECT count(*) FROM sweeper.tombstones t WHERE t.run_id = r.id AND t.record = 'conversation'))), 0) AS purged
+FROM sweeper.runs r
+WHERE r.backfill_id = :backfill
+
+-- name: operation_purged
+-- What was purged in a time, by kind of record and rule, as the tombstones say.
+SELECT t.record, t.rule, count(*) AS purged
+FROM sweeper.tombstones t JOIN sweeper.runs r ON r.id = t.run_id
+WHERE r.store = :store AND t.purged_at > :since AND t.purged_at <= :until
+GROUP BY t.record, t.rule
+
+-- name: operation_reported
+-- What the newest report on the present found.
+SELECT e.at, e.details FROM sweeper.events e
+WHERE e.kind = 'reported' AND e.details ->> 'store' = :store AND CAST(e.details ->> 'present' AS boolean)
+ORDER BY e.id DESC
+LIMIT 1
+
+-- name: operation_manifests
+-- How many manifests are in which state, when the one recalled longest ago was, and how many never were.
+SELECT m.state, count(*) AS manifests, count(*) FILTER (WHERE m.recalled_at IS NULL) AS never_recalled, min(m.recalled_at) AS recalled_at
+FROM sweeper.manifests m WHERE m.store = :store GROUP BY m.state
+
+-- name: operation_uncovered
+-- How many committed rows no checkpoint covers yet, counted no further than a limit.
+SELECT count(*)
+FROM (
+    SELECT 1
+    FROM sweeper.ledger_sources s
+    CROSS JOIN LATERAL unnest(s.unnumbered) AS r (ids)
+    JOIN sweeper.$source t
+        ON t.id >= coalesce(lower(r.ids), -9223372036854775808) AND (upper(r.ids) IS NULL OR t.id < upper(r.ids))
+    WHERE s.source = '$source'
+    LIMIT :limit
+) AS uncovered
+
+-- name: totals_purged
+-- All that was ever purged, by kind of record and rule: as results say, and where a run has none, as its tombstones say.
+SELECT p.record, p.rule, CAST(sum(p.purged) AS bigint) AS purged
+FROM (
+    SELECT 'conversation' AS record, k.key AS rule, CAST(k.value AS bigint) AS purged
+    FROM sweeper.runs r CROSS JOIN jsonb_each_text(r.result -> 'by_rule') AS k
+    WHERE r.store = :store
+    UNION ALL
+    SELECT 'feedback', k.key, CAST(k.value AS bigint)
+    FROM sweeper.runs r CROSS JOIN jsonb_each_text(r.result -> 'feedback_by_rule') AS k
+    WHERE r.store = :store AND r.result -> 'by_rule' IS NOT NULL
+    UNION ALL
+    SELECT t.record, t.rule, count(*)
+    FROM sweeper.runs r JOIN sweeper.tombstones t ON t.run_id = r.id
+    WHERE r.store = :store AND r.result -> 'by_rule' IS NULL
+    GROUP BY t.record, t.rule
+) AS p
+GROUP BY p.record, p.rule
+
+-- name: totals_of_runs
+-- What all runs of a store that ended have counted: what, under which label, how much.
+WITH ended AS MATERIALIZED (
+    SELECT r.kind, r.outcome, r.result FROM sweeper.runs r WHERE r.store = :store AND r.outcome IS NOT NULL
+)
+SELECT 'runs' AS what, e.kind || ' ' || e.outcome AS label, CAST(count(*) AS double precision) AS total
+FROM ended e GROUP BY e.kind, e.outcome
+UNION ALL
+SELECT 'refusals', e.result ->> 'guard', count(*) FROM ended e WHERE e.result ->> 'guard' IS NOT NULL GROUP BY e.result ->> 'guard'
+UNION ALL
+SELECT 'spared', k.key, sum(CAST(k.value AS bigint))
+FROM ended e CROSS JOIN jsonb_each_text(e.result -> 'spared_by_reason') AS k GROUP BY k.key
+UNION ALL
+SELECT 'failed', '', COALESCE(sum(CAST(e.result ->> 'failed' AS bigint)), 0) FROM ended e
+UNION ALL
+SELECT 'batch seconds', '', COALESCE(sum(CAST(e.result -> 'batches' ->> 'seconds' AS double precision)), 0) FROM ended e
+UNION ALL
+SELECT 'batch buckets', k.key, sum(CAST(k.value AS bigint))
+FROM ended e CROSS JOIN jsonb_each_text(e.result -> 'batches' -> 'buckets') AS k GROUP BY k.key
+UNION ALL
+SELECT 'pauses', k.key, sum(CAST(k.value ->> 'count' AS bigint))
+FROM ended e CROSS JOIN jsonb_each(e.result -> 'pauses') AS k GROUP BY k.key
+UNION ALL
+SELECT 'pause seconds', k.key, sum(CAST(k.value ->> 'seconds' AS double precision))
+FROM ended e CROSS JOIN jsonb_each(e.result -> 'pauses') AS k GROUP BY k.key
+
+-- name: last_sweep
+-- When the latest sweep began that was a whole one, or was ended by its own budget: what it looked at was due by then.
+SELECT max(least(r.started_at, r.as_of)) AS at
+FROM sweeper.runs r
+WHERE r.store = :store AND r.kind = 'run' AND (r.outcome = 'completed' OR r.result ->> 'stop_reason' IN ('max_runtime', 'max_purge'))
+
+-- name: last_manifest
+-- When the latest manifest of a store was frozen.
+SELECT max(m.frozen_at) AS at FROM sweeper.manifests m WHERE m.store = :store
+
+-- name: last_event
+-- When the latest event of a kind was recorded that is of a store, or of all.
+SELECT max(e.at) AS at FROM sweeper.events e WHERE e.kind = :kind AND coalesce(e.details ->> 'store', :store) = :store
+
+-- name: first_event
+-- When the first event of a kind was recorded that is of a store.
+SELECT min(e.at) AS at FROM sweeper.events e WHERE e.kind = :kind AND e.details ->> 'store' = :store
+
+-- name: pressure
+-- How hard the server has it now, as far as this role may see: replicas, WAL, sessions kept waiting, VACUUM of our tables.
+-- After a failover this may be no primary any more; that is for the next write to find out, which waits for the new one.
+SELECT (CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_lsn() END)
+           - CAST('0/0' AS pg_lsn) AS wal_bytes,
+       replicas.lag_seconds,
+       replicas.lag_bytes,
+       replicas.hidden,
+       (SELECT count(*) FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+        WHERE NOT l.granted AND l.waitstart < clock_timestamp() - interval '1 second' AND l.locktype <> 'advisory'
+          AND a.datname = current_database() AND l.pid <> pg_backend_pid()) AS blocked,
+       (SELECT count(*) FROM pg_catalog.pg_locks l
+        WHERE l.granted AND l.mode = 'ShareUpdateExclusiveLock' AND l.pid <> pg_backend_pid()
+          AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())
+          AND l.relation = ANY(CAST(:oids AS oid[]))) AS vacuums
+FROM (
+    SELECT COALESCE(max(EXTRACT(epoch FROM r.replay_lag)), 0) AS lag_seconds,
+           COALESCE(max(CASE WHEN NOT pg_catalog.pg_is_in_recovery()
+                             THEN pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), r.replay_lsn) END), 0) AS lag_bytes,
+           count(*) FILTER (WHERE r.state IS NULL) AS hidden
+    FROM pg_catalog.pg_stat_replication r
+) AS replicas

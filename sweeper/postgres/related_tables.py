@@ -1,0 +1,253 @@
+"""Finds the tables whose rows are deleted with a conversation: the tree of foreign keys, completed by the settings.
+
+Invariants: messages and attachments are always deleted; accounts, histories and feedback never are; rows whose key is set to
+NULL stay; if it is in doubt to which conversation rows belong, nothing is purged.
+"""
+
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Row
+
+from sweeper.errors import ConfigurationError
+from sweeper.postgres.statement import quoted_path, statement
+from sweeper.settings import ChildSettings
+
+OUTLIVING = ("accounts", "plan_changes", "consent_events", "feedback")
+CONTENT = ("messages", "attachments")
+"""Relations whose rows are always deleted with their conversation, whatever their foreign keys say."""
+OWNER = "conversation_id"
+TABLES = frozenset({"r", "p"})
+"""Values of pg_class.relkind whose rows can be locked: tables, partitioned or not."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """A foreign key or a declared child table, and what a delete of the parent does to its rows."""
+
+    name: str
+    table: str
+    oid: int
+    columns: tuple[str, ...]
+    parent_columns: tuple[str, ...]
+    action: Literal["cascade", "explicit", "unset"]
+    """PostgreSQL deletes the rows (cascade), the purge does (explicit), or the rows stay and the key is set to NULL (unset)."""
+    stored_action: str
+    indexed: bool
+    declared: bool
+    leads_back: bool = False
+    """True if its table is already above it in the tree: a record that refers to another record."""
+    owns: bool = False
+    """True if this key alone decides to which conversation a row belongs: the contract's own, or a declared one."""
+    content: bool = False
+    """True if its table holds messages or attachments."""
+    children: tuple["Key", ...] = ()
+
+
+@dataclass(frozen=True)
+class PhysicalTable:
+    """A physical table: its quoted name, key column, type of the key, oid, and the keys that refer to it."""
+
+    table: str
+    key: str
+    type: str
+    oid: int
+    children: tuple[Key, ...] = ()
+
+
+def physical(connection: Connection, table: str, key: str, schema: str, setting: str) -> PhysicalTable:
+    """Look up a physical table.
+
+    Raises:
+        ConfigurationError: it does not exist, is not a table, or has no such key column.
+    """
+    name = table if "." in table else f"{schema}.{table}"
+    row = connection.execute(statement("physical"), {"table": quoted_path(name), "key": key}).one_or_none()
+    if row is None:
+        raise ConfigurationError(f"{setting}: there is no table {name}. Nothing was purged. Name the physical table.")
+    if row.kind not in TABLES:
+        raise ConfigurationError(
+            f"{setting}: {name} is not a table but a view or the like, whose rows cannot be locked. Nothing was purged. "
+            "Name the physical table behind it."
+        )
+    if row.type is None:
+        raise ConfigurationError(f"{setting}: {name} has no column {key}. Nothing was purged. Name its key column.")
+    return PhysicalTable(row.name, key, row.type, row.oid)
+
+
+@dataclass
+class RelatedTables:
+    """The tables related to a conversation, found in the catalogue and completed by the settings."""
+
+    connection: Connection
+    root: PhysicalTable
+    named: tuple[tuple[ChildSettings, PhysicalTable], ...]
+    bases: Mapping[str, frozenset[int]]
+    tables: Set[str]
+    feedback: PhysicalTable | None
+    _found: list[Key] = field(default_factory=list)
+
+    def children(self) -> tuple[Key, ...]:
+        """Return the keys directly below a conversation: foreign keys, declared children, and the contract's own.
+
+        Raises:
+            ConfigurationError: rows that must outlive a conversation would be deleted, or it is in doubt to which conversation
+                rows belong.
+        """
+        if not self._found:
+            self._refuse_settings()
+            self._found.extend(self._below(self.root.oid, frozenset()))
+            self._found.extend(self._declared(child.key, table) for child, table in self.named)
+            self._found.extend(self._keyless())
+            self._refuse_doubt()
+        return tuple(self._found)
+
+    def covers(self, relation: str) -> bool:
+        """Return True if deleting from the physical tables proves that nothing of the relation remains."""
+        if relation == "conversations":
+            return relation in self.tables and self.root.oid in self.bases[relation] and self.root.key == "id"
+        return relation in self.tables and any(
+            key.oid in self.bases[relation] and OWNER in key.columns for key in self.children()
+        )
+
+    def _refuse_settings(self) -> None:
+        """Refuse settings that name a wrong table."""
+        for setting, table, why in self._misnamed():
+            raise ConfigurationError(
+                f"{setting}: {table} cannot be meant, because {why}. Nothing was purged. Mend the setting."
+            )
+
+    def _misnamed(self) -> Iterator[tuple[str, str, str]]:
+        """Yield each setting that names a wrong table or column, with the table and the reason."""
+        conversations, feedback = self.bases.get("conversations"), self.bases.get("feedback")
+        if conversations and self.root.oid not in conversations:
+            yield "[purge] table", self.root.table, "the relation conversations does not come from it"
+        if feedback and self.feedback is not None and self.feedback.oid not in feedback:
+            yield "[purge.feedback] table", self.feedback.table, "the relation feedback does not come from it"
+        for child, table in self.named:
+            why = self._why_no_child(child.key, table)
+            if why:
+                yield f"[[purge.children]] key = {child.key!r}", table.table, why
+
+    def _why_no_child(self, column: str, table: PhysicalTable) -> str | None:
+        if table.oid == self.root.oid:
+            return "it holds the conversations themselves"
+        if table.oid in self._outliving - self._content_bases:
+            return "its rows must outlive a conversation"
+        if table.type != self.root.type:
+            return f"that column is {table.type}, and a conversation's key is {self.root.type}"
+        rows = self.connection.execute(statement("foreign_keys"), {"oid": self.root.oid})
+        tied = [column in row.columns for row in rows if row.oid == table.oid]
+        return "a foreign key ties it to conversations by another column" if tied and not any(tied) else None
+
+    @property
+    def _content_bases(self) -> frozenset[int]:
+        return frozenset().union(*(self.bases.get(relation, frozenset()) for relation in CONTENT))
+
+    @property
+    def _outliving(self) -> frozenset[int]:
+        return frozenset().union(*(self.bases.get(relation, frozenset()) for relation in OUTLIVING))
+
+    @property
+    def content(self) -> frozenset[int]:
+        """The oids of the tables that hold messages and attachments."""
+        return self._content_bases - self.spared - {self.root.oid}
+
+    @property
+    def spared(self) -> frozenset[int]:
+        """The oids of the tables whose rows always stay: accounts, their histories, and feedback, which has its own retention."""
+        declared = {table.oid for _, table in self.named}
+        return (self._outliving | ({self.feedback.oid} if self.feedback else set())) - declared - {self.root.oid}
+
+    def _below(self, oid: int, above: frozenset[int]) -> Iterator[Key]:
+        for row in self.connection.execute(statement("foreign_keys"), {"oid": oid}):
+            if row.oid in self.spared:
+                _refuse_taking(row)
+                continue  # the database itself unsets it; a key that forbids the delete makes it fail, and is counted
+            yield self._key(row, oid, above)
+
+    def _key(self, row: Row[Any], parent: int, above: frozenset[int]) -> Key:
+        leads_back = row.oid == parent or row.oid in above
+        content = parent == self.root.oid and row.oid in self.content
+        owns = content and self._is_owner(row)
+        action = self._action(row.action, owns=owns)
+        ends = leads_back or action == "unset"
+        return Key(
+            row.name,
+            row.table_name,
+            row.oid,
+            tuple(row.columns),
+            tuple(row.parent_columns),
+            action,
+            row.action,
+            row.indexed,
+            declared=False,
+            leads_back=leads_back,
+            owns=owns,
+            content=content,
+            children=() if ends else tuple(self._below(row.oid, above | {parent})),
+        )
+
+    def _is_owner(self, row: Row[Any]) -> bool:
+        """Return True if a key of a content table decides ownership; for a table behind a view only the settings can say so."""
+        in_tables = any(row.oid in self.bases[relation] for relation in CONTENT if relation in self.tables)
+        columns = {child.key for child, table in self.named if table.oid == row.oid} or (
+            {OWNER} if in_tables else set()
+        )
+        return not columns or not columns.isdisjoint(row.columns)
+
+    def _action(self, stored: str, *, owns: bool) -> Literal["cascade", "explicit", "unset"]:
+        """Return what happens to the rows of a key: with SET NULL or SET DEFAULT they stay, unless they are content."""
+        if stored == "c":
+            return "cascade"
+        return "unset" if stored in ("n", "d") and not owns else "explicit"
+
+    def _declared(self, column: str, table: PhysicalTable) -> Key:
+        """Return the key of a declared child; its rows are deleted before their conversation, and again at the end."""
+        return Key(
+            f"declared {table.table}",
+            table.table,
+            table.oid,
+            (column,),
+            (self.root.key,),
+            "explicit",
+            "declared",
+            indexed=True,
+            declared=True,
+            owns=True,
+            content=table.oid in self.content,
+            children=tuple(self._below(table.oid, frozenset({self.root.oid}))),
+        )
+
+    def _keyless(self) -> Iterator[Key]:
+        """Yield keys for content tables without a foreign key or setting; the contract names their column."""
+        known = {key.oid for key in self._found if key.owns}
+        for relation in CONTENT:
+            for oid in (
+                sorted(self.bases.get(relation, frozenset()) - known - self.spared) if relation in self.tables else ()
+            ):
+                table = self.connection.execute(statement("table_of"), {"oid": oid, "key": OWNER}).one()
+                yield self._declared(OWNER, PhysicalTable(table.name, OWNER, table.type, oid))
+
+    def _refuse_doubt(self) -> None:
+        """Refuse content behind a view unless exactly one key ties it to its conversation."""
+        for relation in CONTENT:
+            bases = self.bases.get(relation, frozenset()) - self.spared - {self.root.oid}
+            owners = [key for key in self._found if key.owns and key.oid in bases]
+            columns = {(key.oid, key.columns) for key in owners}
+            if relation in self.tables or not bases or len({oid for oid, _ in columns}) == len(columns) > 0:
+                continue
+            raise ConfigurationError(
+                f"{relation} is a view, and {'several keys tie' if owners else 'no key ties'} the table behind it to the "
+                "conversations: its rows would stay behind, or others would go. Nothing was purged. "
+                "Name the table and the column that says whose a row is in [[purge.children]]."
+            )
+
+
+def _refuse_taking(row: Row[Any]) -> None:
+    if row.action == "c":
+        raise ConfigurationError(
+            f"foreign key {row.name} of {row.table_name} would delete its rows together with a conversation, and they "
+            "must outlive it. Nothing was purged. Give the key ON DELETE SET NULL."
+        )

@@ -1,0 +1,1 @@
+"""Reports, status and metrics: counts of what is stored, overdue, held and purged."""

@@ -1,0 +1,338 @@
+"""The numbers in Prometheus form: one table of what is exported, and how each is got from the numbers.
+
+The law of this file: every series is a row of `TABLE`; what could not be read is left out, so that no stale number looks
+fresh: then `sweeper_up` is 0. Every series has the label `store`, so that the files of two stores on one machine do not collide.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, TypeVar, get_args
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector
+
+from sweeper.errors import printable
+from sweeper.policy.anomaly import Anomaly
+from sweeper.policy.decide import Doubt
+from sweeper.policy.evaluate import Spared
+from sweeper.postgres import evidence
+from sweeper.postgres.unmatched import UnmatchedProtections
+from sweeper.report import numbers as numbers
+from sweeper.report.numbers import Numbers, Recorded
+from sweeper.report.operation import Reported
+from sweeper.report.overdue import Overdue
+from sweeper.settings import GuardSettings
+
+T = TypeVar("T")
+Samples = Iterable[tuple[tuple[str, ...], float]]
+Get = Callable[[Numbers], Samples]
+
+OUTCOMES = (*get_args(evidence.Outcome), "interrupted")
+KINDS = ("run", "backfill", "reapply")
+GUARDS = tuple(name for name, setting in GuardSettings.model_fields.items() if setting.default is True)
+REASONS = ("replica_lag", "wal_rate", "blocked_queries", "autovacuum")
+"""What the pace gives way to."""
+RECORDS = ("conversation", "feedback")
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """One metric: its name without the suffix of its type, what it tells, its labels beside `store`, and its samples."""
+
+    name: str
+    type: Literal["gauge", "counter", "histogram"]
+    help: str
+    labels: tuple[str, ...]
+    get: Get
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of its series, as they are written."""
+        suffixes = {"gauge": ("",), "counter": ("_total",), "histogram": ("_bucket", "_count", "_sum")}
+        return tuple(self.name + suffix for suffix in suffixes[self.type])
+
+
+def _gauge(name: str, told: str, get: Get, *labels: str) -> MetricRow:
+    return MetricRow(name, "gauge", told, labels, get)
+
+
+def _counter(name: str, told: str, get: Get, *labels: str) -> MetricRow:
+    return MetricRow(name, "counter", told, labels, get)
+
+
+def _histogram(name: str, told: str, get: Get, *labels: str) -> MetricRow:
+    return MetricRow(name, "histogram", told, labels, get)
+
+
+def _of(part: Callable[[Numbers], T | None]) -> Callable[[Callable[[T], Samples]], Get]:
+    """Samples of a part of the numbers; none where it could not be read."""
+
+    def of(get: Callable[[T], Samples]) -> Get:
+        def samples(found: Numbers) -> Samples:
+            known = part(found)
+            return () if known is None else get(known)
+
+        return samples
+
+    return of
+
+
+_recorded: Callable[[Callable[[Recorded], Samples]], Get] = _of(lambda found: found.recorded)
+_overdue: Callable[[Callable[[Overdue], Samples]], Get] = _of(lambda found: found.overdue)
+_unmatched: Callable[[Callable[[UnmatchedProtections], Samples]], Get] = _of(
+    lambda found: found.overdue.unmatched if found.overdue else None
+)
+_reported: Callable[[Callable[[Reported], Samples]], Get] = _of(
+    lambda found: found.recorded.reported if found.recorded else None
+)
+_drain: Callable[[Callable[[float], Samples]], Get] = _of(lambda found: found.drain_seconds)
+
+
+def _one(value: float) -> Samples:
+    return [((), float(value))]
+
+
+def _each(found: Mapping[str, float], known: Iterable[str] = ()) -> Samples:
+    """One sample a label; those that are known and not met are 0, so that a rise from nothing is seen."""
+    return [((label,), float(found.get(label, 0))) for label in sorted({*known, *found})]
+
+
+def _pairs(found: Mapping[tuple[str, str], float], known: Iterable[tuple[str, str]] = ()) -> Samples:
+    return [(labels, float(found.get(labels, 0))) for labels in sorted({*known, *found})]
+
+
+def _stamp(instant: datetime | None) -> float:
+    """An instant in seconds since 1970; never is 0."""
+    return instant.timestamp() if instant else 0.0
+
+
+def _ages(found: Overdue, kind: Literal["conversations", "feedback"]) -> Samples:
+    counts = found.counts.conversations if kind == "conversations" else found.counts.feedback
+    rules = found.rules if kind == "conversations" else found.feedback_rules
+    return _each({rule: counts.overdue_seconds(rule, found.as_of) for rule in counts.due}, rules)
+
+
+def _purged(found: Numbers) -> Samples:
+    """All ever purged; 0 for the rules that have purged nothing yet, as far as the policy can be read."""
+    if found.recorded is None:
+        return ()
+    rules = (found.overdue.rules, found.overdue.feedback_rules) if found.overdue else ((), ())
+    known = ((record, rule) for record, names in zip(RECORDS, rules, strict=True) for rule in names)
+    return _pairs(found.recorded.totals.purged, known)
+
+
+def _incidents(found: Numbers) -> Samples:
+    """What the rules for zero retention purged; which those are, the policy says."""
+    if found.recorded is None or found.overdue is None:
+        return ()
+    return _one(
+        sum(found.recorded.totals.purged.get(("conversation", rule), 0) for rule in found.overdue.incident_rules)
+    )
+
+
+def _unclassified(found: Reported, kind: str) -> Mapping[str, float]:
+    counts: Mapping[str, float] = found.details[kind]["unclassified"]
+    return counts
+
+
+TABLE: tuple[MetricRow, ...] = (
+    _gauge(
+        "sweeper_up", "1 if all numbers could be read; what could not be is left out.", lambda n: _one(not n.faults)
+    ),
+    _gauge(
+        "sweeper_info",
+        "Version of the program and beginning of the policy's digest.",
+        lambda n: [((numbers.version(), n.policy), 1.0)],
+        "version",
+        "policy",
+    ),
+    _gauge("sweeper_numbers_timestamp_seconds", "When these numbers were read.", lambda n: _one(_stamp(n.at))),
+    _gauge(
+        "sweeper_overdue_conversations",
+        "Conversations past their due and not held, by rule.",
+        _overdue(lambda o: _each(o.counts.by_rule, o.rules)),
+        "rule",
+    ),
+    _gauge(
+        "sweeper_oldest_overdue_seconds",
+        "For how long the oldest overdue conversation of a rule is overdue; 0: none is.",
+        _overdue(lambda o: _ages(o, "conversations")),
+        "rule",
+    ),
+    _gauge(
+        "sweeper_overdue_feedback",
+        "Feedback rows past their due and not held, by rule.",
+        _overdue(lambda o: _each(o.counts.feedback_by_rule, o.feedback_rules)),
+        "rule",
+    ),
+    _gauge(
+        "sweeper_oldest_overdue_feedback_seconds",
+        "For how long the oldest overdue feedback row of a rule is overdue; 0: none is.",
+        _overdue(lambda o: _ages(o, "feedback")),
+        "rule",
+    ),
+    _gauge(
+        "sweeper_held_conversations",
+        "Conversations past their due that only a legal hold keeps.",
+        _overdue(lambda o: _one(o.counts.held)),
+    ),
+    _gauge(
+        "sweeper_unmatched_protections",
+        "Legal holds in force and erasure orders that find nothing in the store; absent: nobody could look.",
+        _unmatched(lambda u: _each(u.as_json(), ("holds", "orders", "misspelt_orders"))),
+        "kind",
+    ),
+    _gauge(
+        "sweeper_drain_seconds",
+        "How long runs at their recent pace need for the overdue conversations; absent: nobody can say.",
+        _drain(_one),
+    ),
+    _counter("sweeper_purged", "Records purged, by kind and rule.", _purged, "record", "rule"),
+    _gauge(
+        "sweeper_purged_lately",
+        "Records purged within the last 26 hours, by kind.",
+        _recorded(lambda r: _each(r.purged_lately, RECORDS)),
+        "record",
+    ),
+    _counter(
+        "sweeper_spared",
+        "Proposed records that a run kept, by reason.",
+        _recorded(lambda r: _each(r.totals.spared, Spared)),
+        "reason",
+    ),
+    _counter("sweeper_failed", "Records that a run could not purge.", _recorded(lambda r: _one(r.totals.failed))),
+    _counter(
+        "sweeper_zero_retention_incidents", "Zero-retention conversations that were stored, and purged.", _incidents
+    ),
+    _histogram(
+        "sweeper_batch_seconds",
+        "How long the transactions took that purge.",
+        _recorded(lambda r: _each(r.totals.batch_buckets, ("+Inf",))),
+        "le",
+    ),
+    _counter(
+        "sweeper_pauses",
+        "Times that a run gave way, by what it gave way to.",
+        _recorded(lambda r: _each(r.totals.pauses, REASONS)),
+        "reason",
+    ),
+    _counter(
+        "sweeper_pause_seconds",
+        "Seconds that runs gave way, by what they gave way to.",
+        _recorded(lambda r: _each(r.totals.pause_seconds, REASONS)),
+        "reason",
+    ),
+    _gauge(
+        "sweeper_paused",
+        "1 while `sweeper pause` keeps everything from being purged.",
+        _recorded(lambda r: _one(r.paused)),
+    ),
+    _gauge(
+        "sweeper_last_success_timestamp_seconds",
+        "When the last run ended that did all it was asked to; 0: none ever has.",
+        _recorded(lambda r: _one(_stamp(r.ended.success))),
+    ),
+    _gauge(
+        "sweeper_last_run_outcome",
+        "1 at the outcome of the last run that ended, backfills left aside.",
+        _recorded(lambda r: [((outcome,), float(outcome == r.ended.outcome)) for outcome in OUTCOMES]),
+        "outcome",
+    ),
+    _counter(
+        "sweeper_guard_refusals",
+        "Runs that a guard refused, by guard.",
+        _recorded(lambda r: _each(r.totals.refusals, GUARDS)),
+        "guard",
+    ),
+    _counter(
+        "sweeper_runs",
+        "Runs that ended, by kind and outcome.",
+        _recorded(lambda r: _pairs(r.totals.runs, ((kind, outcome) for kind in KINDS for outcome in OUTCOMES))),
+        "kind",
+        "outcome",
+    ),
+    _gauge(
+        "sweeper_objects_pending",
+        "Objects of purged attachments that are still to be removed.",
+        _recorded(lambda r: _one(r.objects_pending)),
+    ),
+    _gauge(
+        "sweeper_checkpoint_timestamp_seconds",
+        "When the newest checkpoint of the evidence was taken; 0: never.",
+        _recorded(lambda r: _one(_stamp(r.covered.checkpoint_at))),
+    ),
+    _gauge(
+        "sweeper_uncovered_evidence_rows",
+        "Rows of evidence that no checkpoint covers, counted up to a million a table.",
+        _recorded(lambda r: _one(r.covered.rows)),
+    ),
+    _gauge(
+        "sweeper_last_report_timestamp_seconds",
+        "When `sweeper report` last looked at everything; 0: never.",
+        _recorded(lambda r: _one(_stamp(r.reported.at if r.reported else None))),
+    ),
+    _gauge(
+        "sweeper_unclassified_conversations",
+        "Conversations kept because of doubt, by reason, when the last report looked.",
+        _reported(lambda r: _each(_unclassified(r, "conversations"), Doubt.of_conversations())),
+        "reason",
+    ),
+    _gauge(
+        "sweeper_unclassified_feedback",
+        "Feedback rows kept because of doubt, by reason, when the last report looked.",
+        _reported(lambda r: _each(_unclassified(r, "feedback"), Doubt.of_feedback())),
+        "reason",
+    ),
+    _gauge(
+        "sweeper_zero_retention_stored_conversations",
+        "Zero-retention conversations that were stored, held ones too, when the last report looked.",
+        _reported(lambda r: _one(r.details["anomalies"].get(Anomaly.ZERO_RETENTION_STORED.value, 0))),
+    ),
+    _gauge(
+        "sweeper_undecided_after_deadline_conversations",
+        "Conversations whose user wrote after the deadline without ever having chosen, when the last report looked.",
+        _reported(lambda r: _one(r.details["anomalies"].get(Anomaly.UNDECIDED.value, 0))),
+    ),
+)
+
+
+def text(found: Numbers) -> bytes:
+    """The numbers in Prometheus' text form."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Numbers(found))
+    return generate_latest(registry)
+
+
+@dataclass(frozen=True, eq=False)  # a registry finds its collectors by their identity
+class _Numbers(Collector):
+    """All that is collected: no number of this process is among them."""
+
+    found: Numbers
+
+    def collect(self) -> Iterator[Metric]:
+        """Every row of the table that has samples."""
+        for row in TABLE:
+            samples = list(row.get(self.found))
+            if samples:
+                yield _family(row, samples, self.found)
+
+
+def _family(row: MetricRow, samples: Samples, found: Numbers) -> Metric:
+    if row.type == "histogram":
+        return _batches(row, samples, found)
+    kind = CounterMetricFamily if row.type == "counter" else GaugeMetricFamily
+    family = kind(row.name, row.help, labels=("store", *row.labels))
+    for labels, value in samples:
+        family.add_metric(tuple(map(printable, (found.store, *labels))), value)
+    return family
+
+
+def _batches(row: MetricRow, samples: Samples, found: Numbers) -> Metric:
+    """The one histogram: cumulative counts by upper bound, and the seconds of all batches together."""
+    buckets = sorted(((labels[0], value) for labels, value in samples), key=lambda bucket: float(bucket[0]))
+    family = HistogramMetricFamily(row.name, row.help, labels=("store",))
+    family.add_metric((found.store,), buckets, found.recorded.totals.batch_seconds if found.recorded else 0.0)
+    return family

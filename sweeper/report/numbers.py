@@ -1,0 +1,134 @@
+"""All numbers that matter, read at one instant: what the sweeper's own tables say, and what is overdue now.
+
+The law of this file: a number that cannot be read is not there; it is never 0, and never an old one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from importlib import metadata
+
+from sqlalchemy import Connection
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+
+from sweeper.clock import Clock
+from sweeper.errors import ConfigurationError, SweeperError
+from sweeper.objects import removal
+from sweeper.postgres import database as databases
+from sweeper.postgres import migrate
+from sweeper.postgres.database import Database
+from sweeper.report import operation, totals
+from sweeper.report import overdue as overdues
+from sweeper.report.operation import Covered, EndedRun, Reported
+from sweeper.report.overdue import Overdue
+from sweeper.report.totals import LifetimeTotals
+from sweeper.runs.job import unreachable
+from sweeper.runs.throttle import ORDERED
+from sweeper.settings import Settings, load_policy
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What the sweeper's own tables say."""
+
+    totals: LifetimeTotals
+    ended: EndedRun
+    paused: bool
+    purged_lately: Mapping[str, int]
+    pace: float | None
+    reported: Reported | None
+    objects_pending: int
+    covered: Covered
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The numbers of one store at one instant (UTC). None: could not be read, and `faults` say why."""
+
+    store: str
+    policy: str
+    at: datetime
+    recorded: Recorded | None = None
+    overdue: Overdue | None = None
+    faults: tuple[str, ...] = ()
+
+    @property
+    def drain_seconds(self) -> float | None:
+        """How long the runs at their recent pace need for what is overdue; None where nobody can say."""
+        if self.recorded is None or self.overdue is None:
+            return None
+        return operation.drain(self.overdue.counts.due, self.recorded.pace)
+
+
+def read(settings: Settings, clock: Clock) -> Numbers:
+    """The numbers now; a database or policy that cannot be used is told in `faults`, never raised."""
+    now, store, policy = clock.now(), store_name(settings), _policy(settings)
+    try:
+        database = databases.connect(impatient(settings))
+    except ConfigurationError as error:
+        return Numbers(store, policy, now, faults=(str(error),))
+    try:
+        recorded = _recorded(database, now)
+        if isinstance(recorded, str):
+            return Numbers(store, policy, now, faults=(recorded,))
+        overdue = overdues.attempt(database, clock)
+        if isinstance(overdue, str):
+            return Numbers(store, policy, now, recorded, faults=(overdue,))
+        return Numbers(store, policy, now, recorded, overdue)
+    finally:
+        database.engine.dispose()
+
+
+def impatient(settings: Settings) -> Settings:
+    """The settings for somebody who only looks: a server that is gone is not waited for."""
+    return settings.model_copy(
+        update={"database": settings.database.model_copy(update={"attempts": 2, "outage_seconds": 0.0})}
+    )
+
+
+def store_name(settings: Settings) -> str:
+    """Which store it is, as database/schema: known without asking the database."""
+    try:
+        url = make_url(settings.database.url)
+    except (ArgumentError, ValueError):
+        return f"/{settings.store.schema_name}"
+    return f"{url.database or url.username or ''}/{settings.store.schema_name}"
+
+
+def version() -> str:
+    """The version of the program."""
+    return metadata.version("sweeper")
+
+
+def _policy(settings: Settings) -> str:
+    """The beginning of the policy's digest; empty where it cannot be read."""
+    try:
+        return load_policy(settings).digest[:12]
+    except ConfigurationError:
+        return ""
+
+
+def _recorded(database: Database, now: datetime) -> Recorded | str:
+    try:
+        migrate.refuse_other(migrate.revision(database))
+        return database.within(lambda connection: _read(connection, database, now))
+    except SweeperError as error:
+        return str(error)
+    except DBAPIError as error:
+        return str(unreachable(error))
+
+
+def _read(connection: Connection, database: Database, now: datetime) -> Recorded:
+    store = database.settings.store.schema_name
+    lately = operation.purged(connection, store, now - overdues.PATIENCE, now)
+    return Recorded(
+        totals=totals.read(connection, store),
+        ended=operation.ended(connection, store, ORDERED),
+        paused=bool(operation.pauses(connection)),
+        purged_lately={record: by_rule.total() for record, by_rule in lately.items()},
+        pace=operation.pace(connection, store, now),
+        reported=operation.reported(connection, store),
+        objects_pending=removal.pending(connection, store),
+        covered=operation.covered(connection),
+    )

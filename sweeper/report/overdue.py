@@ -1,0 +1,122 @@
+"""What is overdue now: past its due, not held, and still there.
+
+It is counted among the proposals, so that it costs what is due, not what is stored.
+
+The law of this file: it locks nothing, writes nothing, and asks the same `dispose` as the purge.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy.exc import DBAPIError
+
+from sweeper.clock import Clock
+from sweeper.errors import SweeperError
+from sweeper.policy.counts import Counts, RecordCounts
+from sweeper.policy.decide import ERASURE_ORDER
+from sweeper.policy.feedback import evaluate_feedback
+from sweeper.policy.schema import Policy
+from sweeper.postgres import unmatched
+from sweeper.postgres.database import Database
+from sweeper.postgres.unmatched import UnmatchedProtections
+from sweeper.runs.job import Job, read_contract, unreachable
+from sweeper.runs.scan import evaluations, portions, proposed_feedback
+from sweeper.settings import load_policy
+
+HOUR = timedelta(hours=1)
+PATIENCE = timedelta(hours=26)
+"""A nightly run and two hours: what is overdue for longer, while nothing was purged for as long, nobody is purging."""
+
+
+@dataclass
+class Overdue:
+    """All that is overdue at as-of, and what would be if it were not held; not `complete`: at least this."""
+
+    as_of: datetime
+    rules: tuple[str, ...]
+    feedback_rules: tuple[str, ...]
+    incident_rules: tuple[str, ...]
+    counts: Counts = field(default_factory=Counts)
+    complete: bool = True
+    unmatched: UnmatchedProtections | None = None
+    """Holds and orders that find nothing; None: that was not looked at, or could not be."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The counts for machines."""
+        return {
+            "conversations": self.counts.conversations.overdue_json(self.as_of),
+            "feedback": self.counts.feedback.overdue_json(self.as_of),
+            "held": self.counts.held,
+            "feedback_held": self.counts.feedback.held_past_due,
+            "complete": self.complete,
+            "unmatched": self.unmatched.as_json() if self.unmatched else None,
+        }
+
+
+def count(job: Job, enough: Callable[[], bool] = lambda: False) -> Overdue:
+    """What is overdue at the job's as-of.
+
+    Args:
+        job: what to look at.
+        enough: asked between portions; True ends the count, which then is not `complete`.
+    """
+    found = _nothing(job.policy, job.as_of)
+    found.unmatched = unmatched.attempt(job.database, job.as_of)
+    for page in job.selector.pages():
+        for portion in portions((*page.free, *page.held), job.settings.purge.batch):
+            if enough():
+                found.complete = False
+                return found
+            for _, evaluation in evaluations(job, portion):
+                found.counts.count("conversation", evaluation)
+    for known in proposed_feedback(job):
+        found.counts.count("feedback", evaluate_feedback(known, job.policy, job.as_of))
+    return found
+
+
+def attempt(database: Database, clock: Clock, enough: Callable[[], bool] = lambda: False) -> Overdue | str:
+    """What is overdue now, or in words why that cannot be found out: a broken policy, say."""
+    try:
+        return count(_job(database, clock), enough)
+    except SweeperError as error:
+        return str(error)
+    except DBAPIError as error:
+        return str(unreachable(error))
+
+
+def _nothing(policy: Policy, as_of: datetime) -> Overdue:
+    """Nothing counted yet, with every name that a due may bear, and the rules whose every purge is an incident."""
+    rules = (*(rule.name for rule in policy.rules), *(floor.name for floor in policy.floors), ERASURE_ORDER)
+    feedback = (*(rule.name for rule in policy.feedback), ERASURE_ORDER)
+    incidents = tuple(rule.name for rule in policy.rules if rule.when.zero_retention)
+    return Overdue(as_of, rules, feedback, incidents)
+
+
+def alarms(overdue: Mapping[str, RecordCounts], purged: Mapping[str, int], now: datetime) -> list[str]:
+    """One sentence for each kind of record of which something is overdue while nothing is purged.
+
+    Args:
+        overdue: what is overdue by kind of record (`conversation`, `feedback`).
+        purged: how many of each kind were purged within `PATIENCE`.
+        now: the instant that ages are counted to.
+    """
+    return [
+        _alarm(kind, counts.due.total(), (now - counts.earliest_due) // HOUR)
+        for kind, counts in overdue.items()
+        if counts.earliest_due is not None and now - counts.earliest_due > PATIENCE and not purged.get(kind)
+    ]
+
+
+def _alarm(kind: str, due: int, hours: int) -> str:
+    records = f"{due} {'CONVERSATIONS' if kind == 'conversation' else 'FEEDBACK ROWS'}"
+    return (
+        f"NOTHING WAS PURGED WHILE {records} ARE OVERDUE: the oldest has been for {hours:,} hours, and none was purged in the "
+        f"last {PATIENCE // HOUR} hours. Look at `sweeper status`; then `sweeper run --dry-run`, then `sweeper run`."
+    )
+
+
+def _job(database: Database, clock: Clock) -> Job:
+    policy = load_policy(database.settings)
+    return Job(database, read_contract(database, policy), policy, clock, clock.now())

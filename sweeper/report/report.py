@@ -1,0 +1,189 @@
+"""The report for a privacy officer: everything there is, counted by rule; what is overdue, held, in doubt, due next, purged.
+
+The law of this file: it looks at every conversation and every feedback row, changes none, and leaves one event that says so.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection
+
+from sweeper.objects import removal
+from sweeper.policy.anomaly import Anomaly
+from sweeper.policy.counts import Counts, RecordCounts, in_order
+from sweeper.policy.evaluate import Outcome
+from sweeper.policy.feedback import evaluate_feedback, feedback_anomalies
+from sweeper.policy.instant import rfc3339
+from sweeper.postgres import evidence, unmatched
+from sweeper.postgres.unmatched import UnmatchedProtections
+from sweeper.report import numbers, operation
+from sweeper.report.operation import Covered, ManifestStates, Purged
+from sweeper.report.overdue import PATIENCE, alarms
+from sweeper.runs.job import Job
+from sweeper.runs.scan import every_feedback, everything
+from sweeper.runs.throttle import ORDERED
+
+DAYS = (1, 7, 30)
+
+
+@dataclass(frozen=True)
+class Past:
+    """What the sweeper's own tables say of what was done so far."""
+
+    purged: Mapping[int, Purged]
+    purged_lately: Mapping[str, int]
+    pace: float | None
+    success: datetime | None
+    objects_pending: int
+    manifests: ManifestStates
+    covered: Covered
+
+    def as_json(self) -> dict[str, Any]:
+        """What was done, for machines."""
+        return {
+            "purged_in_days": {str(days): _json(purged) for days, purged in self.purged.items()},
+            "last_success_at": rfc3339(self.success) if self.success else None,
+            "objects_pending": self.objects_pending,
+            "manifests": {
+                "by_state": dict(sorted(self.manifests.by_state.items())),
+                "never_recalled": self.manifests.never_recalled,
+                "oldest_recall_at": rfc3339(self.manifests.oldest_recall) if self.manifests.oldest_recall else None,
+            },
+            "evidence": {
+                "checkpoint_at": rfc3339(self.covered.checkpoint_at) if self.covered.checkpoint_at else None,
+                "signed": self.covered.is_signed,
+                "uncovered": dict(self.covered.uncovered),
+            },
+        }
+
+
+@dataclass
+class Report:
+    """All of it, at one as-of."""
+
+    job: Job
+    past: Past
+    counts: Counts
+    unmatched: UnmatchedProtections | None
+    seconds: float
+
+    @property
+    def drain_seconds(self) -> float | None:
+        """How long runs at their recent pace need for what is overdue; None where nobody can say."""
+        return operation.drain(self.counts.due, self.past.pace)
+
+    @property
+    def is_present(self) -> bool:
+        """Whether it tells of now, as far as clocks agree; one at another as-of alarms nobody."""
+        return abs(self.job.clock.now() - self.job.as_of) <= timedelta(seconds=self.seconds) + timedelta(
+            seconds=self.job.settings.guards.clock_tolerance_seconds
+        )
+
+    @property
+    def alarms(self) -> list[str]:
+        """What must be said loudly: something is overdue while nothing is purged."""
+        if not self.is_present:
+            return []
+        overdue = {"conversation": self.counts.conversations, "feedback": self.counts.feedback}
+        return alarms(overdue, self.past.purged_lately, self.job.as_of)
+
+    def as_json(self) -> dict[str, Any]:
+        """The report for machines."""
+        return {
+            "store": numbers.store_name(self.job.settings),
+            "as_of": rfc3339(self.job.as_of),
+            "policy": self.job.policy.digest,
+            "conversations": _records_json(self.counts.conversations, self.job.as_of),
+            "feedback": _records_json(self.counts.feedback, self.job.as_of),
+            "anomalies": in_order(self.counts.anomalies),
+            "unmatched": self.unmatched.as_json() if self.unmatched else None,
+            **self.past.as_json(),
+            "drain_seconds": self.drain_seconds,
+            "alarms": self.alarms,
+            "duration_s": round(self.seconds, 3),
+        }
+
+
+def report(job: Job, advance: Callable[[int], None] = lambda _: None) -> Report:
+    """The report at the job's as-of, recorded as an event.
+
+    Args:
+        job: what to look at.
+        advance: told of each conversation looked at.
+
+    Raises:
+        DBAPIError: the database failed, or the role may not record; nothing is recorded then.
+    """
+    started, counts = time.monotonic(), Counts(RecordCounts(DAYS), RecordCounts(DAYS))
+    for record in everything(job, lambda count: _count_ahead(counts, count)):
+        counts.count("conversation", record.evaluation, record.anomalies)
+        advance(1)
+    for known in every_feedback(job):
+        counts.count("feedback", evaluate_feedback(known, job.policy, job.as_of), feedback_anomalies(known, job.policy))
+    past = job.database.within(lambda connection: _past(connection, job))
+    idle = unmatched.attempt(job.database, job.as_of)
+    found = Report(job, past, counts, idle, time.monotonic() - started)
+    job.database.within(lambda connection: _record(connection, found))
+    return found
+
+
+def _count_ahead(counts: Counts, count: int) -> None:
+    if count:
+        counts.anomalies[Anomaly.CREATED_AHEAD.value] += count
+
+
+def _records_json(counts: RecordCounts, as_of: datetime) -> dict[str, Any]:
+    return {
+        "total": counts.total,
+        "by_rule": {rule: _rule_json(counts, rule) for rule in sorted(counts.by_rule)},
+        "overdue": counts.overdue_json(as_of),
+        "held_past_due": counts.held_past_due,
+        "spared": in_order(counts.skipped),
+        "unclassified": in_order(counts.unclassified),
+    }
+
+
+def _rule_json(counts: RecordCounts, rule: str) -> dict[str, Any]:
+    outcomes = counts.by_rule[rule]
+    return {
+        "kept": counts.kept(rule),
+        "overdue": outcomes[Outcome.PURGE],
+        "held": counts.held[rule],
+        "spared": outcomes[Outcome.SPARED],
+        "held_past_due": outcomes[Outcome.HELD],
+        "due_in_days": {str(days): counts.due_in[rule][days] for days in DAYS},
+    }
+
+
+def _past(connection: Connection, job: Job) -> Past:
+    store, now = job.settings.store.schema_name, job.as_of
+
+    def purged(within: timedelta) -> Purged:
+        return operation.purged(connection, store, now - within, now)
+
+    return Past(
+        purged={days: purged(timedelta(days=days)) for days in DAYS},
+        purged_lately={kind: by_rule.total() for kind, by_rule in purged(PATIENCE).items()},
+        pace=operation.pace(connection, store, now),
+        success=operation.ended(connection, store, ORDERED).success,
+        objects_pending=removal.pending(connection, store),
+        manifests=operation.manifests(connection, store),
+        covered=operation.covered(connection),
+    )
+
+
+def _record(connection: Connection, found: Report) -> None:
+    """Leave evidence that somebody looked, and what they saw: counts only."""
+    told = found.as_json()
+    details = {
+        key: told[key] for key in ("as_of", "policy", "conversations", "feedback", "anomalies", "unmatched", "alarms")
+    }
+    store = found.job.settings.store.schema_name
+    evidence.record(connection, "reported", None, {"store": store, "present": found.is_present, **details})
+
+
+def _json(purged: Purged) -> dict[str, dict[str, int]]:
+    return {kind: dict(sorted(by_rule.items())) for kind, by_rule in purged.items()}

@@ -1,0 +1,252 @@
+"""How things stand, on one screen: what is at work, what was, what is overdue, and what to do where something is wrong.
+
+The law of this file: it only looks, and what it cannot find out (a broken policy, say) it says in the place of the answer.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection
+
+from sweeper.clock import Clock
+from sweeper.policy.instant import rfc3339
+from sweeper.postgres import backfills, migrate
+from sweeper.postgres.backfills import BackfillPlan
+from sweeper.postgres.database import Database
+from sweeper.report import numbers as numbers
+from sweeper.report import operation
+from sweeper.report import overdue as overdues
+from sweeper.report.operation import Covered, EndedRun, Holder, Pause, Progress, RunEntry
+from sweeper.report.overdue import PATIENCE, Overdue
+from sweeper.runs.throttle import ORDERED, StopReason
+
+RUNS_SHOWN = 10
+GOES_ON = frozenset({StopReason.YIELDED, StopReason.HOURS, StopReason.PAUSED})
+"""Why a slice of a backfill stops that the backfill itself takes up again."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """How things stand at one instant (UTC). `overdue` is a text where it could not be counted."""
+
+    at: datetime
+    store: str
+    pauses: list[Pause]
+    holder: Holder | None
+    runs: list[RunEntry]
+    ended: EndedRun
+    backfills: list[Progress]
+    covered: Covered
+    pace: float | None
+    overdue: Overdue | str
+
+    @property
+    def running(self) -> list[RunEntry]:
+        """The runs that have not ended, or have not said so."""
+        return [run for run in self.runs if run.outcome is None]
+
+    def is_alive(self, run: RunEntry) -> bool:
+        """Whether a run that has not ended still holds the lease."""
+        return self.holder is not None and self.holder.held and self.holder.run_id == run.id
+
+    @property
+    def binding(self) -> BackfillPlan | None:
+        """The plan whose conversations the runs leave alone; None: there is none, or it has been silent for too long."""
+        return backfills.binding([progress.plan for progress in self.backfills], self.at)
+
+    @property
+    def success_age(self) -> timedelta | None:
+        """How long ago the last plain run completed; None: none ever has."""
+        return self.at - self.ended.success if self.ended.success else None
+
+    @property
+    def advice(self) -> list[str]:
+        """What is wrong, and what to do about it; empty where nothing is."""
+        return [line for look in ADVICE for line in look(self)]
+
+    def as_json(self) -> dict[str, Any]:
+        """The status for machines."""
+        return {
+            "at": rfc3339(self.at),
+            "store": self.store,
+            "paused": bool(self.pauses),
+            "pauses": [asdict(pause) for pause in self.pauses],
+            "lease": asdict(self.holder) if self.holder else None,
+            "running": [run.id for run in self.running if self.is_alive(run)],
+            "runs": [{**asdict(run), "duration_s": run.seconds} for run in self.runs],
+            "last_success_at": self.ended.success,
+            "last_success_age_seconds": self.success_age.total_seconds() if self.success_age else None,
+            "backfills": [progress.as_json() for progress in self.backfills],
+            "overdue": self.overdue.as_json() if isinstance(self.overdue, Overdue) else None,
+            "overdue_unknown": self.overdue if isinstance(self.overdue, str) else None,
+            "advice": self.advice,
+        }
+
+
+def read(database: Database, clock: Clock, enough: Callable[[], bool] = lambda: False) -> Status:
+    """How things stand now.
+
+    Args:
+        database: where; policy and store need not be in order.
+        clock: what says now.
+        enough: asked between portions of what is counted as overdue; True ends the count.
+
+    Raises:
+        ConfigurationError: the sweeper's own tables are missing, older or newer.
+        DBAPIError: the database failed.
+    """
+    migrate.refuse_other(migrate.revision(database))
+    now = clock.now()
+    told = database.within(lambda connection: _read(connection, database, now))
+    return replace(told, overdue=overdues.attempt(database, clock, enough))
+
+
+def _read(connection: Connection, database: Database, now: datetime) -> Status:
+    store = database.settings.store.schema_name
+    return Status(
+        at=now,
+        store=numbers.store_name(database.settings),
+        pauses=operation.pauses(connection),
+        holder=operation.holder(connection, store, database.settings.lease.seconds),
+        runs=operation.runs(connection, store, RUNS_SHOWN),
+        ended=operation.ended(connection, store, ORDERED),
+        backfills=operation.progress(connection, store),
+        covered=operation.covered(connection),
+        pace=operation.pace(connection, store, now),
+        overdue="not counted",
+    )
+
+
+def length(span: timedelta | float) -> str:
+    """A length of time for a person, by its two largest units; a short one in tenths of a second."""
+    seconds_in_all = span.total_seconds() if isinstance(span, timedelta) else span
+    if abs(seconds_in_all) < 10:
+        return f"{seconds_in_all:.1f} s"
+    left, parts = round(seconds_in_all), []
+    for unit, seconds in (("days", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, seconds)
+        if count:
+            parts.append(f"{count} {'day' if (unit, count) == ('days', 1) else unit}")
+    return " ".join(parts[:2])
+
+
+def _paused(status: Status) -> Iterator[str]:
+    if status.pauses:
+        first = status.pauses[0]
+        yield (
+            f"Paused since {rfc3339(first.paused_at)} ({first.reason}): nothing is purged. "
+            "When the reason is gone: `sweeper resume`."
+        )
+
+
+def _success(status: Status) -> Iterator[str]:
+    age = status.success_age
+    if age is None:
+        yield "No run has completed yet: `sweeper check`, then `sweeper run --dry-run`, then `sweeper run`."
+    elif age > PATIENCE:
+        yield (
+            f"The last success was {length(age)} ago: see whether cron, the timer, the CronJob or `sweeper serve` is alive, "
+            "and make up for it with `sweeper run`."
+        )
+
+
+def _last_run(status: Status) -> Iterator[str]:
+    """How the newest run ended, where that asks for something; an older one was made up for. Slices make up for no run."""
+    ended = [run for run in status.runs if run.outcome is not None]
+    plain = [run for run in ended if run.kind != "backfill"]
+    for last in dict.fromkeys([*plain[:1], *ended[:1]]):
+        yield from _ended(last)
+
+
+def _ended(last: RunEntry) -> Iterator[str]:
+    if last.kind == "backfill" and (last.outcome == "interrupted" or last.stop_reason in GOES_ON):
+        return  # the backfill goes on by itself, or was not seen lately and is told of as such
+    if last.outcome == "refused":
+        yield f"Run {last.id} was refused by {last.guard or 'a guard'}: {last.said or 'see sweeper.runs'}"
+    elif last.outcome == "failed":
+        said = last.said or f"{last.failed} records could not be purged"
+        yield f"Run {last.id} failed: {said}. Its log names each reason, sweeper.events too; `sweeper check`, then `sweeper run`."
+    elif last.stalled:
+        yield f"Run {last.id} purged nothing although something was left: its log says what; `sweeper run --dry-run` says more."
+    elif last.outcome == "interrupted" or (last.outcome == "stopped" and last.stop_reason not in ORDERED):
+        why = f" ({last.stop_reason})" if last.stop_reason else ""
+        yield f"Run {last.id} was {last.outcome}{why}: what it purged stands, the next `sweeper run` goes on."
+
+
+def _dead(status: Status) -> Iterator[str]:
+    for run in status.running:
+        if not status.is_alive(run):
+            yield f"Run {run.id} has not ended and holds no lease: it died. The next `sweeper run` records that and goes on."
+
+
+def _stalled(status: Status) -> Iterator[str]:
+    """Backfills that nobody works on; one that waits for its hours or a pause is seen every minute."""
+    if status.holder is not None and status.holder.held and status.holder.kind == "backfill":
+        return
+    for plan in (progress.plan for progress in status.backfills):
+        if status.at - plan.seen_at > backfills.SILENT:
+            yield (
+                f"Backfill {plan.id} was last seen {length(status.at - plan.seen_at)} ago, done until "
+                f"{rfc3339(plan.done_until)}: `{plan.command}` goes on from there."
+            )
+
+
+def _overdue(status: Status) -> Iterator[str]:
+    if isinstance(status.overdue, str):
+        yield f"What is overdue could not be counted: {status.overdue}"
+        return
+    found = status.overdue.counts
+    for kind, counts in (("conversations", found.conversations), ("feedback rows", found.feedback)):
+        earliest, due = counts.earliest_due, counts.due.total()
+        if earliest is not None and status.at - earliest > PATIENCE:
+            at_least = "" if status.overdue.complete else "at least "
+            drain = operation.drain(due, status.pace) if kind == "conversations" else None
+            forecast = f"; at the recent pace {length(drain)} of work" if drain else ""
+            yield (
+                f"{at_least}{due} {kind} are overdue, the oldest for {length(status.at - earliest)}{forecast}: "
+                f"{_way(status, earliest, kind)}"
+            )
+
+
+def _way(status: Status, earliest: datetime, kind: str) -> str:
+    """What purges it: while a backfill binds the runs, they leave alone what is due before its end."""
+    plan = status.binding
+    if kind == "conversations" and plan is not None and earliest < plan.until:
+        left = f"runs leave to backfill {plan.id} what is due before {rfc3339(plan.until)}; it must be at work"
+        return f"{left}: `{plan.command}` goes on with it, the same with --give-up leaves it to runs."
+    more = ", or `sweeper backfill` where it is years of them." if kind == "conversations" else "."
+    return f"`sweeper run --dry-run`, then `sweeper run`{more}"
+
+
+def _unmatched(status: Status) -> Iterator[str]:
+    """Holds and orders that match nothing, though somebody may rely on them."""
+    if isinstance(status.overdue, str) or status.overdue.unmatched is None:
+        return
+    found = status.overdue.unmatched
+    if found.holds:
+        yield (
+            f"{len(found.holds)} legal holds protect nothing: the store has no account or conversation by the ids that they "
+            "name. `sweeper hold list` marks them; place each again with the id as the store writes it, and release it."
+        )
+    if found.misspelt or found.orders:
+        yield (
+            f"{len(found.orders) + len(found.misspelt)} erasure orders erase nothing: {len(found.misspelt)} spell an id in "
+            f"another way than the store, {len(found.orders)} name what it does not have. `sweeper order list` marks them; "
+            "add each again with the id as the store writes it."
+        )
+
+
+def _unsigned(status: Status) -> Iterator[str]:
+    if status.covered.was_signed and not status.covered.is_signed:
+        yield (
+            "The newest checkpoint of the evidence is unsigned, though earlier ones are signed: give runs the key again "
+            "(SWEEPER_SIGNING_KEY_FILE), then `sweeper audit checkpoint`."
+        )
+
+
+ADVICE: tuple[Callable[[Status], Iterator[str]], ...] = (
+    *(_paused, _overdue, _unmatched, _success, _last_run, _dead, _stalled, _unsigned),
+)
+"""What is looked for, the most pressing first."""

@@ -1,0 +1,1 @@
+"""A run from its lease to its close: preview, guards, batches, backfills, and purging again after a restore."""

@@ -1,0 +1,113 @@
+"""A job: one store, one policy, one as-of, made ready once and handed down."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy.exc import DBAPIError
+
+from sweeper.clock import Clock
+from sweeper.errors import ConfigurationError, SweeperError
+from sweeper.policy.instant import aware, rfc3339
+from sweeper.policy.schema import Policy
+from sweeper.policy.window import EVERYTHING, Window
+from sweeper.postgres import contract as contracts
+from sweeper.postgres import database as databases
+from sweeper.postgres import migrate
+from sweeper.postgres.contract import Contract
+from sweeper.postgres.database import Database, DatabaseError
+from sweeper.postgres.facts import FactsReader
+from sweeper.postgres.proposals import Selector
+from sweeper.settings import Settings, load_policy
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a sweep, a preview or an explanation needs; `window`: which dues it is about.
+
+    `further_reason` is called between steps of the work: it returns why that is to end, besides a stop request, or "".
+    """
+
+    database: Database
+    contract: Contract
+    policy: Policy
+    clock: Clock
+    as_of: datetime
+    window: Window = EVERYTHING
+    further_reason: Callable[[], str] = lambda: ""
+
+    def stop_reason(self) -> str:
+        """Return why work on it is to end; "" to go on."""
+        return self.database.stop.reason or self.further_reason()
+
+    @property
+    def settings(self) -> Settings:
+        """How the job runs."""
+        return self.database.settings
+
+    @property
+    def is_present(self) -> bool:
+        """Whether as-of is now, as far as clocks agree: what lies after it was then written by a wrong one."""
+        return self.clock.now() - self.as_of <= timedelta(seconds=self.settings.guards.clock_tolerance_seconds)
+
+    @property
+    def reader(self) -> FactsReader:
+        """Reads facts for this policy."""
+        return FactsReader(self.contract, self.policy, self.as_of)
+
+    @property
+    def selector(self) -> Selector:
+        """Proposes what may be due at as-of."""
+        return Selector(self.database, self.contract, self.policy, self.as_of, self.window)
+
+
+def prepare(settings: Settings, clock: Clock, as_of: datetime | None = None) -> Job:
+    """A job on the store of the settings; as-of is now unless given.
+
+    Raises:
+        ConfigurationError: settings, policy or store cannot be used, or the policy does not believe as-of.
+        DatabaseError: the database cannot be reached.
+    """
+    policy = load_policy(settings)
+    at = aware(as_of or clock.now())
+    if not policy.plausible.holds(at):
+        raise ConfigurationError(
+            f"{untrusted_as_of(policy, at)} Nothing was done. Give an --as-of in that range, or fix the clock."
+        )
+    database = databases.connect(settings)
+    try:
+        return Job(database, read_contract(database, policy), policy, clock, at)
+    except SweeperError:
+        database.engine.dispose()
+        raise
+
+
+def untrusted_as_of(policy: Policy, as_of: datetime) -> str:
+    """Message for an as-of outside the policy's plausible range."""
+    since, before = policy.plausible.since, policy.plausible.before
+    return f"as-of {rfc3339(as_of)} is not believed: plausible is from {rfc3339(since)} to before {rfc3339(before)}."
+
+
+def read_contract(database: Database, policy: Policy) -> Contract:
+    """The store's contract, once the sweeper's own tables are known to be there."""
+    try:
+        migrate.refuse_other(migrate.revision(database))
+        with database.transaction() as connection:
+            return contracts.read(connection, database.settings, policy)
+    except DBAPIError as error:
+        raise unreachable(error) from None
+
+
+def unreachable(error: DBAPIError) -> DatabaseError:
+    """What to say when the database does not answer or does not allow."""
+    if databases.sqlstate(error) == "42501":  # insufficient_privilege
+        way_out = (
+            "This role may not; deploy/postgres/roles.sql says which may: the job purges, officers hold, auditors read."
+        )
+    elif databases.sqlstate(error) in ("22021", "22P05"):  # character_not_in_repertoire, untranslatable_character
+        way_out = "The text does not fit the database's encoding: fix what is stored, or write it in other characters."
+    else:
+        way_out = "Check SWEEPER_DATABASE_URL, that the server runs and what the role may do (`sweeper check`)."
+    return DatabaseError(
+        f"database: {databases.reason(error)}. What was committed before stands; nothing else was done. {way_out}"
+    )

@@ -1,0 +1,336 @@
+"""After a restore: purge again what the exported ledger says was purged and the backup brought back. Nothing else is done.
+
+    check the ledger → compare holds → what is there again → purge it under lock, with evidence → say what else is missing
+
+The law of this file: a ledger that is not shown to be this store's own deletes nothing, and neither does one that knows of a
+hold which this database has lost. What shows it is in the leaves, which the signature covers: each run tells in which database
+and store it was. Where the leaves do not say, a person must.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import cached_property, partial
+from typing import Any
+
+from sqlalchemy.exc import DBAPIError
+
+from sweeper import log
+from sweeper.errors import PausedError
+from sweeper.evidence.export import Ledger
+from sweeper.evidence.leaf import Leaf
+from sweeper.objects import removal
+from sweeper.policy.anomaly import anomalies
+from sweeper.policy.counts import Counts, Kind
+from sweeper.policy.evaluate import Evaluation, Proposal, Spared
+from sweeper.policy.facts import Facts
+from sweeper.policy.feedback import FeedbackFacts, feedback_anomalies
+from sweeper.policy.instant import parse, rfc3339
+from sweeper.policy.restored import PurgedRecord, evaluate_restored, evaluate_restored_feedback
+from sweeper.postgres import evidence, purge
+from sweeper.postgres.database import sqlstate
+from sweeper.postgres.related_tables import PhysicalTable
+from sweeper.runs.batch import Purger
+from sweeper.runs.job import Job
+from sweeper.runs.ledger_diff import LostProtections, missing, refuse_lost_holds
+from sweeper.runs.ledger_owner import LedgerClaim, claim
+from sweeper.runs.session import HURRIED_SECONDS, RunKind, Session, refuse_paused, session
+from sweeper.runs.throttle import Budget, ProgressListener, StopReason, Throttle
+
+PORTION = 500
+"""So many tombstones of the ledger are looked up at a time."""
+UNREADABLE = "unreadable_tombstone"
+"""A tombstone whose instants no calendar holds, or whose id the table could not hold: none is purged on its word."""
+NO_ID = frozenset({"22P02", "22003"})
+"""SQLSTATEs of a text that is no id of the type, or a number too large for it."""
+UNSEEN = "not_in_relation"
+"""A row that is back in its table while the store's relation does not show it, so that nothing can be decided of it."""
+
+
+@dataclass
+class Reapplied:
+    """What came of it, or would."""
+
+    ledger: Ledger
+    outcome: str
+    run_id: int | None
+    purged_record: int = 0
+    back: int = 0
+    counts: Counts = field(default_factory=Counts)
+    purged: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    claim: LedgerClaim = field(default_factory=LedgerClaim)
+    lost: LostProtections = field(default_factory=LostProtections)
+    stop_reason: str = ""
+    seconds: float = 0.0
+    newest: datetime | None = None
+    """The newest purge that the ledger tells of: later ones are not known here."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing that is back, and may go, is left."""
+        left = self.counts.failed + self.counts.skipped[Spared.LOCKED.value] + self.counts.skipped[UNSEEN]
+        return self.outcome in ("completed", "preview") and not left
+
+    def as_json(self) -> dict[str, Any]:
+        """For machines."""
+        conversations, feedback = self.purged.get("conversation", {}), self.purged.get("feedback", {})
+        preview = self.outcome == "preview"
+        return {
+            "run": self.run_id,
+            "outcome": self.outcome,
+            "stop_reason": self.stop_reason or None,
+            "log": self.ledger.tree.origin,
+            "size": self.ledger.tree.size,
+            "signed": self.ledger.signed,
+            **self.claim.as_json(),
+            "in_ledger": self.purged_record,
+            "newest_purge": rfc3339(self.newest) if self.newest else None,
+            "back": self.back,
+            **self.counts.as_json(),
+            ("would_purge" if preview else "purged"): self.counts.due if preview else sum(conversations.values()),
+            ("feedback_would_purge" if preview else "feedback_purged"): (
+                self.counts.feedback_by_rule.total() if preview else sum(feedback.values())
+            ),
+            **({"would_refuse": ["holds"] if self.lost.holds else []} if preview else {}),
+            "lost_holds": list(self.lost.holds),
+            "lost_orders": list(self.lost.orders),
+            "duration_s": round(self.seconds, 3),
+        }
+
+
+def preview(job: Job, ledger: Ledger, confirmed: str | None = None) -> Reapplied:
+    """What would be purged again; nothing is locked or written. For `confirmed` see `belonging.claim`."""
+    started, found = time.monotonic(), Reapplied(ledger, "preview", None)
+    found.claim = claim(job, ledger, confirmed)
+    found.lost = missing(job, ledger)
+    for kind, portion in _portions(ledger, found.claim.runs, found.counts):
+        found.purged_record += len(portion)
+        found.newest = _newest(found.newest, portion)
+        there = _back(job, kind, portion, found.counts)
+        found.back += len(there)
+        found.counts.add(_weighed(job, kind, there))
+    found.seconds = time.monotonic() - started
+    return found
+
+
+def reapply(job: Job, ledger: Ledger, watch: ProgressListener | None = None, confirmed: str | None = None) -> Reapplied:
+    """Purge again what is back. For `confirmed` see `belonging.claim`.
+
+    Raises:
+        RefusedError: the ledger is not shown to be this store's, or holds of it are missing here; nothing was purged.
+        LeaseHeldError: another run is at work.
+        ExportError: the file has changed while it was read; what was purged before stands.
+    """
+    refuse_paused(job)
+    claimed = claim(job, ledger, confirmed)
+    lost = missing(job, ledger)
+    refuse_lost_holds(lost)
+    watch = watch or ProgressListener()
+    with session(job, RunKind("reapply")) as opened:
+        return _Reapply(job, opened, ledger, claimed, lost, watch).run()
+
+
+@dataclass
+class _Reapply:
+    job: Job
+    session: Session
+    ledger: Ledger
+    claim: LedgerClaim
+    lost: LostProtections
+    watch: ProgressListener
+    counts: Counts = field(default_factory=Counts)
+    done: Counter[str] = field(default_factory=Counter)
+    purged_record: int = 0
+    newest: datetime | None = None
+    back: int = 0
+    locked: list[PurgedRecord] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+
+    def run(self) -> Reapplied:
+        """All tombstones of the ledger, in its order, as far as nobody stops it."""
+        throttle = self.session.steered(self.watch, Budget(), self.done.total)
+        self._record()
+        try:
+            self._work(throttle)
+        except PausedError:
+            throttle.stopped = StopReason.PAUSED
+        return self._finished(throttle)
+
+    def _record(self) -> None:
+        """Leave an event that names the ledger: from here on this log has another branch than that one."""
+        tree = self.ledger.tree
+        told = {"log": tree.origin, "size": tree.size, "root": tree.root.hex(), "signed": self.ledger.signed}
+        told |= self.claim.as_json()
+        self.job.database.within(lambda c: evidence.record(c, "reapply", self.session.run.id, told))
+
+    def _work(self, throttle: Throttle) -> None:
+        for kind, portion in _portions(self.ledger, self.claim.runs, self.counts):
+            self.purged_record += len(portion)
+            self.newest = _newest(self.newest, portion)
+            there = _back(self.job, kind, portion, self.counts)
+            self.back += len(there)
+            there = self._shown(kind, there)
+            while there and not throttle.is_over():
+                size = throttle.next_batch()
+                self._purge(throttle, kind, there[:size])
+                there = there[size:]
+            self.session.renew()
+        if self.locked and not throttle.is_over():
+            self._purge(throttle, "conversation", self.locked, waiting=True)
+        over = throttle.is_over
+        removal.remove_pending(self.job.database, self.session.run.id, self.job.clock.now(), self.session.renew, over)
+
+    def _shown(self, kind: Kind, there: list[PurgedRecord]) -> list[PurgedRecord]:
+        """Those of which there are facts; the others are counted."""
+        facts = _facts(self.job, kind, there)
+        shown = [purged_record for purged_record in there if purged_record.record_id in facts]
+        _count_unseen(self.counts, kind, len(there) - len(shown))
+        return shown
+
+    def _purge(self, throttle: Throttle, kind: Kind, there: list[PurgedRecord], *, waiting: bool = False) -> None:
+        purger = self._purger(throttle, {purged_record.record_id: purged_record for purged_record in there})
+        if kind == "conversation":
+            report = purger.purge([_proposal(purged_record) for purged_record in there], waiting=waiting)
+            self.counts.add(report.counts)
+            left = {proposal.conversation_id for proposal in report.unlocked}
+            if waiting:
+                self._skip_locked("conversation", len(left))
+            else:
+                self.locked += [purged_record for purged_record in there if purged_record.record_id in left]
+        elif self.job.contract.feedback is not None:
+            found = purger.purge_feedback(self.job.contract.feedback, [b.record_id for b in there], waiting=True)
+            self.counts.add(found.counts)
+            self._skip_locked("feedback", len(found.unlocked))
+
+    def _skip_locked(self, kind: Kind, count: int) -> None:
+        if count:
+            self.counts.skip(kind, Spared.LOCKED, count)
+
+    @cached_property
+    def lock_budget(self) -> float:
+        """How long a batch may take from its first lock on, in seconds; the server's setting, asked for once."""
+        return self.job.database.within(purge.read_lock_budget)
+
+    def _purger(self, throttle: Throttle, there: Mapping[str, PurgedRecord]) -> Purger:
+        job, session = self.job, self.session
+        purger = Purger(job, session.run, session.lease, self.lock_budget, throttle.pace, done=self.done)
+        return replace(
+            purger, evaluate=partial(_evaluated, job, there), evaluate_feedback=partial(_evaluated_feedback, job, there)
+        )
+
+    def _finished(self, throttle: Throttle) -> Reapplied:
+        purged = self.job.database.within(lambda c: evidence.purged_by_rule(c, self.session.run.id))
+        outcome: evidence.Outcome = "failed" if self.counts.failed else "completed"
+        if throttle.stopped:
+            outcome, self.session.checkpoint_seconds = "stopped", HURRIED_SECONDS
+        found = Reapplied(
+            self.ledger,
+            outcome,
+            self.session.run.id,
+            self.purged_record,
+            self.back,
+            self.counts,
+            purged,
+            self.claim,
+            self.lost,
+            throttle.stopped,
+            time.monotonic() - self.started,
+            self.newest,
+        )
+        self.session.close(outcome, {**found.as_json(), "batches": throttle.pace.times.as_json()})
+        log.get().info("reapplied", run=self.session.run.id, back=self.back, purged=found.as_json()["purged"])
+        return found
+
+
+def _portions(ledger: Ledger, ours: Set[int | str], counts: Counts) -> Iterator[tuple[Kind, list[PurgedRecord]]]:
+    """The tombstones of this store's runs, of one kind of record at a time, in the order of the ledger."""
+    waiting: dict[Kind, dict[str, PurgedRecord]] = {
+        "conversation": {},
+        "feedback": {},
+    }  # purged twice: the later counts
+    for leaf in ledger.leaves():
+        if leaf["source"] == "tombstones" and leaf["run_id"] in ours and leaf["record"] in waiting:
+            found = waiting[leaf["record"]]
+            try:
+                found[leaf["record_id"]] = _purged_record(leaf)
+            except ValueError:
+                counts.conversations.unclassified[UNREADABLE] += 1
+            if len(found) >= PORTION:
+                yield leaf["record"], list(found.values())
+                found.clear()
+    for kind, rest in waiting.items():
+        if rest:
+            yield kind, list(rest.values())
+
+
+def _newest(known: datetime | None, portion: Iterable[PurgedRecord]) -> datetime | None:
+    instants = [purged_record.purged_at for purged_record in portion]
+    return max(instants if known is None else [*instants, known], default=known)
+
+
+def _purged_record(leaf: Leaf) -> PurgedRecord:
+    due_at, purged_at = parse(leaf["due_at"]), parse(leaf["purged_at"])
+    return PurgedRecord(leaf["record_id"], leaf["account_id"], leaf["rule"], due_at, purged_at)
+
+
+def _back(job: Job, kind: Kind, portion: list[PurgedRecord], counts: Counts) -> list[PurgedRecord]:
+    """Those whose rows are there again."""
+    table = job.contract.conversations if kind == "conversation" else job.contract.feedback
+    there = _there(job, table, [purged_record.record_id for purged_record in portion], counts) if table else set()
+    return [purged_record for purged_record in portion if purged_record.record_id in there]
+
+
+def _there(job: Job, table: PhysicalTable, ids: list[str], counts: Counts) -> set[str]:
+    """Of some ids, those that have a row; one that cannot be an id of this table is counted, and hides no other."""
+    try:
+        return job.database.within(lambda c: purge.existing(c, table, ids))
+    except DBAPIError as error:
+        if sqlstate(error) not in NO_ID:
+            raise
+    if len(ids) == 1:
+        counts.conversations.unclassified[UNREADABLE] += 1
+        return set()
+    half = len(ids) // 2
+    return _there(job, table, ids[:half], counts) | _there(job, table, ids[half:], counts)
+
+
+def _facts(job: Job, kind: Kind, there: list[PurgedRecord]) -> dict[str, Facts] | dict[str, FeedbackFacts]:
+    """What the store's relation says of them."""
+    ids = [purged_record.record_id for purged_record in there]
+    if kind == "conversation":
+        return job.database.within(lambda c: job.reader.conversations(c, ids))
+    return job.database.within(lambda c: job.reader.feedback(c, ids))
+
+
+def _count_unseen(counts: Counts, kind: Kind, count: int) -> None:
+    if count:
+        counts.skip(kind, UNSEEN, count)
+
+
+def _weighed(job: Job, kind: Kind, there: list[PurgedRecord]) -> Counts:
+    """What would become of some records that are back."""
+    counts, of = Counts(), {purged_record.record_id: purged_record for purged_record in there}
+    found = _facts(job, kind, there)
+    _count_unseen(counts, kind, len(there) - len(found))
+    for id_, facts in found.items():
+        if isinstance(facts, Facts):
+            evaluation = evaluate_restored(facts, of[id_], job.policy, job.as_of)
+            counts.count(kind, evaluation, anomalies(facts, job.policy, job.as_of, present=job.is_present))
+        else:
+            evaluation = evaluate_restored_feedback(facts, of[id_], job.policy, job.as_of)
+            counts.count(kind, evaluation, feedback_anomalies(facts, job.policy))
+    return counts
+
+
+def _evaluated(job: Job, there: Mapping[str, PurgedRecord], facts: Facts, proposal: Proposal) -> Evaluation:
+    return evaluate_restored(facts, there[proposal.conversation_id], job.policy, job.as_of)
+
+
+def _evaluated_feedback(job: Job, there: Mapping[str, PurgedRecord], facts: FeedbackFacts) -> Evaluation:
+    return evaluate_restored_feedback(facts, there[facts.feedback.id], job.policy, job.as_of)
+
+
+def _proposal(purged_record: PurgedRecord) -> Proposal:
+    return Proposal(purged_record.account_id, purged_record.record_id, None, None)

@@ -1,0 +1,114 @@
+"""What a run did, as it is told to people and machines and kept in `sweeper.runs`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sweeper.policy.counts import Counts
+from sweeper.policy.evaluate import Spared
+from sweeper.policy.instant import rfc3339
+from sweeper.postgres.backfills import BackfillPlan
+from sweeper.runs.job import Job
+from sweeper.runs.throttle import ORDERED, Throttle
+
+LEFT_THOUGH_DUE = (Spared.LOCKED, Spared.NOT_APPROVED, Spared.PROTECTED, Spared.STALE)
+"""Reasons to spare a record that is still due.
+
+A record under a hold known at as-of counts as held, and one that changed before it was locked is no longer due; neither is a
+failure.
+"""
+
+
+@dataclass(frozen=True)
+class ActiveBackfill:
+    """A backfill that the run leaves something to. `backlog`: nobody has worked on it lately, and there is something to do."""
+
+    plan: BackfillPlan
+    silent: bool
+    backlog: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """For machines."""
+        return {
+            "backfill": self.plan.id,
+            "due_from": rfc3339(self.plan.done_until),
+            "due_before": rfc3339(self.plan.until),
+            "seen_at": rfc3339(self.plan.seen_at),
+            "silent": self.silent,
+            "command": self.plan.command,
+        }
+
+
+@dataclass
+class Result:
+    """What a run did, as its evidence says."""
+
+    job: Job
+    run_id: int
+    outcome: str
+    counts: Counts
+    purged: dict[str, dict[str, int]]
+    objects_pending: int
+    orphans: int
+    seconds: float
+    throttle: Throttle
+    active_backfill: ActiveBackfill | None = None
+    objects_kept: Mapping[str, int] = field(default_factory=dict)
+    """Pending objects that this run kept, by reason."""
+
+    @property
+    def count(self) -> int:
+        """How many conversations were purged."""
+        return sum(self.purged["conversation"].values())
+
+    @property
+    def left(self) -> dict[str, int]:
+        """Due records that were left, by reason; `failed` counts those that could not be purged."""
+        spared = {reason.value: self.counts.skipped[reason.value] for reason in LEFT_THOUGH_DUE}
+        return {reason: count for reason, count in {"failed": self.counts.failed, **spared}.items() if count}
+
+    @property
+    def overdue(self) -> int:
+        """The number of due records that were left."""
+        return sum(self.left.values())
+
+    @property
+    def purged_nothing(self) -> bool:
+        """True if no conversation and no feedback row was purged."""
+        return self.count + sum(self.purged["feedback"].values()) == 0
+
+    @property
+    def is_stalled(self) -> bool:
+        """True if the run purged nothing although records were due. Reported as a failure, whatever spared them."""
+        abandoned = self.active_backfill is not None and self.active_backfill.backlog
+        return self.purged_nothing and (self.overdue > 0 or bool(self.throttle.stopped) or abandoned)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the run did all that was asked of it; one that used up its budget did."""
+        in_order = self.outcome == "completed" or (self.outcome == "stopped" and self.throttle.stopped in ORDERED)
+        return in_order and not self.is_stalled
+
+    def as_json(self) -> dict[str, Any]:
+        """The result for machines."""
+        conversations, feedback = self.purged["conversation"], self.purged["feedback"]
+        return {
+            "run": self.run_id,
+            "as_of": rfc3339(self.job.as_of),
+            "policy": self.job.policy.digest,
+            "outcome": self.outcome,
+            "stop_reason": self.throttle.stopped or None,
+            "stalled": self.is_stalled,
+            "purged": self.count,
+            **self.counts.as_json(),
+            "by_rule": dict(sorted(conversations.items())),
+            "feedback_purged": sum(feedback.values()),
+            "feedback_by_rule": dict(sorted(feedback.items())),
+            "strays": self.orphans,
+            "objects_pending": self.objects_pending,
+            "objects_kept": dict(sorted(self.objects_kept.items())),
+            "left_to_backfill": self.active_backfill.as_json() if self.active_backfill else None,
+            "batches": self.throttle.pace.times.as_json(),
+            "pauses": self.throttle.waits.as_json(),
+            "duration_s": round(self.seconds, 3),
+        }

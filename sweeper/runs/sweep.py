@@ -1,0 +1,326 @@
+"""The page to read first: one sweep from beginning to end.
+
+    lease → guards → plan → purge in batches → rows that were locked → feedback → strays → objects → close → checkpoint
+
+`policy/decide.py` alone decides what is due. `postgres/proposals.py` proposes, `plan.py` makes one plan of that for a preview
+and for a run, `batch.py` purges one batch of it, and `throttle.py` says how large the next batch is and whether there is one.
+"""
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from sqlalchemy import Connection
+
+from sweeper import log
+from sweeper.errors import PausedError
+from sweeper.evidence import keys
+from sweeper.objects import removal
+from sweeper.policy.counts import Counts, Kind
+from sweeper.policy.evaluate import Outcome, Proposal, Spared
+from sweeper.policy.window import Window
+from sweeper.postgres import backfills, evidence, hazards, purge, store_counts
+from sweeper.postgres.proposals import Page
+from sweeper.runs import guards
+from sweeper.runs.approval import Approval
+from sweeper.runs.backfill import BackfillScope
+from sweeper.runs.batch import Purger
+from sweeper.runs.job import Job
+from sweeper.runs.plan import PurgePlan
+from sweeper.runs.result import ActiveBackfill, Result
+from sweeper.runs.scan import portions, scan, scan_feedback
+from sweeper.runs.session import HURRIED_SECONDS, RunKind, Session, refuse_paused, session
+from sweeper.runs.throttle import Budget, ProgressListener, StopReason, Throttle
+
+LOCKED_AT_MOST = 10_000
+"""So many rows that others hold locked are tried again at the end; the others wait for the next run."""
+
+
+def preview(job: Job, watch: ProgressListener | None = None, scope: BackfillScope | None = None) -> PurgePlan:
+    """Return the plan of a run, or of the backfill that `scope` names, with its statistics; nothing is locked or written.
+
+    Raises:
+        ConfigurationError: the key that signs checkpoints cannot be used, and no run would begin.
+    """
+    keys.read(job.settings)
+    watch, started = watch or ProgressListener(), time.monotonic()
+    job = replace(job, window=scope.window) if scope else without(job, find_active_backfill(job))
+    plan = PurgePlan(job, scope)
+    plan.propose()
+    watch.expect(plan.free + plan.held)
+    plan.decide(watch.advance)
+    if scope is None:
+        plan.counts.add(scan_feedback(job))
+        histories = job.database.within(store_counts.histories)
+        plan.refusals += [*guards.before(job, histories), *guards.volume(job, plan.counts.due)]
+    plan.seconds = time.monotonic() - started
+    return plan
+
+
+def sweep(
+    job: Job,
+    *,
+    approval: Approval | None = None,
+    accept_history: bool = False,
+    watch: ProgressListener | None = None,
+    budget: Budget | None = None,
+    run_kind: RunKind | None = None,
+) -> Result:
+    """One sweep: purge what is due at as-of, and record it.
+
+    Raises:
+        LeaseHeldError: another run is at work.
+        RefusedError: a guard refused; nothing was purged.
+        LeaseLostError: this run was taken for dead and replaced.
+        SweeperError: the database failed; what was committed before stands.
+    """
+    run_kind, watch, budget = run_kind or RunKind(), watch or ProgressListener(), budget or Budget()
+    refuse_paused(job)
+    active_backfill = None if run_kind.preemptible else find_active_backfill(job)
+    plan = PurgePlan(without(job, active_backfill), memory=budget.memory)
+    with session(plan.job, run_kind, approval) as opened:
+        left = _left_of(job, approval)
+        return _Sweep(plan, opened, left, accept_history, watch, budget, active_backfill).run()
+
+
+def find_active_backfill(job: Job) -> ActiveBackfill | None:
+    """The backfill that has been approved for a part of what is due: a run neither weighs nor purges that."""
+    now = job.clock.now()
+    plan = job.database.within(lambda c: backfills.alive(c, job.contract.schema, now))
+    if plan is None:
+        return None
+    silent = now - plan.seen_at > backfills.SILENT
+    its_own = replace(job, window=Window(plan.done_until, plan.until))
+    active_backfill = ActiveBackfill(plan, silent, silent and any(page.free for page in its_own.selector.pages()))
+    log.get().info("leaves to a backfill what is due there", **active_backfill.as_json())
+    return active_backfill
+
+
+def without(job: Job, active_backfill: ActiveBackfill | None) -> Job:
+    """The job without what it leaves to a backfill."""
+    if active_backfill is None:
+        return job
+    plan = active_backfill.plan
+    return replace(job, window=Window(excluded_window=(plan.done_until, plan.until)))
+
+
+def _left_of(job: Job, approval: Approval | None) -> Approval | None:
+    """What earlier runs under the same approval have left of it."""
+    if approval is None:
+        return None
+    return approval.less(job.database.within(lambda c: evidence.purged_under(c, approval.token())))
+
+
+class _InterruptedError(Exception):
+    """The run is to stop, and `steering.stopped` says why."""
+
+
+@dataclass
+class _Sweep:
+    plan: PurgePlan
+    session: Session
+    approval: Approval | None
+    accept_history: bool
+    watch: ProgressListener
+    budget: Budget
+    active_backfill: ActiveBackfill | None
+    counts: Counts = field(default_factory=Counts)
+    done: Counter[str] = field(default_factory=Counter)
+    objects_kept: Counter[str] = field(default_factory=Counter)
+    orphans: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def job(self) -> Job:
+        """What the plan is for."""
+        return self.plan.job
+
+    def run(self) -> Result:
+        """All steps, in order, as far as nobody stops it."""
+        try:
+            self._work()
+        except PausedError as paused:
+            self.throttle.stopped = StopReason.PAUSED
+            log.get().warning("paused; what was committed stands", reason=str(paused), run=self.session.run.id)
+        except _InterruptedError:
+            log.get().warning("stops before anything was purged", reason=self.throttle.stopped, run=self.session.run.id)
+        return self._finish()
+
+    def _work(self) -> None:
+        if not self.session.run_kind.preemptible:  # a backfill warns once, not with each slice
+            hazards.warn(self.job.database, self.job.contract)
+        histories = self.job.database.within(store_counts.histories)
+        for refusal in guards.before(self.job, histories, accept_history=self.accept_history):
+            raise refusal
+        self.session.histories = histories
+        purger = self._purger(self._weigh())
+        locked = self._purge(purger)
+        self._purge_locked(purger, locked)
+        if not self.session.run_kind.preemptible:
+            self._purge_feedback(purger)
+        self.orphans = self._purge_orphans()
+        self._remove_objects()
+
+    def _remove_objects(self) -> None:
+        database, run, renew, over = self.job.database, self.session.run, self.session.renew, self.throttle.is_cut_short
+        removal.remove_pending(database, run.id, self.job.clock.now(), renew, over, self.objects_kept)
+
+    @cached_property
+    def throttle(self) -> Throttle:
+        """Steers this run."""
+        return self.session.steered(self.watch, self.budget, self.done.total)
+
+    def _weigh(self) -> int | None:
+        """Refuse the plan if too much is due; return how many conversations may be purged, None if each batch is bounded."""
+        if self.session.run_kind.preemptible:
+            return None  # a backfill was weighed as a whole, and its approval bounds every batch
+        self.plan.propose(self._renew_or_stop)
+        self.watch.expect(self.plan.free)
+        return guards.limit(self.job, self.plan.weigh(self.approval, self._renew_or_stop))
+
+    def _purger(self, limit: int | None) -> Purger:
+        lock_budget = self.job.database.within(purge.read_lock_budget)
+        ceilings = self.approval.due if self.approval else None
+        return Purger(
+            self.job,
+            self.session.run,
+            self.session.lease,
+            lock_budget,
+            self.throttle.pace,
+            ceilings,
+            limit,
+            done=self.done,
+        )
+
+    def _purge(self, purger: Purger) -> list[Proposal]:
+        """Purge the free proposals and count the held ones; returns those whose rows others hold locked."""
+        locked: list[Proposal] = []
+        for page in self.plan.pages():
+            rest = page.free
+            while rest:
+                size = self.throttle.next_batch()
+                if not size:
+                    return locked
+                report = purger.purge(rest[:size])
+                self.counts.add(report.counts)
+                locked += report.unlocked
+                self.watch.advance(len(rest[:size]))
+                rest = rest[size:]
+            if page.held:
+                self.counts.add(scan(self.job, [Page((), page.held)], lambda _: self.session.renew()))
+            if len(locked) > LOCKED_AT_MOST:
+                self._skip_locked("conversation", len(locked) - LOCKED_AT_MOST)
+                del locked[LOCKED_AT_MOST:]
+        return locked
+
+    def _purge_locked(self, purger: Purger, locked: list[Proposal]) -> None:
+        """Try again what others had locked, waiting for one row at a time, no longer than [purge] locked_wait_seconds."""
+        deadline = time.monotonic() + self.job.settings.purge.locked_wait_seconds
+        while locked and (size := self.throttle.next_batch()):
+            report = purger.purge(locked[:1], waiting=True)
+            if locked[1:size]:
+                report.add(purger.purge(locked[1:size]))
+            self.counts.add(report.counts)
+            locked = [*locked[size:], *report.unlocked[1:], *report.unlocked[:1]]
+            if time.monotonic() > deadline:
+                break
+        self._skip_locked("conversation", len(locked))
+
+    def _skip_locked(self, kind: Kind, count: int) -> None:
+        if count:
+            log.get().warning(
+                "rows stayed locked by others; the next run tries again", rows=count, run=self.session.run.id
+            )
+            self.counts.skip(kind, Spared.LOCKED, count)
+
+    def _purge_feedback(self, purger: Purger) -> None:
+        feedback = self.job.contract.feedback
+        if feedback is None:
+            self._refuse_feedback()
+            return
+        locked: list[str] = []
+        for page in self.job.selector.feedback():
+            for ids in portions(page, self.job.settings.purge.batch):
+                room = self._feedback_room()
+                if not room:
+                    return
+                report = purger.purge_feedback(feedback, ids[:room])
+                self.counts.add(report.counts)
+                locked = [*locked, *report.unlocked][:LOCKED_AT_MOST]
+        if locked:
+            again = purger.purge_feedback(feedback, locked, waiting=True)
+            self.counts.add(again.counts)
+            self._skip_locked("feedback", len(again.unlocked))
+
+    def _feedback_room(self) -> int:
+        """How many feedback rows a batch may take: the budget allows as many of them as of conversations."""
+        if self.throttle.is_cut_short():
+            return 0
+        most = self.budget.purges
+        batch = self.job.settings.purge.batch
+        return batch if most is None else max(0, min(batch, most - self.counts.feedback_by_rule.total()))
+
+    def _refuse_feedback(self) -> None:
+        """Feedback behind a view cannot be purged: what is due of it has failed."""
+        found = scan_feedback(self.job)
+        due = found.feedback_by_rule.total()
+        if due:
+            log.get().error(
+                "feedback is due but was not purged: the relation is a view. Name its table in [purge.feedback]",
+                rows=due,
+            )
+        for outcomes in found.feedback.by_rule.values():
+            del outcomes[Outcome.PURGE]
+        found.failed = due
+        self.counts.add(found)
+
+    def _purge_orphans(self) -> int:
+        """Children without a key may have been inserted while their conversation was deleted: delete them now."""
+        if not purge.is_open(self.job.contract):
+            return 0
+        database = self.job.database
+        orphans = 0
+        for run_id in database.within(lambda c: evidence.unfinished_runs(c, self.session.lease.store)):
+            for ids in evidence.purged_by(database, run_id):
+                if self.throttle.is_cut_short():
+                    return orphans  # this run does not complete: the next one looks again
+                orphans += self._delete_strays(ids)
+        return orphans
+
+    def _delete_strays(self, ids: list[str]) -> int:
+        def delete(connection: Connection) -> int:
+            self.session.lease.renew(connection)
+            return purge.delete_orphans(connection, self.job.contract, ids, self.session.run.id)
+
+        return self.job.database.within(delete)
+
+    def _finish(self) -> Result:
+        purged = self.job.database.within(lambda c: evidence.purged_by_rule(c, self.session.run.id))
+        pending = removal.count_pending(self.job.database)
+        outcome: evidence.Outcome = "completed"
+        if self.throttle.stopped:
+            outcome, self.session.checkpoint_seconds = "stopped", HURRIED_SECONDS
+        elif self.counts.failed:
+            outcome = "failed"
+        seconds = time.monotonic() - self.started
+        result = Result(
+            self.job,
+            self.session.run.id,
+            outcome,
+            self.counts,
+            purged,
+            pending,
+            self.orphans,
+            seconds,
+            self.throttle,
+            self.active_backfill,
+            self.objects_kept,
+        )
+        self.session.close(outcome, result.as_json())
+        return result
+
+    def _renew_or_stop(self, _: int) -> None:
+        self.session.renew()
+        if self.throttle.is_over():
+            raise _InterruptedError

@@ -1,2 +1,0 @@
--- Delete the children of a batch in one table.
-DELETE FROM $table t WHERE $condition

@@ -1,2 +1,0 @@
--- Pause everything.
-INSERT INTO sweeper.pauses (reason, paused_at) VALUES (:reason, :now) RETURNING id, reason, paused_at
