@@ -526,7 +526,9 @@ def _unlocked(subject: CheckContext) -> Iterator[CheckFinding]:
         return
     schema = subject.settings.store.schema_name
     root = subject.contract.conversations
-    others = [r.name for r in subject.rows("base_tables", schema=schema, relations=["conversations"]) if r.oid != root.oid]
+    others = [
+        r.name for r in subject.rows("base_tables", schema=schema, relations=["conversations"]) if r.oid != root.oid
+    ]
     if others:
         yield CheckFinding(
             Level.WARNING,
