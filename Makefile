@@ -3,13 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-system lint bench lock clean
+.PHONY: demo test test-system lint docs bench lock clean
 
 demo: $(VENV)/.installed
 	$(BIN)/sweeper demo $(if $(KEEP),--keep '$(subst ','\'',$(KEEP))')
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 2 -m "not system"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not system"
 
 test-system: $(VENV)/.installed
 	$(BIN)/python -m pytest -m system
@@ -19,6 +19,10 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/mkdocs build --quiet --strict
+
+docs: $(VENV)/.installed
+	$(BIN)/mkdocs serve
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.sweep

@@ -29,6 +29,7 @@ from sweeper.postgres import database as databases
 from sweeper.runs import backfill
 from sweeper.runs.backfill_runner import BackfillRunner
 from sweeper.runs.job import Job, read_contract
+from sweeper.runs.sweep import preview
 from sweeper.runs.throttle import ProgressListener
 from sweeper.settings import Settings
 from tests.store import stores
@@ -83,8 +84,8 @@ def drain(url: str, by: Slice) -> Spent:
     log.configure(quiet=True)
     scope = backfill.BackfillScope(SINCE, UNTIL, by)
     with _job(url) as job:
-        outlook = backfill.preview(job, scope)
-        plan = backfill.begin(job, scope, outlook.approval.token())
+        found = preview(job, scope=scope)
+        plan = backfill.begin(job, scope, found.approval)
         nightly = _Nightly(url, plan.expected // 2)
         timed = job.database
         if not isinstance(timed, Timed):

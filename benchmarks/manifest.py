@@ -82,7 +82,7 @@ def copy(job: Job, store: Store, _: Path) -> Spent:
 def stream(job: Job, _store: Store, _: Path) -> Spent:
     """The rows as the build reads them, in Arrow batches, forgotten one by one."""
     watch = Watch()
-    with snapshot.taken(job) as taken, watch.on("stream"):
+    with snapshot.open_snapshot(job) as taken, watch.on("stream"):
         rows = sum(batch.num_rows for batch in taken.rows(with_text=False))
     return watch.spent(rows)
 
@@ -100,13 +100,13 @@ def whole_build(job: Job, _store: Store, folder: Path) -> Spent:
 
 @contextmanager
 def _watched(watch: Watch) -> Iterator[None]:
-    taken, counts = snapshot.taken, snapshot.Snapshot.counts
+    open_snapshot, counts = snapshot.open_snapshot, snapshot.Snapshot.counts
 
     @contextmanager
-    def taken_watched(job: Job) -> Iterator[snapshot.Snapshot]:
+    def open_watched(job: Job) -> Iterator[snapshot.Snapshot]:
         with ExitStack() as stack:
             with watch.on("prepare"):
-                found = stack.enter_context(taken(job))
+                found = stack.enter_context(open_snapshot(job))
             yield found
 
     def counts_watched(found: snapshot.Snapshot) -> dict[str, int]:
@@ -114,7 +114,7 @@ def _watched(watch: Watch) -> Iterator[None]:
             return counts(found)
 
     with (
-        mock.patch.object(snapshot, "taken", taken_watched),
+        mock.patch.object(snapshot, "open_snapshot", open_watched),
         mock.patch.object(snapshot.Snapshot, "counts", counts_watched),
     ):
         yield
@@ -125,10 +125,10 @@ def whole_recheck(job: Job, _store: Store, folder: Path) -> Spent:
     watch, found = Watch(), description.read(folder)
     with ExitStack() as stack:
         with watch.on("prepare"):
-            look = stack.enter_context(recheck.look(job))
+            rechecking = stack.enter_context(recheck.open_recheck(job))
         with watch.on("load and join"):
-            lost = sum(len(page) for page in look.lost(folder, found))
-    return watch.spent(found.eligible - lost)
+            revoked = sum(len(page) for page in rechecking.revoked_rows(folder, found))
+    return watch.spent(found.eligible - revoked)
 
 
 COPY = "binary `COPY` to nowhere"
@@ -185,7 +185,7 @@ def made(messages: int) -> Iterator[tuple[embedded.Server, Store, Shape]]:
 
 
 def report(said: str, spent: dict[str, list[Spent]], peaks: Sequence[tuple[int, float]]) -> Iterator[str]:
-    """The table, ready for the README."""
+    """The table, ready for docs/performance.md."""
     yield said
     yield ""
     yield "| way | seconds | ratio to `COPY` | rows/s |"

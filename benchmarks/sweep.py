@@ -392,7 +392,7 @@ def measure(server: embedded.Server, shape: Shape) -> dict[str, list[Spent]]:
 
 
 def report(server: embedded.Server, shape: Shape, spent: dict[str, list[Spent]], due: int) -> Iterator[str]:
-    """The table, ready for the README."""
+    """The table, ready for docs/performance.md."""
     yield (
         f"{shape.conversations:,} conversations of {shape.messages} messages in {shape.accounts:,} accounts, {due:,} due; "
         f"medians of {shape.rounds} rounds in turn, each on a fresh copy in memory. {machine(server)}. "

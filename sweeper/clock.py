@@ -1,4 +1,4 @@
-"""The one place that reads a clock; everything else is given an instant."""
+"""Reads the clocks of this machine and of the database; no other module does."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ def _now() -> datetime:
 
 
 def _database_now(connection: "Connection") -> datetime:
-    from sqlalchemy import text  # slow to import, and `sweeper --help` has a clock too
+    from sqlalchemy import text  # slow to import, and `sweeper --help` needs no database
 
     instant: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
     return instant
@@ -22,7 +22,7 @@ def _database_now(connection: "Connection") -> datetime:
 
 @dataclass(frozen=True)
 class Clock:
-    """This machine's clock and the database's, so that a test can set both."""
+    """The clocks of this machine and of the database (UTC), which tests replace."""
 
     now: Callable[[], datetime] = _now
     database_now: Callable[["Connection"], datetime] = _database_now

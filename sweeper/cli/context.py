@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from sweeper.settings import Settings
 
 Config = Annotated[
-    Path | None, typer.Option("--config", help="Settings file; else SWEEPER_CONFIG, else config/sweeper.toml.")
+    Path | None, typer.Option("--config", help="Settings file. Default: SWEEPER_CONFIG, then config/sweeper.toml.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 AsOf = Annotated[
     str | None,
-    typer.Option("--as-of", metavar="INSTANT", help="Look at the world at this instant, e.g. 2026-01-31T00:00:00Z."),
+    typer.Option(
+        "--as-of", metavar="INSTANT", help="Decide as of this instant, e.g. 2026-01-31T00:00:00Z. Default: now."
+    ),
 ]
 CLOCK = Clock()
 EMBEDDED = "embedded:"

@@ -27,16 +27,18 @@ class WhatIf(StrEnum):
 
 
 def explain(
-    conversation_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="The conversation.")] = None,
+    conversation_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="Id of the conversation.")] = None,
     config: Config = None,
     as_json: AsJson = False,
     as_of: AsOf = None,
-    everything: Annotated[bool, typer.Option("--all", help="Every conversation, one line each, and totals.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Explain every conversation in one line each, and print totals.")
+    ] = False,
     what_if: Annotated[
         WhatIf | None, typer.Option("--what-if", help="Suppose that the user does this at as-of.")
     ] = None,
 ) -> None:
-    """Why a conversation is kept or purged: facts, rule, exact due, what would change it, what may be trained on.
+    """Explain why a conversation is kept or purged: facts, rule, due date, what would change it, what may be trained on.
 
     Example: sweeper explain 5f0c1a52-8f0f-5a58-9d3e-6f3c6b7a1a11 --what-if opt-out
     """

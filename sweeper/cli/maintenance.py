@@ -1,4 +1,4 @@
-"""`migrate`, `check` and `demo`: what surrounds the sweeps."""
+"""`init`, `migrate`, `check` and `demo`: what surrounds the sweeps."""
 
 import contextlib
 from pathlib import Path
@@ -18,8 +18,41 @@ if TYPE_CHECKING:
     from sweeper.settings import Settings
 
 
+def init(
+    directory: Annotated[
+        Path, typer.Argument(metavar="[DIR]", help="Where to write them; commands look in ./config by default.")
+    ] = Path("config"),
+    as_json: AsJson = False,
+) -> None:
+    """Write the shipped policy, settings and database roles to a directory, to be edited. Replaces no file.
+
+    Example: sweeper init config
+    """
+    from sweeper import files
+
+    targets = {directory / name: files.shipped(name) for name in files.SHIPPED}
+    if taken := [str(path) for path in targets if path.exists()]:
+        raise ConfigurationError(
+            f"init: {', '.join(taken)} would be replaced. Nothing was written. Name another directory."
+        )
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"init: {directory} cannot be made ({error.strerror}). Nothing was written.") from None
+    for path, source in targets.items():
+        with files.atomic_write(path) as file:
+            file.write(source.read_bytes())
+    with console.afterwards():
+        if as_json:
+            console.print_json({"directory": str(directory), "files": list(files.SHIPPED)})
+        else:
+            console.say(
+                f"{', '.join(files.SHIPPED)} are in {directory}. Edit them, then run `sweeper migrate` and `sweeper check`."
+            )
+
+
 def migrate(config: Config = None, as_json: AsJson = False) -> None:
-    """Create or change the sweeper's own tables (schema sweeper); touches nothing else.
+    """Create or upgrade the sweeper's own tables (schema sweeper). Touches nothing else.
 
     Example: sweeper migrate
     """
@@ -111,14 +144,14 @@ def _exposed(settings: "Settings") -> "Iterator[CheckFinding]":
     """Check that nobody else may read or replace the key files."""
     import os
 
-    from sweeper import files as handed
+    from sweeper import files
     from sweeper.manifest import pseudonym
     from sweeper.postgres.finding import CheckFinding, Level
 
     named = os.environ.get(pseudonym.FILE)
-    files = {"signing key": settings.evidence.signing_key_file, "pseudonym key": Path(named) if named else None}
-    for subject, file in files.items():
-        for text, remedy in handed.exposures(file) if file else ():
+    keys = {"signing key": settings.evidence.signing_key_file, "pseudonym key": Path(named) if named else None}
+    for subject, file in keys.items():
+        for text, remedy in files.exposures(file) if file else ():
             yield CheckFinding(Level.WARNING, subject, text, remedy)
 
 
@@ -126,11 +159,12 @@ def demo(
     config: Config = None,
     as_json: AsJson = False,
     keep: Annotated[
-        Path | None, typer.Option("--keep", metavar="DIR", help="Keep the data here, to try commands on.")
+        Path | None,
+        typer.Option("--keep", metavar="DIR", help="Keep the data in this directory, to try commands on it."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Which plans and consent histories are made up.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the made-up plans and consent histories.")] = 1,
 ) -> None:
-    """Show everything on 7,168 real conversations in a PostgreSQL of its own; nothing of yours is touched.
+    """Demonstrate everything on 7,168 real conversations in a PostgreSQL of its own. Touches nothing of yours.
 
     Example: sweeper demo --keep /tmp/sweeper-demo
     """

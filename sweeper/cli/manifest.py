@@ -17,21 +17,21 @@ from sweeper.manifest import extra
 from sweeper.policy.instant import rfc3339
 
 if TYPE_CHECKING:
-    from sweeper.manifest.lifecycle import Recalled, Verified
+    from sweeper.manifest.lifecycle import RecallResult, Verification
     from sweeper.runs.job import Job
 
-manifest_app = typer.Typer(
-    help="Training manifests: what may be trained on, frozen, and taken back.", no_args_is_help=True
-)
+manifest_app = typer.Typer(help="Build, check and recall training manifests.", no_args_is_help=True)
 
 
 @manifest_app.command("build")
 def manifest_build(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where it will stand: a new or an empty directory.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A new or an empty directory.")],
     config: Config = None,
     as_json: AsJson = False,
     as_of: AsOf = None,
-    with_text: Annotated[bool, typer.Option("--with-text", help="Add the text, filtered as the policy says.")] = False,
+    with_text: Annotated[
+        bool, typer.Option("--with-text", help="Include the text, filtered as the policy says.")
+    ] = False,
 ) -> None:
     """Build and freeze a manifest of all messages that may be trained on.
 
@@ -59,8 +59,10 @@ def _refuse_future(job: "Job") -> None:
     if job.as_of > now:
         raise RefusedError(
             "future_as_of",
-            f"--as-of {rfc3339(job.as_of)} is later than now, {rfc3339(now)}: what is withdrawn until then is not known yet. "
-            "No manifest was built. Give an --as-of that is not in the future.",
+            f"--as-of {rfc3339(job.as_of)} is later than now: what is withdrawn until then is not known yet.",
+            f"Now is {rfc3339(now)}.",
+            "Give an --as-of that is not in the future.",
+            "No manifest was built.",
         )
 
 
@@ -81,7 +83,7 @@ def manifest_start(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """A training run begins: check every row against now, and write what must be dropped beside the original.
+    """Start a training run: check every row again, and write what must be dropped to revoked-*.parquet.
 
     Example: sweeper manifest start ce9ce1fc9d59b6b2023f0042f8d51169
     """
@@ -105,7 +107,7 @@ def manifest_complete(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """The training run has ended. What leaves the manifest later is told by `manifest recall`.
+    """Record that the training run has ended. `manifest recall` reports what leaves the manifest later.
 
     Example: sweeper manifest complete ce9ce1fc9d59b6b2023f0042f8d51169
     """
@@ -127,12 +129,12 @@ def manifest_list(config: Config = None, as_json: AsJson = False) -> None:
     """
     lifecycle = extra.lifecycle()
     with context.migrated(config) as database:
-        found = [lifecycle.line(known) for known in lifecycle.listed(database)]
+        found = [lifecycle.to_dict(row) for row in lifecycle.list_manifests(database)]
     if as_json:
         console.print_json(found)
         return
     headers = ("id", "state", "as_of", "eligible", "revoked", "directory")
-    console.print_table(headers, ([known[header] for header in headers] for known in found))
+    console.print_table(headers, ([row[header] for header in headers] for row in found))
 
 
 @manifest_app.command("verify")
@@ -141,7 +143,7 @@ def manifest_verify(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check a manifest's files and rows; exits 1 if a file was changed or a row may not be trained on any more.
+    """Check a manifest's files and rows. Exits with 1 if a file was changed or a row may no longer be trained on.
 
     Example: sweeper manifest verify /data/manifests/2026-12
     """
@@ -155,35 +157,35 @@ def manifest_verify(
         console.print_json(_verified(verified))
     else:
         _print_verified(verified)
-    if verified.faults or verified.left:
+    if verified.faults or verified.ineligible:
         raise typer.Exit(1)
 
 
-def _verified(verified: "Verified") -> dict[str, Any]:
+def _verified(verified: "Verification") -> dict[str, Any]:
     return {
         "id": verified.description.id,
         "eligible": verified.description.eligible,
         "faults": list(verified.faults),
-        "left": dict(sorted(verified.left.items())),
+        "left": dict(sorted(verified.ineligible.items())),
         "revoked": verified.revoked,
     }
 
 
-def _print_verified(verified: "Verified") -> None:
+def _print_verified(verified: "Verification") -> None:
     for fault in verified.faults:
         console.say(f"FAULT: {fault}. Do not train on it; restore the directory from a copy.")
     if verified.faults:
         return
     said = f"Manifest {verified.description.id}: files intact, {verified.description.eligible} rows."
-    if not verified.left:
+    if not verified.ineligible:
         console.say(f"{said} All may still be trained on.")
         return
     others = ", the others in what `sweeper manifest recall --out DIR` writes"
     console.say(
-        f"{said} {verified.left.total()} may not be trained on any more; {verified.revoked} of those are named in its "
-        f"revoked-*.parquet{others if verified.revoked < verified.left.total() else ''}."
+        f"{said} {verified.ineligible.total()} may not be trained on any more; {verified.revoked} of those are named in its "
+        f"revoked-*.parquet{others if verified.revoked < verified.ineligible.total() else ''}."
     )
-    _print_reasons("left", verified.left)
+    _print_reasons("left", verified.ineligible)
 
 
 @manifest_app.command("recall")
@@ -191,18 +193,19 @@ def manifest_recall(
     config: Config = None,
     as_json: AsJson = False,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Write the rows to drop there, one file a manifest.")
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Write the rows to drop to this directory, one file per manifest."),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Also what was recalled before.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Include what was recalled before.")] = False,
 ) -> None:
-    """For every manifest ever frozen, what must be dropped since the last recall; exits 1 if one cannot be looked through.
+    """Find what must be dropped from every manifest since the last recall. Exits with 1 if one cannot be read.
 
-    Without --out it only counts: nothing is recorded as recalled, since nobody was handed the rows.
+    Without --out it only counts, and records nothing as recalled.
 
     Example: sweeper manifest recall --out /data/recalls
     """
     lifecycle = extra.lifecycle()
-    found: list[Recalled] = []
+    found: list[RecallResult] = []
     with context.prepared(config) as job:
         for one in lifecycle.recall(job, out, everything=everything):
             found.append(one)
@@ -219,7 +222,7 @@ def manifest_recall(
         raise typer.Exit(1)
 
 
-def _recalled(one: "Recalled") -> dict[str, Any]:
+def _recalled(one: "RecallResult") -> dict[str, Any]:
     return {
         "id": one.manifest_id,
         "directory": one.directory,
@@ -230,7 +233,7 @@ def _recalled(one: "Recalled") -> dict[str, Any]:
     }
 
 
-def _print_recalled(one: "Recalled", *, handed: bool) -> None:
+def _print_recalled(one: "RecallResult", *, handed: bool) -> None:
     if one.missing:
         console.say(
             f"Manifest {one.manifest_id} ({one.state}) was NOT looked through: {one.missing} Put it back from a copy and recall "

@@ -11,11 +11,11 @@ from sweeper.policy.instant import rfc3339
 
 
 def pause(
-    reason: Annotated[str, typer.Option("--reason", help="Why; shown to everybody who wonders.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why. Status and refusals show it.")],
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Stop all purging in this database, of every process and every store, until `sweeper resume`.
+    """Stop all purging in this database, by every process and in every store, until `sweeper resume`.
 
     Example: sweeper pause --reason "restoring app from backup, ask Ida"
     """
@@ -32,7 +32,7 @@ def pause(
 
 
 def resume(config: Config = None, as_json: AsJson = False) -> None:
-    """Lift every pause. Runs that a pause has ended begin again at their next time; a backfill goes on.
+    """Lift every pause. Runs that a pause ended start again at their next time; a waiting backfill continues.
 
     Example: sweeper resume
     """

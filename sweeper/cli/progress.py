@@ -1,14 +1,14 @@
 """A progress bar with rate and remaining time on a terminal, and nothing anywhere else."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from sweeper.log import unfailing
+from sweeper.log import safe_stream
 from sweeper.runs.throttle import ProgressListener
 
 
@@ -21,14 +21,14 @@ class _Rate(ProgressColumn):
 
 def is_watched() -> bool:
     """Whether somebody sees a progress bar."""
-    return unfailing().isatty()
+    return safe_stream().isatty()
 
 
 @contextmanager
-def watched(stopping: Callable[[], str]) -> Iterator[ProgressListener]:
+def watched() -> Iterator[ProgressListener]:
     """A watch that draws on stderr if that is a terminal; log lines go above what it draws."""
     if not is_watched():
-        yield ProgressListener(stopping=stopping)
+        yield ProgressListener()
         return
     columns = (
         TextColumn("conversations"),
@@ -38,12 +38,11 @@ def watched(stopping: Callable[[], str]) -> Iterator[ProgressListener]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[waits]}", markup=False),
     )
-    console = Console(file=unfailing(sys.stderr))
+    console = Console(file=safe_stream(sys.stderr))
     with Progress(*columns, console=console, transient=True, redirect_stdout=False) as progress:
         task = progress.add_task("sweep", total=None, waits="")
         yield ProgressListener(
             expect=lambda count: progress.update(task, total=count),
             advance=lambda count: progress.advance(task, count),
             waits=lambda reason: progress.update(task, waits=f"waits: {reason}" if reason else ""),
-            stopping=stopping,
         )

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from sweeper.postgres.hold_scope import HoldScope
     from sweeper.settings import Settings
 
-hold_app = typer.Typer(help="Legal holds: what is held is never purged.", no_args_is_help=True)
-order_app = typer.Typer(help="Erasure orders: a due that no rule can lengthen.", no_args_is_help=True)
+hold_app = typer.Typer(help="Place, release and list legal holds. What is held is never purged.", no_args_is_help=True)
+order_app = typer.Typer(help="Add and list erasure orders: due dates that no rule can postpone.", no_args_is_help=True)
 
-Unknown = Annotated[bool, typer.Option("--unknown", help="Record it although the store does not know the id (yet).")]
+Unknown = Annotated[bool, typer.Option("--unknown", help="Accept an id that is not in the store (yet).")]
 
 
 @hold_app.command("place")
@@ -33,10 +33,10 @@ def hold_place(
     as_json: AsJson = False,
     account: Annotated[str | None, typer.Option("--account", help="Hold everything of this account.")] = None,
     conversation: Annotated[str | None, typer.Option("--conversation", help="Hold this conversation.")] = None,
-    everything: Annotated[bool, typer.Option("--everything", help="Hold everything there is.")] = False,
+    everything: Annotated[bool, typer.Option("--everything", help="Hold everything in the store.")] = False,
     unknown: Unknown = False,
 ) -> None:
-    """Place a legal hold. When this returns, no purge violates it.
+    """Place a legal hold. Once this returns, no purge violates it.
 
     Example: sweeper hold place CASE-2026-7 --account 5f0c1a52-8f0f-5a58-9d3e-6f3c6b7a1a11
     """
@@ -64,7 +64,7 @@ def hold_release(
     as_json: AsJson = False,
     hold_id: Annotated[int | None, typer.Option("--id", help="Release this one hold.")] = None,
 ) -> None:
-    """Release legal holds. What only they kept is purged by the next run.
+    """Release legal holds. The next run purges what only they kept.
 
     Example: sweeper hold release CASE-2026-7
     """
@@ -85,9 +85,9 @@ def hold_release(
 def hold_list(
     config: Config = None,
     as_json: AsJson = False,
-    released: Annotated[bool, typer.Option("--all", help="Also those that are released.")] = False,
+    released: Annotated[bool, typer.Option("--all", help="Also list released holds.")] = False,
 ) -> None:
-    """List legal holds: those in force first, the newest first.
+    """List legal holds, active ones first, then by age, the newest first.
 
     Example: sweeper hold list --all
     """
@@ -102,17 +102,20 @@ def hold_list(
 
 @order_app.command("add")
 def order_add(
-    reference: Annotated[str, typer.Argument(help="The order's reference.")],
+    reference: Annotated[str, typer.Argument(help="Reference of the order.")],
     config: Config = None,
     as_json: AsJson = False,
-    account: Annotated[str | None, typer.Option("--account", help="Everything of this account created so far.")] = None,
-    conversation: Annotated[
-        str | None, typer.Option("--conversation", help="This conversation (with --account: of it).")
+    account: Annotated[
+        str | None, typer.Option("--account", help="Erase everything of this account created so far.")
     ] = None,
-    due: Annotated[str | None, typer.Option("--due", metavar="INSTANT", help="By when it must be gone.")] = None,
+    conversation: Annotated[
+        str | None,
+        typer.Option("--conversation", help="Erase this conversation (with --account: if it belongs to it)."),
+    ] = None,
+    due: Annotated[str | None, typer.Option("--due", metavar="INSTANT", help="When it must be gone.")] = None,
     unknown: Unknown = False,
 ) -> None:
-    """Record an erasure order. Without --due it stops training at once and moves no due.
+    """Record an erasure order. Without --due it only excludes from training, at once.
 
     Example: sweeper order add DSR-118 --account 5f0c1a52-8f0f-5a58-9d3e-6f3c6b7a1a11 --due 2026-12-24T00:00:00Z
     """

@@ -18,27 +18,29 @@ if TYPE_CHECKING:
 
 
 def reapply(
-    ledger: Annotated[Path, typer.Option("--ledger", metavar="FILE", help="What `sweeper audit export` wrote.")],
+    ledger: Annotated[Path, typer.Option("--ledger", metavar="FILE", help="A file written by `sweeper audit export`.")],
     config: Config = None,
     as_json: AsJson = False,
     key: Annotated[
         str | None,
-        typer.Option("--key", metavar="PUB", help="The log's public key, or its file; else the signing key's."),
+        typer.Option(
+            "--key", metavar="PUB", help="Public key of the log, or its file. Default: that of the signing key."
+        ),
     ] = None,
     accept_unsigned: Annotated[
-        bool, typer.Option("--accept-unsigned", help="Take a ledger for true that no signature vouches for.")
+        bool, typer.Option("--accept-unsigned", help="Accept a ledger without a valid signature.")
     ] = False,
     accept_ledger: Annotated[
         str | None,
         typer.Option(
             "--accept-ledger",
             metavar="DIGEST",
-            help="Vouch for a ledger that is not shown to be of this database; the refusal prints the digest.",
+            help="Accept a ledger that is not shown to belong to this database. The refusal prints the digest.",
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Look only: write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Preview: write nothing.")] = False,
 ) -> None:
-    """After a restore: purge again what the ledger says was purged and the backup brought back; restores nothing.
+    """After a restore: purge again what the ledger records as purged and the backup brought back.
 
     Example: sweeper reapply --ledger ledger.jsonl --key sweeper.pub --dry-run
     """
@@ -57,7 +59,7 @@ def _reapplied(job: "Job", read: "Ledger", accept_ledger: str | None) -> "Reappl
     from sweeper.cli.progress import watched
     from sweeper.runs import reapply as reapplying
 
-    with stop_on_signal(job.database) as stopping, watched(stopping) as watch:
+    with stop_on_signal(job.database.stop), watched() as watch:
         return reapplying.reapply(job, read, watch, accept_ledger)
 
 
@@ -70,8 +72,9 @@ def _read(job: "Job", path: Path, key: str | None, *, accept_unsigned: bool) -> 
     if verifier is None and not accept_unsigned:
         raise RefusedError(
             "ledger",
-            f"nothing vouches for {path}: there is no key to check it with. Nothing was purged. Give --key, or, where the "
-            "ledger was never signed and you trust the file, --accept-unsigned.",
+            f"nothing vouches for {path}: there is no key to check it with.",
+            "",
+            "Give --key, or, where the ledger was never signed and you trust the file, --accept-unsigned.",
         )
     return export.read(path, None if accept_unsigned else verifier)
 

@@ -39,10 +39,10 @@ def report(
         typer.Option("--textfile", metavar="FILE", help="Also write the metrics here, for node_exporter (FILE.prom)."),
     ] = None,
 ) -> None:
-    """Look at everything: kept, overdue, held, in doubt, due next, purged. Exit 1 where nothing is purged while overdue.
+    """Count every record: kept, overdue, held, in doubt, due next, purged. Exits with 1 if nothing is purged while overdue.
 
-    That is: something has been overdue for more than 26 hours, and nothing of its kind was purged in the last 26 hours.
-    It changes nothing, and records that it looked (an event of kind `reported`).
+    That is, if something has been overdue for more than 26 hours and nothing of its kind was purged in the last 26 hours.
+    Changes nothing but for an event of kind `reported`.
 
     Example: sweeper report --textfile /var/lib/prometheus/node-exporter/sweeper.prom
     """
@@ -75,7 +75,7 @@ def _written(settings: "Settings", file: Path | None) -> Iterator[None]:
         try:
             _write(settings, file)
         except SweeperError as second:
-            console.tell(second)
+            console.print_error(second)
         raise
     _write(settings, file)
 
@@ -92,7 +92,7 @@ def _reported(job: "Job") -> "Report":
     from sweeper.postgres import store_counts
     from sweeper.report import report as reports
 
-    with progress.watched(lambda: "") as watch:
+    with progress.watched() as watch:
         if progress.is_watched():
             count = job.database.within(lambda connection: store_counts.conversations(connection, COUNTED_AHEAD))
             if count < COUNTED_AHEAD:
@@ -196,9 +196,9 @@ def _forecast(seconds: float | None) -> str:
 
 
 def status(config: Config = None, as_json: AsJson = False) -> None:
-    """How things stand: paused or not, lease, runs, backfills, what is overdue, and what to do. Exit 0 if it could look.
+    """Show pauses, the lease, runs, backfills and what is overdue, and say what to do. Exits with 0 if it could look.
 
-    What is overdue is counted for at most 10 s; `report` counts all.
+    Counts what is overdue for at most 10 s; `report` counts all of it.
 
     Example: sweeper status --json
     """

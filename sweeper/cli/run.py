@@ -1,8 +1,10 @@
 """`run`: one sweep, or its preview."""
 
+import shlex
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Timer
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -18,14 +20,16 @@ from sweeper.uri import KeptObject
 
 if TYPE_CHECKING:
     from sweeper.policy.counts import Counts
-    from sweeper.postgres.database import Database
+    from sweeper.postgres.stop import StopRequest
     from sweeper.runs.approval import Approval
+    from sweeper.runs.backfill import BackfillScope
     from sweeper.runs.job import Job
-    from sweeper.runs.result import ActiveBackfill, Preview, Result
+    from sweeper.runs.plan import PurgePlan
+    from sweeper.runs.result import ActiveBackfill, Result
     from sweeper.runs.throttle import Budget
 
 WAYS_OUT = {
-    "volume": "If that is right, approve the digest below: sweeper run --approve DIGEST",
+    "volume": "If that is right, approve the digest below (sweeper run --approve DIGEST) or a plan file (--out, --plan).",
     "future_as_of": "A preview may look ahead, a run may not.",
 }
 """Where a preview knows a nearer way out than the refusal itself, which sends to a preview."""
@@ -51,14 +55,23 @@ LEFT = {
 
 
 MaxRuntime = Annotated[
-    str | None, typer.Option("--max-runtime", metavar="TIME", help="End in order after this long, e.g. 90s, 15m, 2h.")
+    str | None, typer.Option("--max-runtime", metavar="TIME", help="Stop in order after this time, e.g. 90s, 15m, 2h.")
 ]
 MaxPurge = Annotated[
     int | None,
-    typer.Option("--max-purge", metavar="N", min=1, help="Purge at most N conversations, then end in order."),
+    typer.Option("--max-purge", metavar="N", min=1, help="Stop in order after N conversations were purged."),
 ]
 AcceptHistory = Annotated[
-    bool, typer.Option("--accept-history", help="Go on although plan or consent history is missing or became less.")
+    bool,
+    typer.Option(
+        "--accept-history", help="Run although plan or consent history is missing or has fewer rows than before."
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", metavar="FILE", help="With --dry-run: write the plan to FILE as JSON, to review it and for --plan."
+    ),
 ]
 
 
@@ -67,41 +80,65 @@ def run(
     as_json: AsJson = False,
     as_of: AsOf = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Preview: write nothing, print the digest to approve.")
+        bool, typer.Option("--dry-run", help="Preview: write nothing, and print the digest to approve.")
     ] = False,
     approve: Annotated[
         str | None,
-        typer.Option("--approve", metavar="DIGEST", help="Run what a dry run found, even beyond the volume limits."),
+        typer.Option(
+            "--approve", metavar="DIGEST", help="Purge what this preview found, even beyond the volume limits."
+        ),
+    ] = None,
+    out: Out = None,
+    plan: Annotated[
+        Path | None, typer.Option("--plan", metavar="FILE", help="As --approve, from the file that --out wrote.")
     ] = None,
     accept_history: AcceptHistory = False,
     max_runtime: MaxRuntime = None,
     max_purge: MaxPurge = None,
 ) -> None:
-    """One sweep: purge what is due, record it, report it.
+    """Purge what is due, with evidence, and print what was done.
 
     Example: sweeper run --dry-run
     """
-    from sweeper.runs import approval as approvals
-
-    if approve is not None and (as_of is not None or dry_run):
-        raise ConfigurationError("--approve brings its own as-of: nothing was done. Leave out --as-of and --dry-run.")
-    approval = approvals.read(approve) if approve is not None else None
+    approval = read_approval(approve, plan, out, dry_run=dry_run)
+    if approval is not None and (as_of is not None or dry_run):
+        raise ConfigurationError(
+            f"{'--approve' if approve else '--plan'} brings its own as-of: nothing was done. Leave out --as-of and --dry-run."
+        )
     at = approval.as_of if approval else context.instant("--as-of", as_of)
     budget = read_budget(max_runtime, max_purge)
     with context.prepared(config, at) as job:
         if dry_run:
-            print_preview(_previewed(job), as_json=as_json)
+            show_plan(job, None, out, as_json=as_json)
             return
         try:
             result = _swept(job, approval, budget, accept_history=accept_history)
         except RefusedError as refusal:
             if as_json:
-                console.print_json({"outcome": "refused", "guard": refusal.guard, "text": str(refusal)})
+                console.print_json({"outcome": "refused", **refusal.to_dict()})
             raise
     with console.afterwards():
         print_result(result, as_json=as_json)
     if not result.is_done:
         raise typer.Exit(1)
+
+
+def read_approval(approve: str | None, plan: Path | None, out: Path | None, *, dry_run: bool) -> "Approval | None":
+    """Return the approval that --approve or --plan gives; None if neither is given.
+
+    Raises:
+        ConfigurationError: neither can be used, both are given, or --out is given without --dry-run.
+    """
+    from sweeper.runs import approval as approvals
+    from sweeper.runs import plan as plans
+
+    if out is not None and not dry_run:
+        raise ConfigurationError("--out writes what --dry-run finds: nothing was done. Add --dry-run, or leave it out.")
+    if approve is not None and plan is not None:
+        raise ConfigurationError("--approve and --plan each approve a dry run: nothing was done. Give one of them.")
+    if plan is not None:
+        return plans.read(plan)
+    return approvals.read(approve) if approve is not None else None
 
 
 def read_budget(max_runtime: str | None, max_purge: int | None, per_second: float = 0.0) -> "Budget":
@@ -130,41 +167,60 @@ def _swept(job: "Job", approval: "Approval | None", budget: "Budget", *, accept_
         with job.database.transaction() as connection:
             store = store_counts.identity(connection, job.settings.store.schema_name)
         approvals.check(approval, store, job.policy.digest, job.clock.now())
-    with stop_on_signal(job.database) as stopping, watched(stopping) as watch:
+    with stop_on_signal(job.database.stop), watched() as watch:
         return sweeps.sweep(job, approval=approval, accept_history=accept_history, watch=watch, budget=budget)
 
 
-def _previewed(job: "Job") -> "Preview":
-    """The preview; what it will look at is counted first where somebody watches."""
+def show_plan(job: "Job", scope: "BackfillScope | None", out: Path | None, *, as_json: bool) -> None:
+    """Preview a run, or the backfill of `scope`; write the plan to `out`, if that is given, and print it.
+
+    Raises:
+        ConfigurationError: nothing can be written to `out`.
+    """
     from sweeper.cli import progress
     from sweeper.runs import sweep as sweeps
 
-    with progress.watched(lambda: "") as watch:
-        if progress.is_watched():
-            watch.expect(sum(len(page.free) + len(page.held) for page in job.selector.pages()))
-        return sweeps.preview(job, watch)
-
-
-def print_preview(preview: "Preview", *, as_json: bool) -> None:
-    """What a run would do, and what it would refuse."""
+    with progress.watched() as watch:
+        plan = sweeps.preview(job, watch, scope)
+    if out is not None:
+        plan.write(out)
     if as_json:
-        console.print_json(preview.as_json())
+        console.print_json(plan.as_json())
         return
-    job, counts = preview.job, preview.counts
+    _print_plan(plan)
+    if out is not None:
+        command = f"sweeper {'backfill' if scope else 'run'} --plan {shlex.quote(str(out))}"
+        console.say(f"The plan is in {out}. To execute it: {command}")
+    console.say(f"digest: {plan.approval.token()}")
+
+
+def _print_plan(plan: "PurgePlan") -> None:
+    """What would go, by rule and for a backfill by slice, what is kept, and what a run would refuse."""
+    job, scope, counts = plan.job, plan.scope, plan.counts
     console.say(
-        f"Preview at {rfc3339(job.as_of)}, policy {job.policy.name!r} ({job.policy.digest[:12]}). Nothing was written."
+        f"Preview {f'of {scope} ' if scope else ''}at {rfc3339(job.as_of)}, policy {job.policy.name!r} "
+        f"({job.policy.digest[:12]}). Nothing was written."
     )
-    console.say(f"Would purge {counts.due} conversations and {counts.feedback_by_rule.total()} feedback rows.")
+    feedback = (
+        ". Feedback is left to `sweeper run`" if scope else f" and {counts.feedback_by_rule.total()} feedback rows"
+    )
+    console.say(f"Would purge {counts.due} conversations{feedback}.")
     print_counts(counts, "would purge", counts.by_rule, counts.feedback_by_rule)
-    for refusal in preview.refusals:
+    if plan.by_slice:
+        console.print_table(("due from", "to", "would purge"), (row.values() for row in plan.as_json()["slices"]))
+    if scope and counts.outside:
+        console.say(
+            f"{counts.outside} more are due outside of the plan. While it is at work, runs leave alone what is due "
+            "before --until."
+        )
+    for refusal in plan.refusals:
         console.say(f"A run would refuse ({refusal.guard}): {_seen_from_a_preview(refusal)}")
-    console.say(f"digest: {preview.approval.token()}")
 
 
 def _seen_from_a_preview(refusal: RefusedError) -> str:
     """The refusal, with the way out that a reader of a preview has."""
-    found, _, _ = str(refusal).partition(" Nothing was purged.")
-    return f"{found} {WAYS_OUT[refusal.guard]}" if refusal.guard in WAYS_OUT else str(refusal)
+    nearer = WAYS_OUT.get(refusal.guard)
+    return " ".join(filter(None, (refusal.found, refusal.limit, nearer))) if nearer else str(refusal)
 
 
 def print_result(result: "Result", *, as_json: bool) -> None:
@@ -260,20 +316,19 @@ ABANDON_SECONDS = 4.0
 
 
 @contextmanager
-def stop_on_signal(database: "Database") -> Iterator[Callable[[], str]]:
+def stop_on_signal(stop: "StopRequest") -> Iterator[None]:
     """Ask the sweep to stop after the batch at work when SIGINT or SIGTERM comes, and soon after that not to try again."""
-    asked: list[int] = []
 
-    def ask(number: int, _: FrameType | None) -> None:
-        if not asked:
-            abandon = Timer(ABANDON_SECONDS, database.abandoned.set)
+    def ask(_: int, __: FrameType | None) -> None:
+        if not stop.is_asked:
+            abandon = Timer(ABANDON_SECONDS, stop.abandon)
             abandon.daemon = True
             abandon.start()
-        asked.append(number)
+        stop.ask()
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: "signal" if asked else ""
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

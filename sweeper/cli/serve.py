@@ -18,10 +18,13 @@ def serve(
     config: Config = None,
     as_json: AsJson = False,
     listen: Annotated[
-        str | None, typer.Option("--listen", metavar="HOST:PORT", help="Answer there; else [serve] listen.")
+        str | None,
+        typer.Option("--listen", metavar="HOST:PORT", help="Address of the HTTP endpoint. Default: [serve] listen."),
     ] = None,
 ) -> None:
-    """Run by schedule until SIGTERM or SIGINT; answers /healthz, /readyz and /metrics. --json prints a line per ended job.
+    """Run jobs by schedule until SIGTERM or SIGINT, and answer /healthz, /readyz and /metrics.
+
+    --json prints a line per finished job.
 
     Example: sweeper serve --listen 0.0.0.0:9464
     """

@@ -1,6 +1,7 @@
-"""Makes up for what was missed, once and aloud: by the evidence, whoever did the thing last, and however long ago.
+"""Makes up for what was missed, once, and logs it.
 
-The law of this file: what the evidence does not say was not done; where it cannot be read, the look is taken again later.
+The one rule for that: a job was missed if its schedule has an instant after the time at which it was last done. The evidence
+says when that was, whoever did it. While the evidence cannot be read, the question stays open and is asked again.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from sweeper import log
 from sweeper.clock import Clock
-from sweeper.daemon.cron import Cron, missed
+from sweeper.daemon.cron import COUNTED_AT_MOST, Cron, missed
 from sweeper.daemon.jobs import SCHEDULED_JOBS, EndedJob, JobOutcome
 from sweeper.policy.instant import rfc3339
 from sweeper.postgres import database as databases
@@ -110,11 +111,9 @@ class CatchUp:
                 del self._pending[name]
         if since is not None:
             found = missed(self._timetable[name], since, look.until)
-            if found is None:
+            if not found:
                 return
-            makes_up = f"one {name} makes up for {'them' if found.count > 1 else 'it'}"
-            text = f"missed {found.told} since {rfc3339(since)}; {makes_up}"
-            log.get().warning("missed", job=name, text=text, last_at=rfc3339(found.last))
+            log.get().warning("missed", job=name, text=_in_words(name, len(found), since))
         self._begin(name)
 
     def _look_later(self, name: str, seconds: float) -> None:
@@ -126,3 +125,9 @@ class CatchUp:
         if not self._is_waiting:
             log.get().warning("what was missed is made up for once the database answers", reason=reason)
         self._is_waiting = True
+
+
+def _in_words(name: str, count: int, since: datetime) -> str:
+    more = " or more" if count == COUNTED_AT_MOST else ""
+    times, them = ("times", "them") if count > 1 else ("time", "it")
+    return f"missed {count}{more} {times} since {rfc3339(since)}; one {name} makes up for {them}"

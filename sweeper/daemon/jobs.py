@@ -21,13 +21,11 @@ from sweeper.manifest import extra
 from sweeper.policy.instant import rfc3339
 from sweeper.postgres import database as databases
 from sweeper.postgres import last_runs, migrate
-from sweeper.postgres.cancel_registry import CancelRegistry
 from sweeper.postgres.database import Database
 from sweeper.postgres.last_runs import Last
+from sweeper.postgres.stop import StopRequest
 from sweeper.runs import sweep as sweeps
 from sweeper.runs.job import Job, read_contract, unreachable
-from sweeper.runs.stop import StopRequest
-from sweeper.runs.throttle import ProgressListener, StopReason
 from sweeper.settings import Settings, load_policy
 
 if TYPE_CHECKING:
@@ -55,8 +53,7 @@ class JobContext:
     fresh: Callable[[], Settings]
     """Reads the settings as they are on disk now."""
     clock: Clock
-    stopping: StopRequest
-    live: CancelRegistry
+    stop: StopRequest
 
     @contextmanager
     def database(self) -> Iterator[Database]:
@@ -65,12 +62,10 @@ class JobContext:
         Raises:
             ConfigurationError: the settings cannot be used, or the tables are of another revision.
         """
-        database = databases.connect(self.fresh())
-        self.live.watch(database.engine)
+        database = databases.connect(self.fresh(), self.stop)
         try:
-            with self.live.also(database.abandoned.set):  # what is cancelled is not tried again
-                migrate.refuse_other(migrate.revision(database))
-                yield database
+            migrate.refuse_other(migrate.revision(database))
+            yield database
         finally:
             database.engine.dispose()
 
@@ -90,8 +85,7 @@ class JobContext:
 def sweep(bench: JobContext) -> Done:
     """One sweep. One that purged nothing although something is overdue has failed."""
     with bench.job() as job:
-        watch = ProgressListener(stopping=lambda: StopReason.SIGNAL if bench.stopping.asked else "")
-        result = sweeps.sweep(job, watch=watch)
+        result = sweeps.sweep(job)
     stalled = result.outcome == "completed" and result.is_stalled
     return JobOutcome.FAILED if stalled else JobOutcome(result.outcome), result.as_json()
 
@@ -128,9 +122,9 @@ def export(bench: JobContext) -> Done:
 def manifest(bench: JobContext) -> Done:
     """A manifest in a directory of its own, named after its as-of."""
     lifecycle, key = extra.lifecycle(), _key()
-    from sweeper.manifest import build, snapshot
+    from sweeper.manifest import build
 
-    with bench.job() as job, bench.live.also(snapshot.cancel):
+    with bench.job() as job:
         folder = job.settings.schedule.manifest_directory
         with build.disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -231,9 +225,9 @@ def perform(name: str, bench: JobContext) -> EndedJob:
     except LeaseHeldError as error:
         outcome, result = JobOutcome.LEASE_HELD, {"text": str(error)}
     except RefusedError as refusal:
-        outcome, result = JobOutcome.REFUSED, {"guard": refusal.guard, "text": str(refusal)}
+        outcome, result = JobOutcome.REFUSED, refusal.to_dict()
     except Exception as error:
-        outcome, passing = JobOutcome.STOPPED if bench.stopping.asked else JobOutcome.FAILED, True
+        outcome, passing = JobOutcome.STOPPED if bench.stop.is_asked else JobOutcome.FAILED, True
         result = {"text": _told(error)}
     seconds = time.monotonic() - started
     return EndedJob(name, outcome, began_at, bench.clock.now(), seconds, result, passing)

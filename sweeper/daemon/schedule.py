@@ -1,6 +1,6 @@
-"""APScheduler wiring: what fires when, on how many threads, and what is told of instants that passed unused.
+"""APScheduler wiring: what fires when and on how many threads.
 
-The law of this file: it decides nothing. When a job fires says `core/cron.py`, what it does says `duties.py`.
+It decides nothing: `cron.py` says when a job fires, `jobs.py` what it does, `catch_up.py` what was missed.
 """
 
 import logging
@@ -24,17 +24,15 @@ INSTANT = timedelta(microseconds=1)
 
 
 class CronTrigger(BaseTrigger):  # type: ignore[misc]  # APScheduler ships no types
-    """Fires when a cron expression says; of instants that have passed meanwhile, at the first and the last alone."""
+    """Fires when a cron expression says. Of the instants that have passed meanwhile only the first counts, as late or missed."""
 
     def __init__(self, cron: Cron) -> None:
         self._cron = cron
 
     def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
-        """The instant after the previous one; unless that was long ago: a machine that slept for a month walks no month."""
-        following = next(self._cron.after(previous_fire_time or now - INSTANT), None)
-        if following is None or previous_fire_time is None or following > now:
-            return following
-        return self._cron.last(now)
+        """The first instant later than the previous one and than now; where there is no previous one, it may be now."""
+        latest = max(previous_fire_time, now) if previous_fire_time else now - INSTANT
+        return next(self._cron.after(latest), None)
 
 
 class EveryTrigger(BaseTrigger):  # type: ignore[misc]
@@ -83,7 +81,7 @@ class Scheduler:
         self._scheduler = BlockingScheduler(
             timezone=UTC,
             executors={"default": ThreadPoolExecutor(threads)},
-            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": grace_seconds},
+            job_defaults={"misfire_grace_time": grace_seconds},
         )
         self._scheduler.add_listener(lambda event: missed(event.job_id), events.EVENT_JOB_MISSED)
         self._scheduler.add_listener(lambda event: busy(event.job_id), events.EVENT_JOB_MAX_INSTANCES)

@@ -32,9 +32,8 @@ from sweeper.daemon.schedule import Scheduler, timetable
 from sweeper.errors import SweeperError
 from sweeper.policy.instant import rfc3339
 from sweeper.postgres import database as databases
-from sweeper.postgres.cancel_registry import CancelRegistry
+from sweeper.postgres.stop import StopRequest
 from sweeper.report.exporter import Exporter
-from sweeper.runs.stop import StopRequest
 from sweeper.settings import Settings, load_policy
 
 PULSE, CATCH_UP = "pulse", "catch-up"
@@ -43,6 +42,8 @@ PULSE_SECONDS = 5.0
 DEAD_SECONDS = 30.0
 """A scheduler that has shown nothing for so long is taken for dead."""
 CATCH_UP_SECONDS = 5.0
+UNLOGGED = frozenset({"outcome", "duration_s", "found", "limit", "remedy"})
+"""What a line of the log says otherwise: the last three are parts of a refusal's text."""
 CANCEL_AFTER_SECONDS, CANCEL_EVERY_SECONDS, CUT_OFF_AFTER_SECONDS = 4.0, 0.5, 8.5
 """Counted from when the daemon was asked to end. A batch takes well under a second; what takes longer waits for a statement."""
 
@@ -69,9 +70,9 @@ class Daemon:
         self.timetable = timetable(settings.schedule, tuple(SCHEDULED_JOBS))
         for name in self.timetable:
             SCHEDULED_JOBS[name].needs(settings)
-        self._database = databases.connect(settings)
-        self._bench = JobContext(fresh, clock, StopRequest(), CancelRegistry())
-        self._bench.live.watch(self._database.engine)
+        self._stop = StopRequest()
+        self._database = databases.connect(settings, self._stop)
+        self._bench = JobContext(fresh, clock, self._stop)
         self.job_metrics, self.readiness = JobMetrics(), Readiness(fresh, self._database)
         self._exporter = Exporter(settings, clock)
         self.scheduler = Scheduler(
@@ -111,17 +112,17 @@ class Daemon:
             What was still at work after 8.5 s.
         """
         asked = time.monotonic()
-        self._bench.stopping.ask()
+        self._stop.ask()
         self.scheduler.stop()
         self._wait(asked + CANCEL_AFTER_SECONDS)
         if self.at_work:
             log.get().warning("cancelling what does not end by itself", jobs=self.at_work)
         while self.at_work and time.monotonic() < asked + CUT_OFF_AFTER_SECONDS:
-            self._bench.live.cancel()
+            self._stop.cancel()
             self._wait(time.monotonic() + CANCEL_EVERY_SECONDS)
         left = self.at_work
         if left:
-            self._bench.live.cancel()  # once more, so that the server lets go of what it holds for us
+            self._stop.cancel()  # once more, so that the server lets go of what it holds for us
         else:
             self._database.engine.dispose()
         return left
@@ -155,7 +156,7 @@ class Daemon:
 
     def _ready(self) -> Answer:
         found = self.readiness.state()
-        reasons = [*found.reasons, *(["it is stopping"] if self._bench.stopping.asked else [])]
+        reasons = [*found.reasons, *(["it is stopping"] if self._stop.is_asked else [])]
         said = {
             "ready": not reasons,
             "reasons": reasons,
@@ -172,11 +173,11 @@ class Daemon:
 
     def _pulse(self) -> None:
         self._beat = time.monotonic()
-        if self._bench.stopping.asked:
+        if self._stop.is_asked:
             self.scheduler.stop()  # asked while the scheduler was just beginning
 
     def _do(self, name: str) -> None:
-        if self._bench.stopping.asked:
+        if self._stop.is_asked:
             return
         with self._working(name):
             ended = perform(name, self._bench)
@@ -186,7 +187,7 @@ class Daemon:
             self.catch_up.ended(ended)
 
     def _catch_up(self) -> None:
-        if self.catch_up.due() and not self._bench.stopping.asked:
+        if self.catch_up.due() and not self._stop.is_asked:
             with self._working(CATCH_UP):
                 self.catch_up.look()
 
@@ -267,7 +268,7 @@ def _cut_off(left: list[str]) -> NoReturn:
 
 def _say(ended: EndedJob) -> None:
     """One line for each duty that has ended."""
-    said = {key: value for key, value in ended.result.items() if key not in ("outcome", "duration_s")}
+    said = {key: value for key, value in ended.result.items() if key not in UNLOGGED}
     logger = log.get()
     tell = {JobOutcome.FAILED: logger.error, JobOutcome.REFUSED: logger.warning, JobOutcome.LEASE_HELD: logger.warning}
     tell.get(ended.outcome, logger.info)(

@@ -1,1 +1,1 @@
-"""The demonstration: a store of real conversations, swept before the reader's eyes."""
+"""The demo: commands of the program run on a store of real conversations."""

@@ -1,6 +1,6 @@
-"""The demo's stage: a PostgreSQL of its own with the made-up world in it, and settings that every command on it shares.
+"""Sets up the demo: a private PostgreSQL server with the demo's world, and settings shared by the commands that run on it.
 
-The law of this file: what can be refused is refused before anything is loaded, and a world is loaded whole or not at all.
+Invariant: unusable settings are refused before anything is loaded, and the world is loaded completely or not at all.
 """
 
 import importlib.util
@@ -17,8 +17,7 @@ from typing import Any, NoReturn
 import psycopg
 from sqlalchemy import text
 
-import sweeper
-from sweeper import console, embedded
+from sweeper import console, embedded, files
 from sweeper.clock import Clock
 from sweeper.demo import world as worlds
 from sweeper.errors import ConfigurationError, SweeperError
@@ -29,26 +28,25 @@ from sweeper.postgres.database import Database
 from sweeper.runs.job import read_contract
 from sweeper.settings import DEFAULT_FILE, PolicyFile, Settings, load, load_policy
 
-PACKAGE = Path(sweeper.__file__).parent
 OBJECTS = "objects"
 TRIAL = "trial"
-"""A database that is gone before the world is loaded into the other one."""
+"""A temporary database, dropped before the world is loaded."""
 
 
 @dataclass(frozen=True)
 class DemoFixture:
-    """The world as loaded, and the settings and policy with which it is swept."""
+    """The loaded world, and the settings and policy for the runs on it."""
 
     settings: Settings
     policy: Policy
     world: worlds.World
     folder: Path
-    """Where the demo may write: the directory that is kept, or one that goes with the server."""
+    """The directory for files: the one that is kept, or one that is removed with the server."""
 
 
 @contextmanager
 def set_up(config: Path | None, clock: Clock, seed: int, keep: Path | None) -> Iterator[DemoFixture]:
-    """The stage for as long as the demo lasts; commands run meanwhile use it, whatever the environment named before.
+    """Context manager for the demo; commands that run within it use its settings instead of those of the environment.
 
     Raises:
         ConfigurationError: the settings, the policy or the directory cannot be used; nothing was loaded.
@@ -56,28 +54,22 @@ def set_up(config: Path | None, clock: Clock, seed: int, keep: Path | None) -> I
     settings = _settings(config)
     policy = load_policy(settings)
     _require_dataset()
-    with _ended_by_sigterm(), embedded.server(keep) as server:
-        _try(server, settings, policy)
+    with _stop_on_sigterm(), embedded.server(keep) as server:
+        _check(server, settings, policy)
         folder = keep or server.home
-        settings = _on(settings, server.url(), worlds.place(folder / OBJECTS))
+        settings = _with_database(settings, server.url(), worlds.object_prefix(folder / OBJECTS))
         world = _load(settings, clock, seed, folder)
         with _environment(config, settings):
             yield DemoFixture(settings, policy, world, folder)
 
 
-def shipped_policy() -> Path:
-    """The policy that comes with the program: in the installed package, or beside it in a checkout."""
-    installed = PACKAGE / "config" / "policy.toml"
-    return installed if installed.is_file() else PACKAGE.parent / "config" / "policy.toml"
-
-
 def _settings(config: Path | None) -> Settings:
-    """The settings; where nobody has named a policy and none lies where it would, the shipped one."""
+    """Return the settings, with the shipped policy if none is named and the default file does not exist."""
     settings = load(config)
     named = config or os.environ.get("SWEEPER_CONFIG") or os.environ.get("SWEEPER_POLICY_FILE")
     if named or DEFAULT_FILE.is_file() or settings.policy.file.is_file():
         return settings
-    return settings.model_copy(update={"policy": PolicyFile(file=shipped_policy())})
+    return settings.model_copy(update={"policy": PolicyFile(file=files.shipped("policy.toml"))})
 
 
 def _require_dataset() -> None:
@@ -88,23 +80,23 @@ def _require_dataset() -> None:
         )
 
 
-def _on(settings: Settings, url: str, *places: str) -> Settings:
-    """The settings for another database, of which objects are removed below some places only."""
+def _with_database(settings: Settings, url: str, *prefixes: str) -> Settings:
+    """Return the settings for another database, with `prefixes` as [objects] prefixes."""
     database = settings.database.model_copy(update={"url": url})
-    objects = settings.objects.model_copy(update={"prefixes": places})
+    objects = settings.objects.model_copy(update={"prefixes": prefixes})
     return settings.model_copy(update={"database": database, "objects": objects})
 
 
-def _try(server: embedded.Server, settings: Settings, policy: Policy) -> None:
-    """Try policy and settings on an empty store in a database of its own.
+def _check(server: embedded.Server, settings: Settings, policy: Policy) -> None:
+    """Check policy and settings against an empty store in a temporary database.
 
     Raises:
-        ConfigurationError: a store like the demo's cannot be swept with them.
+        ConfigurationError: they do not fit the demo's store.
     """
     with psycopg.connect(_libpq(server.url()), autocommit=True) as administrator:
         administrator.execute(f"DROP DATABASE IF EXISTS {TRIAL} WITH (FORCE)")
         administrator.execute(f"CREATE DATABASE {TRIAL}")
-        database = databases.connect(_on(settings, server.url(TRIAL)))
+        database = databases.connect(_with_database(settings, server.url(TRIAL)))
         try:
             with psycopg.connect(_libpq(server.url(TRIAL))) as connection:
                 worlds.create(connection, settings.store.schema_name)
@@ -121,7 +113,7 @@ def _try(server: embedded.Server, settings: Settings, policy: Policy) -> None:
 
 
 def _load(settings: Settings, clock: Clock, seed: int, folder: Path) -> worlds.World:
-    """Make the reference store and load the real conversations with made-up plans and consent histories."""
+    """Create the reference store and load the world into it."""
     database = databases.connect(settings)
     try:
         _refuse_second(database, folder)
@@ -146,7 +138,7 @@ def _refuse_second(database: Database, folder: Path) -> None:
 
 
 def _protect(connection: psycopg.Connection[Any], world: worlds.World) -> None:
-    """Place the world's holds and orders."""
+    """Insert the world's holds and orders."""
     for hold in world.holds:
         connection.execute(
             "INSERT INTO sweeper.legal_holds (matter, account_id, conversation_id, placed_at, released_at) "
@@ -163,7 +155,7 @@ def _protect(connection: psycopg.Connection[Any], world: worlds.World) -> None:
 
 @contextmanager
 def _environment(config: Path | None, settings: Settings) -> Iterator[None]:
-    """What the commands of the demo read: its database, its settings file, its policy and where its objects are."""
+    """Set the environment variables for the demo's commands: database, settings file, policy and object prefixes."""
     before = dict(os.environ)
     os.environ["SWEEPER_DATABASE_URL"] = settings.database.url
     os.environ["SWEEPER_OBJECT_PREFIXES"] = json.dumps(settings.objects.prefixes, ensure_ascii=False)
@@ -178,8 +170,8 @@ def _environment(config: Path | None, settings: Settings) -> Iterator[None]:
 
 
 @contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM ends the demo as an error would, so that its server stops and its data go."""
+def _stop_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the demo like an error, so that its server is stopped and its data are removed."""
 
     def end(_: int, __: FrameType | None) -> NoReturn:
         console.warn("the demo was asked to stop; its server is stopped.")

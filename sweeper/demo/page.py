@@ -1,4 +1,4 @@
-"""What the demo prints: headings, explanations, and the program's own commands with their output."""
+"""Prints the demo: headings, explanations, and commands of the program with their output."""
 
 import sys
 import textwrap
@@ -12,12 +12,12 @@ from sweeper.errors import SweeperError
 
 @dataclass(frozen=True)
 class Page:
-    """Prints the demo to stdout; `run` runs the program with these arguments."""
+    """Prints the demo to stdout; `run` runs a command of the program, given its arguments."""
 
     run: Callable[[Sequence[str]], object]
 
     def command(self, *arguments: str) -> None:
-        """Print a command, run it, and print its error where it ends with one."""
+        """Print a command, run it, and print its error if it fails."""
         console.say("", f"$ sweeper {' '.join(arguments)}")
         sys.stdout.flush()
         try:
@@ -31,6 +31,6 @@ class Page:
         """Print a heading."""
         console.say("", title, "=" * len(title))
 
-    def explain(self, words: str) -> None:
+    def explain(self, text: str) -> None:
         """Print a paragraph."""
-        console.say(*textwrap.wrap(words, width=100))
+        console.say(*textwrap.wrap(text, width=100))

@@ -55,7 +55,7 @@ CREATE TABLE {schema}.attachments (
 CREATE INDEX ON {schema}.attachments (conversation_id);
 CREATE INDEX ON {schema}.attachments (uri);
 CREATE INDEX ON {schema}.attachments (uri)
-    WHERE uri ~ '{odd}';
+    WHERE uri ~ '{non_canonical}';
 CREATE TABLE {schema}.feedback (
     id {id} PRIMARY KEY,
     account_id {id},

@@ -1,4 +1,4 @@
-"""The demo: real conversations in a PostgreSQL of its own, and the program's own commands tried on them, one by one."""
+"""Runs the demo: loads real conversations into a private PostgreSQL server and runs the program's commands on them."""
 
 import shlex
 import shutil
@@ -24,20 +24,20 @@ from sweeper.runs.scan import everything
 from sweeper.settings import Settings
 
 FEW_MESSAGES = 8
-"""An example with few messages reads better."""
+"""Most messages of an example, for a readable explanation."""
 
 
 @dataclass
 class Examples:
-    """One conversation per rule that the sweep keeps, one that it purges, and how many there are of both."""
+    """Per rule, one conversation that a run keeps, one that it purges, and the numbers (purged, kept) of both."""
 
     rules: list[str]
     counts: RecordCounts = field(default_factory=RecordCounts)
     kept: dict[str, str] = field(default_factory=dict)
     purged: dict[str, str] = field(default_factory=dict)
 
-    def usual(self) -> str | None:
-        """The example of the rule that purges most."""
+    def typical(self) -> str | None:
+        """Return the rule that purges most, if any has an example."""
         return max(self.purged, key=lambda rule: self.counts.due[rule], default=None)
 
     def by_rule(self) -> dict[str, dict[str, int]]:
@@ -51,12 +51,12 @@ class Examples:
         return [*self.rules, *(rule for rule in self.counts.by_rule if rule not in self.rules)]
 
     def as_json(self) -> dict[str, Any]:
-        """Counts and examples for machines."""
+        """Return counts and examples for JSON output."""
         return {"rules": self.by_rule(), "examples": {"purged": self.purged, "kept": self.kept}}
 
 
 def show(page: Page, config: Path | None, clock: Clock, seed: int, keep: Path | None) -> None:
-    """Run the demo for a reader and print it on the page; with `keep`, its data stay in that directory.
+    """Run the demo and print it on the page; with `keep` its data stay in that directory.
 
     Raises:
         ConfigurationError: settings, policy or directory cannot be used; nothing was loaded.
@@ -67,19 +67,19 @@ def show(page: Page, config: Path | None, clock: Clock, seed: int, keep: Path | 
         _show_loaded(page, fixture, seed)
         _show_sweep(page, fixture, clock)
         show_manifest(page, fixture, clock)
-    _say_goodbye(page, keep)
+    _show_end(page, keep)
 
 
 def summary(config: Path | None, clock: Clock, seed: int, keep: Path | None) -> dict[str, Any]:
-    """Run the demo for a machine: what was loaded, what two sweeps did, counts by rule and an example of each.
+    """Run the demo and return for JSON output what was loaded, the results of two runs, and counts and examples by rule.
 
     Raises:
         ConfigurationError: settings, policy or directory cannot be used; nothing was loaded.
     """
     log.configure(quiet=True)
     with set_up(config, clock, seed, keep) as fixture:
-        examples, approval = _look(fixture.settings, clock)
-        results = [_swept(fixture.settings, clock, token) for token in (approval, None)]
+        examples, approval = _preview(fixture.settings, clock)
+        results = [_sweep(fixture.settings, clock, token) for token in (approval, None)]
         return {
             "conversations": len(fixture.world.conversations),
             "accounts": len(fixture.world.accounts),
@@ -90,7 +90,7 @@ def summary(config: Path | None, clock: Clock, seed: int, keep: Path | None) -> 
         }
 
 
-def _swept(settings: Settings, clock: Clock, approval: Approval | None) -> dict[str, Any]:
+def _sweep(settings: Settings, clock: Clock, approval: Approval | None) -> dict[str, Any]:
     job = prepare(settings, clock, approval.as_of if approval else None)
     try:
         return sweeps.sweep(job, approval=approval).as_json()
@@ -98,12 +98,12 @@ def _swept(settings: Settings, clock: Clock, approval: Approval | None) -> dict[
         job.database.engine.dispose()
 
 
-def _look(settings: Settings, clock: Clock) -> tuple[Examples, Approval | None]:
-    """The examples, and an approval where so much is due that a run needs one."""
+def _preview(settings: Settings, clock: Clock) -> tuple[Examples, Approval | None]:
+    """Return the examples, and an approval if so much is due that a run needs one."""
     job = prepare(settings, clock)
     try:
         examples = _examples(job)
-        needed = any(guards.volume(job, examples.counts.due.total(), None))
+        needed = any(guards.volume(job, examples.counts.due.total()))
         return examples, sweeps.preview(job).approval if needed else None
     finally:
         job.database.engine.dispose()
@@ -120,7 +120,7 @@ def _examples(job: Job) -> Examples:
 
 
 def _rules(policy: Policy) -> list[str]:
-    """Every name that a verdict may give, in the policy's order."""
+    """Return every rule that a verdict may name, in the policy's order."""
     named = [rule.name for rule in policy.rules] + [floor.name for floor in policy.floors]
     return [*named, ERASURE_ORDER, UNCLASSIFIED]
 
@@ -130,25 +130,25 @@ def _show_loaded(page: Page, fixture: DemoFixture, seed: int) -> None:
     released = sum(hold.released_at is not None for hold in world.holds)
     page.explain(
         f"Loaded {len(world.conversations):,} real conversations of {len(world.accounts):,} people with "
-        f"{len(world.messages):,} messages, as one block shifted to end shortly before now. Plans, consent, deletions and "
-        f"flags are made up from seed {seed}, so that every rule of the policy has somebody to purge or keep. There are "
+        f"{len(world.messages):,} messages, shifted as one block to end shortly before now. Plans, consent, deletions and "
+        f"flags are invented from seed {seed}, so that every rule of the policy purges or keeps something. There are "
         f"{len(world.holds)} legal holds ({released} released) and {len(world.orders)} erasure orders."
     )
 
 
 def _show_sweep(page: Page, fixture: DemoFixture, clock: Clock) -> None:
-    examples, approval = _look(fixture.settings, clock)
-    usual = examples.usual()
-    page.heading("1. Preview: what would go, and why")
-    page.explain("A dry run writes nothing. It counts what is due by rule and prints a digest that could be approved.")
+    examples, approval = _preview(fixture.settings, clock)
+    typical = examples.typical()
+    page.heading("1. Preview: what would be purged, and why")
+    page.explain("A dry run writes nothing. It counts what is due by rule and prints a digest that can be approved.")
     page.command("run", "--dry-run")
-    if usual is not None:
-        page.heading("2. One that is to go, explained")
-        page.command("explain", examples.purged[usual])
+    if typical is not None:
+        page.heading("2. One conversation to purge, explained")
+        page.command("explain", examples.purged[typical])
     page.heading("3. Sweep: purge with evidence")
     page.explain("Batches are locked, decided again on the locked rows, deleted, and recorded in the same transaction.")
     if approval is not None:
-        page.explain("So much is due that a run by itself would refuse. The digest of a preview approves it.")
+        page.explain("So much is due that a run without approval would refuse. The digest of a preview approves it.")
         page.command("run", "--approve", approval.token())
     else:
         page.command("run")
@@ -159,9 +159,9 @@ def _show_sweep(page: Page, fixture: DemoFixture, clock: Clock) -> None:
     for rule in examples.by_rule():
         if rule in examples.kept:
             page.command("explain", examples.kept[rule])
-    if usual is not None:
-        page.heading("6. And what became of the one that was to go")
-        page.command("explain", examples.purged[usual])
+    if typical is not None:
+        page.heading("6. The purged conversation, explained")
+        page.command("explain", examples.purged[typical])
 
 
 def _show_counts(examples: Examples) -> None:
@@ -170,22 +170,22 @@ def _show_counts(examples: Examples) -> None:
         console.say(f"{rule:<18}{counts['purged']:>8,}{counts['kept']:>8,}")
 
 
-def _say_goodbye(page: Page, keep: Path | None) -> None:
+def _show_end(page: Page, keep: Path | None) -> None:
     page.heading("Done")
     if keep is None:
         page.explain(
-            "The server is stopped and its data are gone. To keep them and try commands: sweeper demo --keep DIR"
+            "The server is stopped and its data are removed. To keep them and try commands: sweeper demo --keep DIR"
         )
         return
     page.explain(f"The server is stopped; the data stay in {keep}. A command starts the server for as long as it runs:")
     if shutil.which("sweeper") is None:
-        console.say(f"  {_made_known()}")
+        console.say(f"  {_path_command()}")
     console.say(f"  export SWEEPER_DATABASE_URL={shlex.quote(f'embedded:{keep.resolve()}')}")
     console.say("  sweeper explain --all | head")
 
 
-def _made_known() -> str:
-    """What makes the shell find `sweeper`."""
+def _path_command() -> str:
+    """Return the command by which the shell finds `sweeper`."""
     activate = Path(sys.prefix) / "bin" / "activate"
     return (
         f". {shlex.quote(str(activate))}" if activate.is_file() else f"alias sweeper='{sys.executable} -m sweeper.cli'"

@@ -18,7 +18,6 @@ from sweeper.evidence.keys import Signer
 from sweeper.evidence.ledger import SOURCES, Checkpoint
 from sweeper.evidence.merkle import Edge, MissingNodeError, leaf_hash
 from sweeper.evidence.note import Note, TreeHead
-from sweeper.evidence.span import IdSpan, portions, spans
 from sweeper.postgres import store_counts
 from sweeper.postgres.database import Database, reason
 from sweeper.settings import Settings
@@ -79,17 +78,17 @@ def _number(connection: Connection, source: str, since: int | None) -> int | Non
     if not ids:
         return None
     size = ledger.size(connection)
-    edge, found = _edge(connection, size), spans(ids)
-    for portion in portions(found, PORTION):
-        _append(connection, edge, source, portion)
+    edge = _edge(connection, size)
+    for begin in range(0, len(ids), PORTION):
+        _append(connection, edge, source, ids[begin : begin + PORTION])
     ledger.keep(connection, edge.parts())
-    ledger.number(connection, size, source, found)
+    ledger.number(connection, size, source, ledger.ranges(ids))
     return ids[-1]
 
 
-def _append(connection: Connection, edge: Edge, source: str, ids: list[IdSpan]) -> None:
-    told = ledger.rows(connection, source, ids)
-    if len(told) != sum(span.length for span in ids):
+def _append(connection: Connection, edge: Edge, source: str, ids: list[int]) -> None:
+    told = ledger.rows(connection, source, ledger.ranges(ids))
+    if len(told) != len(ids):
         raise _altered(f"rows of sweeper.{source} were deleted while they were being numbered")
     for _, columns in told:
         edge.append(leaf_hash(leaf.canonical(leaf.of(source, columns))))

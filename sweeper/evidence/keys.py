@@ -101,7 +101,7 @@ def read(settings: Settings, environment: Mapping[str, str] = os.environ) -> Sig
         return None
     what = f"signing key {named}" if named else INLINE
     try:
-        pem = files.content(named) if named else (inline or "").encode()
+        pem = files.read_bytes(named) if named else (inline or "").encode()
     except UnreadableError as error:
         raise ConfigurationError(f"{what}: cannot be read ({error}). {REMEDY}") from None
     return Signer(_private(pem, what))
@@ -146,7 +146,7 @@ def verifiers(given: Iterable[str]) -> tuple[Verifier, ...]:
 
 def _content(given: str) -> str:
     try:
-        return files.text(Path(given))
+        return files.read_text(Path(given))
     except UnreadableError:
         return given
 

@@ -4,22 +4,26 @@ The law of this file: leaf numbers are given by one transaction at a time, to co
 never changed, but for the list of ids that have no number yet.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, groupby
 from typing import Any
 
+from psycopg.types.multirange import Int8Multirange
+from psycopg.types.range import Int8Range
 from sqlalchemy import Connection, Row
 
 from sweeper.evidence.merkle import HASH, WIDTH, Edge, Subtree
-from sweeper.evidence.span import LAST, IdSpan, multirange
 from sweeper.policy.instant import StoredTimestamp
 from sweeper.postgres.database import Database
 from sweeper.postgres.statement import statement
 
 SOURCES = ("tombstones", "events")
 """The tables whose rows are the leaves."""
+LAST = 2**63 - 1
+"""The largest bigint."""
 PAGE = 1_000
-"""So many spans or checkpoints are read at a time."""
+"""So many ranges or checkpoints are read at a time."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Numbered:
 
     first: int
     source: str
-    ids: IdSpan
+    ids: range
 
 
 @dataclass(frozen=True)
@@ -62,26 +66,34 @@ def unnumbered(connection: Connection, source: str, since: int | None, limit: in
     return [row.id for row in connection.execute(sql, {"since": since, "limit": limit})]
 
 
-def rows(connection: Connection, source: str, ids: Sequence[IdSpan]) -> list[tuple[int, str]]:
+def ranges(ids: Iterable[int]) -> list[range]:
+    """Return the ranges that ascending ids consist of."""
+    found = (list(run) for _, run in groupby(enumerate(ids), lambda pair: pair[1] - pair[0]))
+    return [range(run[0][1], run[-1][1] + 1) for run in found]
+
+
+def multirange(ids: Sequence[range]) -> Int8Multirange:
+    """Return ranges as PostgreSQL takes them: one with the largest bigint is left open, as no bigint comes after it."""
+    return Int8Multirange(Int8Range(each.start, each.stop if each.stop <= LAST else None) for each in ids)
+
+
+def rows(connection: Connection, source: str, ids: Sequence[range]) -> list[tuple[int, str]]:
     """The rows with these ids that are there, in order of id: each with the JSON text that tells its columns."""
-    asked = {"ids": multirange(ids), "limit": sum(span.length for span in ids)}
+    asked = {"ids": multirange(ids), "limit": sum(map(len, ids))}
     found = connection.execute(statement(f"ledger_{source}"), asked)
     return [(row.id, row.told) for row in found]
 
 
-def number(connection: Connection, first: int, source: str, ids: Sequence[IdSpan]) -> None:
+def number(connection: Connection, first: int, source: str, ids: Sequence[range]) -> None:
     """Give the leaf numbers from `first` on to the rows with these ids."""
-    firsts, leaf = [], first
-    for span in ids:
-        firsts.append(leaf)
-        leaf += span.length
+    lengths = [len(each) for each in ids]
     connection.execute(
         statement("ledger_number"),
         {
             "source": source,
-            "firsts": firsts,
-            "first_ids": [span.first for span in ids],
-            "lengths": [span.length for span in ids],
+            "firsts": list(accumulate(lengths[:-1], initial=first)),
+            "first_ids": [each.start for each in ids],
+            "lengths": lengths,
         },
     )
     connection.execute(statement("ledger_advance"), {"source": source, "ids": multirange(ids)})
@@ -134,7 +146,7 @@ def edge(connection: Connection, tree_size: int) -> Edge:
 def numbered(database: Database) -> Iterator[Numbered]:
     """Which rows the leaves are, in order of leaf number."""
     pages = _pages(database, "ledger_spans", "first", -1)
-    return (Numbered(row.first, row.source, IdSpan(row.first_id, row.length)) for row in pages)
+    return (Numbered(row.first, row.source, range(row.first_id, row.first_id + row.length)) for row in pages)
 
 
 def leaf_of(connection: Connection, source: str, id_: int) -> int | None:

@@ -20,7 +20,6 @@ from sweeper.evidence.leaf import Leaf
 from sweeper.evidence.ledger import Tiles
 from sweeper.evidence.merkle import HASH, MissingNodeError, ProofError, included_root, inclusion, leaf_hash, tiled
 from sweeper.evidence.note import Note, NoteError
-from sweeper.evidence.span import IdSpan
 from sweeper.postgres.database import Database
 
 FORMAT = "sweeper receipt 1"
@@ -124,7 +123,7 @@ def _newest(connection: Connection, ids: Sequence[int], size: int) -> tuple[int,
 
 def _receipt(tiles: Tiles, id_: int, index: int, note: str) -> Receipt | None:
     """The receipt, None where the ledger does not have what it needs."""
-    told = ledger.rows(tiles.connection, "tombstones", [IdSpan(id_, 1)])
+    told = ledger.rows(tiles.connection, "tombstones", ledger.ranges([id_]))
     try:
         checkpoint = notes.parse(note)
         proof = inclusion(index, checkpoint.tree.size, tiled(tiles))

@@ -5,13 +5,12 @@ The law of this file: what is read is the evidence itself and never what was kep
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NamedTuple
 
 from sweeper.evidence import leaf, ledger
 from sweeper.evidence.ledger import SOURCES, Numbered
-from sweeper.evidence.span import IdSpan
 from sweeper.postgres.database import Database
 
 PORTION = 1_024
@@ -69,7 +68,7 @@ class Placed(NamedTuple):
 
 @dataclass
 class Walk:
-    """Where the walk is: the next leaf's number, and the spans that are to come."""
+    """Where the walk is: the next leaf's number, and the ranges that are to come."""
 
     database: Database
     position: int = 0
@@ -89,50 +88,49 @@ class Walk:
             yield from self._read(self._batch(end))
 
     def _batch(self, end: int) -> list[Numbered]:
-        """The next spans of one table in order of id, no more than a portion of rows."""
+        """The next ranges of one table in order of id, no more than a portion of rows."""
         batch: list[Numbered] = []
         number = self.position
         limit = min(end, number + PORTION)
         while number < limit:
             try:
-                span = self._next(number)
+                part = self._next(number)
             except FaultError:
                 if batch:
                     break  # what comes before it is read first
                 raise
-            if batch and (span.source != batch[-1].source or span.ids.first < batch[-1].ids.end):
-                self.left = span
+            if batch and (part.source != batch[-1].source or part.ids.start < batch[-1].ids.stop):
+                self.left = part
                 break
-            taken = min(span.ids.length, limit - number)
-            batch.append(Numbered(span.first, span.source, IdSpan(span.ids.first, taken)))
-            if taken < span.ids.length:
-                rest = IdSpan(span.ids.first + taken, span.ids.length - taken)
-                self.left = Numbered(span.first + taken, span.source, rest)
-            number += taken
+            room = limit - number
+            batch.append(replace(part, ids=part.ids[:room]))
+            if rest := part.ids[room:]:
+                self.left = Numbered(part.first + room, part.source, rest)
+            number += len(batch[-1].ids)
         return batch
 
     def _next(self, number: int) -> Numbered:
-        span = self.left = self.left or next(self.coming, None)
-        if span is None or span.first > number:
-            until = f"to {span.first - 1}" if span else "and those after it"
+        part = self.left = self.left or next(self.coming, None)
+        if part is None or part.first > number:
+            until = f"to {part.first - 1}" if part else "and those after it"
             text = f"leaf {number} {until}: sweeper.leaves does not say which rows they are"
             raise FaultError(LedgerFault(LedgerFaultKind.NUMBERS, text, leaf=number))
-        if span.first < number:
-            text = f"leaf {span.first}: sweeper.leaves says twice which row it is, the second is {_row(span)}"
-            raise FaultError(LedgerFault(LedgerFaultKind.NUMBERS, text, span.source, span.ids.first, span.first))
-        if span.source not in SOURCES:
-            text = f"leaf {number}: sweeper.leaves says that it is a row of {span.source}, which holds no evidence"
+        if part.first < number:
+            text = f"leaf {part.first}: sweeper.leaves says twice which row it is, the second is {_row(part)}"
+            raise FaultError(LedgerFault(LedgerFaultKind.NUMBERS, text, part.source, part.ids.start, part.first))
+        if part.source not in SOURCES:
+            text = f"leaf {number}: sweeper.leaves says that it is a row of {part.source}, which holds no evidence"
             raise FaultError(LedgerFault(LedgerFaultKind.NUMBERS, text, leaf=number))
         self.left = None
-        return span
+        return part
 
     def _read(self, batch: list[Numbered]) -> Iterator[Placed]:
         source, told = batch[0].source, defaultdict[int, list[str]](list)
         with self.database.transaction() as connection:
-            for id_, columns in ledger.rows(connection, source, [span.ids for span in batch]):
+            for id_, columns in ledger.rows(connection, source, [part.ids for part in batch]):
                 told[id_].append(columns)
-        for span in batch:
-            for id_ in span.ids.numbers():
+        for part in batch:
+            for id_ in part.ids:
                 if len(told[id_]) != 1:
                     raise self._not_one(source, id_, len(told[id_]))
                 yield Placed(self.position, source, id_, leaf.canonical(leaf.of(source, told[id_][0])))
@@ -147,5 +145,5 @@ class Walk:
         return FaultError(LedgerFault(LedgerFaultKind.MISSING, text, source, id_, self.position))
 
 
-def _row(span: Numbered) -> str:
-    return f"sweeper.{span.source} {span.ids.first}"
+def _row(part: Numbered) -> str:
+    return f"sweeper.{part.source} {part.ids.start}"

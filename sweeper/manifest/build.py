@@ -1,6 +1,6 @@
-"""Builds a manifest: one snapshot streams into Parquet beside the place where it will stand, then it is frozen.
+"""Builds a manifest: streams one snapshot of the store into Parquet files in a temporary directory beside the target.
 
-The law of this file: a directory appears whole or not at all; the same store, as-of, policy and key give the same bytes.
+Invariant: the target directory appears complete or not at all. The same store, as-of, policy and key give the same bytes.
 """
 
 import fcntl
@@ -26,7 +26,7 @@ from sweeper.manifest.description import (
     ManifestFile,
     PolicyNote,
     PseudonymNote,
-    described,
+    describe,
 )
 from sweeper.manifest.pseudonym import Pseudonym
 from sweeper.policy.instant import rfc3339
@@ -43,15 +43,15 @@ ORDER = ("conversation_id", "created_at", "message_id")
 
 
 @dataclass
-class Filtering:
-    """What a filter has met so far."""
+class FilterStats:
+    """A filter, and what it has replaced and withheld so far."""
 
     filter: "Filter"
     found: Counter[str] = field(default_factory=Counter)
     not_passed: int = 0
 
-    def said(self) -> FilterNote:
-        """As the manifest says it."""
+    def note(self) -> FilterNote:
+        """Return the statistics as the manifest records them."""
         return FilterNote(
             name=self.filter.name,
             version=self.filter.version,
@@ -64,52 +64,52 @@ def build(job: Job, folder: Path, pseudonym: Pseudonym, *, with_text: bool = Fal
     """Write all files of a manifest into an empty directory.
 
     Raises:
-        ConfigurationError: the policy trains on nothing, or packages are missing.
+        ConfigurationError: the policy allows no training, or packages are missing.
         DatabaseError: the database failed.
         SweeperError: the disk failed.
     """
-    filtering = _filtering(job) if with_text else None
-    with snapshot.taken(job, with_text=with_text) as taken, disk_errors(folder):
-        counts = taken.counts()
-        files = _write(folder, taken.rows(with_text=with_text), pseudonym, filtering, with_text=with_text)
+    stats = _filter_stats(job) if with_text else None
+    with snapshot.open_snapshot(job, with_text=with_text) as opened, disk_errors(folder):
+        counts = opened.counts()
+        files = _write(folder, opened.rows(with_text=with_text), pseudonym, stats, with_text=with_text)
     eligible = counts.pop(snapshot.ELIGIBLE, 0)
     if sum(file.rows for file in files) != eligible:
         raise SweeperError(
             f"manifest: {eligible} messages were counted as eligible, {sum(file.rows for file in files)} were written. "
             "No manifest was made. This is a fault of the program: report it."
         )
-    description = _described(job, eligible, counts, files, pseudonym, filtering, with_text=with_text)
+    description = _describe(job, eligible, counts, files, pseudonym, stats, with_text=with_text)
     with disk_errors(folder):
         description.write(folder)
         croissant.write(folder, description, _revoked_fields())
     return description
 
 
-def _filtering(job: Job) -> Filtering | None:
-    """The filter that the policy asks for; None where it lets text leave as it was written."""
-    from sweeper.redact.filter import Filter  # needed for text only
+def _filter_stats(job: Job) -> FilterStats | None:
+    """Return the filter that the policy requires; None if text is exported as written."""
+    from sweeper.redact.filter import Filter  # only needed for text
 
-    return Filtering(Filter()) if job.policy.training is None or job.policy.training.text == "filtered" else None
+    return FilterStats(Filter()) if job.policy.training is None or job.policy.training.text == "filtered" else None
 
 
 def _write(
-    folder: Path, batches: Iterable[Any], pseudonym: Pseudonym, filtering: Filtering | None, *, with_text: bool
+    folder: Path, batches: Iterable[Any], pseudonym: Pseudonym, stats: FilterStats | None, *, with_text: bool
 ) -> list[ManifestFile]:
-    import pyarrow as pa  # slow to import, as the next
+    import pyarrow as pa  # slow to import, like the next module
 
     from sweeper.manifest import parquet
 
-    pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own keeps 40 MB more of what was freed
+    pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own pool keeps 40 MB of freed memory
     columns = parquet.columns(with_text=with_text)
-    rows = _pseudonymous(batches, pseudonym)
-    if filtering is not None:
-        rows = _filtered(rows, filtering)
-    named = (batch.select([column.name for column in columns]) for batch in rows)
-    return [ManifestFile(**part._asdict()) for part in parquet.write(folder, "part", parquet.schema(columns), named)]
+    rows = _replace_accounts(batches, pseudonym)
+    if stats is not None:
+        rows = _filter_texts(rows, stats)
+    selected = (batch.select([column.name for column in columns]) for batch in rows)
+    return [ManifestFile(**part._asdict()) for part in parquet.write(folder, "part", parquet.schema(columns), selected)]
 
 
-def _pseudonymous(batches: Iterable[Any], pseudonym: Pseudonym) -> Iterator[Any]:
-    """The batches with the account replaced by its pseudonym."""
+def _replace_accounts(batches: Iterable[Any], pseudonym: Pseudonym) -> Iterator[Any]:
+    """Yield the batches with a column `subject`, the pseudonym of the account."""
     import pyarrow as pa
 
     for batch in batches:
@@ -118,46 +118,46 @@ def _pseudonymous(batches: Iterable[Any], pseudonym: Pseudonym) -> Iterator[Any]
         yield batch.append_column("subject", subjects.take(accounts.indices))
 
 
-def _filtered(batches: Iterable[Any], filtering: Filtering) -> Iterator[Any]:
-    """The batches with their text filtered, by one set of workers for all; what does not pass is not written."""
+def _filter_texts(batches: Iterable[Any], stats: FilterStats) -> Iterator[Any]:
+    """Yield the batches with filtered texts; withheld texts are null. One set of workers filters all batches."""
     import pyarrow as pa
 
-    waiting: deque[Any] = deque()
+    pending: deque[Any] = deque()
 
     def texts() -> Iterator[str | None]:
         for batch in batches:
             if batch.num_rows:
-                waiting.append(batch)
+                pending.append(batch)
                 yield from batch.column("text").to_pylist()
 
     from sweeper.redact import pool  # multiprocessing is slow to import
 
-    answers = pool.apply_all(filtering.filter, texts())
-    for first in answers:
-        batch = waiting.popleft()
+    results = pool.apply_all(stats.filter, texts())
+    for first in results:
+        batch = pending.popleft()
         filtered: list[str | None] = []
-        for after in (first, *islice(answers, batch.num_rows - 1)):
-            filtering.found.update({kind.value: count for kind, count in after.found.items()})
-            filtering.not_passed += not after.passed
-            filtered.append(after.text)
+        for result in (first, *islice(results, batch.num_rows - 1)):
+            stats.found.update({kind.value: count for kind, count in result.found.items()})
+            stats.not_passed += not result.passed
+            filtered.append(result.text)
         column = batch.schema.get_field_index("text")
         yield batch.set_column(column, "text", pa.array(filtered, pa.string()))
 
 
-def _described(
+def _describe(
     job: Job,
     eligible: int,
     counts: Mapping[str, int],
     files: list[ManifestFile],
     pseudonym: Pseudonym,
-    filtering: Filtering | None,
+    stats: FilterStats | None,
     *,
     with_text: bool,
 ) -> Description:
     from sweeper.manifest import parquet
 
     training = job.policy.training
-    return described(
+    return describe(
         store=job.database.within(lambda connection: store_counts.identity(connection, job.contract.schema)),
         as_of=rfc3339(job.as_of),
         policy=PolicyNote(
@@ -169,7 +169,7 @@ def _described(
         schema_=_fields(parquet.columns(with_text=with_text)),
         files=files,
         subject=PseudonymNote(algorithm=ALGORITHM, mark=pseudonym.mark),
-        filter=filtering.said() if filtering else None,
+        filter=stats.note() if stats else None,
         tool={"name": "sweeper", "version": version("sweeper")},
     )
 
@@ -185,11 +185,13 @@ def _revoked_fields() -> list[ManifestField]:
 
 
 @contextmanager
-def beside(target: Path) -> Iterator[Path]:
-    """An empty directory beside the target, gone afterwards unless it was renamed; what killed builds left goes first.
+def build_directory(target: Path) -> Iterator[Path]:
+    """Yield an empty directory beside the target, which is removed afterwards unless it was renamed.
+
+    Removes the directories of killed builds first.
 
     Raises:
-        ConfigurationError: the target exists and is not an empty directory, or nothing can be made beside it.
+        ConfigurationError: the target exists and is not an empty directory, or no directory can be created beside it.
     """
     target = target.absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -199,7 +201,7 @@ def beside(target: Path) -> Iterator[Path]:
         )
     prefix = f".{target.name}.building-"
     try:
-        _sweep_stale(target.parent, prefix)
+        _remove_stale(target.parent, prefix)
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
     except OSError as error:
         raise ConfigurationError(
@@ -214,10 +216,10 @@ def beside(target: Path) -> Iterator[Path]:
         os.close(lock)
 
 
-def settle(folder: Path, target: Path, *, private: bool) -> None:
-    """Bring all files of a directory to the disk, so that putting it in place later takes no time.
+def sync_directory(folder: Path, target: Path, *, private: bool) -> None:
+    """Flush a directory and its files to disk, so that `publish` is fast, and set its mode.
 
-    It gets the mode that the target has or would get; a `private` one is for its owner alone, and so are its files.
+    The mode is the one that the target has or would get. A `private` directory and its files are for their owner only.
     """
     with disk_errors(target):
         folder.chmod(0o700 if private else _mode(target))
@@ -235,17 +237,17 @@ def _mode(target: Path) -> int:
     return 0o777 & ~mask
 
 
-def put_in_place(folder: Path, target: Path) -> None:
-    """Make a directory that is settled appear at its target."""
+def publish(folder: Path, target: Path) -> None:
+    """Rename a synced directory to its target."""
     with disk_errors(target):
         for path in folder.glob("revoked-*"):
-            sync(path)  # one more may have come since
+            sync(path)  # one may have been added since
         folder.rename(target)
         sync(target.parent)
 
 
 def sync(path: Path) -> None:
-    """Bring a file or a directory to the disk."""
+    """Flush a file or a directory to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -253,8 +255,8 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _sweep_stale(parent: Path, prefix: str) -> None:
-    """Remove what killed builds of the same target left: directories that no process has locked."""
+def _remove_stale(parent: Path, prefix: str) -> None:
+    """Remove the directories that killed builds of the same target left, which no process has locked."""
     for folder in parent.glob(f"{prefix}*"):
         with suppress(OSError):
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -267,11 +269,7 @@ def _sweep_stale(parent: Path, prefix: str) -> None:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Whatever the disk refuses, in words.
-
-    Raises:
-        SweeperError: it refused something.
-    """
+    """Context manager that raises `SweeperError` if the disk fails."""
     try:
         yield
     except OSError as error:

@@ -1,6 +1,6 @@
-"""`croissant.json`: the manifest in the words of MLCommons Croissant, its responsible-AI fields included, for data loaders.
+"""`croissant.json`: the manifest in the MLCommons Croissant format with its responsible-AI fields, for data loaders.
 
-The law of this file: it says what the manifest said when it was built; of what is revoked later it names only the place.
+Invariant: the file describes the manifest as it was built; of later revocations it names only the files.
 """
 
 import json
@@ -59,13 +59,13 @@ CONTEXT = {
 
 
 def write(folder: Path, description: Description, revoked: Sequence[ManifestField]) -> None:
-    """Write the file; `revoked` are the columns of the files that name what may not be trained on any more."""
-    text = json.dumps(said(description, revoked), indent=2, ensure_ascii=False)
+    """Write the file into a directory; `revoked` are the columns of the revocation files."""
+    text = json.dumps(to_dict(description, revoked), indent=2, ensure_ascii=False)
     (folder / NAME).write_text(text + "\n", encoding="utf-8")
 
 
-def said(description: Description, revoked: Sequence[ManifestField]) -> dict[str, Any]:
-    """The description in Croissant's words."""
+def to_dict(description: Description, revoked: Sequence[ManifestField]) -> dict[str, Any]:
+    """Return the description as Croissant metadata."""
     return {
         "@context": CONTEXT,
         "@type": "sc:Dataset",
@@ -82,7 +82,7 @@ def said(description: Description, revoked: Sequence[ManifestField]) -> dict[str
             "name": "Internal use only",
             "description": "Model training by the operator, within the consent of the account; no other use, no publication.",
         },
-        **_responsible(description),
+        **_responsible_ai(description),
         "distribution": [
             *map(_file, description.files),
             _file_set("message-files", "part-*.parquet", "The rows of the manifest; they never change."),
@@ -116,12 +116,12 @@ def _summary(description: Description) -> str:
     )
 
 
-def _responsible(description: Description) -> dict[str, str]:
-    """The fields of responsible AI."""
+def _responsible_ai(description: Description) -> dict[str, str]:
+    """Return the responsible-AI fields."""
     return {
         "rai:dataCollection": "Messages stored by the AI assistant, selected by plan, consent and retention; nothing else.",
         "rai:dataPreprocessingProtocol": _preprocessing(description),
-        "rai:personalSensitiveInformation": _personal(description),
+        "rai:personalSensitiveInformation": _personal_data(description),
         "rai:dataBiases": "Only people who agreed to training, on the plans that ask for it, are in it.",
         "rai:dataLimitations": f"{_scope(description)} Not a sample of all users.",
         "rai:dataUseCases": "Model training by the operator, until each row's expires_at or its revocation.",
@@ -144,7 +144,7 @@ def _preprocessing(description: Description) -> str:
     return f"{accounts} Text was filtered by {description.filter.name} {description.filter.version}."
 
 
-def _personal(description: Description) -> str:
+def _personal_data(description: Description) -> str:
     if all(column.name != "text" for column in description.schema_):
         return "Accounts are keyed pseudonyms. The rows hold no text."
     if description.filter is None:

@@ -1,6 +1,6 @@
-"""`manifest.json`: what a manifest says of itself. Its id is derived from all the rest, file hashes included.
+"""`manifest.json`, the description of a manifest. Its id is derived from all other values, including the hashes of the files.
 
-The law of this file: nothing in it depends on when or where it was built.
+Invariant: nothing in the description depends on when or where the manifest was built.
 """
 
 import json
@@ -12,23 +12,23 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sweeper import files as handed
+from sweeper import files as file_access
 from sweeper.errors import SweeperError
 from sweeper.files import UnreadableError
 from sweeper.policy.instant import parse
 
 NAME = "manifest.json"
 FORMAT = 1
-MOST = 64 << 20
-"""Bytes: one line a data file, of which a manifest may have many."""
+MAX_BYTES = 64 << 20
+"""A large limit, because the description has an entry for each data file."""
 
 
 class DamagedError(SweeperError):
-    """The directory does not hold the manifest that it says; the text names the file and what differs."""
+    """A directory does not contain the manifest it should; the message names the file and what is wrong with it."""
 
 
 class DescriptionRecord(BaseModel):
-    """A table of the file: no unknown key."""
+    """An object in the file, without unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -52,7 +52,7 @@ class ManifestField(DescriptionRecord):
 
 
 class PolicyNote(DescriptionRecord):
-    """The policy under which it was built."""
+    """The policy under which the manifest was built."""
 
     name: str
     digest: str
@@ -60,7 +60,7 @@ class PolicyNote(DescriptionRecord):
 
 
 class FilterNote(DescriptionRecord):
-    """By what the text was filtered, what was found, and how many texts did not pass and were not written."""
+    """The filter of the text, its findings by kind, and the number of texts that it withheld."""
 
     name: str
     version: str
@@ -69,14 +69,14 @@ class FilterNote(DescriptionRecord):
 
 
 class PseudonymNote(DescriptionRecord):
-    """How accounts were made pseudonyms; `mark` tells one key from another."""
+    """How accounts were replaced by pseudonyms; `mark` identifies the key."""
 
     algorithm: str
     mark: str
 
 
 class Description(DescriptionRecord):
-    """What `manifest.json` holds."""
+    """The content of `manifest.json`."""
 
     format: int
     id: str
@@ -94,43 +94,43 @@ class Description(DescriptionRecord):
 
     @property
     def instant(self) -> datetime:
-        """The as-of (UTC)."""
+        """The as-of time (UTC)."""
         return parse(self.as_of)
 
     @property
     def derived_id(self) -> str:
-        """The id that follows from the rest."""
-        said = {key: value for key, value in self.said().items() if key != "id"}
-        canonical = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        """The id derived from all other values."""
+        values = {key: value for key, value in self.to_dict().items() if key != "id"}
+        canonical = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return sha256(canonical.encode()).hexdigest()[:32]
 
-    def said(self) -> dict[str, Any]:
-        """As it is written, key by key."""
-        found = self.model_dump(mode="json")
-        found["schema"] = found.pop("schema_")
-        return found
+    def to_dict(self) -> dict[str, Any]:
+        """Return the description as it is written."""
+        values = self.model_dump(mode="json")
+        values["schema"] = values.pop("schema_")
+        return values
 
     def write(self, folder: Path) -> None:
-        """Write the file."""
-        text = json.dumps(self.said(), indent=2, ensure_ascii=False)
+        """Write the file into a directory."""
+        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
         (folder / NAME).write_text(text + "\n", encoding="utf-8")
 
 
-def described(**said: Any) -> Description:
-    """A description whose id follows from the rest."""
-    draft = Description(format=FORMAT, id="", **said)
+def describe(**values: Any) -> Description:
+    """Return a description of these values, with the derived id."""
+    draft = Description(format=FORMAT, id="", **values)
     return draft.model_copy(update={"id": draft.derived_id})
 
 
 def read(folder: Path) -> Description:
-    """The description of the manifest in a directory.
+    """Read the description of the manifest in a directory.
 
     Raises:
-        DamagedError: there is none, it is no such file, or it was changed.
+        DamagedError: the file is missing, invalid or changed.
     """
     path = folder / NAME
     try:
-        raw = json.loads(handed.text(path, MOST))
+        raw = json.loads(file_access.read_text(path, MAX_BYTES))
         if isinstance(raw, dict):
             raw["schema_"] = raw.pop("schema", None)
         found = Description.model_validate(raw)

@@ -1,4 +1,4 @@
-"""The door to what works on manifests: its packages are an extra, and a sweep does without them."""
+"""Imports the code that works on manifests, whose packages are an extra that a run does not need."""
 
 from types import ModuleType
 
@@ -6,16 +6,16 @@ from sweeper.errors import ConfigurationError
 
 
 def lifecycle() -> ModuleType:
-    """The module `lifecycle`, once its packages are known to be there.
+    """Return the module `lifecycle`.
 
     Raises:
-        ConfigurationError: one of them is not installed.
+        ConfigurationError: a package is not installed.
     """
     try:
-        from sweeper.manifest import lifecycle as found
+        from sweeper.manifest import lifecycle as module
     except ImportError as error:
         raise ConfigurationError(
             f"{error.name} is not installed, and nothing was done. Manifests need more packages: "
             "pip install '.[manifest]' in the program's checkout"
         ) from None
-    return found
+    return module

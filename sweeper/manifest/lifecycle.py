@@ -1,7 +1,7 @@
-"""The life of a manifest: frozen, started, completed; and what has to be dropped from each.
+"""The life cycle of manifests (frozen, started, completed), their verification, and the recall of rows that lost eligibility.
 
-The law of this file: no manifest is frozen or started after a purge without naming what that purged; a transition waits for
-the batch at work, as a legal hold does. What a training run may have seen is never changed, only added to.
+Invariant: when a manifest is frozen or started, its revocations name all rows purged by then; therefore a transition waits for
+the open batch, as the placement of a hold does. Files that a training run may have read never change; files are only added.
 """
 
 import shutil
@@ -30,29 +30,29 @@ from sweeper.postgres.database import Database
 from sweeper.postgres.manifests import ManifestRow, ManifestState, RevokedRow
 from sweeper.runs.job import Job
 
-RECORDED_AT_ONCE = 5_000
+ROWS_PER_STATEMENT = 5_000
 
 
 class StateError(SweeperError):
-    """The manifest is not in the state that this needs; nothing was changed."""
+    """The manifest does not exist or is in another state than required; nothing was changed."""
 
     exit_code = 2
 
 
 @dataclass(frozen=True)
-class Frozen:
-    """A manifest that was built and frozen."""
+class FrozenManifest:
+    """A frozen manifest, with the number of revoked rows by reason."""
 
     folder: Path
     description: Description
     revoked: Counter[str]
     added: bool
-    """False where the same manifest had been built before; this is another copy of it."""
+    """False if the same manifest was frozen before and this is another copy."""
 
 
 @dataclass(frozen=True)
-class Recalled:
-    """What a recall found of one manifest."""
+class RecallResult:
+    """The result of a recall for one manifest, with the number of rows to drop by reason and the files that list them."""
 
     manifest_id: str
     directory: str
@@ -60,106 +60,106 @@ class Recalled:
     reasons: Counter[str] = field(default_factory=Counter)
     files: tuple[str, ...] = ()
     missing: str | None = None
-    """Why it could not be looked through."""
+    """Why the manifest could not be checked."""
 
 
 @dataclass(frozen=True)
-class Verified:
-    """What a verification found: faults of the files, and rows that may not be trained on now, by reason."""
+class Verification:
+    """The result of a verification: faults of the files, and the number of rows that may no longer be trained on, by reason."""
 
     description: Description
     faults: tuple[str, ...]
-    left: Counter[str]
+    ineligible: Counter[str]
     revoked: int
-    """How many of those that left are named in the directory's own revocations."""
+    """Number of the ineligible rows that the directory's revocation files name."""
 
 
-def freeze(job: Job, target: Path, pseudonym: Pseudonym, *, with_text: bool = False) -> Frozen:
-    """Build a manifest at the job's as-of into a new directory, and freeze it.
+def freeze(job: Job, target: Path, pseudonym: Pseudonym, *, with_text: bool = False) -> FrozenManifest:
+    """Build a manifest as of the job's as-of in a new directory, and freeze it.
 
     Raises:
         ConfigurationError: the directory, the key, the policy or the packages cannot be used.
         SweeperError: database or disk failed; nothing appears at the target.
     """
-    with building.beside(target) as folder:
+    with building.build_directory(target) as folder:
         description = building.build(job, folder, pseudonym, with_text=with_text)
-        with recheck.look(job, fenced=True) as look:
-            revoked = _write_lost(folder, "revoked-freeze", look.lost(folder, description))
-        building.settle(folder, target, private=with_text)
+        with recheck.open_recheck(job, fenced=True) as snapshot:
+            revoked = _write_revocations(folder, "revoked-freeze", snapshot.revoked_rows(folder, description))
+        building.sync_directory(folder, target, private=with_text)
         with manifests.transition(job.database) as connection:
-            recorded = _recorded(job, target, description)
-            added = manifests.add(connection, recorded)
-            _record(connection, folder, "revoked-freeze", description.id, look.now, "freeze")
-            revoked += _fence(job, connection, folder, description, look, "freeze")
-            kind, columns = ("frozen", _columns(recorded)) if added else ("copied", {})
-            manifests.tell(connection, kind, description.id, recorded["directory"], _revoked_files(folder), columns)
-            building.put_in_place(folder, target.absolute())
-    return Frozen(target.absolute(), description, revoked, added)
+            row = _manifest_row(job, target, description)
+            added = manifests.add(connection, row)
+            _record_revocations(connection, folder, "revoked-freeze", description.id, snapshot.now, "freeze")
+            revoked += _revoke_purged(job, connection, folder, description, snapshot, "freeze")
+            kind, columns = ("frozen", _event_columns(row)) if added else ("copied", {})
+            manifests.tell(connection, kind, description.id, row["directory"], _revoked_files(folder), columns)
+            building.publish(folder, target.absolute())
+    return FrozenManifest(target.absolute(), description, revoked, added)
 
 
 def start(job: Job, manifest_id: str) -> tuple[Description, Counter[str]]:
-    """Let a training run begin: every row is checked again, what left is written beside the untouched original.
+    """Record the start of a training run, after checking every row again and writing the revoked rows beside the original.
 
     Raises:
-        StateError: there is no such manifest, or it is started already.
-        DamagedError: its directory is gone or was changed.
+        StateError: the manifest does not exist or was started before.
+        DamagedError: its directory is missing or was changed.
     """
-    known = _known(job.database, manifest_id, "frozen")
-    folder = Path(known["directory"])
-    description = intact(job.database, folder, manifest_id)
-    with recheck.look(job, fenced=True) as look, _aside(folder) as new:
-        revoked = _write_lost(new, "revoked-start", look.lost(folder, description))
+    manifest = _require_state(job.database, manifest_id, "frozen")
+    folder = Path(manifest["directory"])
+    description = read_intact(job.database, folder, manifest_id)
+    with recheck.open_recheck(job, fenced=True) as snapshot, _temporary_directory(folder) as new:
+        revoked = _write_revocations(new, "revoked-start", snapshot.revoked_rows(folder, description))
         with manifests.transition(job.database) as connection:
-            at = _move(job.database, job.clock, connection, manifest_id, "frozen", "started")
-            _record(connection, new, "revoked-start", manifest_id, look.now, "start")
-            revoked += _fence(job, connection, new, description, look, "start", folder)
+            at = _transition(job.database, job.clock, connection, manifest_id, "frozen", "started")
+            _record_revocations(connection, new, "revoked-start", manifest_id, snapshot.now, "start")
+            revoked += _revoke_purged(job, connection, new, description, snapshot, "start", folder)
             files = _revoked_files(new)
-            manifests.tell(connection, "started", manifest_id, known["directory"], files, {"started_at": at})
-            _put_beside(new, folder)
+            manifests.tell(connection, "started", manifest_id, manifest["directory"], files, {"started_at": at})
+            _move_files(new, folder)
     return description, revoked
 
 
 def complete(database: Database, clock: Clock, manifest_id: str) -> None:
-    """Note that a training run has ended.
+    """Record the end of a training run.
 
     Raises:
-        StateError: there is no such manifest, or it is not started.
+        StateError: the manifest does not exist or is not started.
     """
-    known = _known(database, manifest_id, "started")
+    manifest = _require_state(database, manifest_id, "started")
     with database.transaction() as connection:
-        at = _move(database, clock, connection, manifest_id, "started", "completed")
-        manifests.tell(connection, "completed", manifest_id, known["directory"], {}, {"completed_at": at})
+        at = _transition(database, clock, connection, manifest_id, "started", "completed")
+        manifests.tell(connection, "completed", manifest_id, manifest["directory"], {}, {"completed_at": at})
 
 
-def listed(database: Database) -> list[dict[str, Any]]:
-    """All manifests of the store, oldest first."""
+def list_manifests(database: Database) -> list[dict[str, Any]]:
+    """Return all manifests of the store, oldest first."""
     with database.transaction() as connection:
         return manifests.get(connection, database.settings.store.schema_name)
 
 
-def recall(job: Job, out: Path | None, *, everything: bool = False) -> Iterator[Recalled]:
-    """For every manifest ever frozen, what has left it since the last recall, or (`everything`) ever.
+def recall(job: Job, out: Path | None, *, everything: bool = False) -> Iterator[RecallResult]:
+    """Yield for every manifest the rows that were revoked since its last recall, or all of them if `everything`.
 
-    Written to `out`, and then recorded as recalled; without `out` nothing is recorded: nobody was handed the rows.
-    A manifest whose directory is gone or damaged is named, and the others are recalled all the same.
+    The rows are written to files in `out` and then recorded as recalled; without `out` nothing is recorded. A manifest whose
+    directory is missing or damaged gets a result that says so, and the recall continues.
     """
-    found = listed(job.database)
-    with recheck.look(job) as look:
-        for known in found:
-            said = Recalled(known["id"], known["directory"], known["state"])
+    found = list_manifests(job.database)
+    with recheck.open_recheck(job) as snapshot:
+        for manifest in found:
+            result = RecallResult(manifest["id"], manifest["directory"], manifest["state"])
             try:
-                description = intact(job.database, Path(said.directory), said.manifest_id)
-                yield _recall_one(job, look, said, description, out, everything=everything)
+                description = read_intact(job.database, Path(result.directory), result.manifest_id)
+                yield _recall(job, snapshot, result, description, out, everything=everything)
             except DamagedError as error:
-                yield replace(said, missing=str(error))
+                yield replace(result, missing=str(error))
 
 
-def verify(job: Job, folder: Path, pseudonym: Pseudonym | None) -> Verified:
-    """Whether a directory still holds what its manifest says, and which rows may not be trained on now.
+def verify(job: Job, folder: Path, pseudonym: Pseudonym | None) -> Verification:
+    """Check the files of a manifest and the eligibility of its rows now.
 
     Raises:
-        DamagedError: `manifest.json` itself cannot be believed.
-        ConfigurationError: a key is given, and it is another than that of the manifest.
+        DamagedError: `manifest.json` is missing, invalid or changed.
+        ConfigurationError: the given key is not the manifest's.
     """
     description = descriptions.read(folder)
     if pseudonym is not None and pseudonym.mark != description.subject.mark:
@@ -169,21 +169,21 @@ def verify(job: Job, folder: Path, pseudonym: Pseudonym | None) -> Verified:
         )
     faults = tuple(_faults(job.database, folder, description))
     if faults:
-        return Verified(description, faults, Counter(), 0)
-    left: Counter[str] = Counter()
-    with recheck.look(job) as look:
-        for page in look.lost(folder, description):
-            left.update(row.reason for row in page)
+        return Verification(description, faults, Counter(), 0)
+    ineligible: Counter[str] = Counter()
+    with recheck.open_recheck(job) as snapshot:
+        for page in snapshot.revoked_rows(folder, description):
+            ineligible.update(row.reason for row in page)
     with job.database.transaction() as connection:
         named = manifests.revoked(connection, description.id)
-    return Verified(description, (), left, min(named, left.total()))
+    return Verification(description, (), ineligible, min(named, ineligible.total()))
 
 
-def intact(database: Database, folder: Path, manifest_id: str) -> Description:
-    """The description of a manifest whose files are all as they were.
+def read_intact(database: Database, folder: Path, manifest_id: str) -> Description:
+    """Read the description of a manifest whose files are unchanged.
 
     Raises:
-        DamagedError: they are not, or it is another manifest.
+        DamagedError: a file was changed, or the directory contains another manifest.
     """
     description = descriptions.read(folder)
     faults = list(_faults(database, folder, description))
@@ -197,7 +197,7 @@ def intact(database: Database, folder: Path, manifest_id: str) -> Description:
 
 
 def _faults(database: Database, folder: Path, description: Description) -> Iterator[str]:
-    """What differs between the files and what the manifest, and the database, say of them."""
+    """Yield the differences between the files and what manifest and database say about them."""
     named = {file.name: file.sha256 for file in description.files}
     yield from _changed(folder, named)
     yield from (
@@ -215,18 +215,18 @@ def _faults(database: Database, folder: Path, description: Description) -> Itera
     here = [record for record in records if record["directory"] == str(folder.absolute())]
     yield from _changed(folder, {name: digest for record in here for name, digest in record["revoked"].items()})
     if not here:
-        yield from _strange(folder, {digest for record in records for digest in record["revoked"].values()})
+        yield from _unknown_revocations(folder, {digest for record in records for digest in record["revoked"].values()})
 
 
-def _strange(folder: Path, hashes: Set[str]) -> Iterator[str]:
-    """In a copy, made at some time: the files of what left that were never recorded like this anywhere."""
+def _unknown_revocations(folder: Path, hashes: Set[str]) -> Iterator[str]:
+    """Yield the revocation files of a copy that were never recorded with this content for any directory."""
     for path in sorted(folder.glob("revoked-*.parquet")):
         if parquet.digest(path) not in hashes:
             yield f"{path.name} was changed"
 
 
 def _changed(folder: Path, named: Mapping[str, str]) -> Iterator[str]:
-    """The files that are missing or have another hash."""
+    """Yield the files that are missing or have another hash."""
     for name, digest in named.items():
         try:
             found = parquet.digest(folder / name)
@@ -240,12 +240,12 @@ def _changed(folder: Path, named: Mapping[str, str]) -> Iterator[str]:
 
 
 def _revoked_files(folder: Path) -> dict[str, str]:
-    """The files that name what left a manifest, with their hashes."""
+    """Return the revocation files with their hashes."""
     return {path.name: parquet.digest(path) for path in sorted(folder.glob("revoked-*.parquet"))}
 
 
-def _put_beside(new: Path, folder: Path) -> None:
-    """Put the files of a start beside the manifest, in place of what an attempt left that did not come to its end."""
+def _move_files(new: Path, folder: Path) -> None:
+    """Move the revocation files of a start beside the manifest, and remove those of an earlier start that failed."""
     with building.disk_errors(folder):
         for path in folder.glob("revoked-start-*.parquet"):
             path.unlink()
@@ -254,8 +254,8 @@ def _put_beside(new: Path, folder: Path) -> None:
         building.sync(folder)
 
 
-def _write_lost(folder: Path, prefix: str, pages: Iterable[Sequence[RevokedRow]]) -> Counter[str]:
-    """Write rows that left a manifest; returns how many by reason."""
+def _write_revocations(folder: Path, prefix: str, pages: Iterable[Sequence[RevokedRow]]) -> Counter[str]:
+    """Write revoked rows and return their number by reason."""
     reasons: Counter[str] = Counter()
 
     def counted() -> Iterator[Sequence[RevokedRow]]:
@@ -264,38 +264,40 @@ def _write_lost(folder: Path, prefix: str, pages: Iterable[Sequence[RevokedRow]]
             yield page
 
     with building.disk_errors(folder):
-        for part in parquet.write(folder, prefix, parquet.schema(parquet.REVOKED), parquet.lost(counted())):
+        for part in parquet.write(
+            folder, prefix, parquet.schema(parquet.REVOKED), parquet.revocation_batches(counted())
+        ):
             building.sync(folder / part.name)
     return reasons
 
 
-def _fence(
+def _revoke_purged(
     job: Job,
     connection: Connection,
     folder: Path,
     description: Description,
-    look: RecheckSnapshot,
-    what: ManifestRow,
+    snapshot: RecheckSnapshot,
+    found_by: ManifestRow,
     rows: Path | None = None,
 ) -> Counter[str]:
-    """Keep purges out, write and record what was purged since the look; returns how many rows of it there are."""
+    """Lock out purges, then write and record the rows purged since the snapshot; return their number by reason."""
     fence.take_exclusively(connection)
-    purged = manifests.purged_since(connection, job.contract.schema, look.last_tombstone)
-    lost = list(recheck.of_purged(rows or folder, description, purged))
-    if not lost:
+    purged = manifests.purged_since(connection, job.contract.schema, snapshot.last_tombstone)
+    revoked_rows = list(recheck.rows_of_purged(rows or folder, description, purged))
+    if not revoked_rows:
         return Counter()
-    manifests.revoke(connection, description.id, lost, look.now, what)
-    return _write_lost(folder, f"revoked-{what}-purged", [lost])
+    manifests.revoke(connection, description.id, revoked_rows, snapshot.now, found_by)
+    return _write_revocations(folder, f"revoked-{found_by}-purged", [revoked_rows])
 
 
-def _record(
+def _record_revocations(
     connection: Connection, folder: Path, prefix: str, manifest_id: str, now: datetime, found_by: ManifestRow
 ) -> None:
-    for page in parquet.read_lost(sorted(folder.glob(f"{prefix}-*.parquet")), RECORDED_AT_ONCE):
+    for page in parquet.read_revocations(sorted(folder.glob(f"{prefix}-*.parquet")), ROWS_PER_STATEMENT):
         manifests.revoke(connection, manifest_id, page, now, found_by)
 
 
-def _recorded(job: Job, target: Path, description: Description) -> dict[str, Any]:
+def _manifest_row(job: Job, target: Path, description: Description) -> dict[str, Any]:
     return {
         "id": description.id,
         "store": job.contract.schema,
@@ -307,13 +309,13 @@ def _recorded(job: Job, target: Path, description: Description) -> dict[str, Any
     }
 
 
-def _columns(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns of a frozen manifest that its event records beside id and directory."""
-    told = {name: recorded[name] for name in ("store", "as_of", "policy_digest", "eligible")}
-    return {**told, "frozen_at": recorded["now"]}
+def _event_columns(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of a frozen manifest that its event records in addition to id and directory."""
+    values = {name: row[name] for name in ("store", "as_of", "policy_digest", "eligible")}
+    return {**values, "frozen_at": row["now"]}
 
 
-def _known(database: Database, manifest_id: str, state: ManifestState) -> dict[str, Any]:
+def _require_state(database: Database, manifest_id: str, state: ManifestState) -> dict[str, Any]:
     with database.transaction() as connection:
         found = manifests.get(connection, database.settings.store.schema_name, manifest_id)
     if not found:
@@ -325,7 +327,7 @@ def _known(database: Database, manifest_id: str, state: ManifestState) -> dict[s
     return found[0]
 
 
-def _move(
+def _transition(
     database: Database,
     clock: Clock,
     connection: Connection,
@@ -333,7 +335,7 @@ def _move(
     before: ManifestState,
     after: ManifestState,
 ) -> datetime:
-    """Move a manifest to its next state; returns the instant."""
+    """Move a manifest to its next state and return the time."""
     store, now = database.settings.store.schema_name, clock.now()
     if not manifests.move(connection, store, manifest_id, before, after, now):
         raise StateError(
@@ -342,25 +344,31 @@ def _move(
     return now
 
 
-def _recall_one(
-    job: Job, look: RecheckSnapshot, said: Recalled, description: Description, out: Path | None, *, everything: bool
-) -> Recalled:
+def _recall(
+    job: Job,
+    snapshot: RecheckSnapshot,
+    result: RecallResult,
+    description: Description,
+    out: Path | None,
+    *,
+    everything: bool,
+) -> RecallResult:
     with tempfile.TemporaryDirectory(prefix="sweeper-recall-") as spool:
-        prefix = f"recall-{said.manifest_id}-{look.now:%Y%m%dT%H%M%S%f}"
-        reasons = _write_lost(
-            Path(spool), prefix, look.lost(Path(said.directory), description, only_new=not everything)
+        prefix = f"recall-{result.manifest_id}-{snapshot.now:%Y%m%dT%H%M%S%f}"
+        reasons = _write_revocations(
+            Path(spool), prefix, snapshot.revoked_rows(Path(result.directory), description, only_new=not everything)
         )
         if out is None:
-            return replace(said, reasons=reasons)
-        files = _hand_over(Path(spool), out) if reasons else ()
+            return replace(result, reasons=reasons)
+        files = _copy_files(Path(spool), out) if reasons else ()
         with job.database.transaction() as connection:
-            _record(connection, Path(spool), prefix, said.manifest_id, look.now, "recall")
-            manifests.recalled(connection, job.contract.schema, said.manifest_id, look.now, reasons)
-    return replace(said, reasons=reasons, files=files)
+            _record_revocations(connection, Path(spool), prefix, result.manifest_id, snapshot.now, "recall")
+            manifests.recalled(connection, job.contract.schema, result.manifest_id, snapshot.now, reasons)
+    return replace(result, reasons=reasons, files=files)
 
 
-def _hand_over(spool: Path, out: Path) -> tuple[str, ...]:
-    """Put the files of a recall where they were asked for, each whole or not at all."""
+def _copy_files(spool: Path, out: Path) -> tuple[str, ...]:
+    """Copy the files of a recall to `out`, each completely or not at all."""
     found = []
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -378,8 +386,8 @@ def _hand_over(spool: Path, out: Path) -> tuple[str, ...]:
 
 
 @contextmanager
-def _aside(folder: Path) -> Iterator[Path]:
-    """A directory inside another for files that appear there all at once; gone afterwards."""
+def _temporary_directory(folder: Path) -> Iterator[Path]:
+    """Yield a temporary directory inside another one, from which the files are moved when all are written."""
     try:
         new = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
     except OSError as error:
@@ -392,6 +400,6 @@ def _aside(folder: Path) -> Iterator[Path]:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def line(known: dict[str, Any]) -> dict[str, Any]:
-    """A manifest as `manifest list --json` prints it."""
-    return {key: rfc3339(value) if isinstance(value, datetime) else value for key, value in known.items()}
+def to_dict(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of a manifest for JSON output."""
+    return {key: rfc3339(value) if isinstance(value, datetime) else value for key, value in manifest.items()}

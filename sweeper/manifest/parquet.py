@@ -1,10 +1,10 @@
-"""The rows of a manifest and of its revocations as Parquet: schemas, a writer that cuts parts and row groups, a reader.
+"""Writes and reads the Parquet files of manifests and revocations.
 
-The law of this file: what is written follows from the rows alone, whatever batches they came in.
+Invariant: the written bytes depend on the rows only, not on the batches in which they arrive.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from hashlib import sha256
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ ROWS_PER_GROUP_WITH_TEXT = 4_096
 GROUPS_PER_PART = 32
 INSTANT = pa.timestamp("us", tz="UTC")
 VARIED = ("message_id", "created_at", "text")
-"""Columns whose values hardly repeat: a dictionary of them costs time and memory, and makes files larger."""
+"""Columns whose values rarely repeat; a dictionary of them would cost time and memory, and make files larger."""
 
 
 class Column(NamedTuple):
@@ -58,7 +58,7 @@ REVOKED = (
 
 
 class ManifestPart(NamedTuple):
-    """One file of a manifest."""
+    """A written file."""
 
     name: str
     rows: int
@@ -67,64 +67,60 @@ class ManifestPart(NamedTuple):
 
 
 def schema(columns: Iterable[Column]) -> Any:
-    """The Arrow schema of some columns."""
+    """Return the Arrow schema of some columns."""
     return pa.schema([pa.field(c.name, c.type, c.nullable, {"description": c.meaning}) for c in columns])
 
 
 def columns(*, with_text: bool) -> tuple[Column, ...]:
-    """The columns of a manifest."""
+    """Return the columns of a manifest."""
     return (*COLUMNS, TEXT) if with_text else COLUMNS
 
 
-def write(folder: Path, prefix: str, wanted: Any, batches: Iterable[Any]) -> Iterator[ManifestPart]:
-    """Write record batches as `prefix-00000.parquet`, …; yields each file once it is whole. No rows: one empty file."""
-    size = ROWS_PER_GROUP_WITH_TEXT if TEXT.name in wanted.names else ROWS_PER_GROUP
-    number, groups = 0, _regrouped(batches, wanted, size)
-    repeated = [name for name in wanted.names if name not in VARIED]
+def write(folder: Path, prefix: str, target_schema: Any, batches: Iterable[Any]) -> Iterator[ManifestPart]:
+    """Write record batches as `prefix-00000.parquet`, …, and yield each finished file. Without rows one empty file is written."""
+    size = ROWS_PER_GROUP_WITH_TEXT if TEXT.name in target_schema.names else ROWS_PER_GROUP
+    number, groups = 0, _regroup(batches, target_schema, size)
+    repeated = [name for name in target_schema.names if name not in VARIED]
     group: Any = next(groups, None)
     while group is not None or number == 0:
         path = folder / f"{prefix}-{number:05}.parquet"
         rows = 0
         with pq.ParquetWriter(
-            path, wanted, compression="zstd", use_dictionary=repeated, write_page_checksum=True
+            path, target_schema, compression="zstd", use_dictionary=repeated, write_page_checksum=True
         ) as writer:
             while group is not None and rows < GROUPS_PER_PART * size:
                 writer.write_table(group, row_group_size=size)
                 rows += group.num_rows
                 group = next(groups, None)
-        yield part_of(path, rows)
+        yield ManifestPart(path.name, rows, path.stat().st_size, digest(path))
         number += 1
 
 
-def lost(pages: Iterable[Sequence[RevokedRow]]) -> Iterator[Any]:
-    """Rows that left a manifest, as record batches."""
+def revocation_batches(pages: Iterable[Sequence[RevokedRow]]) -> Iterator[Any]:
+    """Yield pages of revoked rows as record batches."""
     for page in pages:
         if page:
             yield pa.RecordBatch.from_pylist([vars(row) for row in page], schema(REVOKED))
 
 
-def read_lost(paths: Iterable[Path], rows: int) -> Iterator[list[RevokedRow]]:
-    """What was written of rows that left a manifest, page by page."""
+def read_revocations(paths: Iterable[Path], rows: int) -> Iterator[list[RevokedRow]]:
+    """Yield the rows of revocation files, at most `rows` at a time."""
     for page in pages(paths, [column.name for column in REVOKED], rows):
         yield [RevokedRow(**row) for row in page.to_pylist()]
 
 
-def part_of(path: Path, rows: int) -> ManifestPart:
-    """A file as it is on disk."""
-    return ManifestPart(path.name, rows, path.stat().st_size, digest(path))
-
-
 def digest(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    found = sha256()
+    """Return the SHA-256 of a file in hex."""
     with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            found.update(chunk)
-    return found.hexdigest()
+        return file_digest(file, "sha256").hexdigest()
 
 
 def pages(paths: Iterable[Path], names: list[str], rows: int) -> Iterator[Any]:
-    """The named columns of some files, as tables of at most so many rows."""
+    """Yield the named columns of some files as tables of at most `rows` rows.
+
+    Raises:
+        DamagedError: a file cannot be read.
+    """
     for path in paths:
         try:
             with pq.ParquetFile(path) as file:
@@ -136,17 +132,17 @@ def pages(paths: Iterable[Path], names: list[str], rows: int) -> Iterator[Any]:
             ) from None
 
 
-def holding(paths: Iterable[Path], name: str, values: list[str], rows: int) -> Iterator[Any]:
-    """The rows of some files whose column holds one of the values, as tables; found by Arrow, not row by row."""
+def rows_with(paths: Iterable[Path], name: str, values: list[str], rows: int) -> Iterator[Any]:
+    """Yield tables of the rows whose column `name` has one of the values."""
     import pyarrow.compute as pc
 
-    wanted = pa.array(values, pa.string())
+    value_set = pa.array(values, pa.string())
     for page in pages(paths, ["message_id", name], rows):
-        yield page.filter(pc.is_in(page.column(name), value_set=wanted))
+        yield page.filter(pc.is_in(page.column(name), value_set=value_set))
 
 
-def csv(paths: Iterable[Path], names: list[str], rows: int) -> Iterator[Any]:
-    """The named columns of some files as CSV that COPY reads, page by page: what is not quoted is NULL."""
+def to_csv(paths: Iterable[Path], names: list[str], rows: int) -> Iterator[Any]:
+    """Yield the named columns of some files as CSV for COPY, at most `rows` rows at a time; unquoted values are NULL."""
     from pyarrow.csv import WriteOptions, write_csv
 
     options = WriteOptions(include_header=False, quoting_style="all_valid")
@@ -156,16 +152,16 @@ def csv(paths: Iterable[Path], names: list[str], rows: int) -> Iterator[Any]:
         yield sink.getvalue()
 
 
-def _regrouped(batches: Iterable[Any], wanted: Any, size: int) -> Iterator[Any]:
-    """Tables of exactly one row group, the last one smaller."""
-    kept: list[Any] = []
+def _regroup(batches: Iterable[Any], target_schema: Any, size: int) -> Iterator[Any]:
+    """Yield tables of `size` rows each, and a smaller last one."""
+    tables: list[Any] = []
     count = 0
     for batch in batches:
-        kept.append(pa.Table.from_batches([batch]).cast(wanted))
+        tables.append(pa.Table.from_batches([batch]).cast(target_schema))
         count += batch.num_rows
         while count >= size:
-            joined = pa.concat_tables(kept)
+            joined = pa.concat_tables(tables)
             yield joined.slice(0, size).combine_chunks()
-            kept, count = [joined.slice(size)], count - size
+            tables, count = [joined.slice(size)], count - size
     if count:
-        yield pa.concat_tables(kept).combine_chunks()
+        yield pa.concat_tables(tables).combine_chunks()

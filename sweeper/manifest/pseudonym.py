@@ -1,6 +1,6 @@
-"""A keyed pseudonym for an account: the same under the same key, and nothing that leads back without it.
+"""Keyed pseudonyms for accounts, which cannot be traced back without the key.
 
-The law of this file: no account id, no e-mail and no name ever stands in a manifest, and the key stands nowhere.
+Invariant: a manifest contains no account id, e-mail address or name, and the key is never written anywhere.
 """
 
 import hmac
@@ -18,7 +18,7 @@ from sweeper.errors import ConfigurationError
 from sweeper.files import UnreadableError
 
 SHORTEST = 32
-"""Bytes: a shorter key could be found by trying."""
+"""Bytes; a shorter key could be found by trying."""
 LEAST_BITS = 72
 """A key with a lower estimate is refused. Random keys of 32 hexadecimal digits score lowest, at 115 ± 4."""
 FEWEST_DIGITS = 39
@@ -32,36 +32,36 @@ REMEDY = (
 
 @dataclass(frozen=True)
 class Pseudonym:
-    """Makes pseudonyms under one key."""
+    """Computes pseudonyms with one key."""
 
     key: bytes = field(repr=False)
 
     def of(self, account_id: str) -> str:
-        """The pseudonym of an account: HMAC-SHA-256 in hex."""
+        """Return the pseudonym of an account: HMAC-SHA-256 in hex."""
         return hmac.new(self.key, b"subject\0" + account_id.encode(), sha256).hexdigest()
 
     @property
     def mark(self) -> str:
-        """What tells one key from another without telling anything of either."""
+        """An identifier of the key that reveals nothing about it."""
         return hmac.new(self.key, b"mark\0", sha256).hexdigest()[:16]
 
 
 def is_given(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether the environment names or holds a key."""
+    """Return True if the environment names or contains a key."""
     return bool(environment.get(FILE) or environment.get(INLINE))
 
 
 def read(environment: Mapping[str, str] = os.environ) -> Pseudonym:
-    """The pseudonym under the key that the environment names or holds.
+    """Read the key that the environment names or contains.
 
     Raises:
-        ConfigurationError: there is none, it cannot be read, it is too short, or it is a pattern.
+        ConfigurationError: the key is missing, unreadable, too short, or follows a pattern.
     """
     named, inline = environment.get(FILE), environment.get(INLINE)
     if not named and not inline:
         raise ConfigurationError(f"no key for pseudonyms: neither {FILE} nor {INLINE} is set. {REMEDY}")
     try:
-        key = files.content(Path(named)).strip() if named else (inline or "").encode().strip()
+        key = files.read_bytes(Path(named)).strip() if named else (inline or "").encode().strip()
     except UnreadableError as error:
         raise ConfigurationError(f"{FILE} {named}: cannot be read ({error}). {REMEDY}") from None
     if len(key) < SHORTEST:
@@ -79,7 +79,7 @@ def read(environment: Mapping[str, str] = os.environ) -> Pseudonym:
 def estimated_bits(key: bytes) -> float:
     """Return an upper bound of a key's entropy in bits, from repetition, the spread of its bytes and the spread of their steps.
 
-    It detects patterns ("aaaa…", "abcabc…", "0123…"), but no dictionary words.
+    It detects patterns ("aaaa…", "abcabc…", "0123…"), but not dictionary words.
     """
     unit = _unit(key)
     steps = bytes((after - before) % 256 for before, after in pairwise(unit))
@@ -87,10 +87,10 @@ def estimated_bits(key: bytes) -> float:
 
 
 def _unit(key: bytes) -> bytes:
-    """The shortest prefix whose repetition gives the key."""
+    """Return the shortest prefix whose repetition gives the key."""
     return next(key[:end] for end in range(1, len(key) + 1) if (key[:end] * (len(key) // end + 1)).startswith(key))
 
 
 def _spread(values: bytes) -> float:
-    """Shannon entropy of the bytes by their frequencies, times their count."""
+    """Return the Shannon entropy of the bytes, by their frequencies, times their count."""
     return sum(count * log2(len(values) / count) for count in Counter(values).values())

@@ -1,6 +1,6 @@
-"""Which rows of a manifest may not be trained on any more, and why: all at once, against the store as it is now.
+"""Finds the rows of a manifest that may no longer be trained on, by comparison with the current store.
 
-The law of this file: whatever excludes counts whatever its instant, and a row that cannot be found is lost.
+Invariant: a fact that excludes a row counts even if its time is in the future, and a row that cannot be found is revoked.
 """
 
 from collections.abc import Iterator
@@ -21,21 +21,23 @@ from sweeper.runs.job import Job
 
 PAGE = 20_000
 PURGED = "purged"
-"""A reason beside those of the policy, as are `gone` (deleted by somebody else) and `expired` by the row's own date."""
+"""A reason in addition to the policy's, like `gone` (deleted by others) and `expired` (past the row's own date)."""
 NAMES = ["message_id", "conversation_id", "expires_at"]
 
 
 @dataclass(frozen=True)
 class RecheckSnapshot:
-    """One look at the store, in which manifests are checked."""
+    """A transaction in which the rows of manifests can be checked."""
 
     connection: Connection
     now: datetime
     eligibility: Eligibility
     last_tombstone: int
 
-    def lost(self, folder: Path, description: Description, *, only_new: bool = False) -> Iterator[list[RevokedRow]]:
-        """The rows of a manifest that may not be trained on, page by page; with `only_new`, those not recorded yet."""
+    def revoked_rows(
+        self, folder: Path, description: Description, *, only_new: bool = False
+    ) -> Iterator[list[RevokedRow]]:
+        """Yield pages of the rows of a manifest that may not be trained on; with `only_new`, those not recorded yet."""
         self._load(folder, description)
         sql = self.eligibility.lost(description.id, only_new=only_new)
         streamed = self.connection.exec_driver_sql(sql, execution_options={"stream_results": True, "yield_per": PAGE})
@@ -50,16 +52,16 @@ class RecheckSnapshot:
             driver.cursor() as cursor,
             cursor.copy("COPY pg_temp.sweeper_manifest FROM STDIN (FORMAT csv)") as copy,
         ):
-            for text in parquet.csv(_files(folder, description), NAMES, PAGE):
-                copy.write(text)
+            for chunk in parquet.to_csv(_files(folder, description), NAMES, PAGE):
+                copy.write(chunk)
         self.connection.exec_driver_sql("ANALYZE pg_temp.sweeper_manifest")
 
 
 @contextmanager
-def look(job: Job, *, fenced: bool = False) -> Iterator[RecheckSnapshot]:
-    """A look at the store as it is now, under the policy of the job.
+def open_recheck(job: Job, *, fenced: bool = False) -> Iterator[RecheckSnapshot]:
+    """Open a snapshot of the current store under the policy of the job.
 
-    A `fenced` one begins while no batch is at work: a tombstone that it does not see has a higher number than all it sees.
+    A `fenced` snapshot begins while no batch is open, so that every tombstone missing in it has a higher number than those in it.
     """
     now = job.clock.now()
     eligibility = Eligibility(job.contract, job.policy, now, ahead=True)
@@ -73,9 +75,9 @@ def look(job: Job, *, fenced: bool = False) -> Iterator[RecheckSnapshot]:
         yield RecheckSnapshot(connection, now, eligibility, last)
 
 
-def of_purged(folder: Path, description: Description, purged: dict[str, datetime]) -> Iterator[RevokedRow]:
-    """The rows of a manifest that belong to some purged conversations."""
-    for page in parquet.holding(_files(folder, description), "conversation_id", list(purged), PAGE) if purged else ():
+def rows_of_purged(folder: Path, description: Description, purged: dict[str, datetime]) -> Iterator[RevokedRow]:
+    """Yield the rows of a manifest that belong to purged conversations, given with the times of their purge."""
+    for page in parquet.rows_with(_files(folder, description), "conversation_id", list(purged), PAGE) if purged else ():
         for row in page.select(["message_id", "conversation_id"]).to_pylist():
             yield RevokedRow(**row, reason=PURGED, since=purged[row["conversation_id"]])
 

@@ -1,11 +1,11 @@
-"""One look at the store: a REPEATABLE READ transaction whose rows stream into Arrow, batch by batch.
+"""Streams the eligible messages of the store into Arrow batches, within one REPEATABLE READ transaction.
 
-The law of this file: nothing grows with the store; statements carry their values as literals, because a bound parameter makes
-the driver fetch everything at once.
+Invariant: memory does not grow with the store. Statements contain their values as literals, because with a bound parameter the
+driver fetches all rows at once.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,34 +18,32 @@ from sweeper.postgres.database import DatabaseError, begin_values
 from sweeper.postgres.statement import inlined, statement
 from sweeper.runs.job import Job
 
-OPEN: set[Any] = set()
-"""The driver's connections of this process that are open now, for whoever must cancel what runs on them."""
 BATCH_BYTES = 2 << 20
 ELIGIBLE = "eligible"
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The store as one transaction sees it, with the policy's view of it laid out."""
+    """A transaction in which the eligibility of all messages can be queried."""
 
     connection: Any
     eligibility: Eligibility
 
     def counts(self) -> dict[str, int]:
-        """How many messages exist, by the reason that bars them; `eligible` for none."""
-        return {reason or ELIGIBLE: count for reason, count in self._fetched(self.eligibility.counts())}
+        """Return the number of messages by the reason that excludes them, or `eligible`."""
+        return {reason or ELIGIBLE: count for reason, count in self._fetch(self.eligibility.counts())}
 
     def rows(self, *, with_text: bool) -> Iterator[Any]:
-        """The eligible messages in total order, as record batches."""
+        """Yield the eligible messages in total order, as record batches."""
         with self.connection.cursor() as cursor:
             cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(BATCH_BYTES)})
             cursor.execute(self.eligibility.rows(with_text=with_text))
             try:
                 yield from cursor.fetch_record_batch()
-            except OSError as error:  # that is how Arrow tells that the database failed while rows were coming
-                raise _failed(error) from None
+            except OSError as error:  # Arrow raises it if the database fails while rows arrive
+                raise _database_error(error) from None
 
-    def _fetched(self, sql: str) -> list[tuple[Any, ...]]:
+    def _fetch(self, sql: str) -> list[tuple[Any, ...]]:
         with self.connection.cursor() as cursor:
             cursor.execute(sql)
             rows: list[tuple[Any, ...]] = cursor.fetchall()
@@ -53,11 +51,11 @@ class Snapshot:
 
 
 @contextmanager
-def taken(job: Job, *, with_text: bool = False) -> Iterator[Snapshot]:
-    """A snapshot of the job's store at its as-of.
+def open_snapshot(job: Job, *, with_text: bool = False) -> Iterator[Snapshot]:
+    """Open a snapshot of the job's store at its as-of.
 
     Raises:
-        ConfigurationError: the policy trains on nothing, or the packages for manifests are not installed.
+        ConfigurationError: the policy allows no training, or the packages for manifests are not installed.
         DatabaseError: the database failed.
     """
     driver = _driver()
@@ -67,29 +65,18 @@ def taken(job: Job, *, with_text: bool = False) -> Iterator[Snapshot]:
     eligibility = Eligibility(job.contract, job.policy, job.as_of)
     begin = inlined("begin", begin_values(settings, statement_timeout_ms=settings.manifest.statement_timeout_ms))
     try:
-        with driver.connect(_uri(job)) as connection:
-            OPEN.add(connection)
-            try:
-                with connection.cursor() as cursor:
-                    for sql in ("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", begin, *eligibility.prepare()):
-                        cursor.execute(sql)
-                yield Snapshot(connection, eligibility)
-                connection.rollback()  # nothing was written but tables of its own: a pooler may keep the server connection
-            finally:
-                OPEN.discard(connection)
+        with driver.connect(_uri(job)) as connection, job.database.stop.also(connection.adbc_cancel):
+            with connection.cursor() as cursor:
+                for sql in ("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", begin, *eligibility.prepare()):
+                    cursor.execute(sql)
+            yield Snapshot(connection, eligibility)
+            connection.rollback()  # nothing was written but tables of its own: a pooler may keep the server connection
     except driver.Error as error:
-        raise _failed(error) from None
-
-
-def cancel() -> None:
-    """Cancel, from another thread, what every open snapshot runs now; the build fails, and nothing appears."""
-    for connection in list(OPEN):
-        with suppress(Exception):  # it has just ended, or the server is gone
-            connection.adbc_cancel()
+        raise _database_error(error) from None
 
 
 def _refuse_encoded(type_: str) -> None:
-    """Text that is stored as something else cannot be filtered: what is sensitive in it would not be seen."""
+    """Raise if message bodies are not stored as text, because the filter would find nothing in them."""
     if type_ not in ALIKE["text"]:
         raise ConfigurationError(
             f"messages.body is {type_}, and only text can be filtered. No manifest was built. "
@@ -97,11 +84,11 @@ def _refuse_encoded(type_: str) -> None:
         )
 
 
-def _failed(error: Exception) -> DatabaseError:
-    """What the server said, in one line, without the statement and without DETAIL, which may hold values."""
-    said = str(error).partition("ERROR:")[2] or str(error)
+def _database_error(error: Exception) -> DatabaseError:
+    """Return an error with the first line of the server's message, without DETAIL, which may contain values."""
+    message = str(error).partition("ERROR:")[2] or str(error)
     return DatabaseError(
-        f"database: {said.strip().splitlines()[0]}. No manifest was made. See `sweeper check`, and build again."
+        f"database: {message.strip().splitlines()[0]}. No manifest was made. See `sweeper check`, and build again."
     )
 
 
@@ -116,10 +103,10 @@ def _driver() -> Any:
 
 
 def _uri(job: Job) -> str:
-    """The connection URI of the driver.
+    """Return the connection URI for the driver.
 
-    The driver looks up types by function name before our transaction begins, and finds none if quote_all_identifiers is on for
-    the database or role. Some poolers refuse options, so they are sent only then.
+    Before our transaction begins, the driver looks up types by function name, and finds none if quote_all_identifiers is on for
+    the database or role. It is turned off only in that case, because some poolers refuse options.
     """
     url = make_url(job.settings.database.url).set(drivername="postgresql")
     if job.database.within(lambda c: c.execute(statement("names_are_quoted")).scalar_one()):

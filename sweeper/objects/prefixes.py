@@ -1,7 +1,7 @@
-"""The configured prefixes below which objects may be removed, and the removal of one object, by fsspec or from a local directory.
+"""Finds the configured prefix of an object and removes the object, from a local directory or by fsspec.
 
-Invariant: no file system outside the prefixes is opened. One that hangs blocks nothing else: while it hangs the objects below
-its prefix are skipped, and no second thread waits for it.
+Invariant: no file system outside the prefixes is opened. If one hangs, the objects below its prefix are skipped and no second
+thread waits for it.
 """
 
 import os
@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
 
@@ -17,9 +18,9 @@ import fsspec
 from sweeper.objects import local_files
 from sweeper.uri import FILE, KeptObject, Uri, UriError, parse, parse_prefix
 
-LOOK_SECONDS = 0.1
+POLL_SECONDS = 0.1
 HANGS_SECONDS = 30.0
-"""A file system that has not answered for this long counts as hanging."""
+"""A file system that does not answer for this long counts as hanging."""
 
 
 class StoppedError(Exception):
@@ -27,7 +28,7 @@ class StoppedError(Exception):
 
 
 class NotRemovedError(Exception):
-    """The object may still be there; `reason` is a `Kept` or the class of the file system's error."""
+    """The object may still be there; `reason` is a `KeptObject` or the class of the file system's error."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -35,15 +36,15 @@ class NotRemovedError(Exception):
 
 
 _waiting: dict[Uri, Thread] = {}
-"""The thread of this process that waits for a file system, by place; at most one each."""
+"""The threads of this process that wait for a file system, at most one per prefix."""
 
 
 @dataclass(frozen=True)
 class FoundObject:
-    """A removable object: its URI, its place and its other known URIs."""
+    """A removable object: its URI, its configured prefix and its other known URIs."""
 
     uri: Uri
-    place: Uri
+    prefix: Uri
     others: tuple[Uri, ...] = ()
 
     @property
@@ -54,107 +55,111 @@ class FoundObject:
 
 @dataclass(frozen=True)
 class ObjectPrefixes:
-    """The configured places, and the real paths of the local ones; a place whose file system hangs has none."""
+    """The configured prefixes, longest first, and the real paths of the local ones, except where the file system hangs."""
 
     prefixes: Sequence[Uri]
     roots: Mapping[Uri, str]
 
     @classmethod
-    def look(cls, prefixes: Sequence[str], goes_on: Callable[[], bool]) -> "ObjectPrefixes":
-        """Resolve the places of [objects] prefixes.
+    def resolve(cls, prefixes: Sequence[str], may_continue: Callable[[], bool]) -> "ObjectPrefixes":
+        """Parse the prefixes of [objects] and resolve the local ones.
 
         Raises:
-            StoppedError: `goes_on` returned False.
+            StoppedError: `may_continue` returned False.
         """
-        places = sorted(map(parse_prefix, prefixes), key=lambda place: -len(place.path))
+        parsed = sorted(map(parse_prefix, prefixes), key=lambda prefix: -len(prefix.path))
         roots = {}
-        for place in places:
-            if place.protocol == FILE and not is_waiting(place):
+        for prefix in parsed:
+            if prefix.protocol == FILE and not is_waiting(prefix):
                 with suppress(NotRemovedError):
-                    roots[place] = _waited(place, lambda _, place=place: os.path.realpath(place.path), goes_on)  # type: ignore[misc]  # a default in a lambda
-        return cls(places, roots)
+                    roots[prefix] = _run_in_thread(prefix, partial(_real_path, prefix), may_continue)
+        return cls(parsed, roots)
 
     def find(self, text: str) -> FoundObject:
-        """Return the object that a URI names.
+        """Return the object with this URI.
 
         Raises:
             UriError: the object may not be removed.
         """
         uri = parse(text)
-        place = next((place for place in self.prefixes if uri.is_below(place)), None)
-        if place is None:
+        prefix = next((prefix for prefix in self.prefixes if uri.is_below(prefix)), None)
+        if prefix is None:
             raise UriError(KeptObject.OUTSIDE)
-        return FoundObject(uri, place, self._others(uri, place))
+        return FoundObject(uri, prefix, self._others(uri, prefix))
 
-    def hangs(self, place: Uri) -> bool:
-        """True if the file system of a place has not answered this run, or an earlier one of this process."""
-        return is_waiting(place) or (place.protocol == FILE and place not in self.roots)
+    def hangs(self, prefix: Uri) -> bool:
+        """Return True if the file system of a prefix did not answer this run, or an earlier one of this process."""
+        return is_waiting(prefix) or (prefix.protocol == FILE and prefix not in self.roots)
 
-    def _others(self, uri: Uri, place: Uri) -> tuple[Uri, ...]:
-        """Other URIs of the same file, where a configured directory is a link."""
-        if place not in self.roots:
+    def _others(self, uri: Uri, prefix: Uri) -> tuple[Uri, ...]:
+        """Return the other URIs that a file has because a configured directory is a symbolic link."""
+        if prefix not in self.roots:
             return ()
-        real = Uri(FILE, self.roots[place] + uri.path.removeprefix(place.path))
-        ways = {
+        real = Uri(FILE, self.roots[prefix] + uri.path.removeprefix(prefix.path))
+        aliases = {
             Uri(FILE, other.path + real.path.removeprefix(root))
             for other, root in self.roots.items()
             if real.path.startswith(f"{root}/")
         }
-        return tuple(({real} | ways) - {uri})
+        return tuple(({real} | aliases) - {uri})
 
 
-def is_waiting(place: Uri) -> bool:
-    """True if a thread of this process still waits for the file system of a place."""
-    thread = _waiting.get(place)
+def _real_path(prefix: Uri, _: Callable[[], bool]) -> str:
+    return os.path.realpath(prefix.path)
+
+
+def is_waiting(prefix: Uri) -> bool:
+    """Return True if a thread of this process still waits for the file system of a prefix."""
+    thread = _waiting.get(prefix)
     return thread is not None and thread.is_alive()
 
 
-def remove(found: FoundObject, goes_on: Callable[[], bool]) -> str:
-    """Remove one object; returns `removed`, or `absent` if there was none.
+def remove(found: FoundObject, may_continue: Callable[[], bool]) -> str:
+    """Remove one object and return `removed`, or `absent` if it did not exist.
 
     Args:
         found: the object.
-        goes_on: polled while waiting for the file system; False stops the wait.
+        may_continue: polled while waiting for the file system; False stops the wait.
 
     Raises:
-        StoppedError: `goes_on` returned False.
+        StoppedError: `may_continue` returned False.
         NotRemovedError: the file system refused, failed or hangs.
-        Exception: any error that `goes_on` raises.
+        Exception: any error that `may_continue` raises.
     """
 
-    def work(is_wanted: Callable[[], bool]) -> str:
+    def work(confirm: Callable[[], bool]) -> str:
         try:
-            _remove(found, is_wanted)
+            _remove(found, confirm)
         except FileNotFoundError:
             return "absent"
         return "removed"
 
-    return _waited(found.place, work, goes_on)
+    return _run_in_thread(found.prefix, work, may_continue)
 
 
-def _remove(found: FoundObject, is_wanted: Callable[[], bool]) -> None:
+def _remove(found: FoundObject, confirm: Callable[[], bool]) -> None:
     if found.uri.protocol == FILE:
-        local_files.remove(found.place.path, found.uri.path, is_wanted)
+        local_files.remove(found.prefix.path, found.uri.path, confirm)
         return
     filesystem, path = fsspec.core.url_to_fs(found.uri.text)
-    if is_wanted():
+    if confirm():
         filesystem.rm_file(path)
 
 
-def _waited(place: Uri, work: Callable[[Callable[[], bool]], str], goes_on: Callable[[], bool]) -> str:
+def _run_in_thread(prefix: Uri, work: Callable[[Callable[[], bool]], str], may_continue: Callable[[], bool]) -> str:
     """Call `work` in a daemon thread and return its result; a thread that hangs is abandoned.
 
-    `work` gets a callable that returns False once nobody waits any more, to be called just before it changes anything.
+    `work` gets a callable that returns False once nobody waits any more. It must call it just before it changes anything.
     """
-    wanted, answers = Event(), SimpleQueue[str | BaseException]()
-    wanted.set()
-    thread = Thread(target=lambda: answers.put(_answer(work, wanted.is_set)), name="object", daemon=True)
-    _waiting[place] = thread
+    is_awaited, answers = Event(), SimpleQueue[str | BaseException]()
+    is_awaited.set()
+    thread = Thread(target=lambda: answers.put(_call(work, is_awaited.is_set)), name="object", daemon=True)
+    _waiting[prefix] = thread
     thread.start()
     try:
-        answer = _awaited(answers, goes_on)
+        answer = _wait_for(answers, may_continue)
     finally:
-        wanted.clear()
+        is_awaited.clear()
     if isinstance(answer, UriError):
         raise NotRemovedError(answer.kept)
     if isinstance(answer, Exception):
@@ -164,18 +169,18 @@ def _waited(place: Uri, work: Callable[[Callable[[], bool]], str], goes_on: Call
     return answer
 
 
-def _awaited(answers: "SimpleQueue[str | BaseException]", goes_on: Callable[[], bool]) -> str | BaseException:
-    until = time.monotonic() + HANGS_SECONDS
-    while time.monotonic() < until:
+def _wait_for(answers: "SimpleQueue[str | BaseException]", may_continue: Callable[[], bool]) -> str | BaseException:
+    deadline = time.monotonic() + HANGS_SECONDS
+    while time.monotonic() < deadline:
         with suppress(Empty):
-            return answers.get(timeout=LOOK_SECONDS)
-        if not goes_on():
+            return answers.get(timeout=POLL_SECONDS)
+        if not may_continue():
             raise StoppedError
     raise NotRemovedError(KeptObject.HANGS)
 
 
-def _answer(work: Callable[[Callable[[], bool]], str], is_wanted: Callable[[], bool]) -> str | BaseException:
+def _call(work: Callable[[Callable[[], bool]], str], confirm: Callable[[], bool]) -> str | BaseException:
     try:
-        return work(is_wanted)
+        return work(confirm)
     except BaseException as error:  # a file system may raise anything; the object stays pending
         return error

@@ -1,8 +1,8 @@
 """Removes the objects behind purged attachments after the commit; what is kept or fails stays pending until the next run.
 
-Invariant: before each removal the store is asked whether an attachment names that object; in doubt the object is kept. Odd URIs
-are searched again once the last search is stale, and after each page, to report the objects that came to be named too late.
-Removal is idempotent.
+Invariant: an object is removed only after a query showed that no attachment refers to it; in doubt it is kept. Attachments with
+non-canonical URIs are searched again when the last search is stale, and after each page, to report objects that were referred to
+too late. Removal is idempotent.
 """
 
 import time
@@ -18,32 +18,32 @@ from sqlalchemy.exc import DBAPIError
 
 from sweeper import log
 from sweeper.errors import LeaseLostError, PausedError
-from sweeper.objects import prefixes as places
+from sweeper.objects import prefixes as object_prefixes
 from sweeper.objects.prefixes import FoundObject, NotRemovedError, ObjectPrefixes, StoppedError
 from sweeper.postgres import evidence
 from sweeper.postgres.database import Database, sqlstate
 from sweeper.postgres.statement import statement
-from sweeper.uri import ODD, Candidates, KeptObject, Uri, UriError, try_parse
+from sweeper.uri import NON_CANONICAL, Candidates, KeptObject, Uri, UriError, try_parse
 
 PAGE = 500
 """Objects per page."""
 STALE_SECONDS = 0.005
-"""A search for odd URIs is repeated no sooner than this."""
+"""Shortest time between two searches for non-canonical URIs."""
 STALE_TIMES = 10
-"""Nor sooner than this many times what it took: without its index it takes long."""
+"""Shortest time between two searches as a multiple of the duration of the last, which is long if the index is missing."""
 RENEW_SECONDS = 2.0
-"""How often, at least, the lease is renewed while objects are removed."""
+"""Longest time between two renewals of the lease while objects are removed."""
 CLAIM_SECONDS = 15.0
 """How much longer a claim lasts than a file system may take."""
 ROWS = 1_000
-"""Odd URIs fetched at a time."""
+"""Non-canonical URIs fetched at a time."""
 CANCELLED = "57014"
 """SQLSTATE of a statement time-out."""
 UNSEARCHED = "attachments could not be searched in time; create the index that `sweeper check` names"
 
 
 class _UnsearchedError(Exception):
-    """The search for odd URIs took too long."""
+    """The search for non-canonical URIs took too long."""
 
 
 def remove_pending(
@@ -51,33 +51,33 @@ def remove_pending(
     run_id: int,
     now: datetime,
     renew: Callable[[], None],
-    is_over: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = lambda: False,
     kept: Counter[str] | None = None,
 ) -> int:
-    """Try to remove pending objects, each once per run, the least tried first, at most [objects] per_run.
+    """Try to remove pending objects, each once per run, those with the fewest attempts first, at most [objects] per_run.
 
     Args:
         database: the store's database.
         run_id: the current run.
         now: the instant to record (UTC).
         renew: renews the lease; called before each page and every few seconds.
-        is_over: returns True to stop; called before each object and while waiting for one.
+        should_stop: returns True to stop; called before each object and while waiting for one.
         kept: counter of kept objects by reason, updated in place.
 
     Returns:
         The number of objects still pending.
     """
     kept = Counter() if kept is None else kept
-    if is_over():
+    if should_stop():
         return count_pending(database)
     if database.settings.objects.prefixes:
-        removal = _Removal(database, run_id, now, renew, is_over, kept)
+        removal = _Removal(database, run_id, now, renew, should_stop, kept)
         try:
             removal.run()
         except StoppedError:
             pass  # the next run tries that object again
         finally:
-            removal.tell()
+            removal.log_kept()
         return count_pending(database)
     waiting = count_pending(database)
     if waiting:
@@ -91,45 +91,45 @@ def remove_pending(
 
 
 def count_pending(database: Database) -> int:
-    """How many objects are still to be removed."""
+    """Return the number of pending objects of the store."""
     return database.within(lambda connection: pending(connection, database.settings.store.schema_name))
 
 
 def pending(connection: Connection, store: str) -> int:
-    """How many objects of a store are still to be removed."""
-    found: int = connection.execute(statement("objects_count"), {"store": store}).scalar_one()
-    return found
+    """Return the number of pending objects of a store, in the caller's transaction."""
+    count: int = connection.execute(statement("objects_count"), {"store": store}).scalar_one()
+    return count
 
 
 @dataclass
 class _Object:
-    """An object to settle. `outcome` and `error` survive a retried transaction, so that nothing is removed twice."""
+    """A pending object. `outcome` and `error` are kept when a transaction is retried, so that nothing is removed twice."""
 
     id: int
     found: FoundObject
     spellings: list[str]
     is_doubtful: bool = False
-    """Whether an attachment may name it."""
+    """True if an attachment may refer to it."""
     outcome: str = ""
     error: str = ""
     is_named: bool = False
-    """Whether it was removed and an attachment with an odd URI names it, or may, by now."""
-    is_told: bool = False
-    """Whether the event says so."""
+    """True if it was removed and an attachment with a non-canonical URI refers, or may refer, to it now."""
+    is_reported: bool = False
+    """True if an event has recorded that."""
 
     @classmethod
     def of(cls, id_: int, written: str, found: FoundObject) -> "_Object":
-        """The object of a row."""
+        """Return the object of a row."""
         spellings = {written}.union(*(uri.spellings for uri in found.uris))
         return cls(id_, found, sorted(spellings))
 
     @property
     def is_open(self) -> bool:
-        """True until it is known what becomes of it."""
+        """True until the object has an outcome or an error."""
         return not self.outcome and not self.error
 
-    def name(self, *, is_certain: bool) -> None:
-        """Note that an attachment with an odd URI names it, or may."""
+    def mark_referenced(self, *, is_certain: bool) -> None:
+        """Note that an attachment with a non-canonical URI refers to the object, or may refer to it."""
         if self.outcome == "removed":
             self.is_named = True
         elif self.is_open and is_certain:
@@ -139,25 +139,25 @@ class _Object:
 
 
 class _Page:
-    """Objects to settle, and when odd URIs were last compared with them."""
+    """A page of pending objects, and the time at which non-canonical URIs were last compared with them."""
 
     def __init__(self, objects: Sequence[_Object]) -> None:
         self.objects = objects
-        self._by_id = {each.id: each for each in objects}
-        self._candidates = Candidates({each.id: each.found.uris for each in objects})
+        self._by_id = {item.id: item for item in objects}
+        self._candidates = Candidates({item.id: item.found.uris for item in objects})
         self._stale_at = 0.0
 
     def is_stale(self) -> bool:
-        """True if odd URIs should be compared again before another object is removed."""
+        """Return True if non-canonical URIs must be compared again before another object is removed."""
         return time.monotonic() >= self._stale_at
 
-    def compare(self, odd: Iterator[str]) -> None:
-        """Mark the objects that odd URIs name or may name."""
+    def compare(self, uris: Iterator[str]) -> None:
+        """Mark the objects to which non-canonical URIs refer, or may refer."""
         began = time.monotonic()
-        for written in odd:
+        for written in uris:
             certain, perhaps = self._candidates.named_by(written)
             for id_ in certain | perhaps:
-                self._by_id[id_].name(is_certain=id_ in certain)
+                self._by_id[id_].mark_referenced(is_certain=id_ in certain)
         self._stale_at = began + max(STALE_SECONDS, STALE_TIMES * (time.monotonic() - began))
 
 
@@ -167,37 +167,37 @@ class _Removal:
     run_id: int
     now: datetime
     renew: Callable[[], None]
-    is_over: Callable[[], bool]
+    should_stop: Callable[[], bool]
     kept: Counter[str]
     hanging: set[Uri] = field(default_factory=set)
-    after: tuple[int, int] = (-1, 0)
-    """Attempts and id of the last object of the last page: the key of the pagination."""
+    cursor: tuple[int, int] = (-1, 0)
+    """Attempts and id of the last object of the last page."""
     renewed: float = 0.0
 
     def run(self) -> None:
-        """Settle page after page until nothing is left, the limit is reached or the run is told to stop.
+        """Process page after page until none is left, the limit is reached or the run is told to stop.
 
         Raises:
             StoppedError: the run was told to stop while it waited for a file system.
         """
-        known: ObjectPrefixes | None = None
-        left = self.database.settings.objects.per_run
-        while left > 0 and not self.is_over():
+        prefixes: ObjectPrefixes | None = None  # resolving them may wait for file systems, so only if there is work
+        remaining = self.database.settings.objects.per_run
+        while remaining > 0 and not self.should_stop():
             self.renew()
             page = self._page()
             if not page:
                 return
-            known = known or ObjectPrefixes.look(self.database.settings.objects.prefixes, self.goes_on)
-            left -= self._settle_page(page, known, left)
+            prefixes = prefixes or ObjectPrefixes.resolve(self.database.settings.objects.prefixes, self.may_continue)
+            remaining -= self._settle_page(page, prefixes, remaining)
 
-    def goes_on(self) -> bool:
-        """False if the run is to stop. Renews the lease when that is due."""
+    def may_continue(self) -> bool:
+        """Return False if the run is to stop. Renews the lease if it is time to."""
         if time.monotonic() - self.renewed > RENEW_SECONDS:
             self.renew()
             self.renewed = time.monotonic()
-        return not self.is_over()
+        return not self.should_stop()
 
-    def tell(self) -> None:
+    def log_kept(self) -> None:
         """Log how many objects were kept, by reason."""
         if self.kept:
             reasons = dict(sorted(self.kept.items()))
@@ -205,40 +205,40 @@ class _Removal:
 
     def _page(self) -> Sequence[Row[Any]]:
         grace = self.database.settings.objects.grace_seconds
-        asked = {
+        parameters = {
             "run_id": self.run_id,
             "store": self.database.settings.store.schema_name,
-            "attempts": self.after[0],
-            "after": self.after[1],
+            "attempts": self.cursor[0],
+            "after": self.cursor[1],
             "ended_by": self.now - timedelta(seconds=grace) if grace else None,
             "limit": PAGE,
         }
-        return self.database.fetched(statement("objects_pending"), asked)
+        return self.database.fetched(statement("objects_pending"), parameters)
 
-    def _settle_page(self, rows: Sequence[Row[Any]], known: ObjectPrefixes, most: int) -> int:
-        """Settle at most `most` objects of a page; returns how many were tried, not counting those whose file system hangs.
+    def _settle_page(self, rows: Sequence[Row[Any]], prefixes: ObjectPrefixes, most: int) -> int:
+        """Try at most `most` objects of a page and return how many were tried, not counting those whose file system hangs.
 
         Raises:
-            StoppedError: the run is to stop, or the search for odd URIs took too long.
+            StoppedError: the run is to stop, or the search for non-canonical URIs took too long.
         """
-        objects, refused = self._sorted_out(rows, known, most)
+        objects, refused = self._sort(rows, prefixes, most)
         self._refuse(refused)
         page = _Page(objects)
         try:
             return len(refused) + self._settle_each(page)
         finally:
-            self._look_back(page)
+            self._report_late_references(page)
 
     def _settle_each(self, page: _Page) -> int:
         tried = 0
-        for number, each in enumerate(page.objects):
-            if each.found.place in self.hanging:
+        for number, item in enumerate(page.objects):
+            if item.found.prefix in self.hanging:
                 self.kept[KeptObject.HANGS] += 1
-            elif not self.goes_on():
+            elif not self.may_continue():
                 break
             else:
                 try:
-                    self._settle(each, page)
+                    self._settle(item, page)
                 except _UnsearchedError:
                     self.kept[KeptObject.UNSEARCHED] += len(page.objects) - number
                     log.get().error(UNSEARCHED)
@@ -246,27 +246,27 @@ class _Removal:
                 tried += 1
         return tried
 
-    def _sorted_out(
-        self, page: Sequence[Row[Any]], known: ObjectPrefixes, most: int
+    def _sort(
+        self, page: Sequence[Row[Any]], prefixes: ObjectPrefixes, most: int
     ) -> tuple[list[_Object], dict[int, str]]:
-        """Split a page into the objects that may be removed and the reasons against the others by id, `most` of both."""
+        """Split a page into removable objects and, by id, the reasons against the others; at most `most` of both together."""
         objects: list[_Object] = []
         refused: dict[int, str] = {}
         for row in page:
             if len(objects) + len(refused) == most:
                 break
-            self.after = (row.attempts, row.id)
+            self.cursor = (row.attempts, row.id)
             try:
-                each = _Object.of(row.id, row.uri, known.find(row.uri))
+                item = _Object.of(row.id, row.uri, prefixes.find(row.uri))
             except UriError as error:
                 refused[row.id] = error.kept.value
                 continue
-            if known.hangs(each.found.place):
-                self.hanging.add(each.found.place)
-            if each.found.place in self.hanging:
+            if prefixes.hangs(item.found.prefix):
+                self.hanging.add(item.found.prefix)
+            if item.found.prefix in self.hanging:
                 self.kept[KeptObject.HANGS] += 1
             else:
-                objects.append(each)
+                objects.append(item)
         return objects, refused
 
     def _refuse(self, refused: dict[int, str]) -> None:
@@ -276,119 +276,121 @@ class _Removal:
 
     def _keep(self, connection: Connection, errors: Mapping[int, str]) -> None:
         """Record why objects were not removed, by id."""
-        asked = {"ids": list(errors), "errors": list(map(str, errors.values())), "run_id": self.run_id}
-        connection.execute(statement("objects_kept"), asked)
+        parameters = {"ids": list(errors), "errors": list(map(str, errors.values())), "run_id": self.run_id}
+        connection.execute(statement("objects_kept"), parameters)
 
-    def _odd(self, connection: Connection, goes_on: Callable[[], bool]) -> Iterator[str]:
-        """The odd URIs of attachments.
+    def _fetch_non_canonical(self, connection: Connection, may_continue: Callable[[], bool]) -> Iterator[str]:
+        """Yield the non-canonical URIs of attachments.
 
         Raises:
-            StoppedError: `goes_on` returned False.
+            StoppedError: `may_continue` returned False.
             _UnsearchedError: the search took too long.
         """
         try:
-            rows = connection.execute(statement("objects_odd", odd=ODD), execution_options={"yield_per": ROWS})
+            rows = connection.execute(
+                statement("objects_non_canonical", pattern=NON_CANONICAL), execution_options={"yield_per": ROWS}
+            )
             for portion in rows.scalars().partitions():
-                if not goes_on():
+                if not may_continue():
                     raise StoppedError
                 yield from portion
         except DBAPIError as error:
-            if sqlstate(error) != CANCELLED or self.database.abandoned.is_set():
+            if sqlstate(error) != CANCELLED or self.database.stop.is_abandoned:
                 raise
             raise _UnsearchedError from None
 
-    def _look_back(self, page: _Page) -> None:
-        """Report the objects of a page that were removed and that an attachment with an odd URI names by now, stopped or not."""
-        removed = [each for each in page.objects if each.outcome == "removed" and not each.is_told]
-        if not removed or self.database.abandoned.is_set():
+    def _report_late_references(self, page: _Page) -> None:
+        """Report removed objects to which an attachment with a non-canonical URI refers by now, even if the run is to stop."""
+        removed = [item for item in page.objects if item.outcome == "removed" and not item.is_reported]
+        if not removed or self.database.stop.is_abandoned:
             return
 
-        def look(connection: Connection) -> list[_Object]:
-            page.compare(self._odd(connection, self._goes_on_regardless))
-            named = [each for each in removed if each.is_named]
-            for each in named:
-                self._report(connection, each)
+        def report(connection: Connection) -> list[_Object]:
+            page.compare(self._fetch_non_canonical(connection, self._renew_only))
+            named = [item for item in removed if item.is_named]
+            for item in named:
+                _record_late_reference(connection, self.run_id, item)
             return named
 
         try:
-            for each in self.database.within(look):
-                _warn(each)
+            for item in self.database.within(report):
+                _warn(item)
         except _UnsearchedError:
             log.get().error(UNSEARCHED)
 
-    def _goes_on_regardless(self) -> bool:
-        """True, even if the run is to stop, is paused or has lost its lease. Renews the lease when that is due."""
+    def _renew_only(self) -> bool:
+        """Return True even if the run is to stop, is paused or has lost its lease. Renews the lease if it is time to."""
         with suppress(LeaseLostError, PausedError):
-            self.goes_on()
+            self.may_continue()
         return True
 
-    def _settle(self, each: _Object, page: _Page) -> None:
-        """Remove one object if no attachment names it, and record the outcome. URIs are never logged.
+    def _settle(self, item: _Object, page: _Page) -> None:
+        """Remove one object unless an attachment refers to it, and record the outcome. URIs are never logged.
 
         Raises:
             StoppedError: the run is to stop.
-            _UnsearchedError: the search for odd URIs took too long.
+            _UnsearchedError: the search for non-canonical URIs took too long.
         """
-        milliseconds = int((places.HANGS_SECONDS + CLAIM_SECONDS) * 1000)
+        timeout_ms = int((object_prefixes.HANGS_SECONDS + CLAIM_SECONDS) * 1000)
 
-        def once() -> bool:
-            with self.database.transaction(idle_timeout_ms=milliseconds) as connection:
-                if each.is_open and page.is_stale():
-                    page.compare(
-                        self._odd(connection, self.goes_on)
-                    )  # before the claim, which asks for plain spellings
-                return self._settled(connection, each)
+        def attempt() -> bool:
+            with self.database.transaction(idle_timeout_ms=timeout_ms) as connection:
+                if item.is_open and page.is_stale():
+                    # before the claim, which compares the common spellings
+                    page.compare(self._fetch_non_canonical(connection, self.may_continue))
+                return self._claim_and_settle(connection, item)
 
-        if self.database.retried(once):
-            each.is_told = True
-            _warn(each)
-        if each.error:
-            self.kept[each.error] += 1
+        if self.database.retried(attempt):
+            item.is_reported = True
+            _warn(item)
+        if item.error:
+            self.kept[item.error] += 1
 
-    def _settled(self, connection: Connection, each: _Object) -> bool:
-        """Claim and settle one object; returns True if it was removed although an attachment names it by now."""
+    def _claim_and_settle(self, connection: Connection, item: _Object) -> bool:
+        """Claim and settle one object; return True if it was removed although an attachment refers to it by now."""
         claimed = connection.execute(
-            statement("object_claim"), {"id": each.id, "spellings": each.spellings}
+            statement("object_claim"), {"id": item.id, "spellings": item.spellings}
         ).one_or_none()
         if claimed is None:
             return False  # another process has claimed or settled it
-        if each.is_open:
-            self._decide(each, claimed.named_as)
-        if each.error:
-            self._keep(connection, {each.id: each.error})
+        if item.is_open:
+            self._decide(item, claimed.named_as)
+        if item.error:
+            self._keep(connection, {item.id: item.error})
             return False
-        return self._record(connection, each)
+        return self._record(connection, item)
 
-    def _decide(self, each: _Object, named_as: Sequence[str]) -> None:
-        if any(try_parse(written) in each.found.uris for written in named_as):
-            each.outcome = "shared"
-        elif each.is_doubtful or named_as:
-            each.error = KeptObject.IN_DOUBT
+    def _decide(self, item: _Object, named_as: Sequence[str]) -> None:
+        if any(try_parse(written) in item.found.uris for written in named_as):
+            item.outcome = "shared"
+        elif item.is_doubtful or named_as:
+            item.error = KeptObject.IN_DOUBT
         else:
-            self._remove(each)
+            self._remove(item)
 
-    def _remove(self, each: _Object) -> None:
+    def _remove(self, item: _Object) -> None:
         try:
-            each.outcome = places.remove(each.found, self.goes_on)
+            item.outcome = object_prefixes.remove(item.found, self.may_continue)
         except NotRemovedError as error:
-            each.error = error.reason
-            if each.error == KeptObject.HANGS:
-                self.hanging.add(each.found.place)
+            item.error = error.reason
+            if item.error == KeptObject.HANGS:
+                self.hanging.add(item.found.prefix)
             log.get().warning(
-                "object not removed; it is tried again in the next run", object=each.id, error=str(error.reason)
+                "object not removed; it is tried again in the next run", object=item.id, error=str(error.reason)
             )
 
-    def _record(self, connection: Connection, each: _Object) -> bool:
-        done = {"id": each.id, "run_id": self.run_id, "now": self.now, "outcome": each.outcome}
-        row = connection.execute(statement("object_done"), {**done, "spellings": each.spellings}).one()
-        if each.outcome != "removed" or not row.is_named:
+    def _record(self, connection: Connection, item: _Object) -> bool:
+        parameters = {"id": item.id, "run_id": self.run_id, "now": self.now, "outcome": item.outcome}
+        row = connection.execute(statement("object_done"), {**parameters, "spellings": item.spellings}).one()
+        if item.outcome != "removed" or not row.is_named:
             return False
-        self._report(connection, each)
+        _record_late_reference(connection, self.run_id, item)
         return True
 
-    def _report(self, connection: Connection, each: _Object) -> None:
-        evidence.record(connection, "object_removed_while_named", self.run_id, {"object": each.id})
+
+def _record_late_reference(connection: Connection, run_id: int, item: _Object) -> None:
+    evidence.record(connection, "object_removed_while_named", run_id, {"object": item.id})
 
 
-def _warn(each: _Object) -> None:
-    log.get().warning("an object was removed while an attachment came to name it", object=each.id)
+def _warn(item: _Object) -> None:
+    log.get().warning("an object was removed while an attachment came to name it", object=item.id)

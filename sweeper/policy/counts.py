@@ -23,6 +23,7 @@ class RecordCounts:
         by_rule: how many records of each rule have which outcome.
         held: records under a legal hold by rule, whether due or not.
         oldest_due: the earliest due date (UTC) of each rule among the records to purge.
+        newest_due: the latest one.
         due_in: for each rule and horizon, how many kept records fall due within it.
         skipped: records that are due and would be skipped, by reason.
         unclassified: records that no rule can be applied to, by the first doubt.
@@ -32,6 +33,7 @@ class RecordCounts:
     by_rule: dict[str, Counter[Outcome]] = field(default_factory=lambda: defaultdict(Counter))
     held: Counter[str] = field(default_factory=Counter)
     oldest_due: dict[str, datetime] = field(default_factory=dict)
+    newest_due: dict[str, datetime] = field(default_factory=dict)
     due_in: dict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
     skipped: Counter[str] = field(default_factory=Counter)
     unclassified: Counter[str] = field(default_factory=Counter)
@@ -48,6 +50,7 @@ class RecordCounts:
             self.unclassified[verdict.doubts[0].value] += 1
         elif outcome is Outcome.PURGE and verdict.due is not None:
             self.oldest_due[rule] = min(verdict.due, self.oldest_due.get(rule, verdict.due))
+            self.newest_due[rule] = max(verdict.due, self.newest_due.get(rule, verdict.due))
         stays = outcome in (Outcome.NOT_DUE, Outcome.UNCLASSIFIED) and not verdict.held
         if self.days and stays and verdict.due is not None:
             ahead = verdict.due - verdict.as_of
@@ -59,6 +62,8 @@ class RecordCounts:
             self.by_rule[rule].update(outcomes)
         for rule, due in other.oldest_due.items():
             self.oldest_due[rule] = min(due, self.oldest_due.get(rule, due))
+        for rule, due in other.newest_due.items():
+            self.newest_due[rule] = max(due, self.newest_due.get(rule, due))
         for rule, within in other.due_in.items():
             self.due_in[rule].update(within)
         self.held.update(other.held)
@@ -97,6 +102,13 @@ class RecordCounts:
     def overdue_seconds(self, rule: str, now: datetime) -> float:
         """Return for how many seconds the oldest record of the rule has been overdue; 0 if none is."""
         return max((now - self.oldest_due.get(rule, now)).total_seconds(), 0.0)
+
+    def due_dates_json(self) -> dict[str, Any]:
+        """Return the oldest and the newest due date of the records to purge, by rule."""
+        return {
+            rule: {"oldest": rfc3339(self.oldest_due[rule]), "newest": rfc3339(self.newest_due[rule])}
+            for rule in sorted(self.due)
+        }
 
     def overdue_json(self, now: datetime) -> dict[str, Any]:
         """Return count and age of the records to purge, by rule."""

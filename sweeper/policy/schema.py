@@ -35,7 +35,7 @@ from sweeper.policy import validation
 from sweeper.policy.instant import OutOfRange, StoredTimestamp, aware
 from sweeper.policy.period import Period
 from sweeper.policy.validation import classes, entries, table, texts
-from sweeper.toml import INSTANT, TomlError, found, shaped
+from sweeper.toml import INSTANT, TomlError, faults_of, matching
 
 SLACK_DAYS = 4
 """How far a proposal over-reaches: 31 January plus one month is 28 February, three days further than counted back."""
@@ -43,7 +43,7 @@ SLACK_DAYS = 4
 Scalar: TypeAlias = str | int | bool
 Name = Annotated[
     str,
-    shaped(
+    matching(
         r"[a-z][a-z0-9_]{0,62}", "must be a name of small letters, digits and _, beginning with a letter, at most 63"
     ),
 ]
@@ -190,24 +190,32 @@ Values = Annotated[
     PlainSerializer(lambda values: sorted(values, key=repr)),
 ]
 _COLUMN = r"[A-Za-z_][A-Za-z0-9_]{0,62}"
-Column = Annotated[str, shaped(_COLUMN, "must be a column: letters, digits and _, beginning with no digit, at most 63")]
+Column = Annotated[
+    str, matching(_COLUMN, "must be a column: letters, digits and _, beginning with no digit, at most 63")
+]
 Fixed = Annotated[Period, BeforeValidator(_parsed), PlainSerializer(str)]
 
 
 class Strict(BaseModel):
     """A table of the file: no unknown key, no guessing between types, never changed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=False, arbitrary_types_allowed=True, use_attribute_docstrings=True
+    )
 
 
 class ColumnPeriod(Strict):
-    """A period read from a further column of the store, for instance an enterprise's own setting."""
+    """A period read from a further column of the store, for instance a retention setting of an organisation."""
 
     column: Annotated[
-        str, shaped(rf"(account|conversation)\.{_COLUMN}", "must be account.COLUMN or conversation.COLUMN")
+        str, matching(rf"(account|conversation)\.{_COLUMN}", "must be account.COLUMN or conversation.COLUMN")
     ]
+    """`account.COLUMN` or `conversation.COLUMN`: a column of that relation which holds a whole number. NULL: this term
+    names no due date."""
     unit: Literal["second", "minute", "hour", "day", "week", "month", "year"]
+    """The unit of that number."""
     otherwise: Fixed | None = None
+    """The period that applies where the column is NULL."""
 
     @property
     def relation(self) -> str:
@@ -227,7 +235,9 @@ class Term(Strict):
     """One anchor and the period that runs from it."""
 
     anchor: Anchor
+    """The instant from which the period runs."""
     period: Period | ColumnPeriod
+    """A text such as `"30 days"`, `"5 years"`, `"0"` or `"forever"`, or a table that names a column."""
 
     @field_serializer("period")
     def _said(self, period: Period | ColumnPeriod) -> object:
@@ -245,64 +255,94 @@ class Term(Strict):
 
 
 class Consent(Strict):
-    """A condition on where the last activity lies among the epochs of a purpose."""
+    """A condition on consent: where the last activity lies among the consent epochs of a purpose."""
 
     purpose: Annotated[str, AfterValidator(_known_purpose)]
+    """A purpose of `[purposes]`."""
     epoch: ConsentEpoch
+    """`open`: inside an epoch that lasts; `closed`: inside one that has ended; `any`: inside either; `none`: in no
+    epoch."""
 
 
 class When(Strict):
-    """The conditions of a rule; all that are written must hold."""
+    """The conditions of a rule: all that are written must hold. Without any, the rule applies to every conversation."""
 
     any_plan: Plans | None = None
+    """At least one of the plans in force during the conversation is among these plans or classes."""
     all_plans: Plans | None = None
+    """All plans in force during the conversation are among these plans or classes."""
     kind: Words | None = None
+    """The kind of the conversation, for instance `chat` or `coding_session`."""
     platform: Words | None = None
+    """The platform, for instance `first_party`."""
     incognito: StrictBool | None = None
+    """Whether the conversation is incognito."""
     zero_retention: StrictBool | None = None
+    """Whether the conversation is marked zero-retention."""
     deleted: StrictBool | None = None
+    """Whether the user has deleted the conversation and not restored it since."""
     closed: StrictBool | None = None
+    """Whether the account is closed."""
     flagged: StrictBool | None = None
+    """Whether safety review has flagged the conversation."""
     consent: Consent | None = None
+    """Where the last activity lies among the consent epochs of a purpose."""
     conversation: dict[Column, Values] = Field(default_factory=dict)
+    """Further columns of `conversations`, each with the values that satisfy the condition."""
     account: dict[Column, Values] = Field(default_factory=dict)
+    """Further columns of `accounts`, each with the values that satisfy the condition."""
     unless: Annotated[tuple[Annotated[str, AfterValidator(_known_rule)], ...], BeforeValidator(_listed)] = ()
+    """The rule does not apply where one of these rules does."""
 
 
 class Rule(Strict):
-    """When a conversation falls under it, and by when it must be gone: the earliest of its terms."""
+    """When a rule applies to a conversation, and the due date that it names: the earliest of its terms."""
 
     name: Annotated[Name, AfterValidator(_free)]
+    """The name that `explain`, reports and tombstones show."""
     because: str = Field(min_length=1)
+    """The reason in words, as `explain` prints it."""
     when: When = When()
+    """The conditions."""
     due: tuple[Term, ...] = Field(min_length=1)
+    """The terms; the earliest of their dates is the rule's due date."""
     stands_unclassified: StrictBool = False
+    """The rule applies even where plan or consent is in doubt, because it needs neither."""
 
     __hash__ = object.__hash__  # conditions are cached by rule; its tables are not hashable
 
 
 class Floor(Strict):
-    """A due is at least this: anchor and period, where the anchor is set."""
+    """A minimum retention: the due date is at least this, whatever the rules say."""
 
     name: Annotated[Name, AfterValidator(_free)]
+    """The name that `explain`, reports and tombstones show."""
     because: str = Field(min_length=1)
+    """The reason in words, as `explain` prints it."""
     anchor: Literal["flagged"]
+    """The instant from which the period runs."""
     period: Fixed
+    """The shortest retention from that instant."""
 
 
 class Purpose(Strict):
-    """What a consent is for: the plans it belongs to and the instant before which no grant takes effect."""
+    """What a consent is for."""
 
     plans: Plans
+    """The plans and classes for which this purpose can be granted."""
     not_before: Instant | None = None
+    """A grant takes effect no earlier than this."""
     undecided_after: Instant | None = None
+    """A user who writes after this without ever having chosen is reported as an anomaly."""
 
 
 class Plausible(Strict):
-    """The range in which an instant of the store is believed."""
+    """The range in which a timestamp of the store is trusted. A record with one outside it is unclassified and kept."""
 
     since: Instant = Field(alias="from")
+    """The first trusted instant."""
     before: Instant
+    """The first instant that is too late."""
 
     @field_validator("before")
     @classmethod
@@ -317,37 +357,58 @@ class Plausible(Strict):
 
 
 class Training(Strict):
-    """What may be trained on beyond consent: platforms, the age cap, and how a resumed conversation counts."""
+    """What may be trained on, beyond what consent requires."""
 
     platforms: Words
+    """The platforms whose conversations may be trained on."""
     max_age: Fixed
+    """A message older than this may not be trained on."""
     resumed: Literal["from_opt_in", "entire"] = "from_opt_in"
+    """For a conversation resumed after the opt-in: `from_opt_in` admits only what was written since, `entire` all of
+    it."""
     text: Literal["filtered", "as_written"] = "filtered"
+    """`filtered`: text leaves the store only after sensitive data in it was replaced; `as_written`: unchanged."""
 
 
 class FeedbackRule(Strict):
-    """By when feedback of these kinds must be gone, counted from its submission."""
+    """By when feedback of some kinds must be gone, counted from its submission. The earliest due date wins."""
 
     name: Annotated[Name, AfterValidator(_free)]
+    """The name that reports and tombstones show."""
     because: str = Field(min_length=1)
+    """The reason in words."""
     kinds: Words
+    """The kinds of feedback, for instance `thumbs`."""
     submitted_before: Instant | None = None
+    """The rule applies only to what was submitted before this instant."""
     period: Fixed
+    """How long feedback is kept from its submission."""
 
 
 class Policy(Strict):
     """The rules of one provider. Compared and cached by identity; its digest names the version."""
 
     format: Annotated[Literal[1], BeforeValidator(_number)]
+    """The version of this format."""
     name: str = Field(min_length=1)
+    """The name of the policy, as reports show it."""
     plausible: Plausible
+    """The range in which a timestamp is trusted."""
     plans: dict[Name, Words] = Field(default_factory=dict)
+    """Classes of plans, each with its plans. A plan that is in no class is unknown, and its conversations are kept."""
     purposes: dict[Name, Purpose] = Field(default_factory=dict)
+    """What people can consent to."""
     rules: tuple[Rule, ...] = Field(min_length=1)
+    """The retention rules. Each that applies names a due date; the earliest wins, and of equal ones the rule listed
+    first."""
     floors: tuple[Floor, ...] = ()
+    """Minimum retention, applied after the rules."""
     training: Training | None = None
+    """What may be trained on. Unset: nothing."""
     feedback: tuple[FeedbackRule, ...] = ()
+    """The retention of feedback, which has its own clock."""
     feedback_without_transcript: Words | None = None
+    """Kinds of feedback that must not carry a transcript; one that does is reported."""
 
     __hash__ = object.__hash__
 
@@ -431,7 +492,7 @@ def checked(raw: Mapping[str, Any]) -> Policy:
     try:
         policy = Policy.model_validate(raw, context=Names.of(raw))
     except ValidationError as error:
-        faults = [*found(error), *faults]
+        faults = [*faults_of(error), *faults]
     if faults:
-        raise PolicyError(*(fault.said(raw) for fault in faults))
+        raise PolicyError(*(fault.line(raw) for fault in faults))
     return policy

@@ -6,7 +6,7 @@ The raw tables are checked, so that a fault elsewhere in the file hides none of 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
-from sweeper.toml import InputFault, Loc, repeats
+from sweeper.toml import InputFault, Loc, duplicates
 
 Raw: TypeAlias = Mapping[str, Any]
 
@@ -44,12 +44,12 @@ def _names_once(raw: Raw) -> Iterator[InputFault]:
         for loc, entry in entries(raw, key)
         if isinstance(entry.get("name"), str)
     )
-    yield from repeats(named, raw, "is already {first}: give each rule, floor and feedback rule its own name")
+    yield from duplicates(named, raw, "is already {first}: give each rule, floor and feedback rule its own name")
 
 
 def _plans_in_one_class(raw: Raw) -> Iterator[InputFault]:
     plans = [(("plans", name), plan) for name, members in table(raw, "plans").items() for plan in texts(members)]
-    yield from repeats(plans, raw, "is in two classes: already in {first}; leave it out of one")
+    yield from duplicates(plans, raw, "is in two classes: already in {first}; leave it out of one")
     for loc, plan in plans:
         if plan in table(raw, "plans"):
             yield InputFault(loc, f"{plan!r} is a plan named like a class: give one of them another name")
@@ -64,7 +64,7 @@ def _plans_with_one_purpose(raw: Raw) -> Iterator[InputFault]:
             {p for said in texts(table(raw["purposes"], name).get("plans")) for p in known.get(said, {said})}
         )
     )
-    yield from repeats(plans, raw, "belongs to two purposes: already in {first}; leave it out of one")
+    yield from duplicates(plans, raw, "belongs to two purposes: already in {first}; leave it out of one")
 
 
 def _unless_is_flat(raw: Raw) -> Iterator[InputFault]:

@@ -27,7 +27,7 @@ from sweeper.postgres.privileges import Need
 from sweeper.postgres.related_tables import OUTLIVING, TABLES, Key
 from sweeper.postgres.statement import quoted, statement
 from sweeper.settings import Settings
-from sweeper.uri import ODD
+from sweeper.uri import NON_CANONICAL
 
 OLDEST_SERVER = 140_000
 
@@ -173,7 +173,7 @@ def _own_parts(subject: CheckContext) -> Iterator[CheckFinding]:
     """Tables and triggers that the newest revision made and somebody has dropped or switched off since."""
     tables = {row.table for row in subject.rows("check_own")}
     firing = {(row.table, row.trigger): row.fires for row in subject.rows("check_own_triggers")}
-    for table in sorted(privileges.OWN_NEEDS.keys() - tables):
+    for table in sorted(privileges.own_tables() - tables):
         yield CheckFinding(Level.FAULT, f"sweeper.{table}", "the table is missing", "restore it from a backup")
     for table, trigger in OWN_TRIGGERS:
         fires = firing.get((table, trigger))
@@ -303,7 +303,7 @@ SEARCHED: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("messages", ("conversation_id",), ""),
     ("attachments", ("conversation_id",), ""),
     ("attachments", ("uri",), ""),
-    ("attachments", ("uri",), f"uri ~ '{ODD}'::text"),
+    ("attachments", ("uri",), f"uri ~ '{NON_CANONICAL}'::text"),
     ("feedback", ("kind", "submitted_at"), ""),
 )
 """The searches of the proposing and reading statements: relation, columns in order, predicate of a partial index."""

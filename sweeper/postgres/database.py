@@ -23,6 +23,7 @@ from sweeper import log
 from sweeper.errors import ConfigurationError, SweeperError
 from sweeper.policy.instant import OutOfRange
 from sweeper.postgres.statement import statement
+from sweeper.postgres.stop import StopRequest
 from sweeper.settings import Settings
 
 T = TypeVar("T")
@@ -41,13 +42,13 @@ class DatabaseError(SweeperError):
 class Database:
     """A store's database: engine and settings.
 
-    `answered` is set once it has answered: only then is a server that is gone waited for. `abandoned` stops all retrying.
+    `answered` is set once it has answered: only then is a server that is gone waited for. `stop` can end what runs there.
     """
 
     engine: Engine
     settings: Settings
     answered: Event = field(default_factory=Event, compare=False)
-    abandoned: Event = field(default_factory=Event, compare=False)
+    stop: StopRequest = field(default_factory=StopRequest, compare=False)
 
     @contextmanager
     def transaction(
@@ -108,7 +109,7 @@ class Database:
         return retrying(work)
 
     def _is_enough(self, state: RetryCallState) -> bool:
-        if self.abandoned.is_set():
+        if self.stop.is_abandoned:
             return True
         error = state.outcome.exception() if state.outcome else None
         patient = error is not None and is_disconnected(error) and self.answered.is_set()
@@ -146,7 +147,7 @@ def begin_values(
     }
 
 
-def connect(settings: Settings) -> Database:
+def connect(settings: Settings, stop: StopRequest | None = None) -> Database:
     """The database of the settings; nothing is connected yet.
 
     Raises:
@@ -182,7 +183,9 @@ def connect(settings: Settings) -> Database:
         hide_parameters=True,  # parameters may hold ids; they never belong in a log
     )
     event.listen(engine, "connect", _adapt)
-    return Database(engine, settings)
+    database = Database(engine, settings, stop=stop or StopRequest())
+    database.stop.watch(engine)
+    return database
 
 
 def is_retryable(error: BaseException) -> bool:

@@ -81,7 +81,7 @@ class Lease:
         connection.execute(statement("lease_give_back"), {"store": self.store, "token": self.token})
 
 
-def take(database: Database, *, preemptible: bool = False, stopping: Callable[[], str] = lambda: "") -> Lease:
+def take(database: Database, *, preemptible: bool = False, stop_reason: Callable[[], str] = lambda: "") -> Lease:
     """Take the lease of the store.
 
     A lease that its holder still renews is refused at once; one that nobody renews is waited for until it expires. A preemptible
@@ -90,7 +90,7 @@ def take(database: Database, *, preemptible: bool = False, stopping: Callable[[]
     Args:
         database: the store's database.
         preemptible: whether the new holder releases the lease on request.
-        stopping: called while waiting; a reason to stop ends the wait, "" goes on.
+        stop_reason: called while waiting; a reason to stop ends the wait, "" goes on.
 
     Raises:
         LeaseHeldError: another run holds the lease, or held it until this one was asked to stop.
@@ -102,7 +102,7 @@ def take(database: Database, *, preemptible: bool = False, stopping: Callable[[]
         lease = attempt.once()
         if lease is not None:
             return lease
-        if stopping():
+        if stop_reason():
             raise attempt.held()
         time.sleep(LOOK_EVERY_SECONDS)
 

@@ -1,11 +1,15 @@
-"""What a role must be allowed: to sweep one store, and beyond that for the commands that are for people.
+"""The privileges that a role needs: to sweep one store, and beyond that for the commands for people.
 
-The law of this file: it asks for no more than the statements use, column by column; deploy/postgres/roles.sql grants no more.
+Invariant: no privilege is asked for that no statement uses, column by column. Those on the sweeper's own tables are read from
+the script that grants them, roles.sql.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from sweeper.policy.schema import Policy
 from sweeper.postgres.branches import Branch, branches
@@ -13,44 +17,15 @@ from sweeper.postgres.contract import CONTRACT, Contract
 from sweeper.postgres.related_tables import Key
 from sweeper.postgres.statement import quoted
 
-OWN_NEEDS = {
-    "identity": ("SELECT",),
-    "schema_version": ("SELECT",),
-    "runs": ("SELECT", "INSERT", "UPDATE (started_at, finished_at, outcome, result, plan_changes, consent_events)"),
-    "lease": ("SELECT", "INSERT", "UPDATE (run_id, token, expires_at, yields, wanted_at)"),
-    "object_purges": (
-        "SELECT",
-        "INSERT (uri, conversation_id, run_id)",
-        "UPDATE (outcome, done_at, attempts, last_run_id, last_error)",
-    ),
-    "tombstones": (
-        "SELECT",
-        "INSERT (record, record_id, conversation_id, account_id, rule, due_at, as_of, run_id, policy_digest, children, "
-        "approved, purged_at)",
-    ),
-    "events": ("SELECT", "INSERT (kind, run_id, details)"),
-    "fence": ("UPDATE",),
-    "legal_holds": ("SELECT",),
-    "erasure_orders": ("SELECT",),
-    "manifests": ("SELECT", "INSERT", "UPDATE (state, started_at, completed_at, recalled_at)"),
-    "revocations": (
-        "SELECT",
-        "INSERT (manifest_id, message_id, conversation_id, reason, since, found_at, found_by)",
-    ),
-    "pauses": ("SELECT", "INSERT (reason, paused_at)", "UPDATE (resumed_at)"),
-    "backfills": ("SELECT", "INSERT", "UPDATE (done_until, seen_at, finished_at)"),
-    "ledger_sources": ("SELECT", "UPDATE (unnumbered)"),
-    "leaves": ("SELECT", "INSERT"),
-    "tiles": ("SELECT", "INSERT"),
-    "checkpoints": ("SELECT", "INSERT (size, root, note, signed_by, taken_at)"),
+ROLES = Path(__file__).with_name("roles.sql")
+"""The script that grants them. deploy/postgres/roles.sql is a link to it."""
+_GRANT = re.compile(r"\('(\w+)', 'sweeper\.(\w+)', '([A-Z]+)',\s+(?:NULL|'([\w, ]+)')\)")
+COMMANDS = {
+    ("legal_holds", "INSERT"): "hold place",
+    ("legal_holds", "UPDATE"): "hold release",
+    ("erasure_orders", "INSERT"): "order add",
 }
-"""What a sweep and a manifest need on the sweeper's own tables, as GRANT has it: on these columns, or on the whole table."""
-PEOPLE_NEED = (
-    ("legal_holds", "INSERT (matter, account_id, conversation_id, placed_at)", "hold place"),
-    ("legal_holds", "UPDATE (released_at)", "hold release"),
-    ("erasure_orders", "INSERT (reference, account_id, conversation_id, recorded_at, due_at, store)", "order add"),
-)
-"""What commands need that are for people: table, privilege, command. The role that sweeps does better without."""
+"""The commands for people that write to these tables. The role that sweeps does better without the privileges."""
 UNREAD: Mapping[str, frozenset[str]] = {
     "messages": frozenset({"body"}),
     "attachments": frozenset({"id"}),
@@ -86,16 +61,39 @@ class Need:
         }
 
 
+class Grant(NamedTuple):
+    """What roles.sql grants on one of the sweeper's own tables; no columns: on the whole table."""
+
+    table: str
+    privilege: str
+    columns: tuple[str, ...]
+
+
+@cache
+def grants(role: str) -> tuple[Grant, ...]:
+    """Return what roles.sql grants to a role, table by table, on the sweeper's own tables."""
+    found = (match.groups() for match in _GRANT.finditer(ROLES.read_text(encoding="utf-8")))
+    return tuple(
+        Grant(table, privilege, tuple(columns.split(", ")) if columns else ())
+        for to, table, privilege, columns in found
+        if to == role
+    )
+
+
+def own_tables() -> frozenset[str]:
+    """Return the names of the sweeper's own tables."""
+    return frozenset(grant.table for grant in grants("sweeper"))
+
+
 def of_own_tables(oids: Mapping[str, int]) -> Iterator[Need]:
-    """What a sweep needs on those of the sweeper's own tables that exist, given by name with their oids."""
-    for table, grants in OWN_NEEDS.items():
-        if table in oids:
-            yield from (_own(oids, table, grant) for grant in grants)
+    """Yield what a sweep and a manifest need on those of the sweeper's own tables that exist, given by name with their oids."""
+    return (_own(oids, grant) for grant in grants("sweeper") if grant.table in oids)
 
 
 def of_people(oids: Mapping[str, int]) -> dict[Need, str]:
-    """What commands for people need on those tables, each with its command."""
-    return {_own(oids, table, grant): command for table, grant, command in PEOPLE_NEED if table in oids}
+    """Return what commands for people need on those tables, each with its command."""
+    needs = (grant for grant in grants("sweeper_officer") if grant[:2] in COMMANDS and grant.table in oids)
+    return {_own(oids, grant): COMMANDS[grant[:2]] for grant in needs}
 
 
 def to_read(oid: int, table: str, relation: str, policy: Policy) -> Need:
@@ -142,6 +140,5 @@ def _to_lock(oid: int, table: str, key: str) -> Need:
     return Need(oid, table, "UPDATE", (key,), any_column=True)
 
 
-def _own(oids: Mapping[str, int], table: str, grant: str) -> Need:
-    privilege, _, columns = grant.rstrip(")").partition(" (")
-    return Need(oids[table], f"sweeper.{table}", privilege, tuple(columns.split(", ")) if columns else ())
+def _own(oids: Mapping[str, int], grant: Grant) -> Need:
+    return Need(oids[grant.table], f"sweeper.{grant.table}", grant.privilege, grant.columns)

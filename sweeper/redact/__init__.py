@@ -1,1 +1,1 @@
-"""Replaces sensitive data in message texts before they leave the store."""
+"""Recognises sensitive data in message texts and replaces it before the texts leave the store."""

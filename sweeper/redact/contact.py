@@ -1,6 +1,7 @@
-"""Recognises addresses of people and machines: e-mail, IP, phone.
+"""Recognises e-mail addresses, IP addresses and phone numbers.
 
-The law of this file: a number is a phone number by its form and its country's numbering plan, or by the words before it.
+Invariant: digits count as a phone number because of their format and their country's numbering plan, or because of the words
+before them; digits alone never do.
 """
 
 import ipaddress
@@ -15,14 +16,14 @@ from phonenumbers import Leniency, PhoneNumber, PhoneNumberMatcher
 from sweeper.redact.finding import LETTER, DataKind, Recogniser, TextSpan
 
 LOCAL = r"[A-Za-z0-9\u00c0-\u1fff_.%+'-]"
-"""What may stand before the @; Chinese and Japanese, written without spaces, would take the sentence with it."""
+"""Characters of a local part. Chinese and Japanese are left out: without spaces, the whole sentence would match."""
 
-FILES = frozenset(
+FILE_EXTENSIONS = frozenset(
     ("png", "jpg", "jpeg", "gif", "svg", "webp", "css", "js", "ts", "jsx", "tsx", "py", "json", "html", "txt")
 )
-"""What ends the name of a file, as in `logo@2x.png`, rather than a domain."""
+"""Endings of file names that look like addresses, such as `logo@2x.png`."""
 
-TRUNK = {
+ZERO_PREFIXED = {
     "GB": 44,
     "DE": 49,
     "FR": 33,
@@ -37,10 +38,14 @@ TRUNK = {
     "JP": 81,
     "IT": 39,
 }
-"""Countries whose numbers begin with a nought at home, so that few other numbers look like them."""
+"""Countries whose national numbers begin with a zero, by region and country code; few other numbers look like that."""
 
-HOME = ("US", *TRUNK, "ES", "PT", "PL", "NO", "DK", "CZ", "GR", "BR", "MX", "IN", "CN", "RU", "TR", "ZA", "KR", "NZ")
-"""Countries whose numbers are recognised without the country code, where the words before speak of a phone."""
+REGIONS = (
+    "US",
+    *ZERO_PREFIXED,
+    *("ES", "PT", "PL", "NO", "DK", "CZ", "GR", "BR", "MX", "IN", "CN", "RU", "TR", "ZA", "KR", "NZ"),
+)
+"""Regions whose numbers are recognised without a country code if the words before them mention a phone."""
 
 WORDS = re.compile(
     r"(?i)(?:\b(?:(?:tele|smart|i)?phone|tel|telefon\w*|tele?fono|téléphone|teléfono|telefone|telefoon|puhelin|mobil\w*"
@@ -57,15 +62,15 @@ NOT_A_PHONE = re.compile(
     r"[^\d\n\]]{0,16}\Z"
 )
 BEFORE = 48
-"""So many characters before a number are looked at for such words."""
+"""Number of characters before a number that are searched for such words."""
 
 VERSION = re.compile(
     r"(?i)(?:\bv|version|release|build|firmware|kernel|driver|update|sec(?:tion)?|chapter|clause|kapitel|abschnitt|§|[=~<>]=)\W{0,3}\Z"
     r"|[A-Za-z]/\Z"  # as in Chrome/120.0.0.0
 )
-"""What comes before four numbers that are no address."""
+"""Words before a version number that looks like an IP address."""
 BUILD = re.compile(r"(?i)[-+](?:alpha|beta|rc|dev|snapshot|release)|\s?\(?(?:build|release)\b")
-"""What comes after them."""
+"""Words after such a version number."""
 
 DATE = re.compile(
     r"(?:(?:19|20)\d\d([-./ ])(?:0?[1-9]|1[0-2])\1(?:0?[1-9]|[12]\d|3[01])"
@@ -74,17 +79,17 @@ DATE = re.compile(
 
 
 def _email(match: re.Match[str]) -> Iterable[TextSpan]:
-    """An address, unless it names a file or the user that a repository is fetched as."""
+    """Yield the address, unless it is a file name or a user of a version control system, such as `git@host`."""
     domain = match["domain"]
-    if domain.rpartition(".")[2].lower() in FILES or match["local"] in ("git", "hg", "svn"):
+    if domain.rpartition(".")[2].lower() in FILE_EXTENSIONS or match["local"] in ("git", "hg", "svn"):
         return
-    local = match.start() + len(match["local"]) - len(match["local"].lstrip(".'-%+*_"))
-    if local < match.end("local"):
-        yield TextSpan(local, match.end())
+    start = match.start() + len(match["local"]) - len(match["local"].lstrip(".'-%+*_"))
+    if start < match.end("local"):
+        yield TextSpan(start, match.end())
 
 
 def _ip(match: re.Match[str]) -> Iterable[TextSpan]:
-    """An address that some machine may have: no version, no mask, not this machine itself."""
+    """Return the address, unless it is a version number, a netmask or a loopback address."""
     try:
         address = ipaddress.ip_address(match[0])
     except ValueError:
@@ -97,7 +102,7 @@ def _ip(match: re.Match[str]) -> Iterable[TextSpan]:
 
 
 def _is_assigned(address: ipaddress.IPv6Address) -> bool:
-    """Whether it lies where addresses are given out; `a::b` is C++ and `1::2` a slice."""
+    """Return True for addresses in an assigned range; `a::b` may be C++, and `1::2` a slice."""
     return address.packed[0] >> 5 == 1 or address.packed[0] >= 0xFC or bool(address.ipv4_mapped)
 
 
@@ -106,7 +111,7 @@ JOINED_AFTER = re.compile(rf"{LETTER}|[@%]|[.,:/]\d|-\w")
 EXTENSION = re.compile(r"(?i),? ?(?:x|ext\.?|extension|durchwahl) ?\d{1,6}(?!\w)")
 GROUP = re.compile(r"(?:\(?\+ ?)?\(?\d+\)?")
 GROUPS, SHORTEST, FULL, LONGEST = 8, 7, 9, 17
-"""The most groups of digits in a number; the fewest digits where words speak of a phone, and where none do; the most."""
+"""Limits: groups of digits in a number, fewest digits after words that mention a phone, fewest without them, most digits."""
 
 US = re.compile(r"(?:1[-. ])?(?:\([2-9]\d\d\)[-. ]?|[2-9]\d\d[-.])[2-9]\d\d[-. ]\d{4}")
 SPACED = re.compile(r"[2-9]\d\d [2-9]\d\d \d{4}")
@@ -117,7 +122,7 @@ MOBILE_CN = re.compile(r"1[3-9]\d{9}")
 
 
 class Hint(Enum):
-    """What the words before say of a number."""
+    """What the words before a number say about it."""
 
     PHONE = "a phone number"
     OTHER = "something else"
@@ -125,7 +130,7 @@ class Hint(Enum):
 
 
 def _phone(match: re.Match[str]) -> Iterator[TextSpan]:
-    """The phone numbers among groups of digits that stand together, the longest first."""
+    """Yield the phone numbers in a row of digit groups; of several that begin with one group, the longest."""
     text = match.string
     groups = [TextSpan(*group.span()) for group in GROUP.finditer(text, *match.span())]
     first, hint = 0, _hint(text, match.start())
@@ -136,7 +141,7 @@ def _phone(match: re.Match[str]) -> Iterator[TextSpan]:
             extension = EXTENSION.match(text, end)
             yield TextSpan(groups[first].start, extension.end() if extension else end)
             first += last
-        first, hint = first + 1, Hint.NONE  # other digits stand between the words and the next group
+        first, hint = first + 1, Hint.NONE  # the words refer to the first group only
 
 
 def _hint(text: str, start: int) -> Hint:
@@ -146,19 +151,19 @@ def _hint(text: str, start: int) -> Hint:
     return Hint.PHONE if WORDS.search(before) else Hint.NONE
 
 
-def _is_apart(text: str, group: TextSpan) -> bool:
-    """Whether a number may begin with this group: not inside a word or another number."""
+def _may_begin(text: str, group: TextSpan) -> bool:
+    """Return True if a number may begin with this group, because no word or other number continues into it."""
     before = text[max(0, group.start - 6) : group.start]
     return not JOINED_BEFORE.search(before) or (text[group.start] == "+" and before[-1].isalpha())
 
 
 def _last_group(text: str, groups: list[TextSpan], hint: Hint) -> int | None:
-    """The last group of the longest phone number that begins with the first of these groups."""
+    """Return the index of the last group of the longest phone number that begins with the first group; None if none does."""
     start = groups[0].start
     plain = hint is not Hint.PHONE and text[start] not in "+(0"
     if plain and not any(form.match(text, start) for form in (US, SPACED, MOBILE_CN)):
         return None
-    if not _is_apart(text, groups[0]):
+    if not _may_begin(text, groups[0]):
         return None
     for last, end in reversed(_ends(text, groups)):
         joined = JOINED_AFTER.match(text, end) and not EXTENSION.match(text, end)
@@ -168,7 +173,7 @@ def _last_group(text: str, groups: list[TextSpan], hint: Hint) -> int | None:
 
 
 def _ends(text: str, groups: list[TextSpan]) -> list[tuple[int, int]]:
-    """Which groups a number may end with, and where that is."""
+    """Return the groups that a number may end with, as pairs of index and end position."""
     ends, digits = [], 0
     for last, group in enumerate(groups):
         digits += sum(map(str.isdigit, text[group.start : min(group.end, group.start + LONGEST + 4)]))
@@ -190,15 +195,15 @@ def _is_phone(number: str, hint: Hint) -> bool:
 
 
 def _is_dialled(number: str) -> bool:
-    """After words that speak of a phone: any number that could be dialled in one of the countries."""
+    """Return True if the number can be dialled in one of the regions; for numbers after words that mention a phone."""
     digits = sum(map(str.isdigit, number))
     if number.startswith(("0", "(0")) or US.fullmatch(number) or LOCAL_US.fullmatch(number):
         return digits <= 12
-    return any(_is_number_of(region, number) for region in HOME)
+    return any(_is_number_of(region, number) for region in REGIONS)
 
 
 def _is_formatted(number: str) -> bool:
-    """Without such words: a number in the form in which its country writes it."""
+    """Return True if the number is written as is usual in its country; for numbers without such words."""
     if any(form.fullmatch(number) for form in (US, BRACKETED, FRENCH)):
         return True
     if SPACED.fullmatch(number) or MOBILE_CN.fullmatch(number):
@@ -206,18 +211,17 @@ def _is_formatted(number: str) -> bool:
     digits = re.sub(r"\D", "", number)
     if not number.startswith("0") or not FULL <= len(digits) <= 12:
         return False
-    regions = [region for region, code in TRUNK.items() if _is_valid(code, digits, keeps_nought=region == "IT")]
+    regions = [region for region, code in ZERO_PREFIXED.items() if _is_valid(code, digits, keeps_zero=region == "IT")]
     return any((number.isdigit() and len(number) > FULL) or _is_grouped(number, region) for region in regions)
 
 
-def _is_valid(code: int, digits: str, *, keeps_nought: bool) -> bool:
-    """Whether the country has such a number; made, not parsed: there are many countries to ask."""
-    number = PhoneNumber(code, int(digits), italian_leading_zero=keeps_nought)
-    return phonenumbers.is_valid_number(number)
+def _is_valid(code: int, digits: str, *, keeps_zero: bool) -> bool:
+    """Return True if the country has such a number. Parsing the text once per country would be much slower."""
+    return phonenumbers.is_valid_number(PhoneNumber(code, int(digits), italian_leading_zero=keeps_zero))
 
 
 def _is_grouped(number: str, region: str) -> bool:
-    """Whether the number, and not only a part of it, is written as in that country."""
+    """Return True if the whole number is grouped as in that region."""
     found = next(iter(PhoneNumberMatcher(number, region, leniency=Leniency.STRICT_GROUPING, max_tries=3)), None)
     return found is not None and len(found.raw_string) >= len(number) - 1
 
@@ -228,7 +232,7 @@ def _is_number_of(region: str, number: str) -> bool:
 
 
 def _is_possible(number: str) -> bool:
-    """Whether a number with its country's code has a length that numbers there have."""
+    """Return True if a number with a country code has a length that is possible there."""
     parsed = _parsed(number, None)
     return parsed is not None and phonenumbers.is_possible_number(parsed)
 
@@ -242,7 +246,7 @@ def _parsed(number: str, region: str | None) -> PhoneNumber | None:
 
 @cache
 def rules() -> tuple[Recogniser, ...]:
-    """The rules of this file."""
+    """Return the recognisers of this module."""
     return (
         Recogniser(
             DataKind.EMAIL,

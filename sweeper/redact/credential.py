@@ -1,6 +1,6 @@
-"""Recognises what opens a door: keys, tokens, passwords, and URLs that carry one.
+"""Recognises credentials: keys, tokens, passwords, and URLs that contain one.
 
-The law of this file: every pattern is linear, and starts from a literal that ordinary text does not have.
+Invariant: every pattern takes linear time and begins with a literal that is rare in ordinary text.
 """
 
 import re
@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 
 from sweeper.redact.finding import DataKind, Recogniser, TextSpan, whole
 
-# How vendors mark their keys. Prefixes are matched in their case and not inside a word.
+# Formats of vendors' keys. Prefixes are case-sensitive and are not matched inside a word.
 VENDORS = (
     r"sk-[\w-]{16,}+",  # OpenAI, Anthropic, OpenRouter, DeepSeek, …
     r"gh[pousr]_[A-Za-z0-9]{20,}+",
@@ -51,27 +51,27 @@ QUOTE = r"(?:[\"'`]|\\\")?"
 ASSIGNED = rf"{QUOTE}\s{{0,3}}(?:[:=]|=>|:=|->|is|ist|är|est|è)\s{{0,3}}{QUOTE}"
 VALUE = r"(?P<secret>[A-Za-z0-9_\-./+=~!@#$%^*]{16,}+)"
 FOLLOWED = rf"(?:{ASSIGNED}|\s)"
-PARAMETERS = re.compile(
+SECRET_PARAMETERS = re.compile(
     r"(?:access|auth|id|private|refresh|security|session|x-amz-security)[_-]?token|token|jwt|bearer|(?:client[_-]?)?secret"
     r"|(?:api|app|access|subscription|secret|aws_secret_access)[_-]?key|key|pass|passwd|password|pwd|auth|authorization"
     r"|session(?:_?id)?|sid|sas|sig|sign|signature|code|SAMLResponse|x-(?:amz|goog)-(?:credential|signature)",
     re.IGNORECASE,
 )
-"""Parameters of a URL that let somebody in."""
+"""URL parameters that hold credentials."""
 LONG = 16
-"""A parameter named `key`, `session` or the like is a secret from this length on; shorter ones are sort keys and pages."""
-VAGUE = frozenset({"key", "session", "sid", "sign", "auth", "pass", "code"})
+"""Fewest characters of a secret in an ambiguous parameter; shorter values are sort keys, page numbers and the like."""
+AMBIGUOUS = frozenset({"key", "session", "sid", "sign", "auth", "pass", "code"})
 SCHEME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+.-")
-ENDS = ".,;:!?)]}*_"
+TRAILING = ".,;:!?)]}*_"
 
 
 def _has_digit(match: re.Match[str]) -> Iterable[TextSpan]:
-    """Words joined by hyphens are no key."""
+    """Return the key if it is long or has a digit; otherwise it may be words joined by hyphens."""
     return (TextSpan(*match.span()),) if any(sign.isdigit() for sign in match[0]) or len(match[0]) > 40 else ()
 
 
 def _is_random(match: re.Match[str]) -> Iterable[TextSpan]:
-    """A value with letters and digits that is no path, no call and no name."""
+    """Return the value if letters and digits are mixed as in a random key, not as in a path or a name."""
     value = match["secret"]
     digits = sum(map(str.isdigit, value))
     mixed = any(map(str.islower, value)) and any(map(str.isupper, value))
@@ -80,7 +80,7 @@ def _is_random(match: re.Match[str]) -> Iterable[TextSpan]:
 
 
 def _is_password(match: re.Match[str]) -> Iterable[TextSpan]:
-    """A word alone is talk about passwords, and what refers to a variable is none."""
+    """Return the value unless it is a plain word, as in talk about passwords, or refers to a variable."""
     value = match["secret"]
     is_reference = value[0] in "$%*" or "environ" in value or "getenv" in value
     mixed = any(map(str.isalpha, value)) and not value.isalpha()
@@ -88,18 +88,18 @@ def _is_password(match: re.Match[str]) -> Iterable[TextSpan]:
 
 
 def _url(match: re.Match[str]) -> Iterable[TextSpan]:
-    """The whole URL, where it has a password or a token in it."""
+    """Return the whole URL if it contains a password or a token."""
     start = match.start()
     while start > 0 and match.start() - start < 24 and match.string[start - 1] in SCHEME:
         start -= 1
-    rest = match["rest"].rstrip(ENDS)
+    rest = match["rest"].rstrip(TRAILING)
     if start == match.start() or not (_has_password(rest) or _has_token(rest)):
         return ()
     return (TextSpan(start, match.start("rest") + len(rest)),)
 
 
 def _has_password(rest: str) -> bool:
-    """Whether it says user:password@, also where the password has a slash that it should not have."""
+    """Return True for `user:password@`, even if the password contains an unencoded slash."""
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     user, at, _ = authority.rpartition("@")
     if at:
@@ -115,7 +115,9 @@ def _has_token(rest: str) -> bool:
         return False
     pairs = parse_qsl(query[1].replace("?", "&").replace("#", "&").replace("&amp;", "&"))
     return any(
-        len(value) >= (LONG if name.lower() in VAGUE else 6) for name, value in pairs if PARAMETERS.fullmatch(name)
+        len(value) >= (LONG if name.lower() in AMBIGUOUS else 6)
+        for name, value in pairs
+        if SECRET_PARAMETERS.fullmatch(name)
     )
 
 
@@ -124,7 +126,7 @@ RULES = (
         DataKind.PRIVATE_KEY,
         re.compile(
             r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
-            # up to its end, or, where that is missing, as far as lines of base64 go
+            # to the end marker or, if that is missing, to the last line of base64
             r"(?:(?:[^-]|-(?!----)){0,40000}+-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
             r"|(?:(?:\s|\\[nr]|[\"'+,>]){0,12}+[A-Za-z0-9+/=]{16,}+){0,1000}+)"
         ),
@@ -138,7 +140,9 @@ RULES = (
     ),
     Recogniser(
         DataKind.API_KEY,
-        re.compile(r"(?<![A-Za-z0-9])(?=[\w.:-]{15})(?:" + "|".join(VENDORS) + ")"),  # the look ahead spares most words
+        re.compile(
+            r"(?<![A-Za-z0-9])(?=[\w.:-]{15})(?:" + "|".join(VENDORS) + ")"
+        ),  # the lookahead rules out most words quickly
         _has_digit,
     ),
     Recogniser(

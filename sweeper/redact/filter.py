@@ -1,6 +1,6 @@
-"""Obfuscates sensitive data before any text leaves the store: each finding is replaced by the name of its kind.
+"""Replaces each piece of sensitive data in a text by the name of its kind.
 
-The law of this file: a text leaves only when nothing is found in it any more; any doubt keeps it back.
+Invariant: a text passes only if nothing sensitive is found in the result; in doubt the text is withheld.
 """
 
 from collections import Counter
@@ -10,27 +10,27 @@ from functools import cache, cached_property
 from importlib import metadata
 
 from sweeper.errors import ConfigurationError
-from sweeper.redact.finding import DataKind, Finding, Recogniser, Text, merged
+from sweeper.redact.finding import DataKind, Finding, FoldedText, Recogniser, merged
 
 __all__ = ["DataKind", "Filter", "Filtered"]
 
 RULES_VERSION = 1
-"""Raised whenever a rule changes: a manifest names it, so that holders know what a text was filtered by."""
+"""Increase it with every change of a rule. Manifests record it, so that readers know how the text was filtered."""
 
 LIBRARIES = ("phonenumbers", "python-stdnum")
 LONGEST = 1_000_000
 PASSES = 4
-"""So often a text is looked at. One replacement may bare another finding; what is not clean by then does not pass."""
+"""Most searches of one text, since a replacement may expose another finding. A text with findings in the last is withheld."""
 
 
 @dataclass(frozen=True, slots=True)
 class Filtered:
-    """What may leave of a text.
+    """The result of filtering one text.
 
     Attributes:
-        text: the text with each finding replaced; None where there is no text, or where it did not pass.
-        found: how many findings of each kind were replaced.
-        passed: whether the text, or its absence, may be written. What did not pass is counted by the caller.
+        text: the text with all findings replaced; None if there was no text or it was withheld.
+        found: number of replaced findings by kind.
+        passed: False if the text was withheld.
     """
 
     text: str | None
@@ -38,32 +38,32 @@ class Filtered:
     passed: bool = True
 
 
-KEPT_BACK = Filtered(None, passed=False)
+WITHHELD = Filtered(None, passed=False)
 
 
 @dataclass(frozen=True)
 class Filter:
-    """Replaces what the rules of this version find, the same in every process and on every machine.
+    """Replaces sensitive data in texts, with the same result in every process, on every machine and at any time.
 
     Attributes:
-        longest: texts of more characters do not pass: they would take too long to examine.
+        longest: texts of more characters are withheld, because searching them would take too long.
     """
 
     longest: int = LONGEST
 
     @property
     def name(self) -> str:
-        """What a manifest calls this filter."""
+        """The name of this filter in manifests."""
         return "sweeper.manifest.filter"
 
     @cached_property
     def version(self) -> str:
-        """The version of the rules and of the libraries that they ask."""
+        """The version of the rules and of the libraries they use."""
         recognisers()
         return f"{RULES_VERSION} ({', '.join(f'{name} {metadata.version(name)}' for name in LIBRARIES)})"
 
     def apply(self, text: str | None) -> Filtered:
-        """What may leave of this text.
+        """Return the text with all sensitive data replaced.
 
         Raises:
             ConfigurationError: the libraries of the extra `text` are not installed.
@@ -72,19 +72,18 @@ class Filter:
         if text is None:
             return Filtered(None)
         try:
-            return _replaced(text, rules) if self._is_examinable(text) else KEPT_BACK
-        except Exception:  # whatever a rule trips over: the text was not examined, so it does not leave
-            return KEPT_BACK
+            return _replaced(text, rules) if self._is_examinable(text) else WITHHELD
+        except Exception:  # a rule failed, so the text was not fully searched
+            return WITHHELD
 
     def _is_examinable(self, text: str) -> bool:
-        """Not too long, without NUL, and fit for UTF-8: a lone surrogate is half a character."""
+        """Return True if the text is not too long and can be stored as UTF-8: no NUL, no lone surrogate."""
         if len(text) > self.longest or "\0" in text:
             return False
-        return text.isascii() or not any("\ud800" <= sign <= "\udfff" for sign in text)
+        return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _replaced(text: str, rules: tuple[Recogniser, ...]) -> Filtered:
-    """The text when nothing is found in it any more."""
     found: Counter[DataKind] = Counter()
     for _ in range(PASSES):
         findings = find(text, rules)
@@ -92,13 +91,14 @@ def _replaced(text: str, rules: tuple[Recogniser, ...]) -> Filtered:
             return Filtered(text, dict(found))
         found.update(finding.kind for finding in findings)
         text = _without(text, findings)
-    return KEPT_BACK
+    return WITHHELD
 
 
 def find(text: str, rules: tuple[Recogniser, ...] | None = None) -> list[Finding]:
-    """What is sensitive in a text, in order and without overlaps."""
-    seen = Text(text)
-    return merged(finding for rule in rules or recognisers() if rule.may_apply(seen) for finding in rule.findings(seen))
+    """Return the sensitive parts of a text in order, without overlaps."""
+    folded = FoldedText(text)
+    found = (finding for rule in rules or recognisers() if rule.may_apply(folded) for finding in rule.findings(folded))
+    return merged(found)
 
 
 def _without(text: str, findings: list[Finding]) -> str:
@@ -111,10 +111,10 @@ def _without(text: str, findings: list[Finding]) -> str:
 
 @cache
 def recognisers() -> tuple[Recogniser, ...]:
-    """All rules. The libraries are imported here: whoever filters no text needs none of them.
+    """Return all recognisers. The libraries are imported here, so that only filtering needs them.
 
     Raises:
-        ConfigurationError: they are not installed.
+        ConfigurationError: the libraries of the extra `text` are not installed.
     """
     try:
         from sweeper.redact import contact, credential, number

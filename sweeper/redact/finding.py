@@ -1,6 +1,6 @@
-"""What the filter looks for, and where in a text it found it.
+"""Findings, the recognisers that yield them, and the text form that recognisers search.
 
-The law of this file: where findings overlap nothing of any of them stays: they are replaced as one.
+Invariant: overlapping findings are merged into one, so that no part of any of them remains.
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeAlias
 
 
 class DataKind(StrEnum):
-    """What sensitive data is; of two findings of one length the kind listed first here names both."""
+    """The kinds of sensitive data. If overlapping findings have the same length, the kind listed first wins."""
 
     PRIVATE_KEY = "private_key"
     URL_CREDENTIALS = "url_credentials"
@@ -28,25 +28,25 @@ class DataKind(StrEnum):
 
     @property
     def placeholder(self) -> str:
-        """What stands in a text instead of a finding."""
+        """The text that replaces a finding."""
         return f"[{self.name}]"
 
 
 LETTER = r"(?:(?=[^\W_])[\x00-\u2dff])"
-"""A letter or digit that would make a longer word of what it touches; scripts without spaces have no such words."""
+"""A letter or digit that makes the match beside it part of a longer word; not in scripts without spaces between words."""
 
 RANK = {kind: rank for rank, kind in enumerate(DataKind)}
 
 
 class TextSpan(NamedTuple):
-    """From this character to before that one."""
+    """A range of characters, without the one at `end`."""
 
     start: int
     end: int
 
 
 class Finding(NamedTuple):
-    """Sensitive data in a text, from `start` to before `end`."""
+    """A range of characters that is sensitive, without the one at `end`."""
 
     start: int
     end: int
@@ -54,44 +54,44 @@ class Finding(NamedTuple):
 
 
 Locate: TypeAlias = Callable[[re.Match[str]], Iterable[TextSpan]]
-"""Which parts of a candidate are sensitive, if any."""
+"""Returns the sensitive parts of a candidate, if any."""
 
 
 def whole(match: re.Match[str]) -> Iterable[TextSpan]:
-    """All of the candidate, or what its group `secret` holds."""
+    """Return the whole candidate, or only its group `secret` if the pattern has one."""
     return (TextSpan(*match.span("secret" if "secret" in match.re.groupindex else 0)),)
 
 
 @dataclass(frozen=True, slots=True)
 class Recogniser:
-    """How one kind is recognised: candidates by a pattern, of those the ones that `locate` confirms.
+    """Finds one kind of data: `pattern` finds candidates, `locate` confirms them.
 
-    A pattern is linear: its repetitions are bounded, or possessive behind a start that cannot lie inside them.
+    A pattern must take linear time: each repetition is bounded, or is possessive and cannot contain the start of a match.
     """
 
     kind: DataKind
     pattern: re.Pattern[str]
     locate: Locate = whole
     needles: tuple[str, ...] = ()
-    """A text that has none of these (lower case) has no candidate; they are quicker to look for than the pattern."""
+    """Lower-case strings. A text that contains none of them has no candidate; this test is faster than the pattern."""
     digits: int = 0
-    """Nor has a text with fewer digits."""
+    """A text with fewer digits has no candidate."""
 
-    def may_apply(self, text: "Text") -> bool:
-        """Whether a text is worth the pattern."""
+    def may_apply(self, text: "FoldedText") -> bool:
+        """Return False if the text certainly has no candidate."""
         if text.digits < self.digits:
             return False
         return not self.needles or any(needle in text.lower for needle in self.needles)
 
-    def findings(self, text: "Text") -> Iterator[Finding]:
-        """What this rule finds in a text."""
+    def findings(self, text: "FoldedText") -> Iterator[Finding]:
+        """Yield the findings in a text."""
         for match in self.pattern.finditer(text.folded):
             for span in self.locate(match):
                 yield Finding(*span, self.kind)
 
 
-class Text:
-    """A text as rules look at it: other digits, letters, dashes and spaces folded to ASCII, each in its place."""
+class FoldedText:
+    """A text with digits, letters, dashes and spaces of other forms folded to ASCII, one character for one."""
 
     def __init__(self, text: str) -> None:
         self.folded = text if text.isascii() else _folded(text)
@@ -107,24 +107,23 @@ DIGITS = re.compile(r"[^\D0-9]")
 
 
 def _folded(text: str) -> str:
-    """The text with the signs that people and phones write for ASCII's, one for one: positions stay what they are."""
     text = WIDE.sub(lambda match: chr(ord(match[0]) - 0xFEE0), text)
     text = DIGITS.sub(lambda match: str(unicodedata.decimal(match[0])), text)
     return SPACES.sub(" ", DASHES.sub("-", text))
 
 
 def merged(findings: Iterable[Finding]) -> list[Finding]:
-    """The findings in order, overlapping ones as one, of the kind of the longest of them."""
+    """Return the findings in order, overlapping ones merged into one of the kind of the longest."""
     joined: list[Finding] = []
     longest = 0
-    for found in sorted(findings, key=lambda one: (one.start, -one.end, RANK[one.kind])):
-        length = found.end - found.start
-        if not joined or found.start >= joined[-1].end:
-            joined.append(found)
+    for finding in sorted(findings, key=lambda each: (each.start, -each.end, RANK[each.kind])):
+        length = finding.end - finding.start
+        if not joined or finding.start >= joined[-1].end:
+            joined.append(finding)
             longest = length
             continue
-        before = joined[-1]
-        prevails = (-length, RANK[found.kind]) < (-longest, RANK[before.kind])
-        joined[-1] = Finding(before.start, max(before.end, found.end), found.kind if prevails else before.kind)
+        last = joined[-1]
+        wins = (-length, RANK[finding.kind]) < (-longest, RANK[last.kind])
+        joined[-1] = Finding(last.start, max(last.end, finding.end), finding.kind if wins else last.kind)
         longest = max(longest, length)
     return joined

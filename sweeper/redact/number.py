@@ -1,26 +1,30 @@
-"""Recognises numbers that prove themselves: cards, accounts, national ids.
+"""Recognises numbers with a checksum: payment cards, IBANs and national ids.
 
-The law of this file: a checksum decides; where it is weak, the form or the words before have to agree.
+Invariant: where the checksum is weak, the format or the words beside the number must agree. No check depends on today's date, so
+that the same text is filtered in the same way at any time.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 
 from stdnum import get_cc_module, iban, luhn, numdb
+from stdnum.dk import cpr
+from stdnum.exceptions import ValidationError
+from stdnum.no import fodselsnummer
+from stdnum.se import personnummer
 
 from sweeper.redact.finding import LETTER, DataKind, Recogniser, TextSpan
-from sweeper.redact.timeless import CHECKS
 
 CARDS = re.compile(
     r"4(?:\d{12}|\d{15}|\d{18})|5[1-5]\d{14}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}|3[47]\d{13}"
     r"|6(?:011|5\d\d|4[4-9]\d)\d{12}|3(?:0[0-5]|[68]\d)\d{11}|35\d{14}|62\d{14,17}|(?:2131|1800)\d{11}|(?:5[06-8]|6\d)\d{14,17}"
     r"|(?:50(?:18|20|38)|5893|6304|6759|676[1-3])\d{8,15}"
 )
-"""Which numbers card schemes give out."""
+"""Number ranges of the card schemes."""
 LONGEST_CARD, SHORTEST_GROUP = 19, 3
-"""The most digits of a card; the fewest in a group that another follows, or many a row of small numbers would be one."""
+"""Most digits of a card; fewest digits of any group but the last, so that rows of small numbers do not match."""
 
 WORDS = (
     r"(?:ssn|social security|national (?:id|insurance|number)|tax (?:id|number)|tin|nino?|identity"
@@ -35,9 +39,50 @@ WORDS_AFTER = re.compile(rf"(?i)[^\d\n\[]{{0,24}}\b{WORDS}\b")
 BEFORE = 64
 
 
+def _is_swedish(number: str) -> bool:
+    """Return True if the number is valid in any century; the library tries only the one nearest to today."""
+    digits = re.sub(r"\D", "", number)
+    centuries = ("",) if len(digits) == 12 else ("18", "19", "20")
+    return any(personnummer.is_valid(century + digits) for century in centuries)
+
+
+def _is_danish(number: str) -> bool:
+    """Return True for ten digits that begin with a date; new numbers have no checksum."""
+    try:
+        return len(digits := cpr.compact(number)) == 10 and bool(cpr.get_birth_date(digits))
+    except ValidationError:
+        return False
+
+
+def _is_norwegian(number: str) -> bool:
+    """Return True if both check digits and the date are valid."""
+    try:
+        digits = fodselsnummer.compact(number)
+        checks = fodselsnummer.calc_check_digit1(digits) + fodselsnummer.calc_check_digit2(digits)
+        return checks == digits[-2:] and bool(fodselsnummer.get_birth_date(digits))
+    except ValidationError:
+        return False
+
+
+def _is_belgian(number: str) -> bool:
+    """Return True if date and checksum are valid; for births since 2000 the checksum is computed with a leading 2."""
+    digits = re.sub(r"\D", "", number)
+    month, day, base, check = int(digits[2:4]), int(digits[4:6]), int(digits[:9]), int(digits[9:])
+    return 1 <= month <= 12 and 1 <= day <= 31 and check in (97 - base % 97, 97 - (2_000_000_000 + base) % 97)
+
+
+TIMELESS_CHECKS: Mapping[tuple[str, str], Callable[[str], bool]] = {
+    ("se", "personnummer"): _is_swedish,
+    ("dk", "cpr"): _is_danish,
+    ("no", "fodselsnummer"): _is_norwegian,
+    ("be", "nn"): _is_belgian,
+}
+"""Checks used instead of the library's, which reject birth dates after today, by country and name."""
+
+
 @dataclass(frozen=True, slots=True)
-class Id:
-    """A national id: its module in the library, its form, and whether that form may stand without words before it."""
+class NationalId:
+    """A format of a national id, and the library's module for it; `alone` is False if words beside it must mention an id."""
 
     country: str
     name: str
@@ -45,61 +90,61 @@ class Id:
     alone: bool = True
 
     def check(self) -> Callable[[str], bool]:
-        """What finds fault with such a number.
+        """Return the function that validates a number.
 
         Raises:
-            LookupError: the library does not know the id; without it the rule would find nothing, and nobody would know.
+            LookupError: the library does not know the id.
         """
         module = get_cc_module(self.country, self.name)
         if module is None:
             raise LookupError(f"python-stdnum has no {self.country}.{self.name}: no text was filtered")
-        return CHECKS.get((self.country, self.name), module.is_valid)
+        return TIMELESS_CHECKS.get((self.country, self.name), module.is_valid)
 
 
 IDS = (
-    Id("us", "ssn", r"\d{3}-\d{2}-\d{4}"),
-    Id("us", "ssn", r"\d{3} ?\d{2} ?\d{4}", alone=False),
-    Id("us", "itin", r"9\d{2}-\d{2}-\d{4}"),
-    Id("se", "personnummer", r"(?:19|20)?\d{6}[-+]\d{4}"),
-    Id("se", "personnummer", r"(?:19|20)\d{6} ?\d{4}"),
-    Id("se", "personnummer", r"\d{6} ?\d{4}", alone=False),
-    Id("de", "idnr", r"\d{2} \d{3} \d{3} \d{3}"),
-    Id("de", "idnr", r"\d{11}", alone=False),
-    Id("es", "dni", r"\d{8}[- ]?[A-Za-z]"),
-    Id("es", "dni", r"\d{2}\.\d{3}\.\d{3}[- ]?[A-Za-z]"),
-    Id("es", "nie", r"[XYZxyz][- ]?\d{7}[- ]?[A-Za-z]"),
-    Id("it", "codicefiscale", r"[A-Za-z]{6}[\dL-Vl-v]{2}[A-Za-z][\dL-Vl-v]{2}[A-Za-z][\dL-Vl-v]{3}[A-Za-z]"),
-    Id("it", "codicefiscale", r"[A-Za-z]{3} [A-Za-z]{3} \d{2}[A-Za-z]\d{2} [A-Za-z]\d{3}[A-Za-z]"),
-    Id("fr", "nir", r"[12] ?\d{2} ?\d{2} ?(?:\d{2}|2[AB]) ?\d{3} ?\d{3} ?\d{2}"),
-    Id("nl", "bsn", r"\d{4}[. ]?\d{2}[. ]?\d{3}|\d{3}[. ]?\d{3}[. ]?\d{3}", alone=False),
-    Id("pl", "pesel", r"\d{11}", alone=False),
-    Id("dk", "cpr", r"\d{6}-\d{4}"),
-    Id("dk", "cpr", r"\d{6} ?\d{4}", alone=False),
-    Id("fi", "hetu", r"\d{6}[-+A-FU-Y]\d{3}[0-9A-Z]"),
-    Id("no", "fodselsnummer", r"\d{6} ?\d{5}"),
-    Id("be", "nn", r"\d{2}\.\d{2}\.\d{2}[- ]\d{3}[. ]\d{2}|\d{6}[- ]\d{3}[. ]\d{2}"),
-    Id("be", "nn", r"\d{2} ?\d{2} ?\d{2} ?\d{3} ?\d{2}", alone=False),
-    Id("hr", "oib", r"\d{11}", alone=False),
-    Id("bg", "egn", r"\d{10}", alone=False),
-    Id("gr", "amka", r"\d{11}", alone=False),
-    Id("tr", "tckimlik", r"\d{11}", alone=False),
-    Id("kr", "rrn", r"\d{6}-\d{7}"),
-    Id("mx", "curp", r"[A-Z]{4}\d{6}[A-Z]{6}[A-Z0-9]\d"),
-    Id("ch", "ssn", r"756\.?\d{4}\.?\d{4}\.?\d{2}"),
-    Id("cz", "rc", r"\d{6}/\d{3,4}"),
-    Id("ie", "pps", r"\d{7}[A-W][A-IW]?"),
-    Id("ro", "cnp", r"[1-8]\d{12}", alone=False),
-    Id("pt", "nif", r"\d{3} ?\d{3} ?\d{3}", alone=False),
-    Id("br", "cpf", r"\d{3}\.\d{3}\.\d{3}-\d{2}"),
-    Id("br", "cpf", r"\d{11}", alone=False),
-    Id("cn", "ric", r"\d{17}[\dXx]"),
-    Id("ca", "sin", r"\d{3}[- ]?\d{3}[- ]?\d{3}", alone=False),
-    Id("in", "aadhaar", r"\d{4} ?\d{4} ?\d{4}", alone=False),
+    NationalId("us", "ssn", r"\d{3}-\d{2}-\d{4}"),
+    NationalId("us", "ssn", r"\d{3} ?\d{2} ?\d{4}", alone=False),
+    NationalId("us", "itin", r"9\d{2}-\d{2}-\d{4}"),
+    NationalId("se", "personnummer", r"(?:19|20)?\d{6}[-+]\d{4}"),
+    NationalId("se", "personnummer", r"(?:19|20)\d{6} ?\d{4}"),
+    NationalId("se", "personnummer", r"\d{6} ?\d{4}", alone=False),
+    NationalId("de", "idnr", r"\d{2} \d{3} \d{3} \d{3}"),
+    NationalId("de", "idnr", r"\d{11}", alone=False),
+    NationalId("es", "dni", r"\d{8}[- ]?[A-Za-z]"),
+    NationalId("es", "dni", r"\d{2}\.\d{3}\.\d{3}[- ]?[A-Za-z]"),
+    NationalId("es", "nie", r"[XYZxyz][- ]?\d{7}[- ]?[A-Za-z]"),
+    NationalId("it", "codicefiscale", r"[A-Za-z]{6}[\dL-Vl-v]{2}[A-Za-z][\dL-Vl-v]{2}[A-Za-z][\dL-Vl-v]{3}[A-Za-z]"),
+    NationalId("it", "codicefiscale", r"[A-Za-z]{3} [A-Za-z]{3} \d{2}[A-Za-z]\d{2} [A-Za-z]\d{3}[A-Za-z]"),
+    NationalId("fr", "nir", r"[12] ?\d{2} ?\d{2} ?(?:\d{2}|2[AB]) ?\d{3} ?\d{3} ?\d{2}"),
+    NationalId("nl", "bsn", r"\d{4}[. ]?\d{2}[. ]?\d{3}|\d{3}[. ]?\d{3}[. ]?\d{3}", alone=False),
+    NationalId("pl", "pesel", r"\d{11}", alone=False),
+    NationalId("dk", "cpr", r"\d{6}-\d{4}"),
+    NationalId("dk", "cpr", r"\d{6} ?\d{4}", alone=False),
+    NationalId("fi", "hetu", r"\d{6}[-+A-FU-Y]\d{3}[0-9A-Z]"),
+    NationalId("no", "fodselsnummer", r"\d{6} ?\d{5}"),
+    NationalId("be", "nn", r"\d{2}\.\d{2}\.\d{2}[- ]\d{3}[. ]\d{2}|\d{6}[- ]\d{3}[. ]\d{2}"),
+    NationalId("be", "nn", r"\d{2} ?\d{2} ?\d{2} ?\d{3} ?\d{2}", alone=False),
+    NationalId("hr", "oib", r"\d{11}", alone=False),
+    NationalId("bg", "egn", r"\d{10}", alone=False),
+    NationalId("gr", "amka", r"\d{11}", alone=False),
+    NationalId("tr", "tckimlik", r"\d{11}", alone=False),
+    NationalId("kr", "rrn", r"\d{6}-\d{7}"),
+    NationalId("mx", "curp", r"[A-Z]{4}\d{6}[A-Z]{6}[A-Z0-9]\d"),
+    NationalId("ch", "ssn", r"756\.?\d{4}\.?\d{4}\.?\d{2}"),
+    NationalId("cz", "rc", r"\d{6}/\d{3,4}"),
+    NationalId("ie", "pps", r"\d{7}[A-W][A-IW]?"),
+    NationalId("ro", "cnp", r"[1-8]\d{12}", alone=False),
+    NationalId("pt", "nif", r"\d{3} ?\d{3} ?\d{3}", alone=False),
+    NationalId("br", "cpf", r"\d{3}\.\d{3}\.\d{3}-\d{2}"),
+    NationalId("br", "cpf", r"\d{11}", alone=False),
+    NationalId("cn", "ric", r"\d{17}[\dXx]"),
+    NationalId("ca", "sin", r"\d{3}[- ]?\d{3}[- ]?\d{3}", alone=False),
+    NationalId("in", "aadhaar", r"\d{4} ?\d{4} ?\d{4}", alone=False),
 )
 NINO = re.compile(
     r"(?i)(?<!\w)(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z][ -]?\d{2}[ -]?\d{2}[ -]?\d{2}[ -]?[A-D](?!\w)"
 )
-"""The United Kingdom's has no checksum, and the library does not know it."""
+"""The National Insurance number of the United Kingdom, which has no checksum and is unknown to the library."""
 
 
 JOINED_BEFORE = re.compile(rf"(?:{LETTER}|\d\.)\Z")
@@ -107,7 +152,7 @@ JOINED_AFTER = re.compile(rf"{LETTER}|\.\d")
 
 
 def _card(match: re.Match[str]) -> Iterator[TextSpan]:
-    """Cards among groups of digits: from the start of one group to the end of another."""
+    """Yield the card numbers in a row of digit groups; each begins and ends with a whole group."""
     text = match.string
     groups = [TextSpan(*group.span()) for group in re.compile(r"\d+").finditer(text, *match.span())]
     first = 0
@@ -120,7 +165,7 @@ def _card(match: re.Match[str]) -> Iterator[TextSpan]:
 
 
 def _last_group(text: str, groups: list[TextSpan]) -> int | None:
-    """The last group of the longest card that begins with the first of these groups."""
+    """Return the index of the last group of the longest card number that begins with the first group; None if none does."""
     start = groups[0].start
     if text[start] not in "123456" or JOINED_BEFORE.search(text[max(0, start - 2) : start]):
         return None
@@ -137,41 +182,41 @@ def _last_group(text: str, groups: list[TextSpan]) -> int | None:
 
 
 def _iban(match: re.Match[str]) -> Iterator[TextSpan]:
-    """An account number of its country's length; what follows it in capitals is not part of it."""
-    length = _length(match[0][:2].upper())
-    taken = re.compile(rf"(?:[ -]?[A-Za-z0-9]){{{length}}}(?!{LETTER})").match(match.string, match.start())
-    if length and taken and iban.is_valid(taken[0], check_country=False):
-        yield TextSpan(*taken.span())
+    """Yield the IBAN, cut to its country's length, since capital letters may follow it."""
+    length = _iban_length(match[0][:2].upper())
+    number = re.compile(rf"(?:[ -]?[A-Za-z0-9]){{{length}}}(?!{LETTER})").match(match.string, match.start())
+    if length and number and iban.is_valid(number[0], check_country=False):
+        yield TextSpan(*number.span())
 
 
 @cache
-def _length(country: str) -> int:
-    """How long account numbers of that country are; 0 where there are none."""
-    known = numdb.get("iban").info(country)[0][1].get("bban", "")
-    return sum(int(part) for part in re.findall(r"(\d+)!", known)) + 4 if known else 0
+def _iban_length(country: str) -> int:
+    """Return the length of the IBANs of a country; 0 if it has none."""
+    bban = numdb.get("iban").info(country)[0][1].get("bban", "")
+    return sum(int(part) for part in re.findall(r"(\d+)!", bban)) + 4 if bban else 0
 
 
-def _rule(known: Id) -> Recogniser:
-    is_valid = known.check()
+def _national_id(id_: NationalId) -> Recogniser:
+    is_valid = id_.check()
 
     def locate(match: re.Match[str]) -> Iterator[TextSpan]:
-        number = re.sub(r"[ .]", "", match[0])  # hyphens and the plus of a hundred years mean something
-        if (known.alone or _is_said(match)) and is_valid(number):
+        number = re.sub(r"[ .]", "", match[0])  # hyphens and plus signs are significant
+        if (id_.alone or _is_mentioned(match)) and is_valid(number):
             yield TextSpan(*match.span())
 
-    pattern = re.compile(rf"(?<![\w./+-])(?:{known.form})(?![\w/]|[.-]\d)")
+    pattern = re.compile(rf"(?<![\w./+-])(?:{id_.form})(?![\w/]|[.-]\d)")
     return Recogniser(DataKind.NATIONAL_ID, pattern, locate, digits=7)
 
 
-def _is_said(match: re.Match[str]) -> bool:
-    """Whether words beside the number speak of an id."""
+def _is_mentioned(match: re.Match[str]) -> bool:
+    """Return True if words beside the number mention an id."""
     before = match.string[max(0, match.start() - BEFORE) : match.start()]
     return bool(WORDS_BEFORE.search(before) or WORDS_AFTER.match(match.string, match.end()))
 
 
 @cache
 def rules() -> tuple[Recogniser, ...]:
-    """The rules of this file."""
+    """Return the recognisers of this module."""
     return (
         Recogniser(DataKind.PAYMENT_CARD, re.compile(r"\d++(?:[ ._-]{1,3}\d++)*+"), _card, digits=12),
         Recogniser(
@@ -181,5 +226,5 @@ def rules() -> tuple[Recogniser, ...]:
             digits=10,
         ),
         Recogniser(DataKind.NATIONAL_ID, NINO, digits=6),
-        *map(_rule, IDS),
+        *map(_national_id, IDS),
     )

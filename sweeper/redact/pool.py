@@ -1,6 +1,6 @@
-"""Filters texts on all cores, in order.
+"""Filters texts in worker processes and returns the results in order.
 
-The law of this file: every text comes back once and filtered, or the caller gets an error; no worker outlives the caller.
+Invariant: each text yields exactly one result, or the caller gets an error. No worker outlives the caller.
 """
 
 import multiprocessing
@@ -11,38 +11,38 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from itertools import islice
+from itertools import chain, islice
 from typing import TypeAlias
 
 from sweeper.errors import SweeperError
 from sweeper.redact.filter import Filter, Filtered, recognisers
 
 Chunk: TypeAlias = list[str | None]
-Answers: TypeAlias = list[Filtered | None]
-"""For each text of a chunk what may leave of it; None where that is all of it, so that it need not be sent back."""
+ChunkResults: TypeAlias = list[Filtered | None]
+"""One result for each text of a chunk; None for an unchanged text, which need not be sent back."""
 
 TEXTS = 2048
 CHARACTERS = 250_000
-"""A chunk ends with the text that makes it so long."""
+"""A chunk ends when it has this many texts or characters."""
 AHEAD = 2
-"""So many chunks for each worker are under way."""
+"""Chunks in flight per worker."""
 DEATHS = 3
-"""So often in a row workers may die over the same chunks."""
+"""Number of times in a row that workers may die before the filter gives up."""
 
 
 class FilterBrokenError(SweeperError):
-    """Workers of the text filter died again and again; no more text was filtered or written. Look for a lack of memory."""
+    """Workers of the text filter died repeatedly; no more text was filtered or written. Check for a lack of memory."""
 
 
 def apply_all(chosen: Filter, texts: Iterable[str | None], workers: int | None = None) -> Iterator[Filtered]:
-    """Yield what may leave of each text, in order, filtered on all cores or by that many workers.
+    """Yield the result for each text, in order, computed by `workers` processes or one per core.
 
-    Texts are taken as results are: memory is bounded by a few chunks a worker. Few texts, and those of a single core, are
-    filtered in this process.
+    Texts are consumed as results are taken, so that a few chunks per worker bound the memory. Up to one chunk of texts, or any
+    number on a single core, is filtered in this process.
 
     Raises:
-        ConfigurationError: the libraries of the extra `text` are not installed.
-        FilterBrokenError: workers died again and again.
+        ConfigurationError: the libraries of the extra `text` are not installed; raised by the call itself.
+        FilterBrokenError: workers died repeatedly.
     """
     recognisers()
     return _results(chosen, texts, workers)
@@ -53,20 +53,14 @@ def _results(chosen: Filter, texts: Iterable[str | None], workers: int | None) -
     first = list(islice(chunks, 2))
     count = workers or len(os.sched_getaffinity(0))
     if count == 1 or len(first) < 2:
-        for chunk in _chained(first, chunks):
+        for chunk in chain(first, chunks):
             yield from map(chosen.apply, chunk)
         return
     pool = _Pool(chosen, count)
     try:
-        yield from pool.results(_chained(first, chunks))
+        yield from pool.results(chain(first, chunks))
     finally:
         pool.close()
-
-
-def _chained(first: list[Chunk], rest: Iterator[Chunk]) -> Iterator[Chunk]:
-    while first:
-        yield first.pop(0)
-    yield from rest
 
 
 def _chunks(texts: Iterable[str | None]) -> Iterator[Chunk]:
@@ -83,60 +77,60 @@ def _chunks(texts: Iterable[str | None]) -> Iterator[Chunk]:
 
 
 class _Pool:
-    """The workers, and the chunks under way in the order in which they came."""
+    """The worker processes and the chunks in flight, in order."""
 
     def __init__(self, chosen: Filter, workers: int) -> None:
         self.chosen = chosen
         self.workers = workers
-        self.executor = self._started()
-        self.under_way: deque[tuple[Chunk, Future[Answers]]] = deque()
+        self.executor = self._start()
+        self.in_flight: deque[tuple[Chunk, Future[ChunkResults]]] = deque()
 
     def results(self, chunks: Iterator[Chunk]) -> Iterator[Filtered]:
-        """The results in the order of the texts."""
+        """Yield the results in the order of the texts."""
         for chunk in chunks:
-            self.under_way.append((chunk, self._submitted(chunk)))
-            if len(self.under_way) >= self.workers * AHEAD:
+            self.in_flight.append((chunk, self._submit(chunk)))
+            if len(self.in_flight) >= self.workers * AHEAD:
                 yield from self._oldest()
-        while self.under_way:
+        while self.in_flight:
             yield from self._oldest()
 
     def close(self) -> None:
-        """End the workers; what they were at is given up."""
+        """End the workers and discard the chunks in flight."""
         self.executor.shutdown(wait=True, cancel_futures=True)
 
     def _oldest(self) -> list[Filtered]:
         for _ in range(DEATHS):
             try:
-                answers = self.under_way[0][1].result()
+                answers = self.in_flight[0][1].result()
             except BrokenProcessPool:
                 self._restart()
             else:
-                chunk, _ = self.under_way.popleft()
+                chunk, _ = self.in_flight.popleft()
                 return [answer or Filtered(text) for text, answer in zip(chunk, answers, strict=True)]
         raise FilterBrokenError(str(FilterBrokenError.__doc__))
 
     def _restart(self) -> None:
-        """New workers for all that is under way: filtering is deterministic, doing it again does no harm."""
+        """Start new workers and submit all chunks in flight again, which is safe because filtering is deterministic."""
         self.close()
-        self.executor = self._started()
-        self.under_way = deque((chunk, self._submitted(chunk)) for chunk, _ in self.under_way)
+        self.executor = self._start()
+        self.in_flight = deque((chunk, self._submit(chunk)) for chunk, _ in self.in_flight)
 
-    def _submitted(self, chunk: Chunk) -> Future[Answers]:
-        """The chunk on its way; where the workers have just died, as one that failed like those before it."""
+    def _submit(self, chunk: Chunk) -> Future[ChunkResults]:
+        """Submit a chunk; if the workers have just died, return a future that failed like those of the other chunks."""
         try:
             return self.executor.submit(_filter_chunk, self.chosen, chunk)
         except BrokenProcessPool as error:
-            failed: Future[Answers] = Future()
+            failed: Future[ChunkResults] = Future()
             failed.set_exception(error)
             return failed
 
-    def _started(self) -> ProcessPoolExecutor:
-        """Workers that share nothing with this process: a fork beside threads may inherit a lock that nobody releases."""
+    def _start(self) -> ProcessPoolExecutor:
+        """Start workers by `spawn`; after a fork in a process with threads, a worker could inherit a locked lock."""
         return ProcessPoolExecutor(self.workers, multiprocessing.get_context("spawn"), initializer=_prepare)
 
 
 def _prepare() -> None:
-    """In a worker: leave Ctrl-C to the caller, and end when the caller does, however it ends."""
+    """Prepare a worker: ignore Ctrl-C, which the caller handles, and exit as soon as the caller has ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -148,6 +142,6 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _filter_chunk(chosen: Filter, chunk: Chunk) -> Answers:
+def _filter_chunk(chosen: Filter, chunk: Chunk) -> ChunkResults:
     results = zip(chunk, map(chosen.apply, chunk), strict=True)
     return [None if filtered.passed and filtered.text is text else filtered for text, filtered in results]

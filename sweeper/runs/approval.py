@@ -15,7 +15,7 @@ from sweeper.errors import ConfigurationError, RefusedError
 from sweeper.policy.instant import parse, rfc3339
 
 LAPSES_AFTER = timedelta(hours=24)
-WAY_OUT = "Nothing was purged. Preview again with --dry-run and approve the digest that it prints."
+REMEDY = "Preview again with --dry-run, and approve what it finds."
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,21 @@ def read(token: str) -> Approval:
     Raises:
         ConfigurationError: it is no such token, or was cut or mistyped.
     """
+    try:
+        return decode(token)
+    except ValueError:
+        raise ConfigurationError(
+            "--approve: this is no digest of a dry run, or it was cut. Nothing was done. "
+            "Copy the whole `digest` that `sweeper run --dry-run` prints."
+        ) from None
+
+
+def decode(token: str) -> Approval:
+    """Return the approval that a token carries, whatever option or file it came in.
+
+    Raises:
+        ValueError: it is no such token, or was cut or mistyped.
+    """
     body, _, checksum = token.strip().partition(".")
     try:
         if checksum != _checksum(body):
@@ -67,10 +82,7 @@ def read(token: str) -> Approval:
             str(said.get("scope", "")),
         )
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
-        raise ConfigurationError(
-            "--approve: this is no digest of a dry run, or it was cut. Nothing was done. "
-            "Copy the whole `digest` that `sweeper run --dry-run` prints."
-        ) from None
+        raise ValueError("its digest was cut or mistyped") from None
 
 
 def check(approval: Approval, store: str, policy: str, now: datetime, scope: str = "") -> None:
@@ -89,16 +101,13 @@ def refuse_other(approval: Approval, store: str, policy: str, scope: str) -> Non
     Raises:
         RefusedError: naming what differs.
     """
-    if approval.store != store:
-        raise RefusedError("approval", f"the approval is for store {approval.store}, this is {store}. {WAY_OUT}")
-    if approval.policy != policy:
-        raise RefusedError(
-            "approval", f"the approval is for policy {approval.policy[:12]}, this run has {policy[:12]}. {WAY_OUT}"
-        )
-    if approval.scope != scope:
-        raise RefusedError(
-            "approval", f"the approval is for {approval.scope or 'a run'}, this is {scope or 'a run'}. {WAY_OUT}"
-        )
+    for agrees, approved, own in (
+        (approval.store == store, f"store {approval.store}", f"store {store}"),
+        (approval.policy == policy, f"policy {approval.policy[:12]}", f"policy {policy[:12]}"),
+        (approval.scope == scope, approval.scope or "a run", scope or "a run"),
+    ):
+        if not agrees:
+            raise RefusedError("approval", f"the approval is for {approved}.", f"This is {own}.", REMEDY)
 
 
 def refuse_lapsed(approval: Approval, now: datetime) -> None:
@@ -110,11 +119,13 @@ def refuse_lapsed(approval: Approval, now: datetime) -> None:
     if approval.issued_at > now:
         raise RefusedError(
             "approval",
-            f"the approval was given at {rfc3339(approval.issued_at)}, which is later than now, {rfc3339(now)}. {WAY_OUT}",
+            f"the approval was given at {rfc3339(approval.issued_at)}, which is later than now.",
+            f"Now is {rfc3339(now)}.",
+            REMEDY,
         )
     if now - approval.issued_at >= LAPSES_AFTER:
         raise RefusedError(
-            "approval", f"the approval of {rfc3339(approval.issued_at)} lapsed after 24 hours. {WAY_OUT}"
+            "approval", f"the approval of {rfc3339(approval.issued_at)} has lapsed.", "It holds for 24 hours.", REMEDY
         )
 
 
@@ -130,7 +141,7 @@ def refuse_more(approval: Approval, due: Mapping[str, int]) -> None:
         if count > approval.due.get(rule, 0)
     ]
     if more:
-        raise RefusedError("approval", f"more is due than was approved ({'; '.join(more)}). {WAY_OUT}")
+        raise RefusedError("approval", f"more is due than was approved ({'; '.join(more)}).", "", REMEDY)
 
 
 def _checksum(body: str) -> str:

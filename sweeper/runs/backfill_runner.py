@@ -134,6 +134,7 @@ class BackfillRunner:
             as_of=self.job.clock.now(),
             contract=read_contract(self.job.database, self.job.policy),
             window=window,
+            further_reason=self._outside_hours,
         )
         if not any(page.free for page in job.selector.pages()):
             return True
@@ -152,7 +153,7 @@ class BackfillRunner:
         return False
 
     def _swept(self, job: Job) -> Result:
-        watch = replace(self.watch, expect=lambda _: None, advance=self._advance, stopping=self._stopping)
+        watch = replace(self.watch, expect=lambda _: None, advance=self._advance)
         run_kind, approval = RunKind("backfill", self.plan.id), approvals.read(self.plan.approval)
         result = sweep(
             job,
@@ -207,10 +208,9 @@ class BackfillRunner:
             remaining_seconds=round(left / rate) if rate else None,
         )
 
-    def _stopping(self) -> str:
-        if self.hours is not None and not self.hours.holds(self.job.clock.now()):
-            return self.watch.stopping() or StopReason.HOURS
-        return self.watch.stopping()
+    def _outside_hours(self) -> str:
+        is_outside = self.hours is not None and not self.hours.holds(self.job.clock.now())
+        return self.job.further_reason() or (StopReason.HOURS if is_outside else "")
 
     def _left(self) -> Budget:
         """What is left of the budget."""
@@ -231,7 +231,7 @@ class BackfillRunner:
     def _is_spent(self) -> bool:
         left = self._left()
         spent = StopReason.MAX_RUNTIME if left.seconds == 0.0 else StopReason.MAX_PURGE if left.purges == 0 else ""
-        self.stopped = self.stopped or self.watch.stopping() or spent
+        self.stopped = self.stopped or self.job.stop_reason() or spent
         return bool(self.stopped)
 
     def _reason_to_wait(self) -> str:
@@ -249,7 +249,7 @@ class BackfillRunner:
         if self._be_seen():
             log.get().info("backfill waits", backfill=self.plan.id, because=reason)
         until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0 and not self.watch.stopping():
+        while (left := until - time.monotonic()) > 0 and not self.job.stop_reason():
             time.sleep(min(STEP_SECONDS, left))
 
     def _purged(self) -> int:

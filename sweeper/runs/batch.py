@@ -189,7 +189,7 @@ class Purger:
 
     def _raise_if_hopeless(self, error: Exception) -> None:
         """Where every other row would fare the same, or the process must end and cancels its statements, no more is tried."""
-        abandoned = self.job.database.abandoned.is_set()
+        abandoned = self.job.database.stop.is_abandoned
         if isinstance(error, DBAPIError) and (abandoned or _is_hopeless(error)):
             raise unreachable(error) from None
 

@@ -4,33 +4,17 @@ The law of this file: a guard that cannot find out refuses.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 
 from sweeper.errors import RefusedError
 from sweeper.policy.instant import rfc3339
 from sweeper.postgres import evidence, fence, store_counts
 from sweeper.postgres.store_counts import Histories
-from sweeper.runs.approval import Approval
 from sweeper.runs.job import Job, untrusted_as_of
 
-HISTORY_WAY_OUT = (
-    "Nothing was purged. Finish the import; if the loss is right, run once with --accept-history, "
-    "or set [guards] history = false."
+HISTORY_REMEDY = (
+    "Finish the import; if the loss is right, run once with --accept-history, or set [guards] history = false."
 )
-
-
-@dataclass(frozen=True)
-class Volume:
-    """How much is due: in this run, and purged within the window before it without an approval."""
-
-    due: int
-    lately: int
-
-    @property
-    def together(self) -> int:
-        """Both."""
-        return self.due + self.lately
 
 
 def before(job: Job, histories: Histories, *, accept_history: bool = False) -> Iterator[RefusedError]:
@@ -41,84 +25,89 @@ def before(job: Job, histories: Histories, *, accept_history: bool = False) -> I
     if guards.future_as_of and job.as_of > now:
         yield RefusedError(
             "future_as_of",
-            f"as-of {rfc3339(job.as_of)} is later than now, {rfc3339(now)}: what is not due yet would be purged. "
-            "Nothing was purged. Give an --as-of that is not in the future; --dry-run may look ahead.",
+            f"as-of {rfc3339(job.as_of)} is later than now: what is not due yet would be purged.",
+            f"Now is {rfc3339(now)}.",
+            "Give an --as-of that is not in the future; --dry-run may look ahead.",
         )
     if guards.earlier_as_of and not job.policy.plausible.holds(job.as_of):
         yield RefusedError(
             "earlier_as_of",
-            f"{untrusted_as_of(job.policy, job.as_of)} Nothing was purged. Fix the clock, or give an --as-of in that range.",
+            untrusted_as_of(job.policy, job.as_of),
+            "",
+            "Fix the clock, or give an --as-of in that range.",
         )
     elif guards.earlier_as_of and last.as_of is not None and job.as_of < last.as_of:
         yield RefusedError(
             "earlier_as_of",
-            f"as-of {rfc3339(job.as_of)} is earlier than that of the last completed run, {rfc3339(last.as_of)}: "
-            "a clock may have been set back. Nothing was purged. Mend the clock, give a later --as-of (under --approve: "
-            "preview again), or set [guards] earlier_as_of = false.",
+            f"as-of {rfc3339(job.as_of)} is earlier than that of the last completed run: a clock may have been set back.",
+            f"That of the last completed run is {rfc3339(last.as_of)}.",
+            "Fix the clock, give a later --as-of (under --approve: preview again), or set [guards] earlier_as_of = false.",
         )
     apart = abs((now - database_now).total_seconds())
     if guards.clock and apart > guards.clock_tolerance_seconds:
         yield RefusedError(
             "clock",
-            f"this machine's clock ({rfc3339(now)}) and the database's ({rfc3339(database_now)}) are {apart:.0f} s apart, "
-            f"the limit is {guards.clock_tolerance_seconds} s. Nothing was purged. Mend the wrong clock, "
-            "or raise [guards] clock_tolerance_seconds.",
+            f"this machine's clock ({rfc3339(now)}) and the database's ({rfc3339(database_now)}) are {apart:.0f} s apart.",
+            f"The limit is {guards.clock_tolerance_seconds} s.",
+            "Fix the wrong clock, or raise [guards] clock_tolerance_seconds.",
         )
     if guards.fence and not job.database.within(fence.is_installed):
         yield RefusedError(
             "fence",
             "the row trigger `fence` on sweeper.legal_holds is missing or switched off: a legal hold placed by SQL or by "
-            "replication might be overlooked. 0 such triggers fire, 1 must. Nothing was purged. "
+            "replication might be overlooked.",
+            "0 such triggers fire, 1 must.",
             "ALTER TABLE sweeper.legal_holds ENABLE ALWAYS TRIGGER fence; or set [guards] fence = false.",
         )
     if guards.history and not accept_history:
         yield from _history(job, histories, last)
 
 
-def volume(job: Job, due: int, approval: Approval | None) -> Iterator[RefusedError]:
-    """The refusal of a run in which too much is due, unless it was approved."""
+def volume(job: Job, due: int) -> Iterator[RefusedError]:
+    """The refusal of a run without an approval in which so many conversations are due, if they are too many."""
     guards = job.settings.guards
-    if not guards.volume or approval is not None or due == 0:
+    if not guards.volume or due == 0:
         return
-    found = measure(job, due)
-    if found.together <= guards.max_count:
+    lately = _purged_lately(job)
+    together = due + lately
+    if together <= guards.max_count:
         return
-    few_enough = int(found.together / guards.max_share) + 1 - found.lately
-    stored = job.database.within(lambda c: store_counts.conversations(c, max(few_enough, 0)))
-    share = found.together / max(stored + found.lately, 1)
+    few_enough = int(together / guards.max_share) + 1 - lately
+    stored = job.database.within(lambda c: store_counts.conversations(c, max(few_enough, 0))) + lately
+    share = together / max(stored, 1)
     if share > guards.max_share:
         yield RefusedError(
             "volume",
-            f"{found.due} conversations are due in this run and {found.lately} were purged within the last "
-            f"{guards.window_hours} hours: {share:.1%} of {stored + found.lately}. The limits are {guards.max_share:.0%} and "
-            f"{guards.max_count}. Nothing was purged. Look at `sweeper run --dry-run`; if it is right, run "
-            "`sweeper run --approve DIGEST` with the digest it prints, or raise [guards] max_share or max_count.",
+            f"{due} conversations are due in this run and {lately} were purged within the last "
+            f"{guards.window_hours} hours: {share:.1%} of {stored}.",
+            f"The limits are {guards.max_share:.0%} and {guards.max_count}.",
+            "Look at `sweeper run --dry-run`; if it is right, run `sweeper run --approve DIGEST` with the digest it prints, "
+            "or raise [guards] max_share or max_count.",
         )
 
 
 def limit(job: Job, due: int) -> int | None:
     """How many conversations a run may purge in which so many were due when it was weighed; None: as many as are due."""
     guards = job.settings.guards
-    return max(guards.max_count - measure(job, 0).lately, due) if guards.volume else None
+    return max(guards.max_count - _purged_lately(job), due) if guards.volume else None
 
 
 def more_than_weighed(allowed: int, purged: int) -> RefusedError:
     """The refusal to go on where more is due than when the run was weighed."""
     return RefusedError(
         "volume",
-        f"more than {allowed} conversations are due, which was the most when this run was weighed: facts changed meanwhile. "
-        f"{purged} were purged, with evidence; no more was. Find out what made more due (`sweeper run --dry-run`), "
-        "and run again.",
+        f"more than {allowed} conversations are due: facts changed meanwhile.",
+        f"When this run was weighed, {allowed} was the most.",
+        "Find out what made more due (`sweeper run --dry-run`), and run again.",
+        f"{purged} were purged, with evidence; no more was.",
     )
 
 
-def measure(job: Job, due: int) -> Volume:
-    """What is due now together with what was purged within the window."""
+def _purged_lately(job: Job) -> int:
+    """How many conversations were purged within the window without an approval."""
     now = job.clock.now()
     since = now - timedelta(hours=job.settings.guards.window_hours)
-    return Volume(
-        due, job.database.within(lambda c: evidence.purged_lately(c, job.settings.store.schema_name, since, now))
-    )
+    return job.database.within(lambda c: evidence.purged_lately(c, job.settings.store.schema_name, since, now))
 
 
 def _history(job: Job, now: Histories, last: evidence.LastCompleted) -> Iterator[RefusedError]:
@@ -133,11 +122,14 @@ def _history(job: Job, now: Histories, last: evidence.LastCompleted) -> Iterator
         if is_used and count == 0:
             yield RefusedError(
                 "history",
-                f"{relation} is empty while conversations exist and the policy uses it: 0 rows, at least 1 is needed. "
-                + HISTORY_WAY_OUT,
+                f"{relation} is empty while conversations exist and the policy uses it: 0 rows.",
+                "At least 1 is needed.",
+                HISTORY_REMEDY,
             )
         elif is_used and before_ is not None and count < before_:
             yield RefusedError(
                 "history",
-                f"{relation} has {count} rows; the last completed run saw {before_}. " + HISTORY_WAY_OUT,
+                f"{relation} has {count} rows.",
+                f"The last completed run saw {before_}.",
+                HISTORY_REMEDY,
             )

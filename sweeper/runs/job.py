@@ -1,5 +1,6 @@
 """A job: one store, one policy, one as-of, made ready once and handed down."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -22,7 +23,10 @@ from sweeper.settings import Settings, load_policy
 
 @dataclass(frozen=True)
 class Job:
-    """All that a sweep, a preview or an explanation needs; `window`: which dues it is about."""
+    """All that a sweep, a preview or an explanation needs; `window`: which dues it is about.
+
+    `further_reason` is called between steps of the work: it returns why that is to end, besides a stop request, or "".
+    """
 
     database: Database
     contract: Contract
@@ -30,6 +34,11 @@ class Job:
     clock: Clock
     as_of: datetime
     window: Window = EVERYTHING
+    further_reason: Callable[[], str] = lambda: ""
+
+    def stop_reason(self) -> str:
+        """Return why work on it is to end; "" to go on."""
+        return self.database.stop.reason or self.further_reason()
 
     @property
     def settings(self) -> Settings:

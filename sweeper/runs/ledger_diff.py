@@ -38,8 +38,9 @@ def refuse_lost_holds(lost: LostProtections) -> None:
     if lost.holds:
         raise RefusedError(
             "holds",
-            f"the ledger knows {len(lost.holds)} legal holds in force that this database has lost: {'; '.join(lost.holds)}. "
-            "Nothing was purged. Place them again (`sweeper hold place`, --unknown where the id is not there), then reapply.",
+            f"the ledger knows {len(lost.holds)} legal holds in force that this database has lost: {'; '.join(lost.holds)}.",
+            "",
+            "Place them again (`sweeper hold place`, --unknown where the id is not there), then reapply.",
         )
 
 

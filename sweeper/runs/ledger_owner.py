@@ -16,7 +16,6 @@ from sweeper.evidence import leaf as leaves
 from sweeper.evidence import ledger as stored
 from sweeper.evidence.export import Ledger, Opened
 from sweeper.evidence.merkle import Edge, leaf_hash
-from sweeper.evidence.span import portions, spans
 from sweeper.postgres import store_counts
 from sweeper.runs.job import Job
 
@@ -75,7 +74,9 @@ def _refuse_other_log(ledger: Ledger, origin: str) -> None:
     if ledger.tree.origin != origin:
         raise RefusedError(
             "ledger",
-            f"{ledger.path} is the ledger of {ledger.tree.origin}, this database's is {origin}. Nothing was purged. {REMEDY}",
+            f"{ledger.path} is the ledger of {ledger.tree.origin}.",
+            f"This database's is {origin}.",
+            REMEDY,
         )
 
 
@@ -84,8 +85,9 @@ def _refuse_other_database(ledger: Ledger, runs: Sequence[Opened], identity: str
         if run.identity not in (None, identity):
             raise RefusedError(
                 "ledger",
-                f"{ledger.path} tells of run {run.run_id} in the database {run.identity}, this is the database {identity}: an id "
-                f"there is another record here. Nothing was purged. {REMEDY}",
+                f"{ledger.path} tells of run {run.run_id} in the database {run.identity}.",
+                f"This is the database {identity}: an id there is another record here.",
+                REMEDY,
             )
 
 
@@ -95,8 +97,9 @@ def _refuse_storeless(ledger: Ledger, runs: Sequence[Opened], own: str) -> None:
     if known and own not in known:
         raise RefusedError(
             "ledger",
-            f"{ledger.path} knows no run of the store {own}, but of: {', '.join(sorted(known))}. Nothing was "
-            "purged. Restore under the schema's old name, or name the schema in [store] schema.",
+            f"{ledger.path} knows runs of: {', '.join(sorted(known))}.",
+            f"It knows no run of this store, {own}.",
+            "Restore under the schema's old name, or name the schema in [store] schema.",
         )
 
 
@@ -107,7 +110,9 @@ def _vouched(
     if told is None and history.contradicts:
         raise RefusedError(
             "ledger",
-            f"{ledger.path} does not tell of which database it is, and {history}: it is another's. Nothing was purged. {REMEDY}",
+            f"{ledger.path} does not tell of which database it is, and {history}: it is another's.",
+            "",
+            REMEDY,
         )
     bound = f"{identity}\n{job.contract.schema}\n{ledger.tree.text()}"
     digest = hashlib.sha256(bound.encode()).hexdigest()[:16]
@@ -121,8 +126,10 @@ def _vouched(
     )
     raise RefusedError(
         "ledger",
-        f"{ledger.path} {whose}; {history}. Nothing was purged. {wrong}Make sure that it was exported from the very database of "
-        f"whose backup this one ({identity}) was restored; then give --accept-ledger {digest}, first with --dry-run.",
+        f"{ledger.path} {whose}; {history}.",
+        "",
+        f"{wrong}Make sure that it was exported from the very database of whose backup this one ({identity}) was restored; then "
+        f"give --accept-ledger {digest}, first with --dry-run.",
     )
 
 
@@ -190,8 +197,9 @@ def _opened_here(job: Job) -> dict[bytes, Any]:
     """The runs of this database by the hash of the leaf that their opening is, or will be."""
     found = {}
     with job.database.transaction() as connection:
-        for portion in portions(spans(stored.openings(connection)), PORTION):
-            for _, told in stored.rows(connection, "events", portion):
+        ids = stored.openings(connection)
+        for begin in range(0, len(ids), PORTION):
+            for _, told in stored.rows(connection, "events", stored.ranges(ids[begin : begin + PORTION])):
                 leaf = leaves.of("events", told)
                 found[leaf_hash(leaves.canonical(leaf))] = leaf["run_id"]
     return found

@@ -128,7 +128,7 @@ def reapply(job: Job, ledger: Ledger, watch: ProgressListener | None = None, con
     lost = missing(job, ledger)
     refuse_lost_holds(lost)
     watch = watch or ProgressListener()
-    with session(job, RunKind("reapply"), stopping=watch.stopping) as opened:
+    with session(job, RunKind("reapply")) as opened:
         return _Reapply(job, opened, ledger, claimed, lost, watch).run()
 
 

@@ -1,15 +1,13 @@
-"""What a preview found and what a run did, as they are told to people and machines and kept in `sweeper.runs`."""
+"""What a run did, as it is told to people and machines and kept in `sweeper.runs`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sweeper.errors import RefusedError
 from sweeper.policy.counts import Counts
 from sweeper.policy.evaluate import Spared
 from sweeper.policy.instant import rfc3339
 from sweeper.postgres.backfills import BackfillPlan
-from sweeper.runs.approval import Approval
 from sweeper.runs.job import Job
 from sweeper.runs.throttle import ORDERED, Throttle
 
@@ -112,29 +110,5 @@ class Result:
             "left_to_backfill": self.active_backfill.as_json() if self.active_backfill else None,
             "batches": self.throttle.pace.times.as_json(),
             "pauses": self.throttle.waits.as_json(),
-            "duration_s": round(self.seconds, 3),
-        }
-
-
-@dataclass
-class Preview:
-    """What a run would do now."""
-
-    job: Job
-    counts: Counts
-    approval: Approval
-    refusals: list[RefusedError]
-    seconds: float
-
-    def as_json(self) -> dict[str, Any]:
-        """The preview for machines; `digest` is what `run --approve` takes."""
-        return {
-            "as_of": rfc3339(self.job.as_of),
-            "policy": self.job.policy.digest,
-            "would_purge": self.counts.due,
-            **self.counts.as_json(),
-            "feedback_would_purge": self.counts.feedback_by_rule.total(),
-            "would_refuse": [refusal.guard for refusal in self.refusals],
-            "digest": self.approval.token(),
             "duration_s": round(self.seconds, 3),
         }

@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from sweeper.policy.anomaly import Anomaly, anomalies
 from sweeper.policy.counts import Counts
-from sweeper.policy.decide import exists
-from sweeper.policy.evaluate import Evaluation, Proposal, evaluate, evaluate_stored
+from sweeper.policy.decide import Verdict, exists
+from sweeper.policy.evaluate import Evaluation, Outcome, Proposal, evaluate, evaluate_stored
 from sweeper.policy.facts import Facts
 from sweeper.policy.feedback import FeedbackFacts, evaluate_feedback, feedback_anomalies
 from sweeper.postgres.proposals import Page
@@ -28,12 +28,18 @@ def portions(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
         yield items[start : start + size]
 
 
-def scan(job: Job, pages: Iterable[Page], seen: Seen = lambda _: None) -> Counts:
-    """What would become of the proposed conversations, read as they are now."""
+def scan(
+    job: Job, pages: Iterable[Page], seen: Seen = lambda _: None, note: Callable[[Verdict], None] = lambda _: None
+) -> Counts:
+    """What would become of the proposed conversations, read as they are now; `note` gets the verdict on each to purge."""
     counts = Counts()
     for page in pages:
         for portion in portions((*page.free, *page.held), job.settings.purge.batch):
-            counts.add(_decided(job, portion))
+            for known, evaluation in evaluations(job, portion):
+                odd = anomalies(known, job.policy, job.as_of, present=job.is_present)
+                counts.count("conversation", evaluation, odd)
+                if evaluation.outcome is Outcome.PURGE:
+                    note(evaluation.verdict)
             seen(len(portion))
     return counts
 
@@ -51,13 +57,6 @@ def proposed_feedback(job: Job) -> Iterator[FeedbackFacts]:
     for page in job.selector.feedback():
         for ids in portions(page, job.settings.purge.batch):
             yield from _feedback_facts(job, ids).values()
-
-
-def _decided(job: Job, portion: Sequence[Proposal]) -> Counts:
-    counts = Counts()
-    for known, evaluation in evaluations(job, portion):
-        counts.count("conversation", evaluation, anomalies(known, job.policy, job.as_of, present=job.is_present))
-    return counts
 
 
 def evaluations(job: Job, portion: Sequence[Proposal]) -> Iterator[tuple[Facts, Evaluation]]:

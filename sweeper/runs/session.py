@@ -7,7 +7,7 @@ stays open, and the next one records it as interrupted.
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from sqlalchemy import Connection
@@ -58,7 +58,8 @@ def refuse_paused(job: Job) -> None:
     for pause in pauses.in_force(job.database):
         raise RefusedError(
             "paused",
-            f"paused since {rfc3339(pause['paused_at'])}: {pause['reason']}. Nothing was purged. "
+            f"paused since {rfc3339(pause['paused_at'])}: {pause['reason']}.",
+            "",
             "When that is over, `sweeper resume`, and run again.",
         )
 
@@ -91,8 +92,10 @@ class Session:
         settings, root = self.job.settings, self.job.contract.conversations
         pace = BatchSizer(settings.pace.target_batch_ms / 1000, settings.purge.batch)
         gauge = LoadProbe(self.job.database, [root.oid, *(key.oid for key in root.children)])
-        stopping = replace(watch, stopping=lambda: watch.stopping() or self._given_way())
-        return Throttle(settings, stopping, budget, gauge, self.renew, purged, pace)
+        return Throttle(settings, watch, budget, gauge, self.renew, purged, pace, self._stop_reason)
+
+    def _stop_reason(self) -> str:
+        return self.job.stop_reason() or self._given_way()
 
     def _given_way(self) -> str:
         return StopReason.YIELDED if self.run_kind.preemptible and self.lease.preemption_requested else ""
@@ -118,7 +121,7 @@ class Session:
 
     def failure(self, error: str) -> tuple[evidence.Outcome, dict[str, Any]]:
         """How a run ended that an error ended: as stopped where its statements were cancelled because the process must end."""
-        if self.job.database.abandoned.is_set():
+        if self.job.database.stop.is_abandoned:
             self.checkpoint_seconds = 0.0
             return "stopped", {"stop_reason": StopReason.SIGNAL.value, "error": error}
         return "failed", {"error": error}
@@ -132,12 +135,10 @@ class Session:
 
 
 @contextmanager
-def session(
-    job: Job, run_kind: RunKind, approval: Approval | None = None, stopping: Callable[[], str] = lambda: ""
-) -> Iterator[Session]:
+def session(job: Job, run_kind: RunKind, approval: Approval | None = None) -> Iterator[Session]:
     """A run for the body of the `with` statement, which closes it; where the body raises, it is closed with that.
 
-    `stopping` is asked while the lease is waited for: where it names a reason, nothing is opened.
+    Where the job is to end while the lease is waited for, nothing is opened.
 
     Raises:
         LeaseHeldError: another run is at work, or was until this one was to stop.
@@ -145,7 +146,7 @@ def session(
         DatabaseError: for whatever the database answered.
     """
     signer = keys.read(job.settings)
-    lease = leases.take(job.database, preemptible=run_kind.preemptible, stopping=stopping)
+    lease = leases.take(job.database, preemptible=run_kind.preemptible, stop_reason=job.stop_reason)
     opened = Session(job, run_kind, lease, _opened(job, lease, approval, run_kind))
     try:
         with _recorded(opened):
@@ -162,7 +163,7 @@ def _recorded(opened: Session) -> Iterator[None]:
     except LeaseLostError:
         raise  # the run that took over has recorded this one as interrupted
     except RefusedError as refusal:
-        opened.close("refused", {"guard": refusal.guard, "text": str(refusal)})
+        opened.close("refused", refusal.to_dict())
         raise
     except SweeperError as error:
         opened.close_if_possible(*opened.failure(str(error)))

@@ -1,17 +1,15 @@
 """The page to read first: one sweep from beginning to end.
 
-    lease → guards → propose → purge in batches → rows that were locked → feedback → strays → objects → close → checkpoint
+    lease → guards → plan → purge in batches → rows that were locked → feedback → strays → objects → close → checkpoint
 
-What is due is decided in `core/decide.py` alone; what is proposed comes from `store/select.py`; one batch is `batch.py`;
-how large the next one is, and whether there is one, `steering.py` says.
+`policy/decide.py` alone decides what is due. `postgres/proposals.py` proposes, `plan.py` makes one plan of that for a preview
+and for a run, `batch.py` purges one batch of it, and `throttle.py` says how large the next batch is and whether there is one.
 """
 
 import time
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import islice
 
 from sqlalchemy import Connection
 
@@ -24,36 +22,40 @@ from sweeper.policy.evaluate import Outcome, Proposal, Spared
 from sweeper.policy.window import Window
 from sweeper.postgres import backfills, evidence, hazards, purge, store_counts
 from sweeper.postgres.proposals import Page
-from sweeper.runs import approval as approvals
 from sweeper.runs import guards
 from sweeper.runs.approval import Approval
+from sweeper.runs.backfill import BackfillScope
 from sweeper.runs.batch import Purger
 from sweeper.runs.job import Job
-from sweeper.runs.result import ActiveBackfill, Preview, Result
+from sweeper.runs.plan import PurgePlan
+from sweeper.runs.result import ActiveBackfill, Result
 from sweeper.runs.scan import portions, scan, scan_feedback
 from sweeper.runs.session import HURRIED_SECONDS, RunKind, Session, refuse_paused, session
 from sweeper.runs.throttle import Budget, ProgressListener, StopReason, Throttle
 
-KEPT_PAGES = 3
-"""So many pages of proposals are kept between counting and purging; where there are more, they are proposed again."""
 LOCKED_AT_MOST = 10_000
 """So many rows that others hold locked are tried again at the end; the others wait for the next run."""
 
 
-def preview(job: Job, watch: ProgressListener | None = None) -> Preview:
-    """What a run would purge, keep and refuse now; nothing is locked or written.
+def preview(job: Job, watch: ProgressListener | None = None, scope: BackfillScope | None = None) -> PurgePlan:
+    """Return the plan of a run, or of the backfill that `scope` names, with its statistics; nothing is locked or written.
 
     Raises:
         ConfigurationError: the key that signs checkpoints cannot be used, and no run would begin.
     """
     keys.read(job.settings)
-    watch, started, job = watch or ProgressListener(), time.monotonic(), without(job, find_active_backfill(job))
-    counts = scan(job, job.selector.pages(), watch.advance)
-    counts.add(scan_feedback(job))
-    refusals = [*guards.before(job, job.database.within(store_counts.histories)), *guards.volume(job, counts.due, None)]
-    store = job.database.within(lambda c: store_counts.identity(c, job.settings.store.schema_name))
-    approval = Approval(store, job.policy.digest, job.as_of, job.clock.now(), dict(counts.by_rule))
-    return Preview(job, counts, approval, refusals, time.monotonic() - started)
+    watch, started = watch or ProgressListener(), time.monotonic()
+    job = replace(job, window=scope.window) if scope else without(job, find_active_backfill(job))
+    plan = PurgePlan(job, scope)
+    plan.propose()
+    watch.expect(plan.free + plan.held)
+    plan.decide(watch.advance)
+    if scope is None:
+        plan.counts.add(scan_feedback(job))
+        histories = job.database.within(store_counts.histories)
+        plan.refusals += [*guards.before(job, histories), *guards.volume(job, plan.counts.due)]
+    plan.seconds = time.monotonic() - started
+    return plan
 
 
 def sweep(
@@ -73,13 +75,13 @@ def sweep(
         LeaseLostError: this run was taken for dead and replaced.
         SweeperError: the database failed; what was committed before stands.
     """
-    run_kind, watch = run_kind or RunKind(), watch or ProgressListener()
+    run_kind, watch, budget = run_kind or RunKind(), watch or ProgressListener(), budget or Budget()
     refuse_paused(job)
     active_backfill = None if run_kind.preemptible else find_active_backfill(job)
-    job = without(job, active_backfill)
-    with session(job, run_kind, approval, watch.stopping) as opened:
+    plan = PurgePlan(without(job, active_backfill), memory=budget.memory)
+    with session(plan.job, run_kind, approval) as opened:
         left = _left_of(job, approval)
-        return _Sweep(job, opened, left, accept_history, watch, budget or Budget(), active_backfill).run()
+        return _Sweep(plan, opened, left, accept_history, watch, budget, active_backfill).run()
 
 
 def find_active_backfill(job: Job) -> ActiveBackfill | None:
@@ -116,7 +118,7 @@ class _InterruptedError(Exception):
 
 @dataclass
 class _Sweep:
-    job: Job
+    plan: PurgePlan
     session: Session
     approval: Approval | None
     accept_history: bool
@@ -128,6 +130,11 @@ class _Sweep:
     objects_kept: Counter[str] = field(default_factory=Counter)
     orphans: int = 0
     started: float = field(default_factory=time.monotonic)
+
+    @property
+    def job(self) -> Job:
+        """What the plan is for."""
+        return self.plan.job
 
     def run(self) -> Result:
         """All steps, in order, as far as nobody stops it."""
@@ -147,9 +154,8 @@ class _Sweep:
         for refusal in guards.before(self.job, histories, accept_history=self.accept_history):
             raise refusal
         self.session.histories = histories
-        pages, limit = self._guarded()
-        purger = self._purger(limit)
-        locked = self._purge(purger, pages)
+        purger = self._purger(self._weigh())
+        locked = self._purge(purger)
         self._purge_locked(purger, locked)
         if not self.session.run_kind.preemptible:
             self._purge_feedback(purger)
@@ -165,39 +171,13 @@ class _Sweep:
         """Steers this run."""
         return self.session.steered(self.watch, self.budget, self.done.total)
 
-    def _guarded(self) -> tuple[Iterable[Page], int | None]:
-        """The proposals, once it is known that no more is due than may be purged, and how many that is."""
-        pages = self.job.selector.pages()
+    def _weigh(self) -> int | None:
+        """Refuse the plan if too much is due; return how many conversations may be purged, None if each batch is bounded."""
         if self.session.run_kind.preemptible:
-            return pages, None  # the plan was weighed as a whole, and its approval bounds every batch
-        kept = list(islice(pages, KEPT_PAGES))
-        count = sum(len(page.free) for page in kept)
-        more = len(kept) == KEPT_PAGES
-        if more:
-            count += sum(self._counted(page) for page in pages)
-        self.watch.expect(count)
-        weighed = self._refuse_volume(count, kept, more=more)
-        return self.job.selector.pages() if more else kept, guards.limit(self.job, weighed)
-
-    def _counted(self, page: Page) -> int:
-        self._renew_or_stop()
-        return len(page.free)
-
-    def _refuse_volume(self, proposed: int, kept: list[Page], *, more: bool) -> int:
-        """Weigh what is proposed, which is at least what is due; only where that is too much, decide every proposal.
-
-        Returns:
-            The number that was weighed and is not too much.
-        """
-        if self.approval is None and not any(guards.volume(self.job, proposed, None)):
-            return proposed
-        pages = self.job.selector.pages() if more else kept
-        due = scan(self.job, pages, lambda _: self._renew_or_stop())
-        if self.approval is not None:
-            approvals.refuse_more(self.approval, due.by_rule)
-        for refusal in guards.volume(self.job, due.due, self.approval):
-            raise refusal
-        return due.due
+            return None  # a backfill was weighed as a whole, and its approval bounds every batch
+        self.plan.propose(self._renew_or_stop)
+        self.watch.expect(self.plan.free)
+        return guards.limit(self.job, self.plan.weigh(self.approval, self._renew_or_stop))
 
     def _purger(self, limit: int | None) -> Purger:
         lock_budget = self.job.database.within(purge.read_lock_budget)
@@ -213,10 +193,10 @@ class _Sweep:
             done=self.done,
         )
 
-    def _purge(self, purger: Purger, pages: Iterable[Page]) -> list[Proposal]:
+    def _purge(self, purger: Purger) -> list[Proposal]:
         """Purge the free proposals and count the held ones; returns those whose rows others hold locked."""
         locked: list[Proposal] = []
-        for page in pages:
+        for page in self.plan.pages():
             rest = page.free
             while rest:
                 size = self.throttle.next_batch()
@@ -340,7 +320,7 @@ class _Sweep:
         self.session.close(outcome, result.as_json())
         return result
 
-    def _renew_or_stop(self) -> None:
+    def _renew_or_stop(self, _: int) -> None:
         self.session.renew()
         if self.throttle.is_over():
             raise _InterruptedError

@@ -17,6 +17,8 @@ from sweeper.settings import Settings
 
 STEP_SECONDS = 0.1
 """A wait is cut into steps, so that whoever asks it to stop is heard."""
+KEPT_BYTES = 16 << 20
+"""Memory for the keys of what is proposed, compressed: several hundred thousand conversations."""
 BATCH_SECONDS = 1.0
 """Under a rate limit a batch takes no more than may be purged in this time."""
 
@@ -39,21 +41,21 @@ ORDERED = frozenset({StopReason.MAX_RUNTIME, StopReason.MAX_PURGE})
 
 @dataclass(frozen=True)
 class ProgressListener:
-    """Who looks on: told what to expect, of each proposal done and of each wait, and asked why to stop ("": go on)."""
+    """Who looks on: told what to expect, of each proposal done and of each wait."""
 
     expect: Callable[[int], None] = lambda _: None
     advance: Callable[[int], None] = lambda _: None
     waits: Callable[[str], None] = lambda _: None
-    stopping: Callable[[], str] = lambda: ""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What a run may use at most: seconds, conversations (and as many feedback rows), conversations a second."""
+    """What a run may use at most: seconds, conversations (and as many feedback rows), conversations a second, bytes for keys."""
 
     seconds: float | None = None
     purges: int | None = None
     per_second: float = 0.0
+    memory: int = KEPT_BYTES
 
 
 @dataclass
@@ -88,8 +90,9 @@ class LoadReader(Protocol):
 
 @dataclass
 class Throttle:
-    """Steers one run. `renew` keeps its lease while it waits; `purged` says how many conversations it has purged.
+    """Steers one run.
 
+    `renew` keeps its lease while it waits; `purged` says how many conversations it has purged, `stop_reason` why it is to end.
     `monotonic` (seconds, from any beginning) and `sleep` are those of the machine, so that a test need not wait.
     """
 
@@ -100,6 +103,7 @@ class Throttle:
     renew: Callable[[], None]
     purged: Callable[[], int]
     pace: BatchSizer
+    stop_reason: Callable[[], str] = lambda: ""
     stopped: str = ""
     waits: ThrottleStats = field(default_factory=ThrottleStats)
     monotonic: Callable[[], float] = time.monotonic
@@ -128,7 +132,7 @@ class Throttle:
     def is_cut_short(self) -> bool:
         """As `is_over`, for what does not count against the purges that a budget allows."""
         if self.stopped in ("", StopReason.MAX_PURGE):
-            self.stopped = self.watch.stopping() or self._out_of_time() or self.stopped
+            self.stopped = self.stop_reason() or self._out_of_time() or self.stopped
         return self.stopped not in ("", StopReason.MAX_PURGE)
 
     def _out_of_time(self) -> str:

@@ -13,11 +13,17 @@ from typing import Any
 from sweeper.clock import Clock
 from sweeper.policy.schema import Policy
 from sweeper.policy.window import Slice
-from sweeper.runs.backfill import BackfillScope, begin, preview
+from sweeper.postgres.backfills import BackfillPlan
+from sweeper.runs import approval as approvals
+from sweeper.runs import backfill as filling
+from sweeper.runs.backfill import BackfillScope
 from sweeper.runs.backfill_runner import BackfillOutcome, BackfillRunner
 from sweeper.runs.job import Job
+from sweeper.runs.sweep import preview
 from sweeper.runs.throttle import ProgressListener
+from tests.acceptance.commands import in_process
 from tests.facts import instant
+from tests.processes import started
 from tests.store.stores import POLICY, RELATIONS, Store, frozen
 
 NOW = "2026-06-01T00:00:00Z"
@@ -98,7 +104,12 @@ def job_of(store: Store, policy: Policy, clock: Clock | None = None, /, **sectio
 
 def token_of(job: Job, scope: BackfillScope = SCOPE) -> str:
     """The digest of a preview."""
-    return preview(job, scope).approval.token()
+    return preview(job, scope=scope).approval.token()
+
+
+def begin(job: Job, scope: BackfillScope, token: str | None) -> BackfillPlan:
+    """The plan that a digest begins, or one that was begun."""
+    return filling.begin(job, scope, approvals.read(token) if token is not None else None)
 
 
 def drained(
@@ -135,28 +146,25 @@ def words(*more: str, scope: BackfillScope = SCOPE) -> list[str]:
     return ["backfill", "--since", scope.since.isoformat(), "--until", scope.until.isoformat(), "--json", *more]
 
 
+def _configure(folder: Path, lease: float) -> Path:
+    """The settings of a command."""
+    config = folder / "sweeper.toml"
+    config.write_text(f"{SETTINGS}[lease]\nseconds = {lease}\n")
+    return config
+
+
 @contextmanager
 def running(store: Store, folder: Path, *command: str, lease: float = 1.0) -> Iterator[subprocess.Popen[str]]:
     """A command in a process of its own."""
-    config = folder / "sweeper.toml"
-    config.write_text(f"{SETTINGS}[lease]\nseconds = {lease}\n")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sweeper.cli", *command, "--config", str(config)],
-        env={**os.environ, "SWEEPER_DATABASE_URL": store.url},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
+    words = ["--config", str(_configure(folder, lease))]
+    with started(
+        [sys.executable, "-m", "sweeper.cli", *command, *words], env={**os.environ, "SWEEPER_DATABASE_URL": store.url}
+    ) as process:
         yield process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def done(store: Store, folder: Path, *command: str, lease: float = 1.0) -> tuple[int, dict[str, Any], str]:
-    """Exit code, result and log of a command that ended by itself."""
-    with running(store, folder, *command, lease=lease) as process:
-        out, err = process.communicate(timeout=90)
-    assert "Traceback" not in err
-    return process.returncode, json.loads(out) if out.strip() else {}, err
+    """Exit code, result and log of a command in this process."""
+    ended = in_process(store, *command, "--config", str(_configure(folder, lease)))
+    assert "Traceback" not in ended.err
+    return ended.code, json.loads(ended.out) if ended.out.strip() else {}, ended.err

@@ -1,5 +1,6 @@
 """The command line as a person uses it, in this process or as one of its own."""
 
+import io
 import os
 import subprocess
 import sys
@@ -39,25 +40,34 @@ def environment(store: Store | None, *words: str, **variables: str) -> dict[str,
     return {"SWEEPER_DATABASE_URL": (store.instead(person) if person else store).url, **found}
 
 
-def in_process(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    store: Store | None,
-    *words: str,
-    **variables: str,
-) -> Done:
+def in_process(store: Store | None, *words: str, **variables: str) -> Done:
     """A command through the program's own entry."""
-    for name in ("SWEEPER_CONFIG", "SWEEPER_DATABASE_URL", "SWEEPER_POLICY_FILE", "SWEEPER_STORE_SCHEMA"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment(store, *words, **variables).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(sys, "argv", ["sweeper", *words])
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    printed = capsys.readouterr()
-    code = ended.value.code
-    return Done(code if isinstance(code, int) else 0 if code is None else 1, printed.out, printed.err)
+    with pytest.MonkeyPatch.context() as patched, _Text() as out, _Text() as err:
+        for name in list(os.environ):
+            if name.startswith("SWEEPER_"):
+                patched.delenv(name)
+        for name, value in environment(store, *words, **variables).items():
+            patched.setenv(name, value)
+        patched.setattr(sys, "argv", ["sweeper", *words])
+        patched.setattr(sys, "stdout", out)
+        patched.setattr(sys, "stderr", err)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        code = ended.value.code
+        return Done(code if isinstance(code, int) else 0 if code is None else 1, out.text(), err.text())
+
+
+class _Text(io.TextIOWrapper):
+    """A standard stream that keeps what is written to it."""
+
+    def __init__(self) -> None:
+        super().__init__(io.BytesIO(), encoding="utf-8", newline="", write_through=True)
+
+    def text(self) -> str:
+        """What was written."""
+        buffer = self.buffer
+        assert isinstance(buffer, io.BytesIO)
+        return buffer.getvalue().decode()
 
 
 def process(store: Store | None, *words: str, cwd: Path | None = None, **variables: str) -> Done:

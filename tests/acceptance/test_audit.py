@@ -25,9 +25,9 @@ KEY = SIGNER.private.private_bytes(PEM, PKCS8, PLAIN).decode()
 
 
 @pytest.fixture
-def sweeper(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], store: Store) -> Command:
+def sweeper(store: Store) -> Command:
     """A command on the test's store, without a signing key."""
-    return partial(in_process, monkeypatch, capsys, store, SWEEPER_SIGNING_KEY="", SWEEPER_SIGNING_KEY_FILE="")
+    return partial(in_process, store, SWEEPER_SIGNING_KEY="", SWEEPER_SIGNING_KEY_FILE="")
 
 
 @pytest.fixture

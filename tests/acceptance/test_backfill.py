@@ -21,9 +21,8 @@ from sweeper.policy.schema import Policy, parse
 from sweeper.policy.window import Slice
 from sweeper.postgres import backfills, pauses
 from sweeper.postgres.proposals import Selector
-from sweeper.runs import backfill as filling
 from sweeper.runs import backfill_runner
-from sweeper.runs.backfill import BackfillScope, begin
+from sweeper.runs.backfill import BackfillScope
 from sweeper.runs.backfill_runner import BackfillRunner
 from sweeper.runs.job import Job
 from sweeper.runs.sweep import preview, sweep
@@ -37,6 +36,7 @@ from tests.acceptance.backfills import (
     MONTHS,
     NOW,
     SCOPE,
+    begin,
     begun,
     done,
     drained,
@@ -50,8 +50,10 @@ from tests.acceptance.backfills import (
     token_of,
     words,
 )
-from tests.acceptance.test_kill import each_once, gate, until, waiting
+from tests.acceptance.commands import in_process
+from tests.acceptance.test_kill import each_once, gate, waiting
 from tests.facts import instant
+from tests.processes import until
 from tests.store.stores import POLICY, Store
 
 POLICY_TEXT = Path(POLICY).read_text()
@@ -71,7 +73,7 @@ def test_whole_plan(store: Store, policy: Policy) -> None:
     """Slice by slice all that is due within is purged, with evidence of its own; what is outside, held or feedback stays."""
     fill(store)
     job = job_of(store, policy)
-    found = filling.preview(job, SCOPE).as_json()
+    found = preview(job, scope=SCOPE).as_json()
     assert (found["would_purge"], found["held"], found["by_rule"]) == (DUE, 1, {"standard": DUE})
     assert [(row["since"][:7], row["would_purge"]) for row in found["slices"]] == [
         (f"2024-{month:02d}", EACH - (month == 3)) for month in range(1, MONTHS + 1)
@@ -264,9 +266,9 @@ def test_signal_while_it_waits(store: Store, policy: Policy) -> None:
         if reason:
             asked[0] = "signal"
 
-    watch = ProgressListener(waits=ask, stopping=lambda: asked[0])
+    watch = ProgressListener(waits=ask)
     hours = Hours.parse("01:00-02:00", ZoneInfo("UTC"))
-    result = drained(job, token=token, watch=watch, hours=hours)
+    result = drained(replace(job, further_reason=lambda: asked[0]), token=token, watch=watch, hours=hours)
     assert (result.outcome, result.stop_reason, result.purged) == ("stopped", "signal", 0)
 
 
@@ -562,9 +564,9 @@ def test_run_goes_first_with_real_processes(store: Store, tmp_path: Path) -> Non
                 )
                 until(lambda: holder.execute(asks).fetchone() is not None, runner)
                 holder.execute("SELECT pg_advisory_unlock_all()")
-                out, err = runner.communicate(timeout=60)
+                out, err = runner.communicate()
                 assert runner.returncode == 0, err
-        filled, err = filler.communicate(timeout=90)
+        filled, err = filler.communicate()
     assert filler.returncode == 0, err
     assert json.loads(out)["purged"] == BEFORE + AFTER
     assert (json.loads(filled)["outcome"], json.loads(filled)["purged"]) == ("completed", DUE)
@@ -627,7 +629,7 @@ def test_asked_to_stop(once: dict[str, Any], store: Store, tmp_path: Path) -> No
         with gate(store, "sweeper.tombstones", "INSERT", "true") as holder:
             waiting(process, holder)
             process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate()
     stopped = json.loads(out)
     assert (process.returncode, stopped["outcome"], stopped["stop_reason"]) == (1, "stopped", "signal"), err
     assert stopped["purged"] == 2
@@ -670,42 +672,28 @@ BAD = {
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_bad_input(
-    what: str, store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_input(what: str, store: Store) -> None:
     """What cannot be meant is refused with 2 and words, not with a traceback, and nothing is done."""
-    from tests.acceptance.commands import in_process
-
     fill(store, 1)
     left = store.left()
-    ended = in_process(monkeypatch, capsys, store, "backfill", *BAD[what])
+    ended = in_process(store, "backfill", *BAD[what])
     assert (ended.code, "Traceback" in ended.err, ended.out) == (2, False, ""), ended.err
     assert ended.err.strip()
     assert store.left() == left
 
 
 @pytest.mark.parametrize("since", ["0001-01-01T00:00:00Z", "0003-01-02T00:00:00Z"])
-def test_plan_since_always(
-    since: str, store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_plan_since_always(since: str, store: Store) -> None:
     """A plan may begin before there were any computers: that is said or previewed, without a traceback."""
-    from tests.acceptance.commands import in_process
-
     fill(store, 1)
-    ended = in_process(
-        monkeypatch, capsys, store, "backfill", "--since", since, "--until", "2025-01-01T00:00:00Z", "--dry-run"
-    )
+    ended = in_process(store, "backfill", "--since", since, "--until", "2025-01-01T00:00:00Z", "--dry-run")
     assert (ended.code, "Traceback" in ended.err) == (0, False), ended.err
     assert f"Would purge {BEFORE + MONTHS - 1} conversations" in ended.out
 
 
-def test_setting_between_is_named(
-    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_setting_between_is_named(store: Store, tmp_path: Path) -> None:
     """A fault in the settings is told with the setting's name."""
-    from tests.acceptance.commands import in_process
-
     config = tmp_path / "sweeper.toml"
     config.write_text('[backfill]\nbetween = "night"\n')
-    ended = in_process(monkeypatch, capsys, store, *words("--config", str(config)))
+    ended = in_process(store, *words("--config", str(config)))
     assert (ended.code, "[backfill] between" in ended.err) == (2, True)

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.commands import Command, process
+from tests.acceptance.commands import Command, environment, in_process, process
 from tests.facts import World
+from tests.processes import started
 from tests.store.stores import Store
 
 CASES = [json.loads(line) for line in (Path(__file__).parents[1] / "cases.jsonl").read_text().splitlines()]
@@ -176,7 +177,6 @@ def test_streams(store: Store) -> None:
 
 def test_reader_that_goes_away(store: Store) -> None:
     """A reader that has seen enough ends `explain --all` without a traceback."""
-    import subprocess
     import sys
 
     worked = case("standard: at due")
@@ -186,19 +186,14 @@ def test_reader_that_goes_away(store: Store) -> None:
             "conversations": [{**worked["conversations"][0], "id": f"c{n}", "messages": []} for n in range(3000)],
         }
     )
-    from tests.acceptance.commands import environment
 
-    with subprocess.Popen(
-        [sys.executable, "-m", "sweeper.cli", "explain", "--all", "--json"],
-        env={**environment(store), "PATH": ""},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as reading:
+    command = [sys.executable, "-m", "sweeper.cli", "explain", "--all", "--json"]
+    with started(command, env={**environment(store), "PATH": ""}) as reading:
         assert reading.stdout is not None
         assert reading.stderr is not None
         reading.stdout.readline()
         reading.stdout.close()
-        assert b"Traceback" not in reading.stderr.read()
+        assert "Traceback" not in reading.stderr.read()
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -227,7 +222,7 @@ def test_objects_without_a_place_are_said_to_stay(store: Store) -> None:
     worked: dict[str, Any] = case("opt-out: thirty days later")
     store.load(worked)
     store.execute("INSERT INTO attachments VALUES (gen_random_uuid(), %s, 'memory://b/o')", store.id("c1"))
-    done = process(store, "run", "--as-of", worked["as_of"])
+    done = in_process(store, "run", "--as-of", worked["as_of"])
     assert done.code == 0
     assert "1 objects of purged attachments are still to be removed: [objects] prefixes is empty" in done.out
     assert 'prefixes = ["s3://bucket/"]' in done.out
@@ -242,9 +237,9 @@ def test_no_content_anywhere(store: Store) -> None:
     secret = store.url.replace("sweeper@", "sweeper:hunter2@")
     printed = ""
     for words in (["explain", str(store.id("c1"))], ["run", "--as-of", worked["as_of"]], ["check"]):
-        done = process(store, *words, SWEEPER_DATABASE_URL=secret)
+        done = in_process(store, *words, SWEEPER_DATABASE_URL=secret)
         printed += done.out + done.err
-    printed += process(None, "run", SWEEPER_DATABASE_URL="postgresql://u:hunter2@127.0.0.1:1/x").err
+    printed += in_process(None, "run", SWEEPER_DATABASE_URL="postgresql://u:hunter2@127.0.0.1:1/x").err
     recorded = store.execute(
         "SELECT t::text FROM sweeper.tombstones t UNION SELECT e::text FROM sweeper.events e "
         "UNION SELECT r::text FROM sweeper.runs r"

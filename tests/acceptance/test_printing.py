@@ -50,7 +50,9 @@ def test_any_text_is_one_line(text: str) -> None:
 def test_errors() -> None:
     """An error's lines are those that the program wrote, whatever they quote."""
     assert str(SweeperError(f"a {NASTY}", "b")).split("\n") == [f"a {SHOWN}", "b"]
-    assert str(RefusedError("paused", NASTY)) == SHOWN
+    refusal = RefusedError("paused", f"{NASTY}.", "", "Resume.")
+    assert str(refusal) == f"{SHOWN}. Nothing was purged. Resume."
+    assert refusal.to_dict()["found"] == f"{SHOWN}."
 
 
 def test_one_way_out() -> None:
@@ -113,11 +115,11 @@ def nasty(store: Store) -> Store:
 
 
 @pytest.fixture
-def sweeper(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], nasty: Store) -> Command:
+def sweeper(nasty: Store) -> Command:
     """A command on that store, of which neither stream may carry anything that a terminal would obey."""
 
     def clean(*words: str, **variables: str) -> Done:
-        done = in_process(monkeypatch, capsys, nasty, *words, **variables)
+        done = in_process(nasty, *words, **variables)
         for stream in (done.out, done.err):
             assert refused_by_a_terminal(stream) == set(), words
             assert not re.search("^run closed", stream, re.MULTILINE), words
@@ -257,7 +259,7 @@ def test_crash(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
     from sweeper import console
 
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    console.secure()
+    console.secure_streams()
     try:
         raise ValueError(NASTY)
     except ValueError as error:

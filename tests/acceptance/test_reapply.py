@@ -13,7 +13,7 @@ import pytest
 
 from sweeper import embedded
 from sweeper.policy.instant import parse
-from tests.acceptance.commands import Done, process
+from tests.acceptance.commands import Done, in_process
 from tests.facts import World
 from tests.store import stores
 from tests.store.stores import Store
@@ -60,7 +60,7 @@ class Site:
     def run(self, store: Store, *words: str) -> Done:
         """A command on a store, with the key that signs."""
         config, key = str(self.folder / "sweeper.toml"), str(self.folder / "signing.pem")
-        return process(store, *words, SWEEPER_CONFIG=config, SWEEPER_SIGNING_KEY_FILE=key)
+        return in_process(store, *words, SWEEPER_CONFIG=config, SWEEPER_SIGNING_KEY_FILE=key)
 
     def reapply(self, *words: str) -> Done:
         """`reapply` on the restored store."""
@@ -221,14 +221,14 @@ def test_nothing_vouches(site: Site) -> None:
     words = ("reapply", "--ledger", str(site.ledger))
     config = str(site.folder / "sweeper.toml")
     before = site.restored.left()
-    assert process(site.restored, *words, SWEEPER_CONFIG=config).code == 3
+    assert in_process(site.restored, *words, SWEEPER_CONFIG=config).code == 3
     text = site.ledger.read_text()
     site.ledger.write_text(text.replace('"standard"', '"deleted"', 1))
     assert site.reapply().code == 1
-    assert process(site.restored, *words, "--accept-unsigned", SWEEPER_CONFIG=config).code == 1
+    assert in_process(site.restored, *words, "--accept-unsigned", SWEEPER_CONFIG=config).code == 1
     assert site.restored.left() == before
     site.ledger.write_text(text)
-    assert process(site.restored, *words, "--accept-unsigned", SWEEPER_CONFIG=config).code == 0
+    assert in_process(site.restored, *words, "--accept-unsigned", SWEEPER_CONFIG=config).code == 0
     assert site.restored.left() == site.names("held", "young")
 
 
@@ -277,7 +277,7 @@ def test_another_schema(site: Site) -> None:
     config.write_text(config.read_text() + '[store]\nschema = "anew"\n')
     for words in (["--dry-run"], []):
         done = site.reapply(*words)
-        assert (done.code, "knows no run of the store anew, but of: store." in done.err) == (3, True)
+        assert (done.code, "knows runs of: store. It knows no run of this store, anew." in done.err) == (3, True)
 
 
 def test_hidden_by_a_view(site: Site) -> None:
@@ -365,7 +365,7 @@ def test_a_ledger_of_another_database(twins: Site) -> None:
         each.execute("SELECT id::text FROM sweeper.identity")[0] for each in (twins.was, twins.restored)
     )
     said = _refused(twins)
-    assert f"tells of run 1 in the database {identity}, this is the database {own}" in said
+    assert f"tells of run 1 in the database {identity}. This is the database {own}" in said
     assert "--accept-ledger" not in said
     assert _refused(twins, "--accept-ledger", "0" * 16) == said
     assert _refused(twins, "--accept-ledger", own) == said

@@ -13,6 +13,7 @@ import pytest
 from sweeper.postgres import migrate
 from tests.acceptance.commands import Done, environment, process
 from tests.acceptance.test_cli import case
+from tests.processes import started
 from tests.store import stores
 from tests.store.stores import Store
 
@@ -90,7 +91,7 @@ def test_markup_and_control_characters(store: Store) -> None:
 def on_terminal(store: Store, *words: str) -> tuple[int, str]:
     """A command whose stderr is a terminal: its exit code and what came there."""
     ours, theirs = pty.openpty()
-    with subprocess.Popen(
+    with started(
         [sys.executable, "-m", "sweeper.cli", *words],
         env={**os.environ, **environment(store), "TERM": "xterm", "COLUMNS": "200", "NO_COLOR": "1"},
         stdout=subprocess.DEVNULL,

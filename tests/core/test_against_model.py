@@ -1,7 +1,7 @@
 """The core agrees with the slow, obvious model of the policy on random worlds, poisoned ones included."""
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweeper.policy.decide import decide, exists
@@ -13,7 +13,7 @@ from tests.facts import World, conversation_of, facts_of, feedback_of, instant, 
 from tests.worlds import worlds
 
 both = st.one_of(worlds(poison=False), worlds(poison=True))
-many = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+many = settings(max_examples=400)
 
 
 @given(world=both)

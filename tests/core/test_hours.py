@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeper.cli import duration
@@ -80,7 +80,6 @@ def test_zone_says_what_the_clock_shows(zone: str, at: str, holds: bool) -> None
 
 
 @given(begin=TIMES, end=TIMES, zone=st.sampled_from(ZONES), at=INSTANTS)
-@settings(deadline=None)
 def test_every_instant_lies_in_the_hours_or_in_the_rest(begin: str, end: str, zone: str, at: datetime) -> None:
     """Hours and the hours turned round share no instant and leave none out."""
     if begin != end:
@@ -89,7 +88,6 @@ def test_every_instant_lies_in_the_hours_or_in_the_rest(begin: str, end: str, zo
 
 
 @given(begin=TIMES, end=TIMES, zone=st.sampled_from(ZONES), at=INSTANTS)
-@settings(deadline=None)
 def test_waiting_leads_to_the_beginning(begin: str, end: str, zone: str, at: datetime) -> None:
     """Whoever waits as long as is said, again and again, is in the hours soon; in the hours there is nothing to wait for."""
     if begin == end:

@@ -309,7 +309,7 @@ def test_doubtful_feedback_is_kept_whatever_orders_say() -> None:
     assert (ordered.rule, ordered.purge) == ("erasure_order", True)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(the_world=worlds(poison=True))
 def test_laws_of_any_world(the_world: Json) -> None:
     """Nothing held is purged, nothing without a due is purged, nothing expired or unclassified is eligible."""

@@ -219,8 +219,9 @@ def test_unreadable_policy(environment: dict[str, str], tmp_path: Path, monkeypa
     with pytest.raises(ConfigurationError) as caught:
         load_policy(settings)
     assert str(caught.value) == (
-        f"policy {there}: cannot be read (No such file or directory). Nothing was done. Name the file in [policy] file, "
-        "or in SWEEPER_POLICY_FILE; settings are those of --config, of SWEEPER_CONFIG or of config/sweeper.toml from here."
+        f"policy {there}: cannot be read (No such file or directory). Nothing was done. Name the file in [policy] file or in "
+        "SWEEPER_POLICY_FILE, or write the shipped one with `sweeper init`. Settings come from --config, from SWEEPER_CONFIG "
+        "or from config/sweeper.toml in this directory."
     )
 
 

@@ -43,7 +43,7 @@ class World:
     def throttle(self, budget: Budget | None = None, batch: int = 500, **pace: Any) -> Throttle:
         """The steering of a run in this world."""
         settings = Settings.model_validate({"pace": pace, "purge": {"batch": batch}})
-        watch = ProgressListener(waits=self.told.append, stopping=lambda: self.stopping(self.now - 1_000.0))
+        watch = ProgressListener(waits=self.told.append)
         return Throttle(
             settings,
             watch,
@@ -52,6 +52,7 @@ class World:
             lambda: self.renewals.append(self.now),
             lambda: self.purged,
             BatchSizer(0.25, batch, size=batch),
+            lambda: self.stopping(self.now - 1_000.0),
             monotonic=lambda: self.now,
             sleep=self.sleep,
         )

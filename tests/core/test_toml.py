@@ -1,4 +1,4 @@
-"""TOML that no person wrote ends as one line of words, in no time; what people write reads as the library reads it."""
+"""Parsing of TOML: hostile texts are refused quickly with one line, all others parse as with tomllib."""
 
 import tomllib
 from contextlib import suppress
@@ -14,7 +14,7 @@ from sweeper.policy.schema import parse as parse_policy
 from sweeper.toml import DEEPEST, MOST_DIGITS, MOST_PARTS, TomlError
 
 ROOT = Path(__file__).parents[2]
-MONSTERS = {
+HOSTILE = {
     "too long": ("# " * 600_000, "more than 1048576 characters"),
     "arrays": ("a = " + "[" * 100_000, "nested more than 32 deep (at line 1)"),
     "closed arrays": ("\na = " + "[" * 20_000 + "]" * 20_000, "nested more than 32 deep (at line 2)"),
@@ -33,20 +33,20 @@ MONSTERS = {
 }
 
 
-@pytest.mark.parametrize("name", MONSTERS)
-def test_monsters(name: str) -> None:
-    """What would take the parser's stack, or minutes, is named with its line."""
-    text, told = MONSTERS[name]
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_texts(name: str) -> None:
+    """A text that would exhaust the parser's stack, or take minutes, is refused with the line of the fault."""
+    text, expected = HOSTILE[name]
     with pytest.raises(TomlError) as refused:
         toml.parse(text)
-    assert told in str(refused.value)
+    assert expected in str(refused.value)
     assert "\n" not in str(refused.value)
     with pytest.raises(PolicyError):
         parse_policy(text)
 
 
 def test_limits() -> None:
-    """At each limit a text is read."""
+    """A text at a limit is parsed; one step beyond it is refused."""
     deep = "a = " + "[" * DEEPEST + "]" * DEEPEST
     dotted = ".".join("a" * MOST_PARTS) + " = 1"
     number = "a = " + "9" * MOST_DIGITS
@@ -57,7 +57,7 @@ def test_limits() -> None:
             toml.parse(text)
 
 
-SAID = {
+ORDINARY = {
     "in a text": 'a = "' + "x." * 1_000 + "[" * 100 + "9" * 200 + '"',
     "in a literal text": "a = '" + "x." * 1_000 + "[" * 100 + "'",
     "in lines": 'a = """\n' + "x." * 1_000 + '\\"""' + "[" * 100 + '"""""',
@@ -68,15 +68,15 @@ SAID = {
 }
 
 
-@pytest.mark.parametrize("name", SAID)
-def test_what_people_write(name: str) -> None:
-    """Dots, brackets and digits in texts and comments mean nothing, and a long list is no deep one."""
-    assert toml.parse(SAID[name]) == tomllib.loads(SAID[name])
+@pytest.mark.parametrize("name", ORDINARY)
+def test_ordinary_texts(name: str) -> None:
+    """Dots, brackets and digits in strings and comments do not count towards the limits, nor does the length of a list."""
+    assert toml.parse(ORDINARY[name]) == tomllib.loads(ORDINARY[name])
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "config").rglob("*.toml")), ids=lambda file: file.name)
 def test_shipped_files(file: Path) -> None:
-    """The files that come with the program read as the library reads them."""
+    """The shipped files parse as with tomllib."""
     assert toml.parse(file.read_text()) == tomllib.loads(file.read_text())
 
 
@@ -85,7 +85,7 @@ PIECES = (*"[]{}a.=\"'\\#\n9-, \0é\ud800", '"""', "'''")
 
 @given(st.lists(st.sampled_from(PIECES), max_size=60).map("".join))
 def test_any_text(text: str) -> None:
-    """Any text is read as the library reads it, or refused as a `TomlError`."""
+    """Any text parses as with tomllib, or raises `TomlError`."""
     try:
         found = toml.parse(text)
     except TomlError:
@@ -95,7 +95,7 @@ def test_any_text(text: str) -> None:
 
 @given(st.sampled_from(PIECES), st.sampled_from(PIECES), st.integers(1, 30_000))
 def test_any_repetition(one: str, two: str, times: int) -> None:
-    """No two pieces repeated take long or end otherwise."""
+    """No repetition of two pieces takes long or raises another error."""
     for text in ((one + two) * times, "a = " + one * times + two * times):
         with suppress(TomlError):
             toml.parse(text)

@@ -1,4 +1,4 @@
-"""Which URIs name one object, which may be removed, and which live ones make it doubtful whether another may."""
+"""Parsing of object URIs, and the lookup of the objects to which the URIs of attachments refer."""
 
 import re
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sweeper.uri import ALIASES, ODD, WORDS, Candidates, KeptObject, Uri, UriError, parse, parse_prefix
+from sweeper.uri import ALIASES, NON_CANONICAL, WORDS, Candidates, KeptObject, Uri, UriError, parse, parse_prefix
 
 CANONICAL = {
     "file:///a/b.png": "file:///a/b.png",
@@ -69,7 +69,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("text", CANONICAL)
 def test_canonical(text: str) -> None:
-    """Scheme, slashes and dots are written in one way, where the protocol knows no difference; nothing else is changed."""
+    """Scheme, slashes and dots are normalised where the protocol ignores the difference; nothing else is changed."""
     uri = parse(text)
     assert uri.text == CANONICAL[text]
     assert parse(uri.text) == uri
@@ -77,30 +77,30 @@ def test_canonical(text: str) -> None:
 
 @pytest.mark.parametrize("text", REFUSED)
 def test_refused(text: str) -> None:
-    """What could lead elsewhere than it seems to is refused, with the reason."""
+    """Ambiguous URIs, and those that name no object, are refused with a reason."""
     with pytest.raises(UriError) as raised:
         parse(text)
     assert raised.value.kept is REFUSED[text]
 
 
 def test_every_refusal_has_words() -> None:
-    """Whatever the reading of a URI refuses can be said to people."""
+    """Every reason to refuse a URI has a wording for messages."""
     assert set(REFUSED.values()) == set(WORDS)
 
 
 @pytest.mark.parametrize("text", ["s3://b", "s3://b/", "s3a://b", "S3://b/"])
 def test_prefix(text: str) -> None:
-    """A place is written with or without a slash at its end; a name that only begins like it lies elsewhere."""
-    place = parse_prefix(text)
-    assert place == Uri("s3", "b")
-    assert [parse(uri).is_below(place) for uri in ("s3n://b/k", "s3://b-2/k", "gs://b/k")] == [True, False, False]
+    """A trailing slash makes no difference, and `s3://b-2/k` is not below `s3://b`."""
+    prefix = parse_prefix(text)
+    assert prefix == Uri("s3", "b")
+    assert [parse(uri).is_below(prefix) for uri in ("s3n://b/k", "s3://b-2/k", "gs://b/k")] == [True, False, False]
 
 
 @pytest.mark.parametrize(
     "text", ["s3://", "s3:///", "file:///", "file://", "b/", "file:///a/../b", "simplecache::s3://b"]
 )
 def test_no_prefix(text: str) -> None:
-    """All there is, or a place that cannot be told, is no place."""
+    """A prefix that covers a whole protocol, or is ambiguous, is refused."""
     with pytest.raises(UriError):
         parse_prefix(text)
 
@@ -149,16 +149,16 @@ NAMES = [
 
 @pytest.mark.parametrize(("removed", "live", "found"), NAMES)
 def test_what_a_live_uri_names(removed: str, live: str, found: str | None) -> None:
-    """A URI names an object for certain where both have one canonical form, and perhaps where a forgiving reader says so."""
+    """A URI certainly names an object if both have the same canonical form, and perhaps if a lenient reader finds them equal."""
     candidates = Candidates({7: [parse(removed)], 8: [parse("file:///quite/another")]})
     certain, perhaps = candidates.named_by(live)
     assert (certain == {7}) is (found == CERTAIN)
     assert perhaps == ({7} if found == DOUBT else set())
-    assert found is None or re.search(ODD, live) or live in parse(removed).spellings
+    assert found is None or re.search(NON_CANONICAL, live) or live in parse(removed).spellings
 
 
-def test_a_blank_may_be_encoded() -> None:
-    """The usual ways to encode a path are looked for by index, with every alias of the scheme."""
+def test_spellings() -> None:
+    """The spellings include the usual percent-encodings and every alias of the scheme."""
     found = parse("s3://b/a c@d.png").spellings
     assert {"s3://b/a c@d.png", "s3a://b/a%20c@d.png", "s3n://b/a%20c%40d.png"} <= found
     assert {"sftp://me@h/k", "ssh://h/k", "sftp:///h/k"} <= parse("sftp://me@h/k").spellings
@@ -173,9 +173,9 @@ PIECES = st.sampled_from([*PLAIN, *ENCODED])
 @given(st.lists(PIECES, max_size=9).map("".join))
 @example("s3://../b")
 @example("s3://b/%C2%80")
-def test_what_is_not_odd_is_plain(text: str) -> None:
-    """A URI that the search for odd ones leaves out is found by its plain spellings, or can name no object at all."""
-    if re.search(ODD, text):
+def test_other_uris_are_canonical(text: str) -> None:
+    """A URI that NON_CANONICAL does not match is among the spellings of its object, or names no object."""
+    if re.search(NON_CANONICAL, text):
         return
     try:
         uri = parse(text)
@@ -187,8 +187,8 @@ def test_what_is_not_odd_is_plain(text: str) -> None:
 
 
 @given(st.lists(PIECES, max_size=9).map("".join), st.sampled_from(["s3", "file", "sftp", "x"]))
-def test_a_canonical_form_is_its_own(text: str, protocol: str) -> None:
-    """What is canonical stays as it is, has no alias for its scheme, and never climbs."""
+def test_canonical_form_is_stable(text: str, protocol: str) -> None:
+    """Parsing a canonical URI returns it unchanged; it has no alias for its scheme and no `..` segment."""
     try:
         uri = parse(f"{protocol}://{text}")
     except UriError:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeper.policy.period import Period
@@ -41,7 +41,6 @@ def spans(draw: st.DrawFn) -> tuple[datetime, datetime, Slice]:
 
 
 @given(span=spans())
-@settings(deadline=None)
 def test_slices_cover_without_gap_or_overlap(span: tuple[datetime, datetime, Slice]) -> None:
     """Slices begin at `since`, end at `until`, follow one another without gap, and none is empty or longer than its name."""
     since, until, by = span
@@ -52,7 +51,6 @@ def test_slices_cover_without_gap_or_overlap(span: tuple[datetime, datetime, Sli
 
 
 @given(span=spans())
-@settings(deadline=None)
 def test_every_inner_edge_is_one_of_the_calendar(span: tuple[datetime, datetime, Slice]) -> None:
     """A slice that ends before the plan does ends at midnight UTC: of any day, of a Monday, of the first of a month."""
     since, until, by = span
@@ -66,7 +64,6 @@ def test_every_inner_edge_is_one_of_the_calendar(span: tuple[datetime, datetime,
 
 
 @given(span=spans(), pick=st.integers(0, 10**9), tick=st.sampled_from([-TICK, timedelta(0), TICK]))
-@settings(deadline=None)
 def test_each_due_lies_in_exactly_one_slice(span: tuple[datetime, datetime, Slice], pick: int, tick: timedelta) -> None:
     """A due at, a microsecond before or after any edge lies in one slice if it lies in the plan, and in none otherwise."""
     since, until, by = span
@@ -78,7 +75,6 @@ def test_each_due_lies_in_exactly_one_slice(span: tuple[datetime, datetime, Slic
 
 
 @given(span=spans(), data=st.data())
-@settings(deadline=None)
 def test_going_on_from_any_edge_gives_the_same_slices(
     span: tuple[datetime, datetime, Slice], data: st.DataObject
 ) -> None:

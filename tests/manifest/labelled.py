@@ -1,7 +1,7 @@
-"""The labelled texts, and how well what a filter finds in them agrees with the labels.
+"""Loads the labelled texts and measures how well the findings of a filter agree with the labels.
 
-Everything in them is made up, or a number that its issuer documents as an example. A text that holds what scanners of
-secrets look for is kept as a list of parts, cut inside the secret: joined, it is the text.
+All data in the texts are made up, or are examples from their issuers' documentation. A text with something that secret scanners
+look for is stored as a list of parts, cut inside the secret.
 """
 
 import json
@@ -17,7 +17,7 @@ FILE = Path(__file__).with_name("filter_labelled.jsonl")
 
 @dataclass(frozen=True)
 class Example:
-    """A text, and what is sensitive in it."""
+    """A text and its sensitive parts."""
 
     text: str
     spans: tuple[Finding, ...]
@@ -25,7 +25,7 @@ class Example:
 
 @dataclass
 class Score:
-    """How often a kind was found where it is, missed where it is, and found where it is not."""
+    """Numbers of correct, missed and wrong findings of one kind."""
 
     right: int = 0
     missed: int = 0
@@ -33,17 +33,17 @@ class Score:
 
     @property
     def recall(self) -> float:
-        """Of what is sensitive, the share that was found, and by its kind."""
+        """The share of sensitive parts that were found, with the right kind."""
         return self.right / (self.right + self.missed) if self.right else 0.0
 
     @property
     def precision(self) -> float:
-        """Of what was found, the share that touches something sensitive of that kind."""
+        """The share of findings that overlap a sensitive part of the same kind."""
         return self.right / (self.right + self.wrong) if self.right else 0.0
 
 
 def load() -> list[Example]:
-    """All labelled texts."""
+    """Return all labelled texts."""
     lines = map(json.loads, FILE.read_text(encoding="utf-8").splitlines())
     return [
         Example("".join(line["text"]), tuple(Finding(start, end, DataKind(kind)) for start, end, kind in line["spans"]))
@@ -54,7 +54,7 @@ def load() -> list[Example]:
 def score(
     find: Callable[[str], Iterable[Finding]], examples: Iterable[Example], *, whole: bool = True
 ) -> dict[DataKind, Score]:
-    """How well `find` does, by kind; where not `whole`, finding a part is finding."""
+    """Return the score of `find` by kind; unless `whole`, finding a part of a sensitive part is enough."""
     scores: dict[DataKind, Score] = defaultdict(Score)
     for example in examples:
         found = list(find(example.text))

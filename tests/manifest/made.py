@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 
 from sweeper.manifest import build, lifecycle
 from sweeper.manifest.description import Description
-from sweeper.manifest.lifecycle import Frozen
+from sweeper.manifest.lifecycle import FrozenManifest
 from sweeper.manifest.pseudonym import Pseudonym
 from sweeper.policy.schema import Names, Policy
 from tests.facts import World
@@ -90,7 +90,7 @@ def built(
     return build.build(store.job(policy, as_of), folder, key, with_text=with_text)
 
 
-def freeze(store: Store, policy: Policy, folder: Path, *, now: str = AS_OF, with_text: bool = False) -> Frozen:
+def freeze(store: Store, policy: Policy, folder: Path, *, now: str = AS_OF, with_text: bool = False) -> FrozenManifest:
     """Freeze a manifest as of AS_OF when it is `now`."""
     if with_text:
         store.grant_text()

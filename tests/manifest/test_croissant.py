@@ -154,7 +154,7 @@ def test_what_is_said_of_text(store: Store, policy: Policy, tmp_path: Path) -> N
     assert "hold no text" in personal("none", policy, with_text=False)
     assert "8 findings replaced, 0 texts withheld" in personal("filtered", policy, with_text=True)
     assert "UNFILTERED" in personal("as written", made.as_written(policy), with_text=True)
-    assert "sweeper.redact.filter 1" in said(tmp_path / "filtered")["rai:dataPreprocessingProtocol"]
+    assert "sweeper.manifest.filter 1" in said(tmp_path / "filtered")["rai:dataPreprocessingProtocol"]
 
 
 def test_what_is_said_of_the_scope(store: Store, policy: Policy, tmp_path: Path) -> None:

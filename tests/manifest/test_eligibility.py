@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweeper.manifest.eligibility import Eligibility
@@ -16,7 +16,7 @@ from sweeper.postgres.facts import FactsReader
 from sweeper.runs.job import read_contract
 from tests.facts import World, instant
 from tests.store.stores import ID_TYPES, Store
-from tests.store.test_propose import SYNTHETIC, Bench, example, furnished, policies
+from tests.store.test_propose import SYNTHETIC, Bench, furnished, policies
 
 Reasons = dict[str, str]
 
@@ -85,7 +85,7 @@ def bench(store: Store, policy: Policy) -> Judged:
 
 @pytest.mark.parametrize("store", ID_TYPES, indirect=True)
 @given(world=furnished(), ahead=st.booleans())
-@example(40)
+@settings(max_examples=15)
 def test_shipped_policy(bench: Judged, policy: Policy, world: World, ahead: bool) -> None:  # noqa: FBT001 — drawn
     """Under the shipped policy, and under its wider scope, SQL and core agree on every message, kept or barred."""
     bench.load(world)
@@ -98,7 +98,7 @@ def test_shipped_policy(bench: Judged, policy: Policy, world: World, ahead: bool
     several=st.lists(policies(), min_size=2, max_size=2),
     scope=st.sampled_from(["from_opt_in", "entire"]),
 )
-@example(30)
+@settings(max_examples=20)
 def test_any_policy(bench: Judged, world: World, several: Sequence[Policy], scope: str) -> None:
     """Under random policies they agree too, whatever conditions, anchors and periods the rules have."""
     bench.load(world)

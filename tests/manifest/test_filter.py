@@ -1,4 +1,4 @@
-"""No sensitive data leaves: what is found, what is not, and what becomes of texts when something goes wrong."""
+"""The text filter: what it finds, what it withholds, its running time, and the worker processes."""
 
 import multiprocessing
 import os
@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from freezegun import freeze_time
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeper.errors import ConfigurationError
@@ -23,6 +23,7 @@ from sweeper.redact import contact, credential, filter, number, pool  # noqa: A0
 from sweeper.redact.filter import DataKind, Filter, Filtered, find
 from sweeper.redact.finding import Finding, merged
 from tests.manifest import labelled
+from tests.processes import children, is_running, started, until
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = labelled.load()
@@ -40,11 +41,11 @@ MEASURED = {
     DataKind.IP_ADDRESS: (0.97, 1.0),
     DataKind.PHONE: (0.96, 0.97),
 }
-"""Recall and precision on the labelled texts: a change that makes either worse is a decision, not an accident."""
+"""Recall and precision on the labelled texts, so that no change makes them worse unnoticed."""
 
 
 def joined(*parts: str) -> str:
-    """A secret-like text that no scanner sees in this file."""
+    """Join parts to a text that looks like a secret, which scanners of this file do not see."""
     return "".join(parts)
 
 
@@ -82,7 +83,7 @@ PEM = joined("-----BEGIN RSA PRIV", "ATE KEY-----\n", "RmFrZQ" * 10, "\n", "Zm9v
     ],
 )
 def test_each_kind_becomes_its_placeholder(text: str, filtered: str) -> None:
-    """A finding is replaced whole by the name of its kind, what stands around it stays."""
+    """A finding is replaced as a whole by the name of its kind; the text around it stays."""
     result = FILTER.apply(text)
     assert (result.text, result.passed) == (filtered, True)
     assert sum(result.found.values()) == len(re.findall(r"\[[A-Z_]+\]", filtered))
@@ -90,7 +91,7 @@ def test_each_kind_becomes_its_placeholder(text: str, filtered: str) -> None:
 
 @pytest.mark.parametrize("kind", DataKind)
 def test_recall_and_precision(kind: DataKind) -> None:
-    """On the labelled texts each kind is found as well as was measured."""
+    """Recall and precision of each kind are no worse than measured before."""
     scores = labelled.score(find, EXAMPLES)
     recall, precision = MEASURED[kind]
     assert scores[kind].right + scores[kind].missed >= 10
@@ -99,7 +100,7 @@ def test_recall_and_precision(kind: DataKind) -> None:
 
 
 def test_labels_are_sound() -> None:
-    """Every label lies in its text, and the file itself shows no secret to a scanner."""
+    """Every label lies within its text, and a secret scanner finds nothing in the file."""
     for example in EXAMPLES:
         assert all(0 <= span.start < span.end <= len(example.text) for span in example.spans), example
     secrets = {DataKind.API_KEY, DataKind.TOKEN, DataKind.PRIVATE_KEY, DataKind.URL_CREDENTIALS}
@@ -108,13 +109,13 @@ def test_labels_are_sound() -> None:
 
 
 def test_counts_by_kind() -> None:
-    """Findings are counted by kind, over all passes."""
+    """Findings are counted by kind, over all searches of the text."""
     text = "a@example.com b@example.com 192.0.2.1"
     assert FILTER.apply(text) == Filtered("[EMAIL] [EMAIL] [IP_ADDRESS]", {DataKind.EMAIL: 2, DataKind.IP_ADDRESS: 1})
 
 
 def test_wide_digits_and_fancy_hyphens() -> None:
-    """Digits, hyphens and spaces of other scripts are read as what they look like, and the rest is left as it was."""
+    """Digits, hyphens and spaces of other scripts are recognised, and the rest of the text is left as it is."""
     assert (
         FILTER.apply(
             "№ \uff14\uff11\uff11\uff11 \uff11\uff11\uff11\uff11 \uff11\uff11\uff11\uff11 \uff11\uff11\uff11\uff11 …"
@@ -134,12 +135,12 @@ def test_wide_digits_and_fancy_hyphens() -> None:
         (f"token={JWT}", "token=[TOKEN]"),
         (joined("Bearer sk", "-", "Fake0" * 8), "Bearer [API_KEY]"),
         (joined("api_key=gh", "p_", "Fake0" * 8), "api_key=[API_KEY]"),
-        ("a@example.com@b.example.org", "[EMAIL]@b.example.org"),  # which is no address any more
+        ("a@example.com@b.example.org", "[EMAIL]@b.example.org"),  # which is no longer an address
         ("http://192.0.2.1/?password=12345678", "[URL_CREDENTIALS]"),
     ],
 )
-def test_of_overlapping_findings_the_longest_names_all(text: str, filtered: str) -> None:
-    """Overlapping findings become one, and nothing of any of them stays."""
+def test_overlapping_findings_are_merged(text: str, filtered: str) -> None:
+    """Overlapping findings become one of the kind of the longest, and no part of any of them remains."""
     assert FILTER.apply(text).text == filtered
 
 
@@ -153,7 +154,7 @@ SPANS = st.builds(
 
 @given(st.lists(SPANS, max_size=12))
 def test_merging_covers_all_and_overlaps_nothing(findings: list[Finding]) -> None:
-    """Merged findings lie in order, apart, cover the same characters, and do not depend on the order of the rules."""
+    """Merged findings are in order and disjoint, cover the same characters, and do not depend on the order of the rules."""
     result = merged(findings)
     assert all(one.end <= other.start for one, other in pairwise(result))
     assert covered(result) == covered(findings)
@@ -161,7 +162,7 @@ def test_merging_covers_all_and_overlaps_nothing(findings: list[Finding]) -> Non
 
 
 def covered(findings: Iterable[Finding]) -> set[int]:
-    """The characters that findings cover."""
+    """Return the positions that findings cover."""
     return {place for one in findings for place in range(one.start, one.end)}
 
 
@@ -199,10 +200,9 @@ MIXED = st.lists(
 ).map("".join)
 
 
-@settings(deadline=None)  # the first text waits for the libraries
 @given(MIXED)
 def test_filtering_twice_is_filtering_once(text: str) -> None:
-    """What has left has nothing in it to be found, however findings touch each other."""
+    """Nothing is found in a filtered text, however close the findings were to each other."""
     once = FILTER.apply(text)
     if once.text is None:
         assert not once.passed
@@ -211,10 +211,9 @@ def test_filtering_twice_is_filtering_once(text: str) -> None:
     assert FILTER.apply(once.text) == Filtered(once.text)
 
 
-@settings(deadline=None)  # as above
 @given(st.text(st.characters(), max_size=60))
-def test_any_text_passes_or_is_kept_back(text: str) -> None:
-    """Whatever the characters: filtering raises nothing, and what passes can be written as UTF-8."""
+def test_any_text_passes_or_is_withheld(text: str) -> None:
+    """Filtering any characters raises nothing, and a text that passes can be written as UTF-8."""
     result = FILTER.apply(text)
     if result.passed:
         assert result.text is not None
@@ -225,7 +224,7 @@ def test_any_text_passes_or_is_kept_back(text: str) -> None:
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: repr(example.text[:30]))
 def test_labelled_texts_leave_clean(example: labelled.Example) -> None:
-    """Every labelled text passes, and nothing is left to be found in it."""
+    """Every labelled text passes, and nothing is found in the result."""
     result = FILTER.apply(example.text)
     assert result.passed
     assert result.text is not None
@@ -234,7 +233,7 @@ def test_labelled_texts_leave_clean(example: labelled.Example) -> None:
 
 @pytest.mark.parametrize("clock", ["1970-01-01", "2028-02-29 23:59:59", "2099-12-31"])
 def test_filtering_reads_no_clock(clock: str) -> None:
-    """Whoever is not born yet by the machine's clock has an id all the same: two builds of a manifest are alike."""
+    """Ids with birth dates after today are found as well, so that the time of a build does not matter."""
     texts = [example.text for example in EXAMPLES] + [
         "211262-5629 and 020228-9874",
         "fnr 01015098792",
@@ -245,37 +244,37 @@ def test_filtering_reads_no_clock(clock: str) -> None:
         assert [FILTER.apply(text) for text in texts] == expected
 
 
-# What does not pass
+# Withheld texts
 
 
 def test_null_stays_null() -> None:
-    """No text is no text: it passes and counts nothing."""
+    """NULL and the empty text pass unchanged, without findings."""
     assert FILTER.apply(None) == Filtered(None)
     assert FILTER.apply("") == Filtered("")
 
 
 @pytest.mark.parametrize("text", ["nul \0 inside", "half a character \ud83d", "\udfff"])
-def test_what_cannot_be_written_does_not_pass(text: str) -> None:
-    """A text with NUL or half a character is kept back."""
+def test_text_that_cannot_be_stored_is_withheld(text: str) -> None:
+    """A text with NUL or a lone surrogate is withheld."""
     assert FILTER.apply(text) == Filtered(None, {}, passed=False)
 
 
-def test_too_long_does_not_pass() -> None:
-    """The limit is the last length that passes."""
+def test_too_long_a_text_is_withheld() -> None:
+    """A text with as many characters as the limit passes; one more character is too many."""
     short = Filter(longest=100)
     assert [short.apply("x" * length).passed for length in (99, 100, 101)] == [True, True, False]
 
 
-def test_what_a_rule_trips_over_does_not_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rule that raises keeps the text back; the next text is filtered as ever."""
+def test_text_is_withheld_if_a_rule_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a rule raises, the text is withheld, and the next text is filtered as usual."""
     with monkeypatch.context() as patched:
         patched.setattr(filter, "find", lambda text, rules: 1 / 0)
         assert FILTER.apply("jane@example.com") == Filtered(None, {}, passed=False)
     assert FILTER.apply("jane@example.com").text == "[EMAIL]"
 
 
-def test_what_never_comes_clean_does_not_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A text in which every pass finds something is kept back."""
+def test_text_that_never_comes_clean_is_withheld(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A text in which every search finds something is withheld."""
     monkeypatch.setattr(filter, "find", lambda text, rules: [Finding(0, 1, DataKind.EMAIL)])
     assert FILTER.apply("x") == Filtered(None, {}, passed=False)
 
@@ -332,7 +331,7 @@ SMALL, TIMES = 2_000, 16
 
 
 def seconds(text: str) -> float:
-    """Processor time that filtering the text takes."""
+    """Return the processor time that filtering the text takes."""
     started = time.process_time()
     FILTER.apply(text)
     return time.process_time() - started
@@ -340,21 +339,21 @@ def seconds(text: str) -> float:
 
 @pytest.mark.parametrize("unit", HOSTILE, ids=repr)
 def test_time_is_linear(unit: str) -> None:
-    """Sixteen times the text takes sixteen times the processor time, with room; a quadratic pattern would take 256 times."""
+    """Sixteen times the text takes about sixteen times the processor time; a quadratic pattern would take 256 times as much."""
     text = unit * (SMALL * TIMES // len(unit))
     few = max(min(seconds(text[:SMALL]) for _ in range(3)), 0.002)
-    assert seconds(text) < few * TIMES * 5
+    assert any(seconds(text) < few * TIMES * 5 for _ in range(5)), "too slow each time, whatever else the machine does"
 
 
 def test_200_000_characters_are_examined() -> None:
-    """Long hostile texts pass, and what is in them is still found at the end."""
+    """Long hostile texts pass, and a finding at their end is replaced."""
     for unit in ("1", "a@", "http://"):
         text = unit * (200_000 // len(unit)) + " jane@example.com"
         assert (FILTER.apply(text).text or "").endswith(" [EMAIL]"), unit
 
 
 def repeats(parsed: Any) -> Iterator[tuple[str, int]]:
-    """The repetitions in a parsed pattern that may give characters back, with the most that each takes."""
+    """Yield the backtracking repetitions of a parsed pattern, each with its upper bound."""
     for operation, argument in parsed:
         if str(operation) in ("MAX_REPEAT", "MIN_REPEAT"):
             yield str(operation), int(argument[1])
@@ -368,35 +367,35 @@ def repeats(parsed: Any) -> Iterator[tuple[str, int]]:
 
 
 def test_no_pattern_backtracks_without_bound() -> None:
-    """Every repetition of every rule is possessive or has a bound, so that no start costs more than a constant."""
-    from re import _parser  # type: ignore[attr-defined]  # the only way to see what a pattern really is
+    """Every repetition of every rule is possessive or bounded, so that each start position costs a constant at most."""
+    from re import _parser  # type: ignore[attr-defined]  # the only access to a parsed pattern
 
     for rule in (*credential.RULES, *number.rules(), *contact.rules()):
         for operation, most in repeats(_parser.parse(rule.pattern.pattern)):
             assert most <= 255, (operation, rule)
 
 
-# On all cores
+# Worker processes
 
 
 @dataclass(frozen=True)
 class Numbered(Filter):
-    """Marks a text, so that results can be told apart."""
+    """Returns each text in brackets, so that the test can tell the results apart."""
 
     def apply(self, text: str | None) -> Filtered:
-        """The text in brackets."""
+        """Return the text in brackets."""
         return Filtered(f"<{text}>")
 
 
 @dataclass(frozen=True)
 class Dying(Filter):
-    """Its worker is killed over one text, as if memory had run out, as long as the file is there."""
+    """Kills its worker at the text `boom` as long as the file `fuse` exists, as if memory had run out."""
 
     fuse: str = ""
     forever: bool = False
 
     def apply(self, text: str | None) -> Filtered:
-        """Dies once, or whenever it sees the text."""
+        """Die once, or each time if `forever`."""
         if text == "boom" and os.path.exists(self.fuse):
             if not self.forever:
                 os.unlink(self.fuse)
@@ -405,8 +404,8 @@ class Dying(Filter):
 
 
 @dataclass(frozen=True)
-class Tripping(Filter):
-    """Trips over one text."""
+class Raising(Filter):
+    """Raises at the text `boom`."""
 
     def _is_examinable(self, text: str) -> bool:
         if text == "boom":
@@ -418,7 +417,7 @@ MANY = pool.TEXTS * 5 + 7
 
 
 def numbers() -> list[str | None]:
-    """More texts than one chunk holds, each its own."""
+    """Return more texts than one chunk holds, all different."""
     return [f"{index} to u{index}@example.com" for index in range(MANY)]
 
 
@@ -427,7 +426,7 @@ def fail(*_: object) -> None:
 
 
 def test_order_is_kept() -> None:
-    """Every text comes back once, in order, from two workers as from none."""
+    """Each text yields one result, in order, from any number of workers."""
     texts = numbers()
     texts[3] = None
     texts[5000] = "nul \0"
@@ -437,7 +436,7 @@ def test_order_is_kept() -> None:
 
 
 def test_few_texts_and_one_core_start_no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where workers would not pay, texts are filtered in this process."""
+    """Small numbers of texts, and all texts on a single core, are filtered in this process."""
     monkeypatch.setattr(pool, "_Pool", fail)
     assert [result.text for result in pool.apply_all(FILTER, ["a@example.com"] * 3, workers=8)] == ["[EMAIL]"] * 3
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0})
@@ -445,8 +444,8 @@ def test_few_texts_and_one_core_start_no_workers(monkeypatch: pytest.MonkeyPatch
     assert list(pool.apply_all(FILTER, [])) == []
 
 
-def test_texts_are_taken_as_results_are() -> None:
-    """Of an endless stream only a few chunks for each worker are held, and stopping early leaves no worker behind."""
+def test_texts_are_consumed_as_results_are_taken() -> None:
+    """Only a few chunks per worker of an endless stream are held, and stopping early ends all workers."""
     taken = count()
     results = pool.apply_all(FILTER, (f"text {next(taken)}" for _ in count()), workers=2)
     assert len(list(islice(results, 10))) == 10
@@ -456,8 +455,8 @@ def test_texts_are_taken_as_results_are() -> None:
     assert not multiprocessing.active_children()
 
 
-def test_a_source_that_fails_leaves_no_worker_behind() -> None:
-    """An error of the source of texts reaches the caller after the workers have ended."""
+def test_workers_end_if_the_source_fails() -> None:
+    """An error from the iterator of texts reaches the caller after the workers have ended."""
 
     def source() -> Iterator[str]:
         yield from (f"text {index}" for index in range(MANY))
@@ -469,7 +468,7 @@ def test_a_source_that_fails_leaves_no_worker_behind() -> None:
 
 
 def test_a_killed_worker_loses_nothing(tmp_path: Path) -> None:
-    """What a worker was at when it was killed is filtered by another."""
+    """The chunks of a killed worker are filtered by another one."""
     fuse = tmp_path / "fuse"
     fuse.touch()
     texts = numbers()
@@ -480,7 +479,7 @@ def test_a_killed_worker_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_a_text_that_kills_every_worker_ends_in_an_error(tmp_path: Path) -> None:
-    """Workers that die again and again end the work: what came before is filtered, nothing comes after."""
+    """If workers die repeatedly, filtering ends with an error after the results of the earlier texts."""
     fuse = tmp_path / "fuse"
     fuse.touch()
     texts = numbers()
@@ -492,11 +491,11 @@ def test_a_text_that_kills_every_worker_ends_in_an_error(tmp_path: Path) -> None
     assert not multiprocessing.active_children()
 
 
-def test_a_text_that_trips_a_worker_is_kept_back() -> None:
-    """Only the text that a worker trips over is kept back."""
+def test_only_the_text_at_which_a_worker_raises_is_withheld() -> None:
+    """An error at one text does not affect the other texts of its chunk."""
     texts = numbers()
     texts[3000] = "boom"
-    results = list(pool.apply_all(Tripping(), texts, workers=2))
+    results = list(pool.apply_all(Raising(), texts, workers=2))
     assert [index for index, result in enumerate(results) if not result.passed] == [3000]
     assert len(results) == MANY
 
@@ -516,47 +515,30 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_workers_end_with_the_caller(sign: signal.Signals, tmp_path: Path) -> None:
-    """However the caller ends, its workers end too."""
+    """The workers end with the caller, whichever signal ends it."""
     script = tmp_path / "endless.py"
     script.write_text(ENDLESS)
-    caller = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT)
-    assert caller.stdout
-    assert caller.stdout.readline() == b"running\n"
-    workers = children(caller.pid)
-    assert len(workers) >= 2
-    caller.send_signal(sign)
-    caller.wait(60)
-    caller.stdout.close()
-    until = time.monotonic() + 60
-    while any(map(is_running, workers)):
-        assert time.monotonic() < until, "workers outlived their caller"
-        time.sleep(0.05)
+    with started([sys.executable, script], stderr=subprocess.DEVNULL, cwd=ROOT) as caller:
+        assert caller.stdout
+        assert caller.stdout.readline() == "running\n"
+        workers = children(caller.pid)
+        assert len(workers) >= 2
+        caller.send_signal(sign)
+        caller.wait()
+        until(lambda: not any(map(is_running, workers)))
 
 
-def children(process: int) -> list[int]:
-    """The processes that a process started."""
-    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-
-
-def is_running(process: int) -> bool:
-    """Whether a process is there and not a mere entry of one that has ended."""
-    try:
-        return " Z " not in Path(f"/proc/{process}/stat").read_text()
-    except OSError:
-        return False
-
-
-# What a manifest names, and what importing costs
+# Version and imports
 
 
 def test_version_names_the_libraries() -> None:
-    """A manifest can name the filter, its rules and what they ask."""
+    """The version names the rules and the libraries they use."""
     assert FILTER.name == "sweeper.manifest.filter"
     assert re.fullmatch(r"\d+ \(phonenumbers [\d.]+, python-stdnum [\d.]+\)", FILTER.version)
 
 
 def test_without_the_extra_nothing_is_filtered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the libraries are missing the error names the remedy, before any text is read."""
+    """If the libraries are missing, the error names the remedy before any text is read."""
     filter.recognisers.cache_clear()
     monkeypatch.setitem(sys.modules, "phonenumbers", None)
     monkeypatch.delitem(sys.modules, "sweeper.redact.contact")
@@ -571,7 +553,7 @@ def test_without_the_extra_nothing_is_filtered(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_importing_is_cheap() -> None:
-    """The module itself imports neither the libraries nor multiprocessing."""
+    """Importing the module imports neither the libraries nor multiprocessing."""
     code = (
         "import sys, sweeper.redact.filter;"
         "print(sorted({'phonenumbers', 'stdnum', 'multiprocessing'} & set(sys.modules)))"

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -21,14 +20,16 @@ from sweeper.errors import ConfigurationError, SweeperError
 from sweeper.manifest import build as building
 from sweeper.manifest import lifecycle
 from sweeper.manifest.description import DamagedError
-from sweeper.manifest.lifecycle import Frozen, StateError
+from sweeper.manifest.lifecycle import FrozenManifest, StateError
 from sweeper.manifest.pseudonym import Pseudonym
 from sweeper.policy.instant import rfc3339
 from sweeper.policy.schema import Policy
 from sweeper.postgres import fence, manifests
 from sweeper.runs.job import Job
 from sweeper.runs.sweep import sweep
+from tests.acceptance.commands import environment, in_process
 from tests.facts import instant
+from tests.processes import started, until
 from tests.store.stores import POLICY, Store, frozen
 
 NOW = "2026-06-01T00:00:00Z"
@@ -69,7 +70,7 @@ def job(store: Store, policy: Policy, now: str = NOW) -> Job:
 
 
 @pytest.fixture
-def made(store: Store, policy: Policy, tmp_path: Path) -> Frozen:
+def made(store: Store, policy: Policy, tmp_path: Path) -> FrozenManifest:
     """A frozen manifest of the world's twelve messages."""
     world(store)
     found = lifecycle.freeze(job(store, policy), tmp_path / "m", KEY)
@@ -109,7 +110,7 @@ def events(store: Store) -> list[str]:
 # Frozen, started, completed
 
 
-def test_life(store: Store, policy: Policy, made: Frozen) -> None:
+def test_life(store: Store, policy: Policy, made: FrozenManifest) -> None:
     """A manifest is frozen, started and completed, each once and in this order, each with its event and instant."""
     id_, at = made.description.id, job(store, policy, LATER)
     with pytest.raises(StateError, match="is frozen, not started"):
@@ -121,7 +122,7 @@ def test_life(store: Store, policy: Policy, made: Frozen) -> None:
     for step in (lifecycle.start, complete):
         with pytest.raises(StateError, match="is completed"):
             step(at, id_)
-    (known,) = lifecycle.listed(at.database)
+    (known,) = lifecycle.list_manifests(at.database)
     assert (known["state"], known["frozen_at"], known["started_at"]) == ("completed", instant(NOW), instant(LATER))
     assert events(store) == ["manifest_frozen", "manifest_started", "manifest_completed"]
 
@@ -135,7 +136,7 @@ def test_unknown_manifest(store: Store, policy: Policy) -> None:
 
 
 @pytest.mark.parametrize("statement", ["DELETE FROM sweeper.manifests", "TRUNCATE sweeper.manifests CASCADE"])
-def test_manifests_are_never_dropped(store: Store, made: Frozen, statement: str) -> None:
+def test_manifests_are_never_dropped(store: Store, made: FrozenManifest, statement: str) -> None:
     """Neither a manifest nor what left it can be deleted from the record."""
     with pytest.raises(Exception, match=r"is not dropped|insert-only"):
         store.execute(statement)
@@ -144,7 +145,7 @@ def test_manifests_are_never_dropped(store: Store, made: Frozen, statement: str)
     assert store.execute("SELECT id FROM sweeper.manifests") == [(made.description.id,)]
 
 
-def test_built_again(store: Store, policy: Policy, made: Frozen, tmp_path: Path) -> None:
+def test_built_again(store: Store, policy: Policy, made: FrozenManifest, tmp_path: Path) -> None:
     """The same content built again has the same id and bytes, and is recorded as a copy."""
     again = lifecycle.freeze(job(store, policy), tmp_path / "again", KEY)
     assert (again.added, again.description.id) == (False, made.description.id)
@@ -200,7 +201,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_start_checks_again(store: Store, policy: Policy, made: Frozen, change: str) -> None:
+def test_start_checks_again(store: Store, policy: Policy, made: FrozenManifest, change: str) -> None:
     """What left between freezing and starting, also by a clock that ran ahead, is written beside the untouched original."""
     sql, reason, count = CHANGES[change]
     before = {path.name: path.read_bytes() for path in made.folder.iterdir()}
@@ -217,7 +218,7 @@ def test_start_checks_again(store: Store, policy: Policy, made: Frozen, change: 
     assert {name: (made.folder / name).read_bytes() for name in before} == before
 
 
-def test_start_refuses_changed_files(store: Store, policy: Policy, made: Frozen) -> None:
+def test_start_refuses_changed_files(store: Store, policy: Policy, made: FrozenManifest) -> None:
     """A manifest whose files were changed, lost or joined by others is not started."""
     part = made.folder / "part-00000.parquet"
     whole = part.read_bytes()
@@ -232,18 +233,18 @@ def test_start_refuses_changed_files(store: Store, policy: Policy, made: Frozen)
     part.unlink()
     with pytest.raises(DamagedError, match=r"part-00000\.parquet is missing"):
         lifecycle.start(job(store, policy), made.description.id)
-    assert lifecycle.listed(job(store, policy).database)[0]["state"] == "frozen"
+    assert lifecycle.list_manifests(job(store, policy).database)[0]["state"] == "frozen"
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"id": "x"}', "\x00"])
-def test_description_that_is_none(store: Store, policy: Policy, made: Frozen, text: str) -> None:
+def test_description_that_is_none(store: Store, policy: Policy, made: FrozenManifest, text: str) -> None:
     """A manifest.json that is not one is said to be none."""
     (made.folder / "manifest.json").write_text(text)
     with pytest.raises(DamagedError, match="is not what this program writes"):
         lifecycle.verify(job(store, policy), made.folder, None)
 
 
-def test_changed_description(store: Store, policy: Policy, made: Frozen) -> None:
+def test_changed_description(store: Store, policy: Policy, made: FrozenManifest) -> None:
     """A manifest.json in which a number was changed does not fit its id."""
     path = made.folder / "manifest.json"
     path.write_text(path.read_text().replace('"eligible": 12', '"eligible": 11'))
@@ -254,21 +255,24 @@ def test_changed_description(store: Store, policy: Policy, made: Frozen) -> None
 # Verified and recalled
 
 
-def test_verify(store: Store, policy: Policy, made: Frozen) -> None:
+def test_verify(store: Store, policy: Policy, made: FrozenManifest) -> None:
     """A verification names faults of files first, then the rows that may not be trained on any more, by reason."""
     at = job(store, policy, LATER)
-    assert (lifecycle.verify(at, made.folder, KEY).left, lifecycle.verify(at, made.folder, KEY).faults) == ({}, ())
+    assert (lifecycle.verify(at, made.folder, KEY).ineligible, lifecycle.verify(at, made.folder, KEY).faults) == (
+        {},
+        (),
+    )
     withdraw(store, "a1", NOW)
     store.execute("UPDATE conversations SET deleted_at = %s WHERE id = %s", NOW, store.id("c1"))
     found = lifecycle.verify(at, made.folder, None)
-    assert (found.left, found.revoked) == ({"no_consent": 6, "deleted": 2}, 0)
+    assert (found.ineligible, found.revoked) == ({"no_consent": 6, "deleted": 2}, 0)
     lifecycle.start(at, made.description.id)
     assert lifecycle.verify(at, made.folder, None).revoked == 8
     (made.folder / "part-00000.parquet").write_bytes(b"")
     assert lifecycle.verify(at, made.folder, None).faults == ("part-00000.parquet was changed",)
 
 
-def test_verify_under_another_key(store: Store, policy: Policy, made: Frozen) -> None:
+def test_verify_under_another_key(store: Store, policy: Policy, made: FrozenManifest) -> None:
     """A key other than the manifest's is refused, and neither key is told."""
     other = Pseudonym(b"another key for tests, long enough too")
     with pytest.raises(ConfigurationError, match="another key") as refused:
@@ -276,7 +280,7 @@ def test_verify_under_another_key(store: Store, policy: Policy, made: Frozen) ->
     assert "key for tests" not in str(refused.value)
 
 
-def test_recall_tells_each_row_once(store: Store, policy: Policy, made: Frozen, tmp_path: Path) -> None:
+def test_recall_tells_each_row_once(store: Store, policy: Policy, made: FrozenManifest, tmp_path: Path) -> None:
     """A recall names what left since the last one, whatever state the manifest is in; a second recall names nothing."""
     id_, out = made.description.id, tmp_path / "out"
     withdraw(store, "a1", NOW)
@@ -295,7 +299,7 @@ def test_recall_tells_each_row_once(store: Store, policy: Policy, made: Frozen, 
 
 
 def test_recall_names_what_was_purged_and_what_expired(
-    store: Store, policy: Policy, made: Frozen, tmp_path: Path
+    store: Store, policy: Policy, made: FrozenManifest, tmp_path: Path
 ) -> None:
     """Rows of purged conversations are recalled by their tombstones; rows past their own date as expired."""
     store.execute("UPDATE conversations SET deleted_at = '2026-06-01T12:00:00Z' WHERE id = %s", store.id("c0"))
@@ -309,7 +313,7 @@ def test_recall_names_what_was_purged_and_what_expired(
 
 
 def test_recall_that_hands_nothing_over_records_nothing(
-    store: Store, policy: Policy, made: Frozen, tmp_path: Path
+    store: Store, policy: Policy, made: FrozenManifest, tmp_path: Path
 ) -> None:
     """A recall without a place for the rows only counts them; once handed over, they come again only where all are asked for."""
     withdraw(store, "a1", NOW)
@@ -323,7 +327,7 @@ def test_recall_that_hands_nothing_over_records_nothing(
     assert [one.reasons.total() for one in lifecycle.recall(at, out, everything=True)] == [6]
 
 
-def test_lost_revocations_are_noticed(store: Store, policy: Policy, made: Frozen) -> None:
+def test_lost_revocations_are_noticed(store: Store, policy: Policy, made: FrozenManifest) -> None:
     """A file that names what left a manifest, once lost or changed, is a fault: an anti-join without it lets rows in."""
     withdraw(store, "a1", NOW)
     at = job(store, policy, LATER)
@@ -340,7 +344,9 @@ def test_lost_revocations_are_noticed(store: Store, policy: Policy, made: Frozen
     assert lifecycle.verify(at, made.folder, None).faults == ()
 
 
-def test_two_starts_at_once(store: Store, policy: Policy, made: Frozen, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_starts_at_once(
+    store: Store, policy: Policy, made: FrozenManifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of two starts at once one succeeds; the other changes nothing of what the first wrote."""
     at, id_ = job(store, policy, LATER), made.description.id
     other = store.job(policy, LATER, frozen(LATER), lease={"seconds": 21.0})  # with connections of its own
@@ -361,7 +367,7 @@ def test_two_starts_at_once(store: Store, policy: Policy, made: Frozen, monkeypa
 
 
 def test_holders_of_a_copy_are_told_what_start_found(
-    store: Store, policy: Policy, made: Frozen, tmp_path: Path
+    store: Store, policy: Policy, made: FrozenManifest, tmp_path: Path
 ) -> None:
     """What a start found is recalled too: whoever copied the directory before it must drop those rows as well."""
     copied = Path(shutil.copytree(made.folder, tmp_path / "copy"))
@@ -370,7 +376,7 @@ def test_holders_of_a_copy_are_told_what_start_found(
     lifecycle.start(at, made.description.id)
     assert [one.reasons for one in lifecycle.recall(at, tmp_path / "out")] == [{"no_consent": 6}]
     found = lifecycle.verify(at, copied, None)
-    assert (found.faults, found.left) == ((), {"no_consent": 6})
+    assert (found.faults, found.ineligible) == ((), {"no_consent": 6})
 
 
 def test_purge_that_commits_late_is_seen(
@@ -410,7 +416,7 @@ def test_purge_that_commits_late_is_seen(
 @pytest.mark.parametrize(
     "change", ["state = 'frozen', started_at = NULL", "id = 'other'", "directory = '/elsewhere'", "eligible = 0"]
 )
-def test_a_manifest_only_moves_on(store: Store, policy: Policy, made: Frozen, change: str) -> None:
+def test_a_manifest_only_moves_on(store: Store, policy: Policy, made: FrozenManifest, change: str) -> None:
     """What is recorded of a manifest is neither changed nor taken back, by SQL either."""
     lifecycle.start(job(store, policy), made.description.id)
     with pytest.raises(psycopg.Error, match="only moves on"):
@@ -441,7 +447,9 @@ def test_directory_keeps_its_mode(store: Store, policy: Policy, tmp_path: Path, 
             assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
 
 
-def test_recall_goes_on_where_a_directory_is_gone(store: Store, policy: Policy, made: Frozen, tmp_path: Path) -> None:
+def test_recall_goes_on_where_a_directory_is_gone(
+    store: Store, policy: Policy, made: FrozenManifest, tmp_path: Path
+) -> None:
     """A manifest whose directory has gone is named; the others are recalled all the same."""
     other = lifecycle.freeze(job(store, policy, LATER), tmp_path / "other", KEY)
     withdraw(store, "a1", LATER)
@@ -452,7 +460,7 @@ def test_recall_goes_on_where_a_directory_is_gone(store: Store, policy: Policy, 
 
 
 def test_recall_that_cannot_be_written_records_nothing(
-    store: Store, policy: Policy, made: Frozen, tmp_path: Path
+    store: Store, policy: Policy, made: FrozenManifest, tmp_path: Path
 ) -> None:
     """Where the rows cannot be handed over they stay to be recalled."""
     withdraw(store, "a1", NOW)
@@ -570,7 +578,7 @@ def test_builds_beside_sweeps(store: Store, policy: Policy, tmp_path: Path) -> N
         assert {id_ for id_, chat in named.items() if chat in gone} <= revoked
 
 
-def purged_before(store: Store, found: Frozen) -> set[str]:
+def purged_before(store: Store, found: FrozenManifest) -> set[str]:
     """The conversations purged by runs that had closed when the manifest was frozen."""
     return {
         row[0]
@@ -586,21 +594,11 @@ def purged_before(store: Store, found: Frozen) -> set[str]:
 # Whole or not at all
 
 
-def command(*words: str) -> list[str]:
-    """A command of the program as a process."""
-    return [sys.executable, "-m", "sweeper.cli", *words]
-
-
-def environment(store: Store, tmp_path: Path) -> dict[str, str]:
-    """What a process needs to know."""
+def variables(tmp_path: Path) -> dict[str, str]:
+    """The environment of a command that builds, beside the store."""
     config = tmp_path / "sweeper.toml"
     config.write_text(f'[policy]\nfile = "{POLICY}"\n')
-    return {
-        **os.environ,
-        "SWEEPER_DATABASE_URL": store.url,
-        "SWEEPER_CONFIG": str(config),
-        "SWEEPER_PSEUDONYM_KEY": "a key for tests that is long enough",
-    }
+    return {"SWEEPER_CONFIG": str(config), "SWEEPER_PSEUDONYM_KEY": "a key for tests that is long enough"}
 
 
 @pytest.fixture
@@ -618,30 +616,18 @@ def test_killed_build_leaves_no_manifest(store: Store, tmp_path: Path, held: Any
     world(store)
     folder = tmp_path / "out" / "m"
     folder.parent.mkdir()
-    process = subprocess.Popen(
-        command("manifest", "build", str(folder)),
-        env=environment(store, tmp_path),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    deadline = time.monotonic() + 30
-    while not store.execute(WAITS):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    told = {**os.environ, **environment(store), **variables(tmp_path)}
+    with started([sys.executable, "-m", "sweeper.cli", "manifest", "build", str(folder)], env=told) as process:
+        until(lambda: bool(store.execute(WAITS)), process)
+        process.kill()
+        process.wait()
     left = list(folder.parent.iterdir())
     assert [path.name.startswith(".m.building-") for path in left] == [True]
     assert (left[0] / "part-00000.parquet").is_file()
     held.execute("ROLLBACK")
     assert store.execute("SELECT count(*) FROM sweeper.manifests") == [(0,)]
-    done = subprocess.run(
-        command("manifest", "build", str(folder), "--json"),
-        env=environment(store, tmp_path),
-        capture_output=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    done = in_process(store, "manifest", "build", str(folder), "--json", **variables(tmp_path))
+    assert done.code == 0, done.err
     assert [path.name for path in folder.parent.iterdir()] == ["m"]
 
 
@@ -651,7 +637,11 @@ def test_full_disk(store: Store, tmp_path: Path) -> None:
     limited = f"ulimit -f 1; exec {sys.executable} -m sweeper.cli manifest build {tmp_path / 'out' / 'm'}"
     (tmp_path / "out").mkdir()
     done = subprocess.run(
-        ["/bin/bash", "-c", limited], env=environment(store, tmp_path), capture_output=True, text=True, check=False
+        ["/bin/bash", "-c", limited],
+        env={**os.environ, **environment(store), **variables(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
     assert "could not be written" in done.stderr
@@ -671,18 +661,13 @@ BAD: dict[str, tuple[dict[str, str], list[str], int, str]] = {
 def test_bad_input(store: Store, tmp_path: Path, bad: str) -> None:
     """Bad input is one clear message and its exit code, and no directory appears."""
     changed, words, code, text = BAD[bad]
-    done = subprocess.run(
-        command("manifest", "build", str(tmp_path / "m"), *words),
-        env={**environment(store, tmp_path), **changed},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, text in done.stderr, "Traceback" in done.stderr) == (code, True, False), done.stderr
+    told = {**variables(tmp_path), **changed}
+    done = in_process(store, "manifest", "build", str(tmp_path / "m"), *words, **told)
+    assert (done.code, text in done.err, "Traceback" in done.err) == (code, True, False), done.err
     assert not (tmp_path / "m").exists()
 
 
-def test_target_that_is_taken(store: Store, policy: Policy, made: Frozen, tmp_path: Path) -> None:
+def test_target_that_is_taken(store: Store, policy: Policy, made: FrozenManifest, tmp_path: Path) -> None:
     """A directory that holds anything, or a file, is never built into; an empty one is."""
     for target in (made.folder, made.folder / "manifest.json"):
         with pytest.raises(ConfigurationError, match="is not an empty directory"):

@@ -19,7 +19,7 @@ def test_csv_tells_null_from_empty_and_quotes_the_rest(tmp_path: Path) -> None:
     )
     pq.write_table(rows, tmp_path / "rows.parquet")
 
-    pages = [bytes(page) for page in table.csv([tmp_path / "rows.parquet"], ["message_id", "expires_at"], 3)]
+    pages = [bytes(page) for page in table.to_csv([tmp_path / "rows.parquet"], ["message_id", "expires_at"], 3)]
 
     assert pages == [b'"a""b",\n"","2027-01-01 00:00:00.000000Z"\n"\\.",\n', b'"x,\ny",\n']
 

@@ -1,6 +1,6 @@
 """Databases in which nothing is granted but what deploy/postgres/roles.sql grants, and one with nothing in it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 
 import pytest
@@ -28,13 +28,10 @@ def ruled_template(server: embedded.Server) -> str:
 
 
 @pytest.fixture
-def ruled(server: embedded.Server, ruled_template: str) -> Iterator[Store]:
+def ruled(shared: Callable[[str, str], stores.SharedDatabase], ruled_template: str) -> Iterator[Store]:
     """A copy of it, as the job sees it."""
-    name = f"ruled_{next(_numbers)}"
-    store = stores.copy(server, ruled_template, name, "uuid")
-    yield store
-    store.close()
-    stores.drop(server, name)
+    with shared(ruled_template, "uuid").lent() as store:
+        yield store
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from sweeper import embedded
 @contextmanager
 def standby(primary: embedded.Server) -> Iterator[embedded.Server]:
     """A hot standby of the primary, streaming; it is gone afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="standby-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="standby-", dir=embedded._HOMES))
     try:
         _copied(primary, folder / "postgres")
         with embedded.server(folder, settings={"fsync": "off"}) as server:

@@ -1,4 +1,4 @@
-"""A real PostgreSQL for the tests: a template database per id type, a fresh copy per test, worlds loaded into it.
+"""A real PostgreSQL for the tests: a template database per id type, an empty copy of it per test, worlds loaded into it.
 
 The law of this file: the program connects as the role `sweeper` of deploy/postgres/roles.sql, and so sweeps with no more
 privileges than it needs; only what a test does itself, to arrange and to look, is done as the superuser.
@@ -112,12 +112,9 @@ class Store:
             known.engine.dispose()
 
     def wipe(self) -> None:
-        """Empty the store and the sweeper's tables, evidence included."""
+        """Empty the store and the sweeper's tables, evidence included, and number rows from 1 again."""
         with self.connect() as connection:
-            connection.execute("SET session_replication_role = replica")
-            for table in (*(f"store.{name}" for name in RELATIONS), *(f"sweeper.{name}" for name in OWN)):
-                connection.execute(f"DELETE FROM {table}")
-            connection.execute("UPDATE sweeper.ledger_sources SET unnumbered = DEFAULT")
+            connection.execute(EMPTY)
 
     def load(self, world: World) -> None:
         """Put a world in the shape of `cases.jsonl` into the store."""
@@ -141,16 +138,31 @@ class Store:
 POLICY = str(ROOT / "config" / "policy.toml")
 RELATIONS = ("attachments", "messages", "conversations", "feedback", "consent_events", "plan_changes", "accounts")
 OWN = (
-    "legal_holds",  # before the events that their triggers write, whatever the replication role
+    "legal_holds",  # the first three before the events that their triggers write, whatever the replication role
     "erasure_orders",
+    "pauses",
     "object_purges",
     "tombstones",
     "events",
     "lease",
     "runs",
+    "backfills",
+    "revocations",
+    "manifests",
     "leaves",
     "tiles",
     "checkpoints",
+)
+SEEDED = ("identity", "ledger_sources", "schema_version")  # what `migrate` fills
+EMPTY = "".join(
+    [
+        "SET session_replication_role = replica;",
+        *(f"DELETE FROM store.{name};" for name in RELATIONS),
+        *(f"DELETE FROM sweeper.{name};" for name in OWN),
+        "UPDATE sweeper.ledger_sources SET unnumbered = DEFAULT;",
+        "SELECT setval(seqrelid::regclass, seqstart, false) FROM pg_sequence;",
+        "RESET session_replication_role",
+    ]
 )
 
 
@@ -224,6 +236,17 @@ def create(server: embedded.Server, id_type: str) -> str:
     return name
 
 
+class Templates(dict[str, str]):
+    """The names of the template databases by id type; each is made when it is first asked for."""
+
+    def __init__(self, server: embedded.Server) -> None:
+        self.server = server
+
+    def __missing__(self, id_type: str) -> str:
+        self[id_type] = create(self.server, id_type)
+        return self[id_type]
+
+
 def copy(server: embedded.Server, template: str, name: str, id_type: str) -> Store:
     """A fresh database from a template; the program works on it as the role `sweeper`."""
     with administered(server) as connection:
@@ -235,6 +258,88 @@ def drop(server: embedded.Server, name: str) -> None:
     """Drop a database, whoever is connected."""
     with administered(server) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+class SharedDatabase:
+    """A copy of a template that one test after another uses.
+
+    After each test its rows are deleted and its sequences restarted. If the test changed anything else (a table, a privilege, a
+    setting, a statistic, a row that a migration wrote), or made a table grow beyond what the planner assumes of one it knows
+    nothing of, the next test gets a new copy. So no test sees what another one did.
+    """
+
+    def __init__(self, server: embedded.Server, template: str, id_type: str) -> None:
+        self.server, self.template, self.id_type = server, template, id_type
+        self.copies = 0
+        self.state: list[tuple[Any, ...]] | None = None  # what a fresh copy looks like; None if there is no copy
+        self.since = ""  # the first transaction on it
+
+    @property
+    def name(self) -> str:
+        """The name of the copy in use."""
+        return f"{self.template}_copy_{self.copies}"
+
+    @contextmanager
+    def lent(self) -> Iterator[Store]:
+        """The database for one test, as the program sees it."""
+        if self.state is None:
+            self.copies += 1
+            store = copy(self.server, self.template, self.name, self.id_type)
+            with store.connect() as connection:
+                self.since = connection.execute("SELECT pg_current_xact_id()::xid").fetchall()[0][0]
+                self.state = _state(connection, self.since)
+        store = Store(self.server.url(self.name), self.id_type).acting("sweeper")
+        try:
+            yield store
+        finally:
+            store.close()
+            if not self._emptied(store):
+                self.state = None
+                drop(self.server, self.name)
+
+    def _emptied(self, store: Store) -> bool:
+        """Delete the rows that the test left; returns whether the database is then as it was."""
+        try:
+            with store.connect() as connection:
+                connection.execute(
+                    "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+                connection.execute(EMPTY)
+                return _state(connection, self.since) == self.state
+        except psycopg.Error:  # the test changed what a session may do here
+            return False
+
+
+_ALL_ROWS = """
+pg_class pg_attribute pg_attrdef pg_constraint pg_index pg_inherits pg_trigger pg_rewrite pg_type pg_proc pg_policy pg_publication
+pg_publication_rel pg_event_trigger pg_default_acl pg_statistic
+"""
+CATALOGUES = dict.fromkeys(_ALL_ROWS.split(), "true") | {
+    "pg_namespace": "nspname !~ '^pg_(toast_)?temp_'",  # temporary schemas stay when their sessions have ended
+    "pg_database": "datname = current_database()",
+    "pg_db_role_setting": "setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())",
+}
+"""The catalogues that tell what a database is beside its rows, and which of their rows do."""
+_CHANGED = (
+    "SELECT '{0}', count(*), count(*) FILTER (WHERE age(xmin) < age('{1}'::xid))::text FROM pg_catalog.{0} WHERE {2}"
+)
+_SEED = "SELECT '{0}', count(*), string_agg(t::text, ' ' ORDER BY t::text) FROM sweeper.{0} t"
+_SIZES = """
+SELECT 'sizes', sum(relpages), concat(sum(reltuples), bool_or(pg_relation_size(oid) > 81920)) FROM pg_class
+WHERE relkind = 'r' AND relnamespace IN (SELECT oid FROM pg_namespace WHERE nspname IN ('store', 'sweeper'))
+"""
+
+
+def _state(connection: psycopg.Connection[Any], since: str) -> list[tuple[Any, ...]]:
+    """What stays as it is while nobody does more than write rows.
+
+    Every change of a catalogue is an insert, an update or a delete: counted are its rows, and those that are younger than the
+    transaction `since`.
+    """
+    parts = [_CHANGED.format(name, since, which) for name, which in CATALOGUES.items()]
+    parts += [_SEED.format(name) for name in SEEDED]
+    return connection.execute(" UNION ALL ".join([*parts, _SIZES]).encode()).fetchall()
 
 
 def _rows(id_type: str, world: World) -> dict[str, list[dict[str, Any]]]:

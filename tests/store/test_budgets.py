@@ -90,31 +90,27 @@ def test_max_runtime(store: Store, policy: Policy) -> None:
     assert (result.is_done, buried(store)) == (True, ids[:2])
 
 
-def test_commands(
-    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], config: str
-) -> None:
+def test_commands(store: Store, config: str) -> None:
     """--max-purge ends with 0 and says why; the reason is in the JSON and in the record of the run."""
     fill(store, 5)
-    told = in_process(monkeypatch, capsys, store, "run", "--config", config, "--max-purge", "2")
+    told = in_process(store, "run", "--config", config, "--max-purge", "2")
     assert (told.code, "--max-purge is used up" in told.out) == (0, True), told.err
-    found = in_process(monkeypatch, capsys, store, "run", "--config", config, "--max-purge", "2", "--json")
+    found = in_process(store, "run", "--config", config, "--max-purge", "2", "--json")
     said = json.loads(found.out)
     assert (found.code, said["outcome"], said["stop_reason"], said["purged"]) == (0, "stopped", "max_purge", 2)
     assert (said["stalled"], said["batches"]["count"] >= 1, said["pauses"]) == (False, True, {})
     assert store.execute("SELECT result ->> 'stop_reason' FROM sweeper.runs") == [("max_purge",), ("max_purge",)]
-    assert in_process(monkeypatch, capsys, store, "run", "--config", config, "--max-runtime", "1h").code == 0
+    assert in_process(store, "run", "--config", config, "--max-runtime", "1h").code == 0
     assert store.left() == set()
 
 
 @pytest.mark.parametrize(
     "words", [["--max-purge", "0"], ["--max-purge", "x"], ["--max-runtime", "0"], ["--max-runtime", "1d"]]
 )
-def test_bad_budgets(
-    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
-) -> None:
+def test_bad_budgets(store: Store, words: list[str]) -> None:
     """A budget that is none is refused before anything is done."""
     ids = fill(store, 1)
-    done = in_process(monkeypatch, capsys, store, "run", *words)
+    done = in_process(store, "run", *words)
     assert (done.code, "Traceback" in done.err, store.left()) == (2, False, set(ids))
 
 
@@ -131,8 +127,6 @@ def test_nothing_due_is_no_stall(store: Store, policy: Policy) -> None:
 @pytest.mark.parametrize(("locked", "stalled"), [(2, True), (1, False)])
 def test_nothing_purged_but_something_locked(
     store: Store,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
     config: str,
     locked: int,
     stalled: bool,  # noqa: FBT001 — a column of the table
@@ -141,7 +135,7 @@ def test_nothing_purged_but_something_locked(
     fill(store, 2)
     with another(store) as application:
         application.execute(f"SELECT FROM conversations ORDER BY id LIMIT {locked} FOR UPDATE")
-        done = in_process(monkeypatch, capsys, store, "run", "--config", config)
+        done = in_process(store, "run", "--config", config)
         assert (done.code, "NOTHING was purged" in done.err) == (int(stalled), stalled), done.err
     assert store.execute("SELECT (result ->> 'stalled')::boolean, outcome FROM sweeper.runs") == [
         (stalled, "completed")

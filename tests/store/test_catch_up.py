@@ -16,8 +16,8 @@ from sweeper.daemon.jobs import SCHEDULED_JOBS, EndedJob, JobOutcome
 from sweeper.daemon.schedule import timetable
 from sweeper.daemon.serve import CATCH_UP_SECONDS, Daemon
 from sweeper.settings import ScheduleSettings
-from tests.core.test_schedule import until
 from tests.facts import instant
+from tests.processes import until
 from tests.store.stores import Store
 
 LAST = instant("2026-01-10T02:17:00Z")

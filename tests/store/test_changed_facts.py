@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from sweeper.policy.schema import Policy
 from sweeper.postgres import evidence, purge
 from sweeper.runs.result import Result
+from tests.processes import until
 from tests.store.stores import Store
 from tests.store.test_races import (
     ACCOUNT,
@@ -24,7 +25,6 @@ from tests.store.test_races import (
     once_before,
     swept,
     threads,
-    until,
 )
 
 __all__ = ["threads"]

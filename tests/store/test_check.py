@@ -2,9 +2,6 @@
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,7 +11,7 @@ from sweeper.clock import Clock
 from sweeper.policy.schema import Policy
 from sweeper.postgres.check import check
 from sweeper.postgres.finding import CheckFinding, Level
-from tests.acceptance.commands import environment
+from tests.acceptance.commands import in_process
 from tests.acceptance.test_printing import SIGNING_KEY
 from tests.store import stores
 from tests.store.stores import Store
@@ -275,14 +272,9 @@ def test_command(store: Store) -> None:
     codes = []
     for breaking in ("SELECT 1", "ALTER TABLE store.conversations DROP flagged_at"):
         store.execute(breaking)
-        done = subprocess.run(
-            [sys.executable, "-m", "sweeper.cli", "check", "--json"],
-            env={**os.environ, "SWEEPER_DATABASE_URL": store.url, "SWEEPER_POLICY_FILE": stores.POLICY},
-            capture_output=True,
-            text=True,
-        )
-        found = json.loads(done.stdout)
-        codes.append((done.returncode, any(finding["level"] == "fault" for finding in found)))
+        done = in_process(store, "check", "--json")
+        found = json.loads(done.out)
+        codes.append((done.code, any(finding["level"] == "fault" for finding in found)))
         assert set(found[0]) == {"level", "subject", "text", "remedy"}
     assert codes == [(0, False), (1, True)]
 
@@ -299,16 +291,11 @@ def test_keys(store: Store, tmp_path: Path) -> None:
     def found(mode: int, **files: Path) -> tuple[int, list[tuple[str, str, str]]]:
         for file in (signing, pseudonym):
             file.chmod(mode)
-        done = subprocess.run(
-            [sys.executable, "-m", "sweeper.cli", "check", "--json"],
-            env={**os.environ, **environment(store), **{name: str(file) for name, file in files.items()}},
-            capture_output=True,
-            text=True,
-        )
-        assert SIGNING_KEY.splitlines()[1] not in done.stdout + done.stderr
-        assert PATTERN not in done.stdout + done.stderr
-        findings = [f for f in json.loads(done.stdout) if f["subject"].endswith(" key")]
-        return done.returncode, [(f["level"], f["subject"], f["text"].partition(" (mode")[2]) for f in findings]
+        done = in_process(store, "check", "--json", **{name: str(file) for name, file in files.items()})
+        assert SIGNING_KEY.splitlines()[1] not in done.out + done.err
+        assert PATTERN not in done.out + done.err
+        findings = [f for f in json.loads(done.out) if f["subject"].endswith(" key")]
+        return done.code, [(f["level"], f["subject"], f["text"].partition(" (mode")[2]) for f in findings]
 
     one = {"SWEEPER_SIGNING_KEY_FILE": signing}
     both = one | {"SWEEPER_PSEUDONYM_KEY_FILE": pseudonym}

@@ -11,9 +11,10 @@ import pytest
 from sweeper.errors import RefusedError
 from sweeper.policy.schema import Policy
 from sweeper.policy.window import Slice
-from sweeper.runs.backfill import BackfillScope, begin, preview
+from sweeper.runs.backfill import BackfillScope, begin
 from sweeper.runs.backfill_runner import BackfillOutcome, BackfillRunner
 from sweeper.runs.job import Job
+from sweeper.runs.sweep import preview
 from sweeper.runs.throttle import Budget, ProgressListener
 from sweeper.settings import PolicyFile
 from tests.acceptance import commands
@@ -37,7 +38,7 @@ def made(store: Store, policy: Policy) -> Job:
 
 def drained(job: Job, budget: Budget | None = None, watch: ProgressListener | None = None) -> BackfillOutcome:
     """The plan, previewed, approved and worked on."""
-    plan = begin(job, SCOPE, preview(job, SCOPE).approval.token())
+    plan = begin(job, SCOPE, preview(job, scope=SCOPE).approval)
     return BackfillRunner(job, plan, watch or ProgressListener(), budget or Budget()).run()
 
 
@@ -53,7 +54,7 @@ def test_all_locked(store: Store, policy: Policy) -> None:
 def test_all_spared(store: Store, policy: Policy) -> None:
     """A plan of which a universal hold, placed and released after as-of, spared everything has purged nothing, and has failed."""
     job = made(store, policy)
-    plan = begin(job, SCOPE, preview(job, SCOPE).approval.token())
+    plan = begin(job, SCOPE, preview(job, scope=SCOPE).approval)
     store.execute(
         "INSERT INTO sweeper.legal_holds (matter, placed_at, released_at) VALUES ('m', now() + '1 h', now() + '2 h')"
     )
@@ -81,13 +82,13 @@ def test_budget_of_nothing(store: Store, policy: Policy) -> None:
 def test_exit_code(store: Store, policy: Policy, tmp_path: Path) -> None:
     """A backfill that purged nothing although something is locked says so and exits 1."""
     job = made(store, policy)
-    begin(job, SCOPE, preview(job, SCOPE).approval.token())
+    begin(job, SCOPE, preview(job, scope=SCOPE).approval)
     words = ("backfill", "--since", "2026-04-01T00:00:00Z", "--until", "2026-06-01T00:00:00Z")
     with store.connect() as holder, holder.transaction():
         holder.execute("SELECT FROM conversations FOR UPDATE")
         settings = tmp_path / "impatient.toml"
         settings.write_text("[purge]\nlocked_wait_seconds = 0.0\n")
-        done = commands.process(store, *words, "--accept-history", SWEEPER_CONFIG=str(settings))
+        done = commands.in_process(store, *words, "--accept-history", SWEEPER_CONFIG=str(settings))
     assert (done.code, "NOTHING was purged" in done.err) == (1, True)
     assert "3 that are due were left" in done.out
 

@@ -14,14 +14,13 @@ from sweeper.daemon.jobs import EndedJob, JobContext, JobOutcome, perform
 from sweeper.daemon.readiness import Readiness
 from sweeper.errors import ConfigurationError, LeaseHeldError
 from sweeper.evidence import export
-from sweeper.manifest import snapshot
-from sweeper.postgres.cancel_registry import CancelRegistry
-from sweeper.runs.stop import StopRequest
+from sweeper.postgres import database as databases
+from sweeper.postgres.stop import StopRequest
 from sweeper.settings import Settings
 from tests.acceptance.test_cli import case
-from tests.core.test_schedule import until
 from tests.facts import instant
 from tests.manifest import made
+from tests.processes import until
 from tests.store.stores import POLICY, Store, frozen
 
 KEY = "a key of the tests, with 32 bytes or more"
@@ -36,7 +35,7 @@ def bench(store: Store, folder: Path, now: str = NOW, fresh: Callable[[], Settin
         "export_file": str(folder / "ledger.jsonl"),
     }
     settings = store.settings(schedule=schedule, guards={"history": False})
-    return JobContext(fresh or (lambda: settings), frozen(now), StopRequest(), CancelRegistry())
+    return JobContext(fresh or (lambda: settings), frozen(now), StopRequest())
 
 
 def test_sweep(store: Store, tmp_path: Path) -> None:
@@ -66,7 +65,7 @@ def test_asked_to_stop_while_the_lease_is_waited_for(store: Store, tmp_path: Pat
         "INSERT INTO sweeper.lease (store, token, expires_at) VALUES ('store', 1, clock_timestamp() + interval '2 s')"
     )
     at_work = bench(store, tmp_path)
-    at_work.stopping.ask()
+    at_work.stop.ask()
     assert perform("sweep", at_work).outcome is JobOutcome.LEASE_HELD
     assert store.execute("SELECT count(*) FROM sweeper.runs") == [(0,)]
 
@@ -109,7 +108,7 @@ def test_checkpoint(store: Store, tmp_path: Path) -> None:
 def test_asked_to_stop(store: Store, tmp_path: Path) -> None:
     """A sweep that is asked to stop is recorded as stopped, and so it is told."""
     at = bench(store, tmp_path)
-    at.stopping.ask()
+    at.stop.ask()
     assert perform("sweep", at).outcome is JobOutcome.STOPPED
     assert store.execute("SELECT outcome FROM sweeper.runs") == [("stopped",)]
 
@@ -204,8 +203,7 @@ def test_refusal(store: Store, tmp_path: Path) -> None:
 
 def test_cancelled_statement(store: Store) -> None:
     """What waits for a statement of a watched engine is cancelled; what has ended is not."""
-    live, database = CancelRegistry(), store.database()
-    live.watch(database.engine)
+    database = databases.connect(store.settings())
     raised: list[BaseException] = []
 
     def wait() -> None:
@@ -220,12 +218,13 @@ def test_cancelled_statement(store: Store) -> None:
         thread.start()
         sleeping = "SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
         until(lambda: watcher.execute(sleeping).fetchone() is not None)
-        live.cancel()
+        database.stop.cancel()
         thread.join(20)
     assert "canceling statement due to user request" in str(raised[0])
-    live.cancel()
+    database.stop.cancel()
     with database.transaction() as connection:
         assert connection.execute(text("SELECT 1")).scalar_one() == 1
+    database.engine.dispose()
 
 
 def test_cancelled_manifest(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,14 +239,13 @@ def test_cancelled_manifest(store: Store, tmp_path: Path, monkeypatch: pytest.Mo
         thread.start()
         sleeping = "SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
         until(lambda: watcher.execute(sleeping).fetchone() is not None)
-        at.stopping.ask()
-        at.live.cancel()
+        at.stop.ask()
+        at.stop.cancel()
         thread.join(20)
     assert [(ended.outcome, "canceling statement" in ended.result["text"]) for ended in ends] == [
         (JobOutcome.STOPPED, True)
     ]
     assert list((tmp_path / "manifests").iterdir()) == []
-    assert not snapshot.OPEN
 
 
 def test_diary() -> None:
@@ -298,16 +296,3 @@ def test_readiness_has_a_bound(store: Store) -> None:
         assert "no answer within 0.2 s" in ready.state().reasons[0]
         assert "database" in ready.state().reasons[0]
     until(lambda: ready.state().reasons == ())
-
-
-def test_stopping_is_seen() -> None:
-    """Asked once is asked for good; who waits is let go when it is asked, or when the time is over."""
-    stopping = StopRequest()
-    assert (stopping.asked, stopping.wait(0.0)) == (False, False)
-    waited: list[bool] = []
-    thread = Thread(target=lambda: waited.append(stopping.wait(60.0)), daemon=True)
-    thread.start()
-    stopping.ask()
-    stopping.ask()
-    thread.join(10)
-    assert (stopping.asked, waited, stopping.wait(60.0)) == (True, [True], True)

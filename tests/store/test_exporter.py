@@ -7,9 +7,9 @@ from datetime import timedelta
 from sweeper.clock import Clock
 from sweeper.report.exporter import Exporter
 from tests.facts import instant
+from tests.processes import until
 from tests.store.operated import NOW, TICK
 from tests.store.stores import Store
-from tests.store.test_races import until
 
 
 class Time:

@@ -79,9 +79,9 @@ def set_for_all(server: embedded.Server, store: Store, settings: Mapping[str, st
 
 
 @pytest.fixture
-def sweeper(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+def sweeper() -> Command:
     """A command on a store."""
-    return partial(in_process, monkeypatch, capsys)
+    return partial(in_process)
 
 
 def work(sweeper: Command, store: Store, folder: Path) -> dict[str, object]:

@@ -12,12 +12,11 @@ from sweeper.policy.instant import rfc3339
 from sweeper.policy.schema import Policy
 from sweeper.postgres import evidence
 from sweeper.runs import approval as approvals
-from sweeper.runs import sweep as sweeps
 from sweeper.runs.approval import Approval
 from sweeper.runs.job import Job
 from sweeper.runs.result import Result
 from sweeper.runs.sweep import preview, sweep
-from sweeper.runs.throttle import ProgressListener
+from sweeper.runs.throttle import Budget, ProgressListener
 from tests.facts import World, instant
 from tests.store.stores import Store, frozen
 
@@ -62,6 +61,8 @@ def refused(store: Store, guard: str, *texts: str) -> Iterator[None]:
     with pytest.raises(RefusedError) as refusal:
         yield
     assert (refusal.value.guard, refusal.value.exit_code) == (guard, 3)
+    found, limit, remedy = (refusal.value.to_dict()[field] for field in ("found", "limit", "remedy"))
+    assert str(refusal.value) == " ".join([found, *filter(None, [limit]), "Nothing was purged.", remedy])
     for text in (*texts, "Nothing was purged."):
         assert text in str(refusal.value)
     assert store.left() == before
@@ -128,7 +129,7 @@ def test_clock(store: Store, policy: Policy, sign: int) -> None:
         clock = Clock(lambda: instant(NOW), lambda _: instant(NOW) + sign * apart)
         return sweep(store.job(policy, NOW, clock, guards=guards))
 
-    with is_refused(store, "clock", "the limit is 300 s"):
+    with is_refused(store, "clock", "The limit is 300 s"):
         with_database(timedelta(seconds=300) + TICK)
     assert with_database(timedelta(seconds=300) + TICK, clock=False).outcome == "completed"
     assert with_database(timedelta(seconds=300)).outcome == "completed"
@@ -254,17 +255,18 @@ def test_approval_from_the_future(store: Store, policy: Policy) -> None:
         approvals.check(approval, approval.store, policy.digest, approval.issued_at - TICK)
 
 
-def test_no_more_than_was_weighed(store: Store, policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_than_was_weighed(store: Store, policy: Policy) -> None:
     """What falls due after a run was weighed is purged up to the limit and no further: the run stops, refused."""
     store.load(world(due=3, kept=9))
-    monkeypatch.setattr(sweeps, "KEPT_PAGES", 1)  # as where there is much: proposed once to weigh, and again to purge
 
     def lose_consent(_: int) -> None:
         store.execute("UPDATE conversations SET created_at = '2026-01-01Z', last_activity_at = '2026-01-01Z'")
 
     job = store.job(policy, NOW, frozen(NOW), guards={"max_count": 4}, purge={"batch": 1})
     with pytest.raises(RefusedError, match=r"more than 4 conversations are due.*4 were purged") as refusal:
-        sweep(job, watch=ProgressListener(expect=lose_consent))
+        sweep(
+            job, watch=ProgressListener(expect=lose_consent), budget=Budget(memory=0)
+        )  # proposed again after it was weighed
     assert refusal.value.guard == "volume"
     assert len(store.left()) == 8
     assert store.execute("SELECT outcome FROM sweeper.runs") == [("refused",)]
@@ -315,7 +317,7 @@ def test_history(store: Store, policy: Policy, missing: str) -> None:
     store.load(world(1, 9, consent=2, plans=2))
     run(store, policy)
     store.execute(f"DELETE FROM {missing} WHERE id = (SELECT max(id) FROM {missing})")
-    with is_refused(store, "history", f"{missing} has 1 rows; the last completed run saw 2", "--accept-history"):
+    with is_refused(store, "history", f"{missing} has 1 rows. The last completed run saw 2", "--accept-history"):
         run(store, policy)
     job = store.job(policy, NOW, frozen(NOW))
     assert sweep(job, accept_history=True).outcome == "completed"

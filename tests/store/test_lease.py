@@ -18,8 +18,9 @@ from sweeper.runs.result import Result
 from sweeper.runs.session import RunKind
 from sweeper.runs.sweep import sweep
 from sweeper.runs.throttle import ProgressListener, StopReason
+from tests.processes import until
 from tests.store.stores import Store
-from tests.store.test_races import AS_OF, GUARDS, buried, fill, once_before, until
+from tests.store.test_races import AS_OF, GUARDS, buried, fill, once_before
 
 SLICE = RunKind("backfill")
 LOOKED = "SELECT yields, wanted_at > clock_timestamp() - interval '5 seconds', expires_at > clock_timestamp() FROM sweeper.lease"

@@ -25,9 +25,10 @@ from sweeper.evidence.ledger import Checkpoint
 from sweeper.evidence.merkle import WIDTH, leaf_hash
 from sweeper.evidence.verify import KeptCheckpoint, VerifyReport
 from sweeper.evidence.walk import LedgerFaultKind
+from tests.processes import until
 from tests.store import stores
 from tests.store.stores import Store
-from tests.store.test_races import Killed, is_waiting, once_before, until
+from tests.store.test_races import Killed, is_waiting, once_before
 
 SIGNER, OTHER = (Signer(ed25519.Ed25519PrivateKey.from_private_bytes(bytes([n] * 32))) for n in (1, 2))
 TOMBSTONES = """

@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from itertools import cycle, product
@@ -22,7 +22,7 @@ from structlog.testing import capture_logs
 
 from sweeper.errors import LeaseLostError
 from sweeper.objects import local_files, removal
-from sweeper.objects import prefixes as places
+from sweeper.objects import prefixes as object_prefixes
 from sweeper.policy.instant import rfc3339
 from sweeper.policy.schema import Policy
 from sweeper.postgres import evidence
@@ -31,8 +31,9 @@ from sweeper.postgres.statement import statement
 from sweeper.runs.result import Result
 from sweeper.runs.sweep import sweep
 from sweeper.runs.throttle import ProgressListener, StopReason
-from sweeper.uri import ODD
+from sweeper.uri import NON_CANONICAL
 from tests.facts import instant
+from tests.processes import until
 from tests.store import test_races
 from tests.store.stores import Store, frozen
 from tests.store.test_races import AS_OF, GUARDS, Killed, fill, once_before, void
@@ -81,10 +82,16 @@ def listed(tmp_path: Path) -> None:
 LISTED: list[str] = []
 
 
-def swept(store: Store, policy: Policy, watch: ProgressListener | None = None, **sections: Any) -> Result:
-    """One sweep with the places of the tests."""
+def swept(
+    store: Store,
+    policy: Policy,
+    watch: ProgressListener | None = None,
+    further_reason: Callable[[], str] = lambda: "",
+    **sections: Any,
+) -> Result:
+    """One sweep with the prefixes of the tests."""
     sections["objects"] = {"prefixes": LISTED, **sections.get("objects", {})}
-    return test_races.swept(store, policy, watch, **sections)
+    return test_races.swept(store, policy, watch, further_reason, **sections)
 
 
 def attach(store: Store, conversation: str, *uris: str | None) -> None:
@@ -307,7 +314,7 @@ def test_hanging_file_system(
     """One object that hangs is recorded as failed, the others wait for the next run, and this run comes to its end."""
     let_go = Event()
     stubborn.told.append(lambda _: let_go.wait(20.0))
-    monkeypatch.setattr(places, "HANGS_SECONDS", 0.2)
+    monkeypatch.setattr(object_prefixes, "HANGS_SECONDS", 0.2)
     (chat,) = fill(store, 1)
     attach(store, chat, "stubborn://yes/a", "stubborn://yes/b")
     try:
@@ -333,9 +340,7 @@ def test_asked_to_stop_while_a_file_system_hangs(store: Store, policy: Policy, s
     (chat,) = fill(store, 1)
     attach(store, chat, "stubborn://yes/a")
     try:
-        result = swept(
-            store, policy, watch=ProgressListener(stopping=lambda: StopReason.SIGNAL if asked.is_set() else "")
-        )
+        result = swept(store, policy, further_reason=lambda: StopReason.SIGNAL if asked.is_set() else "")
     finally:
         let_go.set()
     assert (result.outcome, result.throttle.stopped, result.objects_pending) == ("stopped", "signal", 1)
@@ -478,7 +483,7 @@ def test_link_swapped_in_meanwhile(
         place.mkdir(parents=True)
         (place / "key.pem").write_text("x")
     attach(store, id_, f"file://{inside}/a/b/key.pem")
-    walk = local_files._opened
+    walk = local_files._open_folder
 
     def swapping(name: str, directory: int) -> int:
         if name == "a":
@@ -486,7 +491,7 @@ def test_link_swapped_in_meanwhile(
             (inside / "a").symlink_to(out)
         return walk(name, directory)
 
-    monkeypatch.setattr(local_files, "_opened", swapping)
+    monkeypatch.setattr(local_files, "_open_folder", swapping)
     assert swept(store, policy, objects={"prefixes": [f"file://{inside}"]}).as_json()["objects_kept"] == {"link": 1}
     assert ((out / "b" / "key.pem").exists(), (tmp_path / "away" / "b" / "key.pem").exists()) == (True, True)
 
@@ -611,8 +616,8 @@ def test_odd_uris_are_the_same_for_the_server(store: Store) -> None:
     uris += [f"s3://b/{first}/{uri}" for uri, first in zip(uris, cycle("abc"), strict=False)]
     attach_all(store, id_, uris)
     with store.database().transaction() as connection:
-        found = connection.execute(statement("objects_odd", odd=ODD)).scalars().all()
-    assert sorted(found) == sorted(uri for uri in uris if re.search(ODD, uri))
+        found = connection.execute(statement("objects_non_canonical", pattern=NON_CANONICAL)).scalars().all()
+    assert sorted(found) == sorted(uri for uri in uris if re.search(NON_CANONICAL, uri))
     assert 0 < len(found) < len(uris)
 
 
@@ -661,13 +666,13 @@ def test_many_are_named_again_while_they_are_removed(
                     ahead.set()
         done.set()
 
-    settle = removal._Removal._settled
+    settle = removal._Removal._claim_and_settle
 
     def timed(self: Any, connection: Connection, each: Any) -> bool:
         asked[each.found.uri.text] = time.monotonic()
         return settle(self, connection, each)
 
-    monkeypatch.setattr(removal._Removal, "_settled", timed)
+    monkeypatch.setattr(removal._Removal, "_claim_and_settle", timed)
     stubborn.told.append(lambda _: ahead.wait(20.0))
     with ThreadPoolExecutor() as threads:
         stubborn.told.append(lambda _: None if committed else void(threads.submit(again)))
@@ -754,9 +759,9 @@ def test_removed_while_it_is_named_oddly(
     attach(store, ids[0], *(f"stubborn://yes/{number}" for number in range(9)))
     again = (f"STUBBORN://{path}" for path in stubborn.removed)
     stubborn.told.append(lambda _: attach_all(store, ids[1], list(again)) if len(stubborn.removed) == 5 else None)
-    watch = ProgressListener(stopping=lambda: reason if len(stubborn.removed) == 5 else "")
+    stop = lambda: reason if len(stubborn.removed) == 5 else ""  # noqa: E731
     with capture_logs() as logs:
-        assert swept(store, policy, watch).objects_pending == left
+        assert swept(store, policy, further_reason=stop).objects_pending == left
     assert told_of(store) == {f"stubborn://{path}" for path in stubborn.removed[:5]}
     said = [line["log_level"] for line in logs if "while an attachment came to name it" in line["event"]]
     assert said == ["warning"] * 5
@@ -858,7 +863,7 @@ def test_only_the_place_that_hangs_is_left_out(
     """Where one place hangs its objects wait, the others go, and no later run waits for it while it still hangs."""
     let_go = Event()
     stubborn.told.append(lambda path: let_go.wait(20.0) if path.startswith("yes/") else None)
-    monkeypatch.setattr(places, "HANGS_SECONDS", 0.2)
+    monkeypatch.setattr(object_prefixes, "HANGS_SECONDS", 0.2)
     (chat,) = fill(store, 1)
     yes, elsewhere = [f"stubborn://yes/{n}" for n in range(3)], [f"stubborn://elsewhere/{n}" for n in range(3)]
     attach(store, chat, *(uri for pair in zip(yes, elsewhere, strict=True) for uri in pair))
@@ -875,7 +880,7 @@ def test_only_the_place_that_hangs_is_left_out(
         assert threading.active_count() == before + 1
     finally:
         let_go.set()
-    test_races.until(lambda: threading.active_count() == before)
+    until(lambda: threading.active_count() == before)
     assert swept(store, policy, **sections).objects_pending == 0
 
 
@@ -883,14 +888,14 @@ def test_who_answers_late_removes_nothing(
     store: Store, policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file system that comes round after it was given up removes nothing that may have been attached anew since."""
-    let_go, walk, threads = Event(), local_files._opened, threading.active_count()
+    let_go, walk, threads = Event(), local_files._open_folder, threading.active_count()
 
     def hang(name: str, directory: int) -> int:
         let_go.wait(20.0)
         return walk(name, directory)
 
-    monkeypatch.setattr(local_files, "_opened", hang)
-    monkeypatch.setattr(places, "HANGS_SECONDS", 0.2)
+    monkeypatch.setattr(local_files, "_open_folder", hang)
+    monkeypatch.setattr(object_prefixes, "HANGS_SECONDS", 0.2)
     (chat,) = fill(store, 1)
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "a").write_text("x")
@@ -899,5 +904,5 @@ def test_who_answers_late_removes_nothing(
         assert swept(store, policy).objects_kept == {"hangs": 1}
     finally:
         let_go.set()
-    test_races.until(lambda: threading.active_count() == threads)
+    until(lambda: threading.active_count() == threads)
     assert (tmp_path / "folder" / "a").exists()

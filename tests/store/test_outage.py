@@ -23,9 +23,10 @@ from sweeper.postgres import purge
 from sweeper.runs.session import RunKind
 from sweeper.runs.sweep import preview, sweep
 from sweeper.runs.throttle import Budget, ProgressListener
+from tests.processes import until
 from tests.store import stores
 from tests.store.stores import Store
-from tests.store.test_races import AS_OF, GUARDS, buried, fill, is_waiting, orphans, until
+from tests.store.test_races import AS_OF, GUARDS, buried, fill, is_waiting, orphans
 
 Logged = list[MutableMapping[str, Any]]
 
@@ -102,7 +103,7 @@ def test_abandoned_database_is_not_waited_for(store: Store) -> None:
     """Who gives the database up is not held up by further attempts."""
     opened = databases.connect(store.settings(database={"url": "postgresql://nobody@127.0.0.1:9/nothing"}))
     opened.answered.set()
-    opened.abandoned.set()
+    opened.stop.abandon()
     with capture_logs() as logged, pytest.raises(OperationalError):
         opened.within(lambda connection: connection)
     assert retries(logged) == 0

@@ -158,12 +158,12 @@ def test_each_change_leaves_an_event(store: Store) -> None:
 # The commands
 
 
-def test_commands(store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands(store: Store) -> None:
     """`pause` and `resume` say what they did, and a run between them exits 3 and says so for machines, too."""
     fill(store, 1)
 
     def command(*words: str, **variables: str) -> Any:
-        return in_process(monkeypatch, capsys, store, *words, **variables)
+        return in_process(store, *words, **variables)
 
     paused = command("pause", "--reason", "a look at [it]")
     assert (paused.code, "a look at [it]" in paused.out, "No further batch" in paused.out) == (0, True, True)
@@ -177,38 +177,32 @@ def test_commands(store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert command("resume", "--json").out.strip() == "[]"
 
 
-def test_pause_needs_no_policy(
-    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_pause_needs_no_policy(store: Store, tmp_path: Path) -> None:
     """A broken policy or a missing store stops no pause."""
     broken = tmp_path / "policy.toml"
     broken.write_text("this is [no policy")
     store.execute("DROP SCHEMA store CASCADE")
     for words in (["pause", "--reason", "stop"], ["resume"]):
-        done = in_process(monkeypatch, capsys, store, *words, SWEEPER_POLICY_FILE=str(broken))
+        done = in_process(store, *words, SWEEPER_POLICY_FILE=str(broken))
         assert (done.code, done.err) == (0, "")
     assert kinds(store) == ["pause_added", "pause_changed"]
 
 
 @pytest.mark.parametrize("reason", ["", "  ", "\udcff"])
-def test_pause_without_a_reason(
-    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], reason: str
-) -> None:
+def test_pause_without_a_reason(store: Store, reason: str) -> None:
     """A pause says why; without a reason it is none."""
-    done = in_process(monkeypatch, capsys, store, "pause", "--reason", reason)
+    done = in_process(store, "pause", "--reason", reason)
     assert (done.code, "Traceback" in done.err) == (2, False)
     assert pauses.in_force(store.database()) == []
 
 
-def test_paused_run_exits_with_1(
-    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_paused_run_exits_with_1(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A run that was paused in the middle says how to go on, and its exit code is 1."""
     fill(store, 3)
     config = tmp_path / "sweeper.toml"
     config.write_text("[guards]\nhistory = false\n[purge]\nbatch = 1\n")
     once_before(monkeypatch, purge, "delete", lambda _: void(store.execute(BY_SQL)))
-    done = in_process(monkeypatch, capsys, store, "run", "--config", str(config))
+    done = in_process(store, "run", "--config", str(config))
     assert done.code == 1
     assert "stopped: 1 conversations" in done.out
     assert "sweeper resume" in done.out

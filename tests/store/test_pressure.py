@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from sweeper.postgres.load_probe import LoadProbe, Pressure
 from sweeper.runs.sweep import sweep
 from sweeper.runs.throttle import ProgressListener
 from tests.acceptance.commands import in_process
+from tests.processes import until
 from tests.store import stores
 from tests.store.stores import Store
-from tests.store.test_races import AS_OF, GUARDS, fill, until
+from tests.store.test_races import AS_OF, GUARDS, fill
 
 QUIET = {"replica_lag_seconds": 0, "replica_lag_mb": 0, "wal_mb_per_second": 0, "blocked_queries": 0}
 
@@ -173,9 +175,7 @@ def test_pause_shows_everywhere(store: Store, policy: Policy) -> None:
     ]
 
 
-def test_pressure_that_lasts_stops_the_run(
-    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_pressure_that_lasts_stops_the_run(store: Store, tmp_path: Path) -> None:
     """A run that waits too long ends as stopped for that reason with exit code 1 and has purged nothing more."""
     ids = fill(store, 3)
     config = tmp_path / "sweeper.toml"
@@ -183,7 +183,7 @@ def test_pressure_that_lasts_stops_the_run(
         "[guards]\nhistory = false\n[pace]\nautovacuum = true\nlook_seconds = 0.1\nlongest_pause_seconds = 0.3\n"
     )
     with vacuum(store, "messages"):
-        done = in_process(monkeypatch, capsys, store, "run", "--config", str(config))
+        done = in_process(store, "run", "--config", str(config))
     assert done.code == 1, done.err
     assert "stopped early" in done.out
     assert "VACUUM" in done.out
@@ -217,6 +217,6 @@ def test_lease_lasts_through_a_pause(store: Store, policy: Policy) -> None:
         store.execute("ALTER TABLE sweeper.runs ADD started_at_really timestamptz DEFAULT clock_timestamp()")
         pace = {"autovacuum": True, "look_seconds": 0.2}
         job = store.job(policy, AS_OF, guards=GUARDS, pace=pace, lease={"seconds": 1})
-        result = sweep(job, watch=ProgressListener(stopping=release))
+        result = sweep(replace(job, further_reason=release))
     assert (result.outcome, result.count) == ("completed", 2)
     assert store.execute("SELECT token FROM sweeper.lease") == [(1,)]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
@@ -32,15 +32,6 @@ FILES = ("policy.toml", "examples/until_deletion.toml", "examples/eighteen_month
 AS_OF = datetime(2026, 6, 1, tzinfo=UTC)
 FAR = datetime(2200, 1, 1, tzinfo=UTC)
 Raw = dict[str, Any]
-
-
-def example(examples: int) -> settings:
-    """Settings for a test on a real store."""
-    return settings(
-        max_examples=examples,
-        deadline=None,
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
-    )
 
 
 @dataclass(frozen=True)
@@ -284,7 +275,7 @@ def rule(name: str = "rule", period: Any = "30 days", anchor: str = "last_activi
 
 @pytest.mark.parametrize("store", ID_TYPES, indirect=True)
 @given(world=furnished(), tiny=st.tuples(st.integers(1, 3), st.integers(1, 3)), edge=st.integers(0, 9))
-@example(35)
+@settings(max_examples=15)
 def test_shipped_policies_miss_nothing(
     bench: Bench, shipped: list[Policy], world: World, tiny: tuple[int, int], edge: int
 ) -> None:
@@ -301,7 +292,7 @@ def test_shipped_policies_miss_nothing(
 
 
 @given(world=furnished(), several=st.lists(policies(), min_size=3, max_size=3), edge=st.integers(0, 9))
-@example(60)
+@settings(max_examples=40)
 def test_any_policy_misses_nothing(bench: Bench, world: World, several: list[Policy], edge: int) -> None:
     """Whatever is due under a policy of one random rule is proposed once, at as-of and at the very instant of a due."""
     bench.load(world)
@@ -314,7 +305,7 @@ def test_any_policy_misses_nothing(bench: Bench, world: World, several: list[Pol
 
 
 @given(world=furnished(), tiny=st.tuples(st.integers(1, 3), st.integers(1, 3)), edge=st.integers(0, 9))
-@example(35)
+@settings(max_examples=20)
 def test_rules_of_every_kind_miss_nothing(bench: Bench, world: World, tiny: tuple[int, int], edge: int) -> None:
     """A policy with rules of every kind proposes what is due under each, and under each of them alone."""
     bench.load(world)

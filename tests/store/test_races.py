@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from threading import Barrier, Event
 from typing import Any
@@ -27,6 +28,7 @@ from sweeper.runs.result import Result
 from sweeper.runs.sweep import sweep
 from sweeper.runs.throttle import ProgressListener
 from tests.facts import instant
+from tests.processes import until
 from tests.store.stores import Store
 
 AS_OF = "2026-07-01T00:00:00Z"
@@ -66,9 +68,16 @@ def fill(store: Store, count: int) -> list[str]:
     return [key(number) for number in range(1, count + 1)]
 
 
-def swept(store: Store, policy: Policy, watch: ProgressListener | None = None, **sections: Any) -> Result:
+def swept(
+    store: Store,
+    policy: Policy,
+    watch: ProgressListener | None = None,
+    further_reason: Callable[[], str] = lambda: "",
+    **sections: Any,
+) -> Result:
     """One sweep at AS_OF without the guards that small stores would trip."""
-    return sweep(store.job(policy, AS_OF, **{"guards": GUARDS, **sections}), watch=watch)
+    job = store.job(policy, AS_OF, **{"guards": GUARDS, **sections})
+    return sweep(replace(job, further_reason=further_reason), watch=watch)
 
 
 def orphans(store: Store) -> int:
@@ -82,13 +91,6 @@ def orphans(store: Store) -> int:
 def buried(store: Store) -> list[str]:
     """The ids on the tombstones, in order."""
     return [row[0] for row in store.execute("SELECT record_id FROM sweeper.tombstones ORDER BY record_id")]
-
-
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Poll until the condition holds; fail when it has not within the bound."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the awaited interleaving did not come about"
 
 
 def is_waiting(store: Store, fragment: str) -> Callable[[], bool]:

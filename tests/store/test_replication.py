@@ -14,9 +14,10 @@ from sqlalchemy import Connection
 from sweeper import embedded
 from sweeper.policy.schema import Policy
 from sweeper.postgres import evidence
+from tests.processes import until
 from tests.store import stores
 from tests.store.stores import Store
-from tests.store.test_races import ACCOUNT, fill, swept, threads, until
+from tests.store.test_races import ACCOUNT, fill, swept, threads
 
 __all__ = ["threads"]
 LOGICAL = {"wal_level": "logical", "fsync": "off"}
@@ -46,7 +47,7 @@ def swept_here(office: psycopg.Connection[Any]) -> Iterator[Store]:
             f"CREATE SUBSCRIPTION holds CONNECTION 'host={socket} port={office.info.port} user=postgres dbname={name}' "
             "PUBLICATION holds"
         )
-        until(lambda: "before" in matters(store), 60)
+        until(lambda: "before" in matters(store))
         yield store
         store.close()
         store.execute("ALTER SUBSCRIPTION holds DISABLE")
@@ -80,12 +81,12 @@ def test_replicated_hold_waits_for_the_batch_at_work(
         if left:
             left.pop()
             office.execute("INSERT INTO sweeper.legal_holds (matter, account_id) VALUES ('meanwhile', %s)", [ACCOUNT])
-            until(lambda: is_applying(swept_here), 60)
+            until(lambda: is_applying(swept_here))
             assert "meanwhile" not in matters(swept_here)
         original(connection, *args)
 
     def once_seen(size: int) -> None:
-        until(lambda: "meanwhile" in matters(swept_here), 60)
+        until(lambda: "meanwhile" in matters(swept_here))
 
     monkeypatch.setattr(evidence, "insert_tombstones", bury)
     from sweeper.runs.throttle import ProgressListener
@@ -101,7 +102,7 @@ def test_replicated_holds_leave_events(swept_here: Store, office: psycopg.Connec
     office.execute("UPDATE sweeper.legal_holds SET released_at = now() WHERE matter = 'applied'")
     office.execute("DELETE FROM sweeper.legal_holds WHERE matter = 'applied'")
     office.execute("INSERT INTO sweeper.legal_holds (matter) VALUES ('last')")
-    until(lambda: "last" in matters(swept_here), 60)
+    until(lambda: "last" in matters(swept_here))
     told = swept_here.execute(
         "SELECT kind, COALESCE(details -> 'now', details -> 'was') ->> 'matter' FROM sweeper.events "
         "WHERE kind LIKE 'hold%%' ORDER BY id"

@@ -16,7 +16,7 @@ from sweeper.manifest import build
 from sweeper.policy.schema import Policy
 from sweeper.postgres import check, database, protections
 from sweeper.postgres.finding import Level
-from tests.acceptance.commands import process
+from tests.acceptance.commands import in_process
 from tests.facts import instant
 from tests.manifest import made
 from tests.store import stores
@@ -352,10 +352,10 @@ def test_the_auditor_audits(ruled: Store, policy: Policy, tmp_path: Path) -> Non
         assert kinds == [("run_opened", "sweeper"), ("run_closed", "sweeper")]
     assert protections.list_holds(auditor.database(), released=True) == []
     checkpoint = ("audit", "checkpoint")
-    assert process(auditor, *checkpoint).code == 1
-    assert process(ruled, *checkpoint).code == 0
+    assert in_process(auditor, *checkpoint).code == 1
+    assert in_process(ruled, *checkpoint).code == 0
     for words in (("verify",), ("export", str(tmp_path / "ledger.jsonl"))):
-        done = process(auditor, "audit", *words)
+        done = in_process(auditor, "audit", *words)
         assert done.code == 0, done.err
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sweeper.clock import Clock
 from sweeper.policy import schema as policies
 from sweeper.policy.schema import Policy
-from sweeper.postgres import check, migrate
+from sweeper.postgres import check, migrate, privileges
 from sweeper.runs.sweep import sweep
 from tests.store.stores import ROLES, ROOT, Store, reference
 from tests.store.test_evidence import FOREIGN, LENS
@@ -153,6 +153,17 @@ def test_what_the_file_cannot_mend(ruled: Store) -> None:
 
 
 # What `check` asks for
+
+
+@pytest.mark.parametrize("role", ["sweeper", "sweeper_officer"])
+def test_check_reads_the_grants_of_the_file(role: str) -> None:
+    """What `check` reads from the file is what the file grants on the sweeper's own tables, no more and no less."""
+    read = {
+        (role, f"sweeper.{grant.table}", grant.privilege, column)
+        for grant in privileges.grants(role)
+        for column in grant.columns or ("*",)
+    }
+    assert read == {grant for grant in allowed() if grant[0] == role and grant[1].startswith("sweeper.")}
 
 
 def test_a_part_of_the_columns_is_not_enough(ruled: Store, policy: Policy) -> None:

@@ -13,14 +13,14 @@ from sweeper.policy.schema import Policy
 from sweeper.postgres import trial
 from sweeper.postgres.check import check
 from sweeper.postgres.finding import CheckFinding, Level
-from sweeper.runs.backfill import begin, preview
+from sweeper.runs.backfill import begin
 from sweeper.runs.backfill_runner import BackfillRunner
-from sweeper.runs.throttle import ProgressListener
+from sweeper.runs.sweep import preview, sweep
 from tests.store import stores
 from tests.store.operated import NOW, chat, world
 from tests.store.stores import RELATIONS, Store
 from tests.store.test_drain import SCOPE
-from tests.store.test_races import another, configure, fill, swept
+from tests.store.test_races import AS_OF, another, configure, fill, swept
 
 
 def found(store: Store, policy: Policy, *, wanted: bool | None = None, **sections: Any) -> list[CheckFinding]:
@@ -490,8 +490,10 @@ def test_uncounted_writes(store: Store, policy: Policy) -> None:
 def test_run_warns_once(store: Store, policy: Policy) -> None:
     """A run logs the hazards of the catalogue in one line, a backfill not with each slice, and none where there are none."""
     fill(store, 3)
+    job = store.job(policy, AS_OF, guards={"history": False, "volume": False})
+    job.database.stop.ask()
     with capture_logs() as quiet:
-        swept(store, policy, watch=ProgressListener(stopping=lambda: "stop"))
+        sweep(job)
     store.execute(KEPT["plain"] + "CREATE MATERIALIZED VIEW store.shown AS SELECT body FROM store.messages")
     with capture_logs() as logged:
         assert swept(store, policy, purge={"batch": 1}).as_json()["purged"] == 3
@@ -505,7 +507,7 @@ def test_backfill_warns_once(store: Store, policy: Policy) -> None:
     store.load(world(chat("c1", timedelta(days=40)), chat("c2", timedelta(days=3))))
     store.execute(KEPT["plain"])
     job = store.job(policy, NOW, guards={"history": False, "volume": False})
-    plan = begin(job, SCOPE, preview(job, SCOPE).approval.token())
+    plan = begin(job, SCOPE, preview(job, scope=SCOPE).approval)
     with capture_logs() as logged:
         assert BackfillRunner(job, plan).run().purged_now == 2
     assert len([line for line in logged if "hazards" in line]) == 1

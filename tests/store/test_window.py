@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sweeper.policy.decide import Verdict, decide, exists
@@ -32,15 +32,6 @@ FILES = ("policy.toml", "examples/until_deletion.toml", "examples/eighteen_month
 GUARDS = {"history": False, "volume": False, "earlier_as_of": False}
 EDGES = st.tuples(st.integers(0, 40), st.integers(0, 40), st.sampled_from([-TICK, timedelta(0), timedelta(0), TICK]))
 TICKS = st.sampled_from([-TICK, timedelta(0), TICK])
-
-
-def example(examples: int) -> settings:
-    """Settings for a test on a real store."""
-    return settings(
-        max_examples=examples,
-        deadline=None,
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
-    )
 
 
 @pytest.fixture
@@ -96,7 +87,7 @@ def missed(bench: Bench, policy: Policy, as_of: datetime, window: Window, found:
 
 
 @given(world=furnished(), at=EDGES)
-@example(10)
+@settings(max_examples=10)
 def test_nothing_due_within_is_missed(
     bench: Bench, every_policy: list[Policy], world: World, at: tuple[int, int, timedelta]
 ) -> None:
@@ -110,7 +101,7 @@ def test_nothing_due_within_is_missed(
 
 
 @given(world=furnished(), several=st.lists(policies(), min_size=3, max_size=3), at=EDGES)
-@example(12)
+@settings(max_examples=12)
 def test_any_policy_misses_nothing_within(
     bench: Bench, world: World, several: list[Policy], at: tuple[int, int, timedelta]
 ) -> None:
@@ -226,7 +217,7 @@ def dues_of(gone: dict[str, model.Verdict]) -> list[datetime]:
 
 
 @given(world=worlds(poison=True), by=st.sampled_from(Slice), cut=st.integers(0, 40), tick=TICKS)
-@example(12)
+@settings(max_examples=12)
 def test_slices_in_order_equal_one_sweep(
     store: Store, policy: Policy, world: World, by: Slice, cut: int, tick: timedelta
 ) -> None:

@@ -18,7 +18,7 @@ from psycopg.pq import PGconn, Ping
 from sqlalchemy.engine import make_url
 
 from sweeper import embedded
-from tests.store.test_races import until
+from tests.processes import until
 
 SERVERS = 2
 """So many server connections serve all clients of a database."""

@@ -9,8 +9,8 @@ import pytest
 
 from tests.acceptance import backfills, commands
 from tests.acceptance.backfills import AFTER, BEFORE, DUE
+from tests.processes import until
 from tests.store.stores import Store
-from tests.store.test_races import until
 from tests.system.test_pooler import traces
 
 pytestmark = pytest.mark.system
@@ -60,7 +60,7 @@ def test_daemon(store: Store, pooled: Store, tmp_path: Path) -> None:
         "SELECT 'store', at, '', '', 0, at, at, 'completed' FROM (SELECT now() - interval '3 days') AS last (at)"
     )
     with backfills.running(pooled, tmp_path, "serve", "--listen", "127.0.0.1:0") as daemon:
-        until(lambda: daemon.poll() is not None or len(store.left()) <= 2, seconds=60)
+        until(lambda: daemon.poll() is not None or len(store.left()) <= 2)
         daemon.send_signal(signal.SIGTERM)
         assert daemon.wait(10) == 0
     assert len(store.left()) == 2

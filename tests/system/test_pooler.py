@@ -18,9 +18,10 @@ from sweeper.runs.sweep import sweep
 from tests.acceptance import commands, test_kill
 from tests.acceptance.test_kill import AS_OF, BATCH, DUE, KEPT, gate, running, waiting
 from tests.manifest import test_lifecycle
+from tests.processes import until
 from tests.store import stores
 from tests.store.stores import Store
-from tests.store.test_races import is_waiting, until
+from tests.store.test_races import is_waiting
 from tests.store.test_sweep import CASES
 from tests.system.conftest import clients
 from tests.system.pooler import SERVERS, Pooler
@@ -131,7 +132,7 @@ def test_hold_placed_during_a_batch(store: Store, pooled: Store, tmp_path: Path)
         with gate(store, "sweeper.tombstones", "INSERT", "true") as holder:
             waiting(run, holder)
             placing = threads.submit(commands.process, pooled, "hold", "place", "CASE-1", "--conversation", last)
-            until(is_waiting(store, "sweeper.legal_holds"), seconds=30)
+            until(is_waiting(store, "sweeper.legal_holds"))
         out, err = run.communicate(timeout=60)
     assert (run.returncode, placing.result().code) == (0, 0), err + placing.result().err
     found = json.loads(out)
@@ -181,7 +182,7 @@ def test_migrate_by_two_at_once(empty: tuple[Store, Store]) -> None:
         holder.execute("SELECT pg_advisory_xact_lock(5857584, 2)")
         both = [threads.submit(migrated, pooled) for _ in range(SERVERS)]
         with store.connect() as watcher:
-            until(lambda: watcher.execute(waiters).fetchone() == (SERVERS,), seconds=30)
+            until(lambda: watcher.execute(waiters).fetchone() == (SERVERS,))
         holder.commit()
         assert Counter(one.result() for one in both) == Counter((None, HEAD))
     assert traces(store, pooled) == set()
@@ -194,7 +195,7 @@ def test_manifest(store: Store, pooled: Store, policy: Policy, tmp_path: Path) -
     at = test_lifecycle.job(pooled, policy)
     frozen = lifecycle.freeze(at, tmp_path / "manifest", test_lifecycle.KEY, with_text=True)
     assert frozen.description.eligible == 2 * test_lifecycle.CHATS
-    assert lifecycle.verify(at, frozen.folder, test_lifecycle.KEY).left == Counter()
+    assert lifecycle.verify(at, frozen.folder, test_lifecycle.KEY).ineligible == Counter()
     assert lifecycle.start(at, frozen.description.id)[1] == Counter()
     test_lifecycle.withdraw(store, "a1", test_lifecycle.NOW)
     (recalled,) = lifecycle.recall(test_lifecycle.job(pooled, policy, test_lifecycle.LATER), None)

@@ -48,7 +48,7 @@ CROSS JOIN LATERAL (SELECT t.id, t.at, t.kind, t.run_id, t.actor, t.details::tex
 ORDER BY t.id
 
 -- name: ledger_number
--- Give leaf numbers to spans of rows.
+-- Give leaf numbers to ranges of rows.
 INSERT INTO sweeper.leaves (first, source, first_id, length)
 SELECT r.first, :source, r.first_id, r.length
 FROM unnest(CAST(:firsts AS bigint[]), CAST(:first_ids AS bigint[]), CAST(:lengths AS bigint[])) AS r (first, first_id, length)
@@ -68,7 +68,7 @@ FROM unnest(CAST(:levels AS smallint[]), CAST(:firsts AS bigint[]), CAST(:hashes
 SELECT first, hashes FROM sweeper.tiles WHERE level = :level AND first >= :begin AND first < :begin + 256 ORDER BY first
 
 -- name: ledger_spans
--- Which rows have which leaf numbers, span by span, those after one.
+-- Which rows have which leaf numbers, range by range, those after one.
 SELECT first, source, first_id, length FROM sweeper.leaves WHERE first > :after ORDER BY first LIMIT :limit
 
 -- name: checkpoint_record

@@ -34,9 +34,9 @@ SELECT count(*) AS pending
 FROM sweeper.object_purges o JOIN sweeper.runs r ON r.id = o.run_id
 WHERE r.store = :store AND o.done_at IS NULL
 
--- name: objects_odd
--- Attachments whose URI is not written as its canonical form is: no index can tell what they name.
-SELECT a.uri::text AS uri FROM attachments a WHERE a.uri ~ '$odd'
+-- name: objects_non_canonical
+-- URIs of attachments that are not canonical, so that no index can find the object they refer to.
+SELECT a.uri::text AS uri FROM attachments a WHERE a.uri ~ '$pattern'
 
 -- name: check_objects
 -- Whether any attachment names an object.

@@ -1,6 +1,7 @@
-"""The connections that are at work now, so that a process that must end can cancel what they wait for.
+"""The request that work ends, and the connections to cancel where it does not end by itself.
 
-The law of this file: a cancelled statement fails, and its transaction with it; nothing is half done.
+Invariant: asking takes no lock, because a signal may come while its own thread holds one. A cancelled statement fails, and its
+transaction with it: nothing is half done.
 """
 
 import time
@@ -18,21 +19,39 @@ WAIT_SECONDS = 0.3
 """How long all of them together are waited for; a server that is gone holds nobody up."""
 
 
-class CancelRegistry:
-    """What is at work on the engines it watches. Safe from several threads."""
+class StopRequest:
+    """Whether work is to end, for all that share this object. Nothing that was asked is taken back. Safe from several threads.
+
+    It has three steps: `ask` lets work end where it can end in order, `abandon` ends all retrying, `cancel` cancels statements.
+    """
 
     def __init__(self) -> None:
+        self.is_asked = False
+        self.is_abandoned = False
         self._lock = Lock()
         self._cancels: dict[object, Callable[[], None]] = {}
 
+    @property
+    def reason(self) -> str:
+        """Why work is to end, as a run records it; "" to go on."""
+        return "signal" if self.is_asked else ""
+
+    def ask(self) -> None:
+        """Ask that work ends where it can end in order; safe in a signal handler."""
+        self.is_asked = True
+
+    def abandon(self) -> None:
+        """Let nothing be tried again: a server that is gone is waited for no longer."""
+        self.is_abandoned = True
+
     def watch(self, engine: Engine) -> None:
-        """Know every connection of the engine from when it is taken from the pool until it is given back."""
+        """Register each connection of the engine while it is taken from the pool."""
         event.listen(engine, "checkout", self._taken)
         event.listen(engine, "checkin", self._given_back)
 
     @contextmanager
     def also(self, cancel: Callable[[], None]) -> Iterator[None]:
-        """Inside, cancel something that is not of an engine, too."""
+        """Register, inside the block, a way to cancel something that belongs to no engine."""
         key = object()
         self._add(key, cancel)
         try:
@@ -41,7 +60,8 @@ class CancelRegistry:
             self._drop(key)
 
     def cancel(self) -> None:
-        """Cancel whatever runs now; what cannot be cancelled is left, since the server may be what is gone."""
+        """Abandon, and cancel what runs now. What cannot be cancelled is left, since the server may be gone."""
+        self.abandon()
         with self._lock:
             cancels = list(self._cancels.values())
         threads = [Thread(target=_quietly, args=(cancel,), daemon=True) for cancel in cancels]

@@ -1,0 +1,224 @@
+"""The purge plan that a preview shows and a run executes, and the file that it is written to.
+
+    propose → decide → show, write, refuse, or execute (`sweep.py`)
+
+Invariant: a plan permits a purge and never orders one. Every row is decided again under lock, so a kept key is only a proposal.
+"""
+
+import hashlib
+import json
+import pickle
+import zlib
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+from sweeper import files
+from sweeper.errors import ConfigurationError, RefusedError
+from sweeper.files import atomic_write
+from sweeper.policy.counts import Counts
+from sweeper.policy.decide import Verdict
+from sweeper.policy.instant import rfc3339
+from sweeper.policy.window import Window, slices
+from sweeper.postgres import store_counts
+from sweeper.postgres.proposals import Page
+from sweeper.runs import approval as approvals
+from sweeper.runs import guards
+from sweeper.runs.approval import Approval
+from sweeper.runs.backfill import BackfillScope
+from sweeper.runs.job import Job
+from sweeper.runs.scan import Seen, scan
+from sweeper.runs.throttle import KEPT_BYTES
+
+FILE_BYTES = 1 << 24
+"""The size limit of a plan file."""
+
+
+@dataclass
+class PurgePlan:
+    """What a run may purge, or the backfill that `scope` names.
+
+    If the keys of all proposals, compressed, take at most `memory` bytes, the store is asked for them once: what `propose` found
+    is decided and executed. If they take more, nothing is kept, and each use of the plan asks the store again.
+    """
+
+    job: Job
+    scope: BackfillScope | None = None
+    memory: int = KEPT_BYTES
+    free: int = 0
+    """The number of proposals that are not held; set by `propose`, as is `held`."""
+    held: int = 0
+    counts: Counts = field(default_factory=Counts)
+    """The outcome of each proposal; set by `decide`, as is `by_slice`."""
+    by_slice: Counter[Window] = field(default_factory=Counter)
+    refusals: list[RefusedError] = field(default_factory=list)
+    seconds: float = 0.0
+    _kept: list[bytes] | None = None
+
+    def propose(self, seen: Seen = lambda _: None) -> None:
+        """Ask the store for all proposals, count them, and keep their keys if they fit in `memory`.
+
+        Args:
+            seen: called with the number of proposals on each page.
+        """
+        kept, room = list[bytes](), self.memory
+        self.free = self.held = 0
+        for page in self.job.selector.pages():
+            self.free += len(page.free)
+            self.held += len(page.held)
+            if room >= 0:
+                kept.append(zlib.compress(pickle.dumps(page), level=1))
+                room -= len(kept[-1])
+            if room < 0:
+                kept.clear()
+            seen(len(page.free) + len(page.held))
+        self._kept = kept if room >= 0 else None
+
+    def pages(self) -> Iterator[Page]:
+        """Yield the proposals page by page: those that were kept, or what the store proposes now."""
+        if self._kept is None:
+            yield from self.job.selector.pages()
+        else:
+            for page in self._kept:
+                yield pickle.loads(zlib.decompress(page))  # noqa: S301 — bytes of this process
+
+    def decide(self, seen: Seen = lambda _: None) -> None:
+        """Decide every proposal without a lock, for the statistics of the plan."""
+        self.by_slice.clear()
+        self.counts = scan(self.job, self.pages(), seen, self._note)
+
+    def weigh(self, approval: Approval | None, seen: Seen) -> int:
+        """Check the proposals against `approval`, or against the volume limits if there is none.
+
+        No more can be due than was proposed, so that the proposals are decided only if their number exceeds the limits.
+
+        Returns:
+            The number of conversations that is due at most.
+
+        Raises:
+            RefusedError: more is due than the approval or the limits allow.
+        """
+        if approval is None and not any(guards.volume(self.job, self.free)):
+            return self.free
+        self.decide(seen)
+        if approval is not None:
+            approvals.refuse_more(approval, self.counts.by_rule)
+        else:
+            for refusal in guards.volume(self.job, self.counts.due):
+                raise refusal
+        return self.counts.due
+
+    @cached_property
+    def approval(self) -> Approval:
+        """The approval of this plan; a run under it purges at most as many of each rule."""
+        job, scope = self.job, str(self.scope or "")
+        store = job.database.within(lambda c: store_counts.identity(c, job.settings.store.schema_name))
+        return Approval(store, job.policy.digest, job.as_of, job.clock.now(), dict(self.counts.by_rule), scope)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the plan for machines; `digest` is what `--approve` takes."""
+        found = {
+            "as_of": rfc3339(self.job.as_of),
+            "policy": self.job.policy.digest,
+            **(self.scope.as_json() if self.scope else {}),
+            "would_purge": self.counts.due,
+            **self.counts.as_json(),
+        }
+        if self.scope is None:
+            found["feedback_would_purge"] = self.counts.feedback_by_rule.total()
+            found["would_refuse"] = [refusal.guard for refusal in self.refusals]
+        else:
+            found["slices"] = [
+                {"since": rfc3339(window.since), "until": rfc3339(window.until), "would_purge": self.by_slice[window]}
+                for window in self._slices
+                if window.since and window.until and self.by_slice[window]
+            ]
+        return {**found, "digest": self.approval.token(), "duration_s": round(self.seconds, 3)}
+
+    def write(self, path: Path) -> None:
+        """Write the plan as JSON for a person to review and for `read`.
+
+        Raises:
+            ConfigurationError: nothing can be written there.
+        """
+        found = {
+            **_figures(self.approval),
+            "schema": self.job.contract.schema,
+            "policy_name": self.job.policy.name,
+            **self.as_json(),
+            "due_dates": {
+                "conversation": self.counts.conversations.due_dates_json(),
+                "feedback": self.counts.feedback.due_dates_json(),
+            },
+            "refusals": {refusal.guard: str(refusal) for refusal in self.refusals},
+        }
+        with atomic_write(path) as file:
+            file.write(json.dumps({**found, "checksum": _checksum(found)}, indent=2).encode() + b"\n")
+
+    @cached_property
+    def _slices(self) -> list[Window]:
+        return list(slices(self.scope.since, self.scope.until, self.scope.by)) if self.scope else []
+
+    def _note(self, verdict: Verdict) -> None:
+        """Count a conversation to purge in its slice."""
+        if self._slices:
+            self.by_slice[self._slices[bisect_right(self._slices, verdict.due, key=attrgetter("since")) - 1]] += 1
+
+
+def read(path: Path) -> Approval:
+    """Return the approval that a plan file carries.
+
+    Raises:
+        ConfigurationError: it cannot be read, is no plan file, or was edited.
+    """
+    try:
+        found = json.loads(files.read_text(path, FILE_BYTES), object_pairs_hook=_unambiguous)
+        checksum, approval = found.pop("checksum"), approvals.decode(found["digest"])
+        figures = _figures(approval)
+    except (files.UnreadableError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ConfigurationError(
+            f"--plan {path}: this is no plan of a dry run, or it was cut ({error}). Nothing was done. "
+            "Write one with --dry-run --out FILE."
+        ) from None
+    edited = [
+        f"{name} is {found.get(name)}, its digest says {is_}" for name, is_ in figures.items() if found.get(name) != is_
+    ]
+    if not edited and checksum != _checksum(found):
+        edited = [f"its checksum is {checksum}, its content has {_checksum(found)}"]
+    if edited:
+        raise ConfigurationError(
+            f"--plan {path}: the plan was edited after it was written: {'; '.join(edited)}. Nothing was done. "
+            "Preview again with --dry-run --out FILE, and execute that plan as it is."
+        )
+    return approval
+
+
+def _figures(approval: Approval) -> dict[str, Any]:
+    """Return what both a plan file and its digest say."""
+    return {
+        "store": approval.store,
+        "policy": approval.policy,
+        "as_of": rfc3339(approval.as_of),
+        "issued_at": rfc3339(approval.issued_at),
+        "lapses_at": rfc3339(approval.issued_at + approvals.LAPSES_AFTER),
+        **(BackfillScope.parse(approval.scope).as_json() if approval.scope else {}),
+        "would_purge": sum(approval.due.values()),
+        "by_rule": dict(sorted(approval.due.items())),
+    }
+
+
+def _checksum(found: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+
+
+def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; if a name occurs twice, a person and a parser may read different values."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name occurs twice in it")
+    return found
