@@ -13,9 +13,9 @@ import pytest
 from sweeper import embedded
 from sweeper.demo import walkthrough
 from sweeper.demo.fixture import OBJECTS
-from sweeper.embedded import _HOMES, _PREFIX
+from sweeper.embedded import _HOMES
 from tests.acceptance.commands import process
-from tests.processes import started
+from tests.processes import children, started
 from tests.store.stores import ROOT, frozen
 
 ENVIRONMENT = {"SWEEPER_POLICY_FILE": "", "SWEEPER_CONFIG": "", "PYTHONPATH": str(ROOT)}
@@ -79,9 +79,10 @@ def test_sigterm() -> None:
         assert running.stdout is not None
         while "Loaded" not in running.stdout.readline():
             assert running.poll() is None
-        homes = [home for home in _HOMES.glob(f"{_PREFIX}*") if (home / OBJECTS).exists()]
+        (server,) = children(running.pid)
+        home = Path(f"/proc/{server}/cwd").resolve().parent  # PostgreSQL changes into its data directory
+        assert (home / OBJECTS).is_dir()
         running.send_signal(signal.SIGTERM)
         _, err = running.communicate()
     assert (running.returncode, "Traceback" in err, "asked to stop" in err) == (1, False, True)
-    assert homes
-    assert not any(home.exists() for home in homes)
+    assert not home.exists()

@@ -3,7 +3,8 @@
 import re
 import tomllib
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -798,6 +799,22 @@ def test_feedback_that_no_rule_covers_is_kept() -> None:
     assert (verdict.rule, verdict.due, verdict.purge) == (None, None, False)
 
 
+BEGUN = datetime(2025, 12, 1, tzinfo=UTC)
+CHAT = Conversation(
+    "c",
+    "a",
+    "chat",
+    "first_party",
+    incognito=False,
+    zero_retention=False,
+    created_at=BEGUN,
+    last_activity_at=BEGUN,
+    deleted_at=None,
+    restored_at=None,
+    flagged_at=None,
+)
+
+
 @pytest.mark.parametrize("value", [[1], {"a": 1}, 1.0, True, "1", None])
 def test_column_value_that_no_list_can_hold(value: object) -> None:
     """A further column that holds a list, an object or another kind of 1 is not the 1 of the policy, and stops nothing."""
@@ -805,21 +822,7 @@ def test_column_value_that_no_list_can_hold(value: object) -> None:
         SHIPPED.replace("when = { incognito = true }", "when = { incognito = true, account = { tier = [1] } }")
     )
     account = Account("a", None, None, (PlanChange(1, OutOfRange.ALWAYS, "pro"),), (), {"tier": value})
-    at = datetime(2025, 12, 1, tzinfo=UTC)
-    chat = Conversation(
-        "c",
-        "a",
-        "chat",
-        "first_party",
-        incognito=True,
-        zero_retention=False,
-        created_at=at,
-        last_activity_at=at,
-        deleted_at=None,
-        restored_at=None,
-        flagged_at=None,
-    )
-    verdict = decide(Facts(chat, account), tiered, datetime(2026, 1, 15, tzinfo=UTC))
+    verdict = decide(Facts(replace(CHAT, incognito=True), account), tiered, datetime(2026, 1, 15, tzinfo=UTC))
     assert verdict.rule == "standard"
 
 
@@ -836,22 +839,27 @@ def test_period_that_a_column_does_not_say(deleted_at: datetime | None, rule: st
         )
     )
     account = Account("a", None, None, (PlanChange(1, OutOfRange.ALWAYS, "pro"),), (), {"days": -1})
-    at = datetime(2025, 12, 1, tzinfo=UTC)
-    chat = Conversation(
-        "c",
-        "a",
-        "chat",
-        "first_party",
-        incognito=False,
-        zero_retention=False,
-        created_at=at,
-        last_activity_at=at,
-        deleted_at=deleted_at,
-        restored_at=None,
-        flagged_at=None,
-    )
-    verdict = decide(Facts(chat, account), unsaid, datetime(2026, 1, 15, tzinfo=UTC))
+    verdict = decide(Facts(replace(CHAT, deleted_at=deleted_at), account), unsaid, datetime(2026, 1, 15, tzinfo=UTC))
     assert (verdict.rule, [doubt.value for doubt in verdict.doubts]) == (rule, ["period"])
+
+
+@pytest.mark.parametrize(
+    ("values", "days"), [({"keep": "short", "days": 5}, 5), ({"keep": "short"}, 10), ({"keep": "long", "days": 5}, 30)]
+)
+def test_columns_of_the_conversation_itself(values: dict[str, object], days: int) -> None:
+    """A condition and a period on a conversation's own column read that column; where it is not set `otherwise` holds."""
+    own = parse(
+        SHIPPED.replace(
+            "[[rules]]",
+            '[[rules]]\nname = "own"\nbecause = "it says so itself"\nwhen = { conversation = { keep = ["short"] } }\n'
+            'due = [{ anchor = "last_activity", period = '
+            '{ column = "conversation.days", unit = "day", otherwise = "10 days" } }]\n\n[[rules]]',
+            1,
+        )
+    )
+    account = Account("a", None, None, (PlanChange(1, OutOfRange.ALWAYS, "pro"),), (), {"keep": "long", "days": 1})
+    verdict = decide(Facts(replace(CHAT, columns=values), account), own, datetime(2026, 1, 15, tzinfo=UTC))
+    assert verdict.due == BEGUN + timedelta(days=days)
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,14 @@ ROWS: dict[str, tuple[dict[str, Any], str]] = {
         {"created_at": "2026-02-01", "last_activity_at": "2026-02-01", "zero_retention": True},
         "not_due",
     ),
+    "not there yet, but an undated order": (
+        {
+            "created_at": "2026-02-01",
+            "last_activity_at": "2026-02-01",
+            "orders": [{"account": "a1", "recorded_at": None, "due_at": "2026-01-01"}],
+        },
+        "not_due",
+    ),
     "restored after as-of": (
         {"consent": GRANT, "deleted_at": "2025-12-02", "restored_at": "2026-01-16"},
         "not_due",
@@ -119,6 +127,12 @@ def test_a_microsecond_of_activity(policy: Policy) -> None:
 def test_changed_since_it_was_proposed(policy: Policy, last: str, wanted: str) -> None:
     """A last activity that moved since the proposal spares the row, unless it is due all the same."""
     assert outcome(facts(last, last_activity_at=last), policy, last="2025-12-01") == wanted
+
+
+def test_changed_since_it_was_proposed_but_never_due(policy: Policy) -> None:
+    """A row that was not due as it was proposed either is simply not due."""
+    known = facts("2026-01-10", last_activity_at="2026-01-10")
+    assert outcome(known, policy, last="2026-01-09") == "not_due"
 
 
 def test_deletion_undone_since_it_was_proposed(policy: Policy) -> None:

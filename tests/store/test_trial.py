@@ -217,7 +217,7 @@ def test_partition_without_replica_identity(store: Store, policy: Policy) -> Non
 
 def test_several_rows_of_a_conversation(store: Store, policy: Policy) -> None:
     """Several physical rows of one conversation: the trial says so before a run fails on each of them."""
-    ids = fill(store, 20)
+    ids = fill(store, 200)  # so many that neither end nor its messages lead to the one
     store.execute(
         "CREATE TABLE store.versions AS SELECT c.*, v AS version FROM store.conversations c, generate_series(1, 2) v;"
         "CREATE INDEX ON store.versions (id); GRANT SELECT, DELETE, UPDATE ON store.versions TO sweeper;"
@@ -227,13 +227,13 @@ def test_several_rows_of_a_conversation(store: Store, policy: Policy) -> None:
         "CREATE VIEW store.conversations AS SELECT * FROM store.versions WHERE version = 2"
     )
     store.execute("GRANT DELETE ON store.messages, store.attachments TO sweeper")
-    store.execute("DELETE FROM store.versions WHERE version = 1 AND id <> %s", ids[9])  # the only one with two rows
+    store.execute("DELETE FROM store.versions WHERE version = 1 AND id <> %s", ids[150])  # it alone keeps two
     sections: dict[str, Any] = {"purge": {"table": "versions"}}
     text = "store.versions has several rows of one record"
     assert worst(store, policy, "trial", text, **sections) is Level.FAULT
     [finding] = [f for f in found(store, policy, **sections) if text in f.text]
     assert re.match("1 of [0-9]+ conversations that were tried", finding.text)
-    assert ids[9] in finding.text
+    assert ids[150] in finding.text
     assert swept(store, policy, **sections).as_json()["failed"] == 1
 
 
@@ -268,7 +268,7 @@ REFUSALS = {
     "foreign key": (
         "ALTER TABLE store.feedback ADD CONSTRAINT about FOREIGN KEY (conversation_id) REFERENCES store.conversations;"
         "INSERT INTO store.feedback (id, conversation_id, kind, submitted_at) "
-        "SELECT gen_random_uuid(), id, 'thumbs', now() FROM store.conversations ORDER BY id OFFSET 9 LIMIT 1",
+        "SELECT gen_random_uuid(), id, 'thumbs', now() FROM store.conversations ORDER BY id OFFSET 150 LIMIT 1",
         'violates foreign key constraint "about" on table "feedback"',
     ),
 }
@@ -277,8 +277,8 @@ REFUSALS = {
 @pytest.mark.parametrize("name", REFUSALS)
 def test_refusals(name: str, store: Store, policy: Policy) -> None:
     """What makes the purge of real rows fail is told without what they say; a run fails by it, too."""
-    fill(store, 20)
     breaking, text = REFUSALS[name]
+    fill(store, 200 if "OFFSET" in breaking else 20)  # so many that neither end nor its messages lead to the one
     store.execute(breaking)
     findings = [f for f in found(store, policy) if f.subject == "trial" and f.level is not Level.OK]
     assert [f.level for f in findings] == [Level.FAULT], findings
@@ -349,6 +349,7 @@ KEPT = {
 HARMLESS = {
     "ids": written("ids", "OLD.id || '' '' || OLD.conversation_id"),
     "counts": written("counts", "length(OLD.body)"),
+    "kinds": written("kinds", "OLD.kind || OLD.platform", on="conversations"),
     "accounts_seen": written("accounts_seen", "OLD.account_id", on="conversations"),
 }
 
