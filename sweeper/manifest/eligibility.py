@@ -14,7 +14,7 @@ from sweeper.policy.conditions import Writer
 from sweeper.policy.history import View
 from sweeper.policy.schema import Policy, Training
 from sweeper.postgres.contract import Contract
-from sweeper.postgres.histories import history, purposes
+from sweeper.postgres.histories import history_sql, purposes
 from sweeper.postgres.statement import filled, literal, source
 from sweeper.postgres.verdicts import decided, writer
 
@@ -118,13 +118,13 @@ class Eligibility:
         """Return the statement that creates one of the tables of `prepare`."""
         to = self._to
         if name == "stays":
-            found = history("stays", to)
+            found = history_sql("stays", to)
         elif name == "epochs":
-            found = history("epochs", to, *View, stays=_STAYS)
+            found = history_sql("epochs", to, *View, stays=_STAYS)
         elif name == "accounts":
             found = filled(
                 "manifest_accounts",
-                owners=history("owners", to, stays=_STAYS),
+                owners=history_sql("owners", to, stays=_STAYS),
                 purposes=purposes(to),
                 as_of=self._as_of,
                 ahead="true" if self.ahead else "false",
@@ -146,11 +146,11 @@ class Eligibility:
 
     @cached_property
     def _message_names(self) -> dict[str, str]:
-        believed, cap = self._to.believed("m.created_at"), self.training.max_age.sql("m.created_at")
+        trusted, cap = self._to.trusted("m.created_at"), self.training.max_age.sql("m.created_at")
         return {
             "as_of": self._as_of,
-            "believed": f"COALESCE({believed}, false)",
-            "capped": f"CASE WHEN {believed} AND {cap} < {CALENDAR_END} THEN {cap} END",
+            "trusted": f"COALESCE({trusted}, false)",
+            "capped": f"CASE WHEN {trusted} AND {cap} < {CALENDAR_END} THEN {cap} END",
             "purpose_plans": self._plans_of("a.purpose"),
         }
 

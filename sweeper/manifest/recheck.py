@@ -17,14 +17,13 @@ from sweeper.manifest.description import Description
 from sweeper.manifest.eligibility import Eligibility
 from sweeper.postgres import manifests
 from sweeper.postgres.manifests import RevokedRow
+from sweeper.postgres.statement import NO_PARAMETERS
 from sweeper.runs.job import Job
 
 PAGE = 20_000
 PURGED = "purged"
 """A reason in addition to the policy's, like `gone` (deleted by others) and `expired` (past the row's own date)."""
 NAMES = ["message_id", "conversation_id", "expires_at"]
-LITERAL = {"no_parameters": True}
-"""Values stand in these statements as literals, in which a percent sign is no placeholder."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class RecheckSnapshot:
         self._load(folder, description)
         sql = self.eligibility.lost(description.id, only_new=only_new)
         streamed = self.connection.exec_driver_sql(
-            sql, execution_options={**LITERAL, "stream_results": True, "yield_per": PAGE}
+            sql, execution_options={**NO_PARAMETERS, "stream_results": True, "yield_per": PAGE}
         )
         for page in streamed.partitions():
             yield [RevokedRow(*row) for row in page]
@@ -75,7 +74,7 @@ def open_recheck(job: Job, *, fenced: bool = False) -> Iterator[RecheckSnapshot]
             connection = stack.enter_context(snapshot)
             last = manifests.last_tombstone(connection)
         for sql in eligibility.prepare():
-            connection.exec_driver_sql(sql, execution_options=LITERAL)
+            connection.exec_driver_sql(sql, execution_options=NO_PARAMETERS)
         yield RecheckSnapshot(connection, now, eligibility, last)
 
 

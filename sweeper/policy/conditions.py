@@ -56,7 +56,7 @@ class Writer:
         """Write an instant."""
         return self.bind(instant, "timestamptz")
 
-    def believed(self, instant: str) -> str:
+    def trusted(self, instant: str) -> str:
         """Write the test of `Plausible.holds`: the instant is set, finite and in the plausible range."""
         plausible = self.policy.plausible
         return f"({instant} >= {self.instant(plausible.since)} AND {instant} < {self.instant(plausible.before)})"
@@ -88,7 +88,7 @@ class ColumnAnchor:
 
     def since(self, case: "Case", _: Rule) -> datetime | None:
         """Return the instant from which a period runs, or None if it is not set or not plausible."""
-        return case.believed(self.stored(case.facts))
+        return case.trusted(self.stored(case.facts))
 
     @property
     def name(self) -> str:
@@ -391,7 +391,7 @@ def due_sql(rule: Rule, to: Writer) -> str:
     dues = []
     for term in rule.due:
         anchor = ANCHORS[term.anchor].sql(to, rule)
-        dues.append(f"CASE WHEN {to.believed(anchor)} THEN {to.never_after(term.period.sql(anchor))} END")
+        dues.append(f"CASE WHEN {to.trusted(anchor)} THEN {to.never_after(term.period.sql(anchor))} END")
     return f"LEAST({', '.join(dues)})"
 
 

@@ -107,7 +107,7 @@ class Case:
         """The conversation in question."""
         return self.facts.conversation
 
-    def believed(self, stored: StoredTimestamp) -> datetime | None:
+    def trusted(self, stored: StoredTimestamp) -> datetime | None:
         """The instant if it is plausible."""
         return stored if isinstance(stored, datetime) and self.policy.plausible.holds(stored) else None
 
@@ -123,7 +123,7 @@ class Case:
         return self.epochs[purpose]
 
     def _epoch(self, purpose: str) -> EpochState | None:
-        last = self.believed(self.conversation.last_activity_at)
+        last = self.trusted(self.conversation.last_activity_at)
         if self.known is None or last is None:
             return None
         return self.known.epoch_at(purpose, View.RETENTION, last)
@@ -213,10 +213,10 @@ def _doubts(case: Case) -> Iterator[Doubt]:
         yield Doubt.ACCOUNT
     else:
         yield from (Doubt(fault) for fault in sorted(case.known.faults))
-        if case.facts.account and not _unset_or_believed(case, case.facts.account.closed_at):
+        if case.facts.account and not _unset_or_trusted(case, case.facts.account.closed_at):
             yield Doubt.CLOSED
     yield from (doubt for doubt, column in _FLAGS.items() if getattr(c, column) is None)
-    yield from (doubt for doubt, column in _INSTANTS.items() if not _unset_or_believed(case, getattr(c, column)))
+    yield from (doubt for doubt, column in _INSTANTS.items() if not _unset_or_trusted(case, getattr(c, column)))
     yield from _life(case)
 
 
@@ -224,14 +224,14 @@ _FLAGS = {Doubt.PLATFORM: "platform", Doubt.INCOGNITO: "incognito", Doubt.ZERO_R
 _INSTANTS = {Doubt.DELETED: "deleted_at", Doubt.RESTORED: "restored_at", Doubt.FLAGGED: "flagged_at"}
 
 
-def _unset_or_believed(case: Case, stored: StoredTimestamp) -> bool:
+def _unset_or_trusted(case: Case, stored: StoredTimestamp) -> bool:
     return stored is None or case.policy.plausible.holds(stored)
 
 
 def _life(case: Case) -> Iterator[Doubt]:
     """Doubts about the conversation's life and the plans in it; sets the governing plans where there is none."""
-    created = case.believed(case.conversation.created_at)
-    last = case.believed(case.conversation.last_activity_at)
+    created = case.trusted(case.conversation.created_at)
+    last = case.trusted(case.conversation.last_activity_at)
     if created is None:
         yield Doubt.CREATED
     if last is None:
@@ -300,7 +300,7 @@ def _moves(case: Case, ruling: RuleMatch | None) -> Iterator[RuleMatch]:
     """The steps after the rules that move the due: floors lengthen, then erasure orders shorten."""
     due = ruling.due if ruling else None
     for floor in case.policy.floors:
-        since = case.believed(FLAGGED.stored(case.facts))
+        since = case.trusted(FLAGGED.stored(case.facts))
         if due is None or since is None or since > case.as_of:
             continue
         least = never_after(case.policy, floor.period.after(since))

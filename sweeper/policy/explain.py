@@ -332,7 +332,7 @@ def _doubt(doubt: Doubt, facts: Facts, policy: Policy, as_of: datetime) -> str:
 
 def _unknown_plans(facts: Facts, policy: Policy, as_of: datetime) -> Iterator[str]:
     case = open_case(facts, policy, as_of)
-    created = case.believed(facts.conversation.created_at)
+    created = case.trusted(facts.conversation.created_at)
     if case.known is None or created is None:
         return
     found = case.known.timeline.between(created, max(created, as_of)) - policy.known_plans

@@ -7,7 +7,7 @@ from sweeper.policy.history import View
 from sweeper.postgres.statement import filled
 
 
-def history(name: str, to: Writer, *views: View, **names: str) -> str:
+def history_sql(name: str, to: Writer, *views: View, **names: str) -> str:
     """Return the query of `stays` on plans, of consent `epochs`, or of what conversations share of their `owners`.
 
     Args:
@@ -22,11 +22,11 @@ def history(name: str, to: Writer, *views: View, **names: str) -> str:
         name,
         **names,
         as_of=as_of,
-        created_believed=to.believed("a.created_at"),
-        closed_believed=to.believed("a.closed_at"),
-        change_believed=to.believed("p.effective_at"),
-        recorded_believed=to.believed("e.recorded_at"),
-        effective_believed=to.believed("e.effective_at"),
+        created_trusted=to.trusted("a.created_at"),
+        closed_trusted=to.trusted("a.closed_at"),
+        change_trusted=to.trusted("p.effective_at"),
+        recorded_trusted=to.trusted("e.recorded_at"),
+        effective_trusted=to.trusted("e.effective_at"),
         known=f"(e.recorded_at <= {as_of}{' OR NOT e.granted' if to.ahead else ''})",
         closed="a.closed_at IS NOT NULL" if to.ahead else f"a.closed_at <= {as_of}",
         views=", ".join(f"('{view}', e.withdrawn_for_{view})" for view in views),

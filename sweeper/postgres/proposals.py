@@ -20,7 +20,7 @@ from sweeper.policy.schema import ColumnPeriod, Policy, Rule, Term
 from sweeper.policy.window import EVERYTHING, Window
 from sweeper.postgres.contract import Contract
 from sweeper.postgres.database import Database
-from sweeper.postgres.histories import history
+from sweeper.postgres.histories import history_sql
 from sweeper.postgres.statement import filled, spelling, statement
 
 ACCOUNTS_PER_RANGE = 20_000
@@ -164,10 +164,10 @@ class Selector:
             yield from self._feedback_pages(self._aged_feedback)
             yield from self._feedback_pages(self._ordered_feedback)
 
-    def _feedback_pages(self, probe: tuple[str, dict[str, Any]]) -> Iterator[list[str]]:
+    def _feedback_pages(self, search: tuple[str, dict[str, Any]]) -> Iterator[list[str]]:
         after: str | None = None
         while True:
-            ids = self._feedback_page(probe, after)
+            ids = self._feedback_page(search, after)
             if ids:
                 yield ids
             if len(ids) < self.proposals_per_page:
@@ -198,8 +198,8 @@ class Selector:
         )
         return rows[0].id if rows else None
 
-    def _feedback_page(self, probe: tuple[str, dict[str, Any]], after: str | None) -> list[str]:
-        sql, parameters = probe
+    def _feedback_page(self, search: tuple[str, dict[str, Any]], after: str | None) -> list[str]:
+        sql, parameters = search
         where = f"f.id > CAST(:after AS {self.contract.type('feedback')})" if after is not None else "true"
         asked = {
             **parameters,
@@ -208,7 +208,7 @@ class Selector:
             "store": self.contract.schema,
             "limit": self.proposals_per_page,
         }
-        return [row.id for row in self.database.fetched(statement("propose_feedback", probe=sql, after=where), asked)]
+        return [row.id for row in self.database.fetched(statement("propose_feedback", search=sql, after=where), asked)]
 
     @cached_property
     def _aged(self) -> tuple[list[str], dict[str, Any]]:
@@ -253,7 +253,7 @@ class Selector:
         built = filled(
             "propose",
             histories=known,
-            probes="\nUNION\n".join(found) or _NOTHING,
+            searches="\nUNION\n".join(found) or _NOTHING,
             others=" AND ".join(self._left_to_others(range_)),
             after=self._beyond(after, sql),
             account_spelling=spelling("p.account_id", account),
@@ -306,8 +306,8 @@ class Selector:
         return filled(
             "propose_histories",
             accounts=range_.covers("a.id", self.contract.type("accounts")),
-            stays=history("stays", to, **names),
-            epochs=history("epochs", to, View.RETENTION, **names),
+            stays=history_sql("stays", to, **names),
+            epochs=history_sql("epochs", to, View.RETENTION, **names),
             purposes=to.texts([*self.policy.purposes, _NO_PURPOSE]),
         )
 

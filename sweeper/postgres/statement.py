@@ -67,6 +67,10 @@ def literal(value: str | datetime | Sequence[str], type_: str) -> str:
     return f"CAST({Literal(written).as_string(None)} AS {type_})"
 
 
+NO_PARAMETERS = {"no_parameters": True}
+"""Execution options for a statement of literals, so that the driver takes no percent sign for a placeholder."""
+
+
 def spelling(column: str, type_: str) -> str:
     """What `sweeper.spelling` gives for a column of an id's type, written out where that is quicker than calling it."""
     if type_ == "uuid":

@@ -12,7 +12,7 @@ from sweeper.policy.decide import Doubt
 from sweeper.policy.history import View
 from sweeper.policy.schema import ColumnPeriod, Policy, Rule
 from sweeper.postgres.contract import Contract
-from sweeper.postgres.histories import history
+from sweeper.postgres.histories import history_sql
 from sweeper.postgres.statement import filled, literal, spelling
 
 
@@ -27,17 +27,17 @@ def verdicts(contract: Contract, policy: Policy, as_of: datetime) -> str:
         as_of: The instant (UTC) at which the store is looked at.
     """
     to = writer(policy, as_of)
-    known = f"{to.believed('v.flagged_at')} AND v.flagged_at <= {to.instant(as_of)}"
+    known = f"{to.trusted('v.flagged_at')} AND v.flagged_at <= {to.instant(as_of)}"
     floors = [to.never_after(floor.period.sql("v.flagged_at")) for floor in policy.floors]
     return filled(
         "verdicts",
-        stays=history("stays", to),
-        epochs=history("epochs", to, View.RETENTION),
-        owners=history("owners", to),
+        stays=history_sql("stays", to),
+        epochs=history_sql("epochs", to, View.RETENTION),
+        owners=history_sql("owners", to),
         decided=decided(contract, to, owners="owners", epochs="epochs"),
         as_of=to.instant(as_of),
-        placed_believed=to.believed("h.placed_at"),
-        released_believed=to.believed("h.released_at"),
+        placed_trusted=to.trusted("h.placed_at"),
+        released_trusted=to.trusted("h.released_at"),
         account_spelling=spelling("v.account_id", contract.type("conversations", "account_id")),
         conversation_spelling=spelling("v.id", contract.type("conversations")),
         least=", ".join(f"CASE WHEN {known} THEN {due} END AS due_{n}" for n, due in enumerate(floors)) or "NULL",
@@ -80,9 +80,9 @@ def decided(contract: Contract, to: Writer, *, owners: str, epochs: str, further
         ahead="true" if to.ahead else "false",
         account_spelling=spelling("c.account_id", contract.type("conversations", "account_id")),
         conversation_spelling=spelling("c.id", contract.type("conversations")),
-        ordered_believed=to.believed("o.created_at"),
-        due_believed=to.believed("o.due_at"),
-        created_believed=to.believed("c.created_at"),
+        ordered_trusted=to.trusted("o.created_at"),
+        due_trusted=to.trusted("o.due_at"),
+        created_trusted=to.trusted("c.created_at"),
         distinct=" DISTINCT ON (c.id)" if contract.unkeyed else "",
         repeated=f"c.id IN ({repeated})" if contract.unkeyed else "false",
         owners=owners,
@@ -119,7 +119,7 @@ def _named(alias: str, names: list[str]) -> str:
 
 
 def _is_doubtful(column: str, to: Writer) -> str:
-    return f"NOT COALESCE({to.believed(f'c.{column}')}, true)"
+    return f"NOT COALESCE({to.trusted(f'c.{column}')}, true)"
 
 
 def _doubts(to: Writer) -> Iterator[tuple[str, str]]:
@@ -132,7 +132,7 @@ def _doubts(to: Writer) -> Iterator[tuple[str, str]]:
     )
     yield from ((_is_doubtful(doubt, to), f"'{doubt}'") for doubt in (Doubt.DELETED, Doubt.RESTORED, Doubt.FLAGGED))
     yield from (
-        (f"{to.believed(f'c.{doubt}')} IS NOT TRUE", f"'{doubt}'") for doubt in (Doubt.CREATED, Doubt.LAST_ACTIVITY)
+        (f"{to.trusted(f'c.{doubt}')} IS NOT TRUE", f"'{doubt}'") for doubt in (Doubt.CREATED, Doubt.LAST_ACTIVITY)
     )
     yield "c.last_activity_at < c.created_at", f"'{Doubt.ORDER_OF_LIFE}'"
     if to.policy.uses_plans:

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeper.manifest.recheck import LITERAL
 from sweeper.policy.decide import decide, exists
 from sweeper.policy.facts import Facts
 from sweeper.policy.schema import Policy
+from sweeper.postgres.statement import NO_PARAMETERS
 from sweeper.postgres.verdicts import verdicts
 from sweeper.runs.job import read_contract
 from tests.facts import World, instant
@@ -37,7 +37,7 @@ from tests.store.test_propose import (
 )
 from tests.worlds import MICROSECOND
 
-Said = tuple[str | None, datetime | None, bool, str | None]
+Answer = tuple[str | None, datetime | None, bool, str | None]
 ODD = 'a "quoted\\ä\n" 50% :off'
 TIERS = st.sampled_from([None, "gold", "gold", "30", ODD])
 SCORES = st.sampled_from([None, "30", "30", "30.0", "0", "-1", "7", "99999999999999"])
@@ -96,18 +96,20 @@ def crowds(draw: st.DrawFn) -> World:
     return crowd
 
 
-def by_sql(bench: Bench, policy: Policy, as_of: datetime) -> dict[str, Said]:
+def by_sql(bench: Bench, policy: Policy, as_of: datetime) -> dict[str, Answer]:
     """What the statement says of every conversation."""
     with bench.database.transaction() as connection:
-        rows = connection.exec_driver_sql(verdicts(bench.contract, policy, as_of), execution_options=LITERAL).all()
+        rows = connection.exec_driver_sql(
+            verdicts(bench.contract, policy, as_of), execution_options=NO_PARAMETERS
+        ).all()
     found = {row.conversation_id: (row.rule, row.due, row.held, row.doubt) for row in rows}
     assert len(found) == len(rows)
     return found
 
 
-def by_core(known: dict[str, Facts], policy: Policy, as_of: datetime) -> dict[str, Said]:
+def by_core(known: dict[str, Facts], policy: Policy, as_of: datetime) -> dict[str, Answer]:
     """What `decide` says of every conversation that exists."""
-    found: dict[str, Said] = {}
+    found: dict[str, Answer] = {}
     for name, facts in known.items():
         if exists(facts.conversation, policy, as_of):
             verdict = decide(facts, policy, as_of)

@@ -70,7 +70,7 @@ $decided
 SELECT m.id, m.conversation_id, m.author::text AS author, m.created_at, c.account_id, c.kind, c.platform, c.due, c.since,
        p.plan, a.event_id, a.opened, a.left_at, a.ended_at, $capped AS capped_at, $body AS body,
        CASE
-           WHEN c.id IS NULL OR c.reason = 'unclassified' OR NOT ($believed) THEN 'unclassified'
+           WHEN c.id IS NULL OR c.reason = 'unclassified' OR NOT ($trusted) THEN 'unclassified'
            WHEN c.reason IS NOT NULL THEN c.reason
            WHEN a.purpose IS NULL THEN 'plan'
            WHEN NOT (
@@ -86,7 +86,7 @@ FROM messages m
 LEFT JOIN pg_temp.sweeper_conversations c ON c.id = m.conversation_id
 LEFT JOIN pg_temp.sweeper_accounts a ON a.account_id = c.account_id
 CROSS JOIN LATERAL (SELECT a.plans[width_bucket(m.created_at, a.starts)] AS plan OFFSET 0) AS p
-WHERE NOT COALESCE($believed AND m.created_at > $as_of, false) AND COALESCE(c.present, true)
+WHERE NOT COALESCE($trusted AND m.created_at > $as_of, false) AND COALESCE(c.present, true)
 
 -- name: manifest_rows
 -- The eligible messages in total order; their text only where it was asked for. Ids become text after the sort: they are

@@ -11,14 +11,14 @@ ORDER BY o.$named
 OFFSET :names LIMIT 1
 
 -- name: propose
--- Conversations of a range that may be due: what any probe finds, once each, in the order of their keys. A row under a hold that
+-- Conversations of a range that may be due: what any search finds, once each, in the order of their keys. A row under a hold that
 -- is known is marked; each row asks the indexes of the holds, so that the cost follows the rows and not the holds. ORDER BY: a
 -- planner that believes most holds to name one account would read the table until it meets one.
-WITH probed AS MATERIALIZED (
+WITH searched AS MATERIALIZED (
 $histories
-$probes
+$searches
 ), page AS MATERIALIZED (
-    SELECT p.* FROM probed p
+    SELECT p.* FROM searched p
     WHERE p.id IS NOT NULL AND $others $after
     ORDER BY p.account_id, p.id
     LIMIT :limit
@@ -122,7 +122,7 @@ JOIN conversations c ON $names
 -- Feedback rows that may be due, in the order of their keys.
 SELECT f.id::text AS id
 FROM (
-$probe
+$search
 ) AS f
 WHERE f.id IS NOT NULL AND $after
 ORDER BY f.id

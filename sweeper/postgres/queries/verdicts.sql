@@ -2,7 +2,7 @@
 -- Per account, the plans in force as known at as-of, each from its start to the next one's start (policy, Plan in force).
 SELECT a.id AS account_id,
        c.plan,
-       CASE WHEN lag(c.effective_at) OVER w IS NULL AND $created_believed
+       CASE WHEN lag(c.effective_at) OVER w IS NULL AND $created_trusted
             THEN LEAST(c.effective_at, a.created_at) ELSE c.effective_at END AS since,
        COALESCE(lead(c.effective_at) OVER w, 'infinity') AS until
 FROM (
@@ -68,7 +68,7 @@ SELECT a.id AS account_id,
        CASE
            WHEN e.account_id IS NOT NULL THEN 'consent_event'
            WHEN p.account_id IS NOT NULL THEN 'plan_change'
-           WHEN NOT COALESCE($closed_believed, true) THEN 'closed_at'
+           WHEN NOT COALESCE($closed_trusted, true) THEN 'closed_at'
        END AS doubt
 FROM accounts a
 LEFT JOIN (
@@ -79,14 +79,14 @@ LEFT JOIN (
 LEFT JOIN (
     SELECT DISTINCT p.account_id
     FROM plan_changes p
-    WHERE $uses_plans AND (p.id IS NULL OR p.effective_at IS NULL OR p.effective_at <> '-infinity' AND NOT $change_believed)
+    WHERE $uses_plans AND (p.id IS NULL OR p.effective_at IS NULL OR p.effective_at <> '-infinity' AND NOT $change_trusted)
 ) AS p ON p.account_id = a.id
 LEFT JOIN (
     SELECT DISTINCT e.account_id
     FROM consent_events e
     WHERE (e.purpose IS NULL OR e.purpose = ANY($purpose_names))
       AND (e.id IS NULL OR e.purpose IS NULL OR e.granted IS NULL OR e.recorded_at IS NULL
-           OR NOT $recorded_believed OR NOT $effective_believed)
+           OR NOT $recorded_trusted OR NOT $effective_trusted)
 ) AS e ON $uses_purposes AND e.account_id = a.id
 
 -- name: decided
@@ -94,7 +94,7 @@ LEFT JOIN (
 -- with its rule; a due of infinity is never. Each LATERAL is one step of `decide`; OFFSET 0: each is evaluated once. Orders are
 -- looked for by the spelling of ids: what one may mean is not trained on; it moves the due only where it spells ids as the store.
 WITH ordered AS (
-    SELECT o.id, min(COALESCE(o.recorded_at, '-infinity')) AS recorded_at, min(o.due_at) FILTER (WHERE $due_believed) AS due_at
+    SELECT o.id, min(COALESCE(o.recorded_at, '-infinity')) AS recorded_at, min(o.due_at) FILTER (WHERE $due_trusted) AS due_at
     FROM (
         SELECT c.id, c.created_at, o.recorded_at,
                CASE WHEN o.conversation_id = c.id::text AND (o.account_id IS NULL OR o.account_id = c.account_id::text)
@@ -108,12 +108,12 @@ WITH ordered AS (
         JOIN conversations c ON $account_spelling = sweeper.spelling(o.account_id)
         WHERE o.conversation_id IS NULL AND (o.store IS NULL OR o.store = $store)
     ) AS o
-    WHERE o.recorded_at IS NULL OR ($ahead OR o.recorded_at <= $as_of) AND $ordered_believed AND o.created_at <= o.recorded_at
+    WHERE o.recorded_at IS NULL OR ($ahead OR o.recorded_at <= $as_of) AND $ordered_trusted AND o.created_at <= o.recorded_at
     GROUP BY o.id
 )
 SELECT$distinct c.id, c.account_id, c.kind::text AS kind, c.platform::text AS platform, c.incognito, c.zero_retention,
        c.last_activity_at, c.deleted_at, c.restored_at, c.flagged_at,
-       NOT COALESCE(c.created_at > $as_of AND $created_believed, false) AS present,
+       NOT COALESCE(c.created_at > $as_of AND $created_trusted, false) AS present,
        h.plans, p.doubt, r.rule, r.due, o.recorded_at AS ordered_at, CASE WHEN NOT h.repeated THEN o.due_at END AS order_due$further
 FROM conversations c
 LEFT JOIN accounts a ON a.id = c.account_id
@@ -144,7 +144,7 @@ $owners
            sweeper.spelling(h.account_id) AS account_id,
            sweeper.spelling(h.conversation_id) AS conversation_id
     FROM sweeper.legal_holds h
-    WHERE ($placed_believed AND h.placed_at > $as_of) IS NOT TRUE AND ($released_believed AND h.released_at <= $as_of) IS NOT TRUE
+    WHERE ($placed_trusted AND h.placed_at > $as_of) IS NOT TRUE AND ($released_trusted AND h.released_at <= $as_of) IS NOT TRUE
 )
 SELECT v.id::text AS conversation_id,
        CASE
