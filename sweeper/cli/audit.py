@@ -1,6 +1,6 @@
 """`audit`: checkpoints over the evidence, their verification, receipts and exports.
 
-The law of this file: what is not proven is never called good; a signature that is missing or was not checked is said.
+Invariant: what is not proven is never called good; a signature that is missing or was not checked is said.
 """
 
 from pathlib import Path

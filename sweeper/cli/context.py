@@ -1,6 +1,6 @@
 """What every command comes in by: its common options, the clock, the settings, a database or a job, an instant, an id.
 
-The law of this file: what a command does not need cannot stop it. A hold is placed while the policy file is broken.
+Invariant: what a command does not need cannot stop it. A hold is placed while the policy file is broken.
 """
 
 from collections.abc import Iterator

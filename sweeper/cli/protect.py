@@ -1,6 +1,6 @@
 """`hold` and `order`: legal holds and erasure orders.
 
-The law of this file: neither a broken policy nor a missing table behind the purge keeps anybody from placing a hold.
+Invariant: neither a broken policy nor a missing table behind the purge keeps anybody from placing a hold.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,6 @@
 """`report` and `status`: how much there is of what, and how things stand.
 
-The law of this file: whatever goes wrong with a report, the file for node_exporter is written and says so.
+Invariant: whatever goes wrong with a report, the file for node_exporter is written and says so.
 """
 
 import time

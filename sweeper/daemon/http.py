@@ -1,6 +1,6 @@
 """A few answers over HTTP, for probes and Prometheus: GET and HEAD of known paths, nothing else.
 
-The law of this file: whoever asks holds up nobody. Threads are few, the oldest connection makes room for a new one, and none
+Invariant: whoever asks holds up nobody. Threads are few, the oldest connection makes room for a new one, and none
 is waited for when the process ends.
 """
 

@@ -1,6 +1,6 @@
 """What `serve` does at set times: one small function a job, and a table of them.
 
-A job of the schedule is called a duty here, since a `Job` is one look at one store. The law of this file: each duty reads
+A job of the schedule is called a duty here, since a `Job` is one look at one store. Invariant: each duty reads
 settings and policy afresh, so that what was changed on disk holds from the next one on; whatever fails ends as an outcome.
 """
 

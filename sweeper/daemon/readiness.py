@@ -1,6 +1,6 @@
 """Whether the next sweep could begin: the database answers, its tables are ours, settings and policy can be read.
 
-The law of this file: whoever asks is answered within a bound, also where the database is not.
+Invariant: whoever asks is answered within a bound, also where the database is not.
 """
 
 from collections.abc import Callable

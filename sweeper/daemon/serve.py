@@ -2,7 +2,7 @@
 
     signal → nothing new begins → what is at work ends its batch → (4 s) its statements are cancelled → (8.5 s) it is cut off
 
-The law of this file: whatever a duty runs into, the daemon lives on and says so; asked to end, it has ended within 10 s.
+Invariant: whatever a duty runs into, the daemon lives on and says so; asked to end, it has ended within 10 s.
 """
 
 import os

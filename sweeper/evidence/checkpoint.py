@@ -1,6 +1,6 @@
 """Takes checkpoints: numbers the evidence that has none, and signs what the tree is then.
 
-The law of this file: nothing is signed that does not continue the last checkpoint; killed anywhere and done again is done
+Invariant: nothing is signed that does not continue the last checkpoint; killed anywhere and done again is done
 once.
 """
 

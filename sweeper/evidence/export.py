@@ -3,7 +3,7 @@
 JSON lines, each canonical: first `{"checkpoint": …, "ledger": 1}`, then for every tile of 256 leaves one
 `{"hashes": …}` (base64 of the leaves' hashes) followed by the leaves themselves.
 
-The law of this file: the reader gives out nothing before the whole file has been held against the checkpoint, and then
+Invariant: the reader gives out nothing before the whole file has been held against the checkpoint, and then
 only what it was that was held against it.
 """
 

@@ -1,6 +1,6 @@
 """The key that signs checkpoints, and the keys that check them: Ed25519, as C2SP signed notes use it.
 
-The law of this file: a private key is read, used and never shown; a key that is named and cannot be used stops what needs
+Invariant: a private key is read, used and never shown; a key that is named and cannot be used stops what needs
 it before anything is done.
 """
 

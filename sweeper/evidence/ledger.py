@@ -1,6 +1,6 @@
 """The ledger as it is stored: which row is which leaf, the tree's nodes in tiles, and the checkpoints.
 
-The law of this file: leaf numbers are given by one transaction at a time, to committed rows only; what is stored here is
+Invariant: leaf numbers are given by one transaction at a time, to committed rows only; what is stored here is
 never changed, but for the list of ids that have no number yet.
 """
 

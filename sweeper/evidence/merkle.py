@@ -1,6 +1,6 @@
 """The Merkle tree of RFC 6962: hashes, the growing right edge, proofs and their checks.
 
-The law of this file: whoever holds the root of a tree needs to trust nothing else. A proof that checks is true of that root.
+Invariant: whoever holds the root of a tree needs to trust nothing else. A proof that checks is true of that root.
 """
 
 import hashlib

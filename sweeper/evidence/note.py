@@ -6,7 +6,7 @@
                               (an empty line)
     — sweeper/4bb0e7a4-… mVg… the signature: the key's name, and base64 of its id and the signature of all above the empty line
 
-The law of this file: what is not exactly of this form is refused; one text has one meaning.
+Invariant: what is not exactly of this form is refused; one text has one meaning.
 """
 
 import base64

@@ -1,6 +1,6 @@
 """Receipts: one purge, proven to whoever has the log's public key, without the database.
 
-The law of this file: what a receipt says is taken from the leaf that it proves, and from nothing else in it.
+Invariant: what a receipt says is taken from the leaf that it proves, and from nothing else in it.
 """
 
 import base64

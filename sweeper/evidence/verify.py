@@ -2,7 +2,7 @@
 
 If the ledger fits, the sweeper's other tables are compared with its events, and every difference is counted.
 
-The law of this file: nothing here is believed because it is stored; what is called good follows from the rows and from
+Invariant: nothing here is believed because it is stored; what is called good follows from the rows and from
 checkpoints that are signed or kept elsewhere.
 """
 

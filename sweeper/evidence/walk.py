@@ -1,6 +1,6 @@
 """Goes through the leaves in their order, from the rows as they are now, and says where that cannot go on.
 
-The law of this file: what is read is the evidence itself and never what was kept of it; no transaction lasts.
+Invariant: what is read is the evidence itself and never what was kept of it; no transaction lasts.
 """
 
 from collections import defaultdict

@@ -1,6 +1,6 @@
 """Which messages may be trained on, for a whole store at once: the policy's rules as SQL, for one as-of.
 
-The law of this file: it says the same as `core/training.py`, message by message; a law tests it. Values are written into the
+Invariant: it says the same as `core/training.py`, message by message; a law tests it. Values are written into the
 statements as literals, so that every client can run them as they are; nothing in them reads a clock.
 """
 

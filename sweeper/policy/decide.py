@@ -1,6 +1,6 @@
 """When must a conversation be gone, and why? The only authority: sweep, preview, explanation and tests all ask here.
 
-The law of this file: doubt about an input keeps the row; a rule can only shorten; the earliest due wins.
+Invariant: doubt about an input keeps the row; a rule can only shorten; the earliest due wins.
 """
 
 from collections.abc import Iterator

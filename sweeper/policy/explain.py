@@ -1,6 +1,6 @@
 """A verdict in plain words: which facts led to which rule and due, what would change it, and what may be trained on.
 
-The law of this file: it computes nothing; every number it prints comes from the verdict, the facts or the policy.
+Invariant: it computes nothing; every number it prints comes from the verdict, the facts or the policy.
 """
 
 from collections import Counter

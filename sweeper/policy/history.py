@@ -1,6 +1,6 @@
 """An account's life as a time line: which plan was in force when, and when each purpose was granted.
 
-The law of this file: an epoch is an open interval; an instant equal to either edge is outside (policy, Consent 4).
+Invariant: an epoch is an open interval; an instant equal to either edge is outside (policy, Consent 4).
 """
 
 from bisect import bisect_right

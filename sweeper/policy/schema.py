@@ -1,6 +1,6 @@
 """The policy as data: plans, purposes, rules, floors, training scope, other records. Strict, versioned by digest.
 
-The law of this file: what it accepts can be decided without a question left; every fault is named at once, with key.
+Invariant: what it accepts can be decided without a question left; every fault is named at once, with key.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
 """May a message be trained on? Every doubt means no; a refused message gets one reason, the first that fails.
 
-The law of this file: the table CHECKS is the order of the policy, and nothing else decides.
+Invariant: the table CHECKS is the order of the policy, and nothing else decides.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Set

@@ -1,6 +1,6 @@
 """The engine and its transactions.
 
-The law of this file: every transaction is READ COMMITTED and brings all it needs with SET LOCAL; no session state, no
+Invariant: every transaction is READ COMMITTED and brings all it needs with SET LOCAL; no session state, no
 prepared statement, no WITH HOLD cursor. A transaction pooler in front changes nothing.
 """
 

@@ -1,6 +1,6 @@
 """Reads the facts of a batch: a few statements for all its rows, each asking by key.
 
-The law of this file: what cannot be read is not left out. A look-up that fails fails the batch; nothing reads as "none".
+Invariant: what cannot be read is not left out. A look-up that fails fails the batch; nothing reads as "none".
 """
 
 from collections import Counter, defaultdict

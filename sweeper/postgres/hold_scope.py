@@ -1,6 +1,6 @@
 """What an account or a conversation, named by a hold or an order, reaches in the store.
 
-The law of this file: it asks for the types of the ids and nothing more, so that no other fault of the store keeps a hold out.
+Invariant: it asks for the types of the ids and nothing more, so that no other fault of the store keeps a hold out.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """What a batch may be doing to others: replicas that fall behind, WAL, sessions that wait for locks, VACUUM.
 
-The law of this file: it only looks, at views that every role may read; what it may not see it says once and leaves out.
+Invariant: it only looks, at views that every role may read; what it may not see it says once and leaves out.
 """
 
 import time

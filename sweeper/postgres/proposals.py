@@ -1,6 +1,6 @@
 """SQL proposes: builds the one proposing statement of a policy from its rules, and pages through what it finds.
 
-The law of this file: it may propose too much, never too little, and never holds more than one page of proposals.
+Invariant: it may propose too much, never too little, and never holds more than one page of proposals.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

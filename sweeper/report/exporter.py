@@ -1,6 +1,6 @@
 """Hands out the metrics: reads the numbers when they are asked for, and keeps the text for a while.
 
-The law of this file: it never raises, and never hands out an old number as a new one.
+Invariant: it never raises, and never hands out an old number as a new one.
 """
 
 import os

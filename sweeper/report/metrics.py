@@ -1,6 +1,6 @@
 """The numbers in Prometheus form: one table of what is exported, and how each is got from the numbers.
 
-The law of this file: every series is a row of `TABLE`; what could not be read is left out, so that no stale number looks
+Invariant: every series is a row of `TABLE`; what could not be read is left out, so that no stale number looks
 fresh: then `sweeper_up` is 0. Every series has the label `store`, so that the files of two stores on one machine do not collide.
 """
 

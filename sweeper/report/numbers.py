@@ -1,6 +1,6 @@
 """All numbers that matter, read at one instant: what the sweeper's own tables say, and what is overdue now.
 
-The law of this file: a number that cannot be read is not there; it is never 0, and never an old one.
+Invariant: a number that cannot be read is not there; it is never 0, and never an old one.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """How the operation stands, as the sweeper's own tables say: pauses, lease, runs, backfills, and what was purged when.
 
-The law of this file: it reads a few rows by their index, locks nothing, and needs neither policy nor store.
+Invariant: it reads a few rows by their index, locks nothing, and needs neither policy nor store.
 """
 
 from collections import Counter

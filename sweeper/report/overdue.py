@@ -2,7 +2,7 @@
 
 It is counted among the proposals, so that it costs what is due, not what is stored.
 
-The law of this file: it locks nothing, writes nothing, and asks the same `dispose` as the purge.
+Invariant: it locks nothing, writes nothing, and asks the same `dispose` as the purge.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,6 +1,6 @@
 """The report for a privacy officer: everything there is, counted by rule; what is overdue, held, in doubt, due next, purged.
 
-The law of this file: it looks at every conversation and every feedback row, changes none, and leaves one event that says so.
+Invariant: it looks at every conversation and every feedback row, changes none, and leaves one event that says so.
 """
 
 import time

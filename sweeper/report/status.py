@@ -1,6 +1,6 @@
 """How things stand, on one screen: what is at work, what was, what is overdue, and what to do where something is wrong.
 
-The law of this file: it only looks, and what it cannot find out (a broken policy, say) it says in the place of the answer.
+Invariant: it only looks, and what it cannot find out (a broken policy, say) it says in the place of the answer.
 """
 
 from collections.abc import Callable, Iterator

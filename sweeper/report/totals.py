@@ -1,6 +1,6 @@
 """What ever happened to a store, summed: counters that only grow, whatever process reads them and however often it restarts.
 
-The law of this file: a purge is counted once, by its run's result or, where a run left none, by its tombstones.
+Invariant: a purge is counted once, by its run's result or, where a run left none, by its tombstones.
 """
 
 from collections import Counter, defaultdict

@@ -1,6 +1,6 @@
 """The plan of a backfill: years of what is overdue, previewed as a whole, approved once, begun, gone on with, given up.
 
-The law of this file: nothing is purged here; `drain.py` does that, and only what a plan's approval covers.
+Invariant: nothing is purged here; `drain.py` does that, and only what a plan's approval covers.
 """
 
 from collections.abc import Callable

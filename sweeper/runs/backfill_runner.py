@@ -2,7 +2,7 @@
 
     hours → lease → sweep the slice's window → note how far → give the lease back
 
-The law of this file: a slice is a sweep like any other (decided again under lock, with evidence of its own); a nightly run always
+Invariant: a slice is a sweep like any other (decided again under lock, with evidence of its own); a nightly run always
 goes first; killed anywhere and started again, it goes on where it was.
 """
 

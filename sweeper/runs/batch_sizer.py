@@ -1,6 +1,6 @@
 """How many conversations the next batch takes: as many as took the target time lately, fewer after a time-out.
 
-The law of this file: a batch never grows to more than twice the one before it, and never beyond [purge] batch.
+Invariant: a batch never grows to more than twice the one before it, and never beyond [purge] batch.
 """
 
 from bisect import bisect_left

@@ -1,6 +1,6 @@
 """Guards: reasons not to begin. Each is a named setting, on by default, and refuses with the number, the limit, the way out.
 
-The law of this file: a guard that cannot find out refuses.
+Invariant: a guard that cannot find out refuses.
 """
 
 from collections.abc import Iterator

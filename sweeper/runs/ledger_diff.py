@@ -1,6 +1,6 @@
 """What an exported ledger knows of and a restored database has lost: legal holds in force, and erasure orders.
 
-The law of this file: in doubt a hold is in force; what is lost is named, and nothing of it is restored here.
+Invariant: in doubt a hold is in force; what is lost is named, and nothing of it is restored here.
 """
 
 from collections import Counter

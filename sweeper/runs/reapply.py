@@ -2,7 +2,7 @@
 
     check the ledger → compare holds → what is there again → purge it under lock, with evidence → say what else is missing
 
-The law of this file: a ledger that is not shown to be this store's own deletes nothing, and neither does one that knows of a
+Invariant: a ledger that is not shown to be this store's own deletes nothing, and neither does one that knows of a
 hold which this database has lost. What shows it is in the leaves, which the signature covers: each run tells in which database
 and store it was. Where the leaves do not say, a person must.
 """

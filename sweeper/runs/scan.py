@@ -1,6 +1,6 @@
 """Looks without touching: what a purge would do now, and the verdict on everything there is.
 
-The law of this file: it locks nothing, writes nothing, and asks the same `dispose` and `decide` as the purge.
+Invariant: it locks nothing, writes nothing, and asks the same `dispose` and `decide` as the purge.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -1,6 +1,6 @@
 """What surrounds a run: lease, opening, and however it ends, its close, the lease given back, a checkpoint.
 
-The law of this file: a run that was opened is closed with how it ended; only a run that was killed, or whose database is gone,
+Invariant: a run that was opened is closed with how it ended; only a run that was killed, or whose database is gone,
 stays open, and the next one records it as interrupted.
 """
 

@@ -1,6 +1,6 @@
 """Between two batches: whether to go on, how large the next batch is, and what is waited for first.
 
-The law of this file: whatever makes a run wait or stop has a name, and the name is logged, shown, recorded and counted.
+Invariant: whatever makes a run wait or stop has a name, and the name is logged, shown, recorded and counted.
 """
 
 import time
