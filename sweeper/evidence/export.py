@@ -1,4 +1,4 @@
-"""The ledger as a file for an auditor, and its reader, which needs no database.
+"""Writes the ledger to a file for an auditor, and reads it without a database.
 
 JSON lines, each canonical: first `{"checkpoint": …, "ledger": 1}`, then for every tile of 256 leaves one
 `{"hashes": …}` (base64 of the leaves' hashes) followed by the leaves themselves.
@@ -33,11 +33,11 @@ MOST_LINE = 1 << 29
 
 
 class ExportError(SweeperError):
-    """A file is not the ledger that its checkpoint speaks of; nothing was taken from it. The line is in the text."""
+    """A file is not the ledger that its checkpoint signs; nothing was taken from it. The message names the line."""
 
 
 def write(database: Database, path: Path) -> Note:
-    """Write the ledger up to its newest checkpoint to a file, which appears when it is whole.
+    """Write the ledger up to its newest checkpoint to a file, atomically.
 
     Returns:
         The checkpoint.

@@ -27,7 +27,7 @@ class ProofError(ValueError):
 
 
 class MissingNodeError(ValueError):
-    """A node of the tree is not to be had where it should be."""
+    """A node of the tree is missing."""
 
 
 def leaf_hash(leaf: bytes) -> bytes:
