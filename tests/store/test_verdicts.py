@@ -259,12 +259,14 @@ def test_history_hold_and_order_at_their_edges(bench: Bench, policy: Policy) -> 
             account[kind] = [
                 {**row, "id": 100 * number + row.get("id", place)} for place, row in enumerate(account[kind])
             ]
-    world["orders"] = [{"conversation": "c9", "recorded_at": "2025-12-01T00:00:00Z", "due_at": "2025-12-05T00:00:00Z"}]
+    dated = {"recorded_at": "2025-12-01T00:00:00Z", "due_at": "2025-12-05T00:00:00Z"}
+    world["orders"] = [{"conversation": "c9", **dated}, {"account": "e0", **dated}]
     world["holds"] = [
         {"conversation": "c10", "placed_at": None, "released_at": "1970-01-01T00:00:00Z"},
         {"conversation": "c11", "placed_at": "9999-01-01T00:00:00Z", "released_at": AT},
     ]
     bench.load(world)
+    bench.store.execute("UPDATE sweeper.erasure_orders SET account_id = account_id || ' '")
     known = bench.facts(EVERY_COLUMN, EVERY_COLUMN.plausible.since)
     for each in (policy, *EDGE_POLICIES):
         for as_of in (instant(AT) - MICROSECOND, instant(AT), AS_OF):
