@@ -1,4 +1,4 @@
-"""When must a conversation be gone, and why? The only authority: sweep, preview, explanation and tests all ask here.
+"""Decides when a conversation must be purged, and why. Runs, previews and explanations all ask this module.
 
 Invariant: doubt about an input keeps the row; a rule can only shorten; the earliest due wins.
 """
@@ -56,7 +56,7 @@ class Doubt(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RuleMatch:
-    """One rule that applies, the due it names, and the anchor and period that made it. A due of None is never."""
+    """A rule that applies, with its due date and the anchor and period behind it. A due date of None means never."""
 
     rule: str
     due: datetime | None
@@ -81,18 +81,18 @@ class Verdict:
 
     @property
     def expired(self) -> bool:
-        """Whether the due is reached, holds left aside (policy, Time 4)."""
+        """True if the due date is reached, holds left aside (policy, Time 4)."""
         return self.due is not None and self.due <= self.as_of
 
     @property
     def purge(self) -> bool:
-        """Whether the record must be gone now."""
+        """True if the record must be purged now."""
         return self.expired and not self.held
 
 
 @dataclass(slots=True)
 class Case:
-    """One conversation before the rules: its facts, what is known of the account, and which plans govern it."""
+    """A conversation prepared for the rules: its facts, the history of its account, its governing plans and its doubts."""
 
     facts: Facts
     policy: Policy
@@ -104,20 +104,20 @@ class Case:
 
     @property
     def conversation(self) -> Conversation:
-        """The conversation in question."""
+        """The conversation of this case."""
         return self.facts.conversation
 
     def trusted(self, stored: StoredTimestamp) -> datetime | None:
-        """The instant if it is plausible."""
+        """Return the timestamp if it is plausible, else None."""
         return stored if isinstance(stored, datetime) and self.policy.plausible.holds(stored) else None
 
     def column(self, relation: str, name: str) -> object:
-        """What a further column of the conversation or of its account holds; None where there is no account."""
+        """Return the value of a further column of the conversation or of its account; None without an account."""
         holder = self.facts.account if relation == "account" else self.conversation
         return holder.columns.get(name) if holder is not None else None
 
     def epoch(self, purpose: str) -> EpochState | None:
-        """The retention epoch that holds the last activity, if any; several rules ask for the same."""
+        """Return the retention epoch that contains the last activity, if any; cached, since several rules ask for it."""
         if purpose not in self.epochs:
             self.epochs[purpose] = self._epoch(purpose)
         return self.epochs[purpose]
@@ -130,7 +130,7 @@ class Case:
 
 
 def decide(facts: Facts, policy: Policy, as_of: datetime) -> Verdict:
-    """The verdict on one conversation.
+    """Return the verdict on one conversation.
 
     Args:
         facts: the conversation with its account's history, holds and orders, as stored.
@@ -160,32 +160,32 @@ def decide(facts: Facts, policy: Policy, as_of: datetime) -> Verdict:
 
 
 def exists(conversation: Conversation, policy: Policy, as_of: datetime) -> bool:
-    """Whether the conversation exists yet; one created plausibly after as-of does not (policy, Time 5)."""
+    """Return True if the conversation exists at as-of; one created plausibly later does not (policy, Time 5)."""
     created_at = conversation.created_at
     return not (isinstance(created_at, datetime) and policy.plausible.holds(created_at) and created_at > as_of)
 
 
 def is_active(hold: Hold, facts: Facts, policy: Policy, as_of: datetime) -> bool:
-    """Whether a hold stops the purge at as-of; a hold whose instants cannot be trusted does."""
+    """Return True if a hold stops the purge at as-of; a hold with untrusted timestamps does."""
     if not hold.names(facts.conversation.account_id, facts.conversation.id):
         return False
     return in_force(hold, policy, as_of)
 
 
 def in_force(hold: Hold, policy: Policy, as_of: datetime) -> bool:
-    """Whether a hold is placed and not released at as-of, whatever it names."""
+    """Return True if a hold is placed and not released at as-of, whatever it covers."""
     placed = not policy.plausible.holds(hold.placed_at) or at_or_before(hold.placed_at, as_of)
     released = policy.plausible.holds(hold.released_at) and at_or_before(hold.released_at, as_of)
     return placed and not released
 
 
 def is_known(order: Order, as_of: datetime) -> bool:
-    """Whether an erasure order is known at as-of."""
+    """Return True if an erasure order is known at as-of."""
     return order.recorded_at is None or at_or_before(order.recorded_at, as_of)
 
 
 def covers(order: Order, created_at: StoredTimestamp, policy: Policy) -> bool:
-    """Whether an order reaches what was created then: at or before its recording; one without a date, all it names."""
+    """Return True if an order covers what was created then: up to its recording; without that time, everything it names."""
     if order.recorded_at is None:
         return True
     if not isinstance(created_at, datetime) or not policy.plausible.holds(created_at):
@@ -194,7 +194,7 @@ def covers(order: Order, created_at: StoredTimestamp, policy: Policy) -> bool:
 
 
 def open_case(facts: Facts, policy: Policy, as_of: datetime) -> Case:
-    """The facts with governing plans and doubts worked out."""
+    """Return the case of some facts, with governing plans and doubts."""
     known = history(facts.account, policy, as_of) if facts.account is not None else None
     case = Case(facts, policy, as_of, known)
     case.doubts.extend(_doubts(case))
@@ -229,7 +229,7 @@ def _unset_or_trusted(case: Case, stored: StoredTimestamp) -> bool:
 
 
 def _life(case: Case) -> Iterator[Doubt]:
-    """Doubts about the conversation's life and the plans in it; sets the governing plans where there is none."""
+    """Yield doubts about the conversation's timestamps and plans; if there are none, set the governing plans."""
     created = case.trusted(case.conversation.created_at)
     last = case.trusted(case.conversation.last_activity_at)
     if created is None:
@@ -254,7 +254,7 @@ def _plan_doubts(case: Case, known: History, created: datetime) -> Iterator[Doub
 
 
 def _rulings(case: Case) -> Iterator[RuleMatch]:
-    """Every applying rule with its due; of an unclassified conversation only those that need no plan."""
+    """Yield every rule that applies, with its due date; for an unclassified conversation only those that need no plan."""
     if case.doubts:
         if Doubt.FLAGGED in case.doubts or Doubt.REPEATED in case.doubts:
             return
@@ -268,7 +268,7 @@ def _rulings(case: Case) -> Iterator[RuleMatch]:
 
 
 def _ruling(rule: Rule, case: Case) -> RuleMatch | None:
-    """The earliest due of a rule's terms; None where an anchor is not to be had or a column says "not set"."""
+    """Return the earliest due date of a rule's terms; None if an anchor is missing or a column is not set."""
     dues = [ruling for term in rule.due if (ruling := _term(rule, term, case)) is not None]
     return min(dues, key=_by_due, default=None)
 
@@ -282,7 +282,7 @@ def _term(rule: Rule, term: Term, case: Case) -> RuleMatch | None:
 
 
 def _read_period(source: ColumnPeriod, case: Case) -> Period | None:
-    """The period that a column holds; not set: the one named as `otherwise`; unusable: a doubt, which keeps the row."""
+    """Return the period that a column holds, or `otherwise` if it is not set; an unusable value is a doubt, which keeps the row."""
     value = case.column(source.relation, source.name)
     if not source.is_usable(value):
         if Doubt.PERIOD not in case.doubts:
@@ -292,12 +292,12 @@ def _read_period(source: ColumnPeriod, case: Case) -> Period | None:
 
 
 def never_after(policy: Policy, due: datetime | None) -> datetime | None:
-    """The due, or None (never) from the end of the plausible range on (policy, Time 2)."""
+    """Return the due date, or None (never) if it lies beyond the plausible range (policy, Time 2)."""
     return due if due is not None and due < policy.plausible.before else None
 
 
 def _moves(case: Case, ruling: RuleMatch | None) -> Iterator[RuleMatch]:
-    """The steps after the rules that move the due: floors lengthen, then erasure orders shorten."""
+    """Yield the adjustments after the rules: floors postpone the due date, then erasure orders bring it forward."""
     due = ruling.due if ruling else None
     for floor in case.policy.floors:
         since = case.trusted(FLAGGED.stored(case.facts))
@@ -313,14 +313,14 @@ def _moves(case: Case, ruling: RuleMatch | None) -> Iterator[RuleMatch]:
 
 
 def due_orders(facts: Facts, policy: Policy, as_of: datetime) -> Iterator[datetime]:
-    """The dates of the known erasure orders that cover the conversation; one without a usable date moves nothing."""
+    """Yield the due dates of the known erasure orders that cover it; orders without a usable date are ignored."""
     for order in covering(facts, policy, as_of):
         if isinstance(order.due_at, datetime) and policy.plausible.holds(order.due_at):
             yield order.due_at
 
 
 def covering(facts: Facts, policy: Policy, as_of: datetime) -> Iterator[Order]:
-    """The erasure orders known at as-of that cover the conversation, dated or not."""
+    """Yield the erasure orders known at as-of that cover the conversation, dated or not."""
     c = facts.conversation
     for order in facts.orders:
         if order.names(c.account_id, c.id) and is_known(order, as_of) and covers(order, c.created_at, policy):

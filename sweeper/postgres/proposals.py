@@ -1,4 +1,4 @@
-"""SQL proposes: builds the one proposing statement of a policy from its rules, and pages through what it finds.
+"""Builds the proposing statement of a policy from its rules, and pages through the proposals.
 
 Invariant: it may propose too much, never too little, and never holds more than one page of proposals.
 """
@@ -74,7 +74,7 @@ class OrderRange:
 
 @dataclass(frozen=True)
 class Page:
-    """Some proposals, in the order of account and id; those under a known hold are apart: they are read, never locked."""
+    """A page of proposals in the order of account and id. Those under a known hold are separate: they are read, never locked."""
 
     free: tuple[Proposal, ...]
     held: tuple[Proposal, ...]
@@ -96,7 +96,7 @@ class _Sql:
 
 @dataclass(frozen=True)
 class Selector:
-    """Proposes the conversations (and feedback) that may be due at `as_of` (UTC) under a policy, with a due in the window."""
+    """Proposes conversations and feedback rows that may be due at `as_of` (UTC) under a policy, with a due date in the window."""
 
     database: Database
     contract: Contract
@@ -108,7 +108,7 @@ class Selector:
     orders_per_range: int = ORDERS_PER_RANGE
 
     def pages(self) -> Iterator[Page]:
-        """All proposals, page by page, each in a short transaction of its own; on both sides of a gap some may come twice."""
+        """Yield all proposals page by page, each page in a short transaction; around an excluded window some may come twice."""
         for part in self.window.parts():
             yield from replace(self, window=part)._pages()
 
@@ -159,7 +159,7 @@ class Selector:
             low = high
 
     def feedback(self) -> Iterator[list[str]]:
-        """Keys of the feedback rows that may be due, page by page: by their age, then by orders."""
+        """Yield the keys of feedback rows that may be due, page by page: by age, then by orders."""
         if self.policy.feedback:
             yield from self._feedback_pages(self._aged_feedback)
             yield from self._feedback_pages(self._ordered_feedback)
