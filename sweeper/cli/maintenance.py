@@ -1,4 +1,4 @@
-"""`init`, `migrate`, `check` and `demo`: what surrounds the sweeps."""
+"""`init`, `migrate`, `check` and `demo`."""
 
 import contextlib
 from pathlib import Path
@@ -108,7 +108,7 @@ def check(
 
 
 def _signing(settings: "Settings") -> "CheckFinding":
-    """Whether what signs checkpoints can be used: a run without it would refuse to begin."""
+    """Check the key that signs checkpoints; without a usable one no run begins."""
     from sweeper.evidence import keys
     from sweeper.postgres.finding import CheckFinding, Level
 

@@ -282,7 +282,7 @@ def _term(rule: Rule, term: Term, case: Case) -> RuleMatch | None:
 
 
 def _read_period(source: ColumnPeriod, case: Case) -> Period | None:
-    """Return the period that a column holds, or `otherwise` if it is not set; an unusable value is a doubt, which keeps the row."""
+    """Return the period that a column holds, `otherwise` if it is not set; an unusable value is a doubt, which keeps the row."""
     value = case.column(source.relation, source.name)
     if not source.is_usable(value):
         if Doubt.PERIOD not in case.doubts:

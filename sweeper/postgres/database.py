@@ -255,7 +255,7 @@ def _say(state: RetryCallState) -> None:
 
 
 class _InstantLoader(Loader):
-    """timestamptz as text in UTC, with what `datetime` cannot hold as `Odd` instead of an error for the whole fetch."""
+    """timestamptz as text in UTC, with what `datetime` cannot hold as `OutOfRange` instead of an error for the whole fetch."""
 
     def load(self, data: Buffer) -> datetime | OutOfRange:
         written = bytes(data).decode()
