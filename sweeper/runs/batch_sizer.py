@@ -1,6 +1,6 @@
-"""How many conversations the next batch takes: as many as took the target time lately, fewer after a time-out.
+"""Chooses the size of the next batch from the time that recent batches took, and halves it after a time-out.
 
-The law of this file: a batch never grows to more than twice the one before it, and never beyond [purge] batch.
+Invariant: a batch is at most twice as large as the one before it, and never larger than [purge] batch.
 """
 
 from bisect import bisect_left
@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 FIRST = 100
-"""The first batch: nothing is known yet of this store, and a small one tells as much."""
+"""Size of the first batch, before any time was measured."""
 NEWEST = 0.3
-"""How much the newest batch counts in the moving average."""
+"""Weight of the newest batch in the moving average."""
 BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
 @dataclass
-class TimeLimits:
-    """How long the batches took, in seconds; the last bucket has no bound."""
+class BatchTimes:
+    """Histogram of the batches' durations, in seconds; the last bucket has no upper bound."""
 
     count: int = 0
     seconds: float = 0.0
@@ -24,14 +24,14 @@ class TimeLimits:
     buckets: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
 
     def add(self, seconds: float) -> None:
-        """One more batch."""
+        """Count a batch."""
         self.count += 1
         self.seconds += seconds
         self.longest = max(self.longest, seconds)
         self.buckets[bisect_left(BUCKETS, seconds)] += 1
 
     def as_json(self) -> dict[str, Any]:
-        """For machines; the buckets are cumulative, as Prometheus counts them."""
+        """Return the histogram for machines; the buckets are cumulative, as in Prometheus."""
         names = [*(f"{bound:g}" for bound in BUCKETS), "+Inf"]
         return {
             "count": self.count,
@@ -43,30 +43,30 @@ class TimeLimits:
 
 @dataclass
 class BatchSizer:
-    """The size of the next batch. `target` is in seconds, `most` in conversations."""
+    """The size of the next batch: `target` is a batch's intended duration in seconds, `most` the largest size."""
 
     target: float
     most: int
     size: int = 0
     average: float | None = None
-    times: TimeLimits = field(default_factory=TimeLimits)
+    times: BatchTimes = field(default_factory=BatchTimes)
 
     def __post_init__(self) -> None:
         self.size = self.size or min(FIRST, self.most)
 
     def took(self, count: int, seconds: float) -> None:
-        """A batch of so many conversations took so many seconds."""
+        """Record a batch of `count` conversations that took `seconds`, and adapt the size."""
         self.times.add(seconds)
         if count < 1:
             return
         each = max(seconds / count, 1e-6)
         self.average = each if self.average is None else (1 - NEWEST) * self.average + NEWEST * each
-        wanted = int(self.target / self.average)
-        if wanted < self.size or count >= self.size:  # a batch that was cut short says nothing about a larger one
-            self.size = max(1, min(wanted, 2 * self.size, self.most))
+        fitting = int(self.target / self.average)
+        if fitting < self.size or count >= self.size:  # a batch that was not full says nothing about a larger one
+            self.size = max(1, min(fitting, 2 * self.size, self.most))
 
     def halve(self) -> None:
-        """A batch ran into a time-out: the next are half as large, until the average says otherwise."""
+        """Halve the size after a time-out, and raise the average so that it stays halved."""
         self.size = max(1, self.size // 2)
         if self.average is not None:
             self.average = max(self.average, self.target / self.size)

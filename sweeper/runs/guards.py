@@ -1,6 +1,6 @@
-"""Guards: reasons not to begin. Each is a named setting, on by default, and refuses with the number, the limit, the way out.
+"""Guards: checks that refuse a run. Each is a named setting, on by default, and reports what was found, the limit and the remedy.
 
-The law of this file: a guard that cannot find out refuses.
+Invariant: a guard that cannot decide refuses.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ HISTORY_REMEDY = (
 
 
 def before(job: Job, histories: Histories, *, accept_history: bool = False) -> Iterator[RefusedError]:
-    """The refusals that are known before anything is proposed, with the histories as counted; a preview only tells them."""
+    """Yield the refusals that are known before anything is proposed; a run raises the first, a preview lists all."""
     guards, now = job.settings.guards, job.clock.now()
     database_now = job.database.within(job.clock.database_now)
     last = job.database.within(lambda c: evidence.last_completed(c, job.settings.store.schema_name))
@@ -64,7 +64,7 @@ def before(job: Job, histories: Histories, *, accept_history: bool = False) -> I
 
 
 def volume(job: Job, due: int) -> Iterator[RefusedError]:
-    """The refusal of a run without an approval in which so many conversations are due, if they are too many."""
+    """Yield a refusal if `due` conversations are too many for a run without an approval."""
     guards = job.settings.guards
     if not guards.volume or due == 0:
         return
@@ -87,16 +87,16 @@ def volume(job: Job, due: int) -> Iterator[RefusedError]:
 
 
 def limit(job: Job, due: int) -> int | None:
-    """How many conversations a run may purge in which so many were due when it was weighed; None: as many as are due."""
+    """Return how many conversations a run may purge if `due` were due at its start; None if the guard is off."""
     guards = job.settings.guards
     return max(guards.max_count - _purged_lately(job), due) if guards.volume else None
 
 
 def more_than_weighed(allowed: int, purged: int) -> RefusedError:
-    """The refusal to go on where more is due than when the run was weighed."""
+    """Return the refusal of a run in which more is due than when it began."""
     return RefusedError(
         "volume",
-        f"more than {allowed} conversations are due: facts changed meanwhile.",
+        f"more than {allowed} conversations are due: facts have changed since the run began.",
         f"When this run was weighed, {allowed} was the most.",
         "Find out what made more due (`sweeper run --dry-run`), and run again.",
         f"{purged} were purged, with evidence; no more was.",
@@ -104,14 +104,14 @@ def more_than_weighed(allowed: int, purged: int) -> RefusedError:
 
 
 def _purged_lately(job: Job) -> int:
-    """How many conversations were purged within the window without an approval."""
+    """Return how many conversations were purged without an approval within [guards] window_hours."""
     now = job.clock.now()
     since = now - timedelta(hours=job.settings.guards.window_hours)
     return job.database.within(lambda c: evidence.purged_lately(c, job.settings.store.schema_name, since, now))
 
 
 def _history(job: Job, now: Histories, last: evidence.LastCompleted) -> Iterator[RefusedError]:
-    """A failed or partial import must not read as "nobody consented"."""
+    """Yield a refusal if a history is empty or has shrunk: a failed import must not read as "nobody consented"."""
     if not now.conversations:
         return
     used = (
