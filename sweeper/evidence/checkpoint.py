@@ -128,7 +128,7 @@ def _refuse_break(connection: Connection) -> tuple[int, Checkpoint | None]:
     if last.size > size:
         raise _altered(f"the last checkpoint has {last.size} leaves, the ledger only {size}")
     if _edge(connection, last.size).root() != last.root:
-        raise _altered(f"the tree of {last.size} leaves has another root than the last checkpoint says")
+        raise _altered(f"the tree of {last.size} leaves has another root than the last checkpoint")
     return size, last
 
 

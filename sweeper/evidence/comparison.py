@@ -88,11 +88,11 @@ def _row_fault(table: str, found: Difference) -> LedgerFault:
 
 def _describe(found: Difference) -> str:
     if found.how == "missing":
-        return f"is missing: event {found.event_id} tells of it, and no event tells that it was dropped"
+        return f"is missing: event {found.event_id} records it, and no event records that it was deleted"
     if found.how == "untold":
-        return "is there, and no event tells that it was added: the row or its event was altered"
+        return "exists, and no event records that it was added: the row or its event was altered"
     if found.how == "dropped":
-        return f"is there, although event {found.event_id} tells that it was dropped"
+        return f"exists, although event {found.event_id} records that it was deleted"
     name = found.name or ""
     if name in QUOTED_COLUMNS or state.is_instant(name):
         values = f"is {_value(found.here)}, the events (up to {found.event_id}) say {_value(found.told)}"

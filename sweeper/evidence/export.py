@@ -71,7 +71,7 @@ def _write(walk: Walk, note: Note, file: BinaryIO) -> None:
             edge.append(hash_)
     if edge.root() != note.tree.root:
         raise LedgerError(
-            f"the rows have another root than the newest checkpoint, of {note.tree.size} leaves, says. Nothing was written. "
+            f"the rows have another root than the newest checkpoint, of {note.tree.size} leaves. Nothing was written. "
             "Run `sweeper audit verify`."
         )
 
@@ -81,7 +81,7 @@ def _write_line(file: BinaryIO, line: dict[str, Any]) -> None:
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedRun:
     """A run from its `run_opened` event; early versions of the sweeper recorded no store or no identity."""
 
     run_id: int | str
@@ -89,15 +89,15 @@ class Opened:
     identity: str | None
 
 
-def opening(leaf: Leaf) -> Opened | None:
+def opened_run(leaf: Leaf) -> OpenedRun | None:
     """Return the run that a leaf records as opened, or None if it records anything else."""
     details, run_id = leaf.get("details"), leaf.get("run_id")
     if leaf["source"] != "events" or leaf.get("kind") != "run_opened" or not isinstance(details, dict):
         return None
     if not isinstance(run_id, int | str):
         return None
-    store, identity = (None if (found := details.get(name)) is None else str(found) for name in ("store", "identity"))
-    return Opened(run_id, store, identity)
+    store, identity = (None if (value := details.get(name)) is None else str(value) for name in ("store", "identity"))
+    return OpenedRun(run_id, store, identity)
 
 
 @dataclass(frozen=True)
@@ -137,9 +137,9 @@ class Ledger:
                     raise reading.wrong("the file has changed since it was checked")
                 yield block
 
-    def opened(self) -> Iterator[Opened]:
+    def opened(self) -> Iterator[OpenedRun]:
         """Yield each run that was opened; raises as `leaves`."""
-        return filter(None, map(opening, self.leaves()))
+        return filter(None, map(opened_run, self.leaves()))
 
 
 def read(path: Path, key: Verifier | None) -> Ledger:
@@ -166,7 +166,7 @@ def read(path: Path, key: Verifier | None) -> Ledger:
                 edge.append(hash_)
         reading.end()
         if edge.root() != note.tree.root:
-            raise reading.wrong(f"up to here it has not the root that its checkpoint of {note.tree.size} leaves says")
+            raise reading.wrong(f"its leaves have another root than its checkpoint of {note.tree.size} leaves")
     return Ledger(path, note, key is not None, tuple(blocks))
 
 
@@ -207,18 +207,18 @@ class _Reading:
 
     def checkpoint(self) -> Note:
         """Read the checkpoint from the first line."""
-        _, found = self._next()
-        if found.keys() != {"ledger", "checkpoint"} or found["ledger"] != FORMAT:
-            raise self.wrong("this is no exported ledger, or one of another program")
+        _, header = self._next()
+        if header.keys() != {"ledger", "checkpoint"} or header["ledger"] != FORMAT:
+            raise self.wrong("this is no exported ledger, or one in another format")
         try:
-            return notes.parse(str(found["checkpoint"]))
+            return notes.parse(str(header["checkpoint"]))
         except NoteError as error:
             raise self.wrong(f"its checkpoint cannot be read ({error})") from None
 
     def block(self, left: int) -> _Block:
         """Read the next tile, of `left` remaining leaves, and check each leaf against its hash."""
-        _, found = self._next()
-        hashes = self._hashes(found, min(left, WIDTH))
+        _, line = self._next()
+        hashes = self._hashes(line, min(left, WIDTH))
         found = []
         for hash_ in hashes:
             raw, leaf = self._next()
@@ -229,13 +229,13 @@ class _Reading:
             found.append(leaf)
         return _Block(hashes, found)
 
-    def _hashes(self, found: Leaf, most: int) -> list[bytes]:
+    def _hashes(self, line: Leaf, most: int) -> list[bytes]:
         try:
-            raw = notes.unbase64(str(found.get("hashes")))
+            raw = notes.unbase64(str(line.get("hashes")))
         except NoteError:
             raw = b""
-        if found.keys() != {"hashes"} or not raw or len(raw) % HASH or len(raw) > most * HASH:
-            raise self.wrong("the hashes of the next leaves should be here")
+        if line.keys() != {"hashes"} or not raw or len(raw) % HASH or len(raw) > most * HASH:
+            raise self.wrong("the hashes of the next leaves are expected here")
         return [raw[at : at + HASH] for at in range(0, len(raw), HASH)]
 
     def end(self) -> None:
@@ -254,9 +254,9 @@ class _Reading:
             raise self.wrong("the file ends too early" if not raw else "the line is cut off")
         raw = raw.removesuffix(b"\n")
         try:
-            found = leaves.read(raw)
+            content = leaves.read(raw)
         except ValueError as error:
             raise self.wrong(f"this is no JSON that a ledger holds ({error})") from None
-        if not isinstance(found, dict):
+        if not isinstance(content, dict):
             raise self.wrong("this is no JSON object")
-        return raw, found
+        return raw, content

@@ -114,7 +114,7 @@ def _private(pem: bytes, what: str) -> "Ed25519PrivateKey":
     try:
         key = load_pem_private_key(pem, password=None)
     except TypeError:
-        raise ConfigurationError(f"{what}: is encrypted, and nobody is asked for its password. {REMEDY}") from None
+        raise ConfigurationError(f"{what}: is encrypted, and there is no way to give its password. {REMEDY}") from None
     except (ValueError, UnsupportedAlgorithm):
         raise ConfigurationError(f"{what}: is no private key in PEM. {REMEDY}") from None
     if not isinstance(key, Ed25519PrivateKey):

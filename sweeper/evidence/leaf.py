@@ -27,9 +27,9 @@ LARGEST = 2**53 - 1
 """The largest integer that every JSON reader reads exactly; larger ones, and fractions, become strings of their digits."""
 
 
-def of(source: str, text: str) -> Leaf:
+def of(source: str, row: str) -> Leaf:
     """Return the leaf of a row from the JSON text of its columns (instants in UTC, jsonb as a string)."""
-    columns: Leaf = _READER.decode(text)
+    columns: Leaf = _READER.decode(row)
     for name in INSTANTS[source]:
         columns[name] = _instant(columns[name])
     name = OBJECTS[source]
@@ -93,6 +93,8 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-_STRICT = json.JSONDecoder(parse_float=_refuse, parse_int=_exact_integer, parse_constant=_refuse, object_pairs_hook=_unique_keys)
+_STRICT = json.JSONDecoder(
+    parse_float=_refuse, parse_int=_exact_integer, parse_constant=_refuse, object_pairs_hook=_unique_keys
+)
 _READER = json.JSONDecoder(parse_float=str, parse_int=_integer_or_digits)
 _WRITER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -30,7 +30,7 @@ class Approval:
     scope: str = ""
     """The backfill that it is for, as text; empty for a run."""
 
-    def less(self, purged: Mapping[str, int]) -> "Approval":
+    def remaining(self, purged: Mapping[str, int]) -> "Approval":
         """Return the approval reduced by the conversations that earlier runs have purged under it, by rule."""
         return replace(self, due={rule: max(count - purged.get(rule, 0), 0) for rule, count in self.due.items()})
 

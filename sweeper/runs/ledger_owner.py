@@ -14,7 +14,7 @@ from sweeper.errors import RefusedError
 from sweeper.evidence import checkpoint
 from sweeper.evidence import leaf as leaves
 from sweeper.evidence import ledger as stored
-from sweeper.evidence.export import Ledger, Opened
+from sweeper.evidence.export import Ledger, OpenedRun
 from sweeper.evidence.merkle import Edge, leaf_hash
 from sweeper.postgres import store_counts
 from sweeper.runs.job import Job
@@ -82,7 +82,7 @@ def _refuse_other_log(ledger: Ledger, origin: str) -> None:
         )
 
 
-def _refuse_other_database(ledger: Ledger, runs: Sequence[Opened], identity: str) -> None:
+def _refuse_other_database(ledger: Ledger, runs: Sequence[OpenedRun], identity: str) -> None:
     for run in runs:
         if run.identity not in (None, identity):
             raise RefusedError(
@@ -93,7 +93,7 @@ def _refuse_other_database(ledger: Ledger, runs: Sequence[Opened], identity: str
             )
 
 
-def _refuse_storeless(ledger: Ledger, runs: Sequence[Opened], own: str) -> None:
+def _refuse_storeless(ledger: Ledger, runs: Sequence[OpenedRun], own: str) -> None:
     """Refuse a ledger with runs of other stores only: it would silently purge nothing."""
     known = {run.store or own for run in runs}
     if known and own not in known:
@@ -209,7 +209,7 @@ def _run_ids_by_leaf_hash(job: Job) -> dict[bytes, Any]:
 
 def _growing_tree(ledger: Ledger, sizes: Set[int]) -> Iterator[tuple[int, bytes, bytes | None]]:
     """Yield for each leaf of the ledger the size of the tree with it, its hash, and the root if the size is one of `sizes`."""
-    edge = Edge(tells=False)
+    edge = Edge(collects=False)
     for hash_ in ledger.hashes() if sizes else ():
         edge.append(hash_)
         yield edge.size, hash_, edge.root() if edge.size in sizes else None

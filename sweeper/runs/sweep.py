@@ -109,7 +109,7 @@ def _remaining_approval(job: Job, approval: Approval | None) -> Approval | None:
     """Return the approval less what earlier runs have purged under it."""
     if approval is None:
         return None
-    return approval.less(job.database.within(lambda c: evidence.purged_under(c, approval.token())))
+    return approval.remaining(job.database.within(lambda c: evidence.purged_under(c, approval.token())))
 
 
 class _InterruptedError(Exception):
@@ -144,7 +144,9 @@ class _Sweep:
             self.throttle.stopped = StopReason.PAUSED
             log.get().warning("paused; what was committed stands", reason=str(paused), run=self.session.run.id)
         except _InterruptedError:
-            log.get().warning("stops before anything was purged", reason=self.throttle.stopped, run=self.session.run.id)
+            log.get().warning(
+                "stopped before anything was purged", reason=self.throttle.stopped, run=self.session.run.id
+            )
         return self._finish()
 
     def _work(self) -> None:
