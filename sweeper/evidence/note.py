@@ -22,7 +22,7 @@ _DIGITS = re.compile(r"[1-9][0-9]{0,18}")
 
 
 class NoteError(ValueError):
-    """A text is no checkpoint."""
+    """A text is not a checkpoint."""
 
 
 @dataclass(frozen=True)

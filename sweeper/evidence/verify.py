@@ -89,7 +89,7 @@ def _as_json(fault: LedgerFault) -> dict[str, Any]:
 
 
 FEW = 20
-"""Faults that are reported in full; further ones are only counted."""
+"""Number of faults reported in full; further ones are only counted."""
 COMPARING_MS = 3_600_000
 """Statement time-out while a table is compared with the events; a million holds take some seconds."""
 

@@ -1,4 +1,4 @@
-"""One batch, one transaction, one log line after the commit: lock, read facts, decide, purge, record.
+"""Purges a batch in one transaction: lock, read the facts, evaluate, delete, insert tombstones; log after the commit.
 
 Invariants: a batch that fails is undone whole and retried in halves, down to the single row that fails. The facts that
 decided a purge are read again before the commit; if the decision would differ, the batch is undone.
@@ -67,7 +67,7 @@ class BatchReport:
     later: list[Proposal] = field(default_factory=list)
 
     def add(self, other: "BatchReport") -> "BatchReport":
-        """This report with another's counts and rows added."""
+        """Add another report's counts and rows, and return this one."""
         self.counts.add(other.counts)
         self.unlocked += other.unlocked
         return self
@@ -81,7 +81,7 @@ class FeedbackBatchReport:
     unlocked: list[str] = field(default_factory=list)
 
     def add(self, other: "FeedbackBatchReport") -> "FeedbackBatchReport":
-        """This report with another's counts and rows added."""
+        """Add another report's counts and rows, and return this one."""
         self.counts.add(other.counts)
         self.unlocked += other.unlocked
         return self
@@ -89,7 +89,7 @@ class FeedbackBatchReport:
 
 @dataclass(frozen=True)
 class Purger:
-    """Purges batches of one run under its lease.
+    """Purges the batches of one run under its lease.
 
     `ceilings`: how many conversations an approval allows, by rule. `limit`: how many a run without one may purge.
     `evaluate` and `evaluate_feedback` replace the policy's evaluation, for example after a restore.

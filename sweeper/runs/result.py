@@ -57,7 +57,7 @@ class Result:
     throttle: Throttle
     active_backfill: ActiveBackfill | None = None
     objects_kept: Mapping[str, int] = field(default_factory=dict)
-    """Pending objects that this run kept, by reason."""
+    """Objects that this run could not remove and that stay pending, by reason."""
 
     @property
     def count(self) -> int:
@@ -66,13 +66,13 @@ class Result:
 
     @property
     def left(self) -> dict[str, int]:
-        """Due records that were left, by reason; `failed` counts those that could not be purged."""
+        """Due records that remain, by reason; `failed` counts those that could not be purged."""
         spared = {reason.value: self.counts.skipped[reason.value] for reason in LEFT_THOUGH_DUE}
         return {reason: count for reason, count in {"failed": self.counts.failed, **spared}.items() if count}
 
     @property
     def overdue(self) -> int:
-        """The number of due records that were left."""
+        """The number of due records that remain."""
         return sum(self.left.values())
 
     @property
