@@ -96,7 +96,7 @@ COMPARING_MS = 3_600_000
 STATES = ("verified", "unknown key", "not checked", "unsigned")
 """States of a checkpoint's signature: verified, by a key that was not given, unverified since no key was given, absent."""
 
-RESTORED = ", or a backup was restored: then the ledger exported before the restore continues it, and the event `reapply` names it"
+RESTORED = ", or a backup was restored: then the ledger exported before it continues this one, and the event `reapply` names it"
 """The other possible cause if a kept checkpoint does not match."""
 
 
