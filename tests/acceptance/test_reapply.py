@@ -376,7 +376,7 @@ def test_an_old_ledger_of_another_database(twins: Site) -> None:
     assert twins.run(twins.restored, "run").code == 0
     _purge_one(twins, earlier=True)
     said = _refused(twins)
-    assert "continues none of the 1 checkpoints of this database: it is another's" in said
+    assert "continues none of the 1 checkpoints of this database: it belongs to another database" in said
     assert "--accept-ledger" not in said
     assert _refused(twins, "--accept-ledger", "0" * 16) == said
 
