@@ -178,7 +178,7 @@ def audit_prove(
         console.say(*written.receipt.text().rstrip().split("\n"))
     else:
         _write(out, written.receipt.text())
-        told = {**receipts.said(written.receipt), "tombstones": written.tombstones, "file": str(out)}
+        told = {**receipts.proven(written.receipt), "tombstones": written.tombstones, "file": str(out)}
         with console.afterwards():
             _print_proven(told, as_json=as_json)
             if not as_json:
@@ -214,7 +214,7 @@ def audit_check_receipt(
 
     verifier = signing.verifier(key)
     receipt = receipts.check(_read(file), verifier)
-    _print_proven(receipts.said(receipt), as_json=as_json)
+    _print_proven(receipts.proven(receipt), as_json=as_json)
     if not as_json:
         key_id = verifier.line(receipt.checkpoint.tree.origin).split("+")[1]
         console.say(
@@ -276,10 +276,10 @@ def audit_check_export(
 
     ledger = export.read(file, signing.verifier(key))
     held: Counter[str] = Counter()
-    runs: set[export.Opened] = set()
+    runs: set[export.OpenedRun] = set()
     for leaf in ledger.leaves():
         held[leaf["source"]] += 1
-        if (opened := export.opening(leaf)) is not None:
+        if (opened := export.opened_run(leaf)) is not None:
             runs.add(opened)
     told: dict[str, Any] = {"log": ledger.tree.origin, "size": ledger.tree.size, "root": ledger.tree.root.hex()}
     told |= {source: held[source] for source in ("tombstones", "events")}

@@ -1,7 +1,6 @@
-"""Takes checkpoints: numbers new evidence as leaves and signs the resulting tree.
+"""Takes checkpoints: numbers new evidence as leaves of the tree, and signs the tree.
 
-Invariant: nothing is signed that does not continue the last checkpoint; killed anywhere and done again is done
-once.
+Invariants: nothing is signed that does not continue the last checkpoint. Work that was killed can be repeated without harm.
 """
 
 from collections.abc import Callable
@@ -25,51 +24,51 @@ from sweeper.settings import Settings
 T = TypeVar("T")
 
 PAGE = 2_048
-"""Number of rows numbered in one transaction, which takes about 0.05 s."""
+"""The number of rows that get leaf numbers in one transaction, which takes about 0.05 s."""
 PORTION = 256
-"""Number of rows held in memory at a time."""
+"""The number of rows in memory at a time."""
 WAIT_MS = 5_000
-"""How long another who gives leaf numbers is waited for, in milliseconds; nobody else waits for what is locked here."""
+"""How long to wait for another process that numbers leaves, in milliseconds."""
 
 
 class LedgerError(SweeperError):
-    """The ledger was altered; nothing was numbered or signed. `sweeper audit verify` names what does not fit."""
+    """The ledger was altered; nothing was numbered or signed. `sweeper audit verify` reports the first inconsistency."""
 
 
 def take(
     database: Database, clock: Clock, signer: Signer | None, renew: Callable[[], None] = lambda: None
 ) -> Checkpoint | None:
-    """Number all evidence that is committed, and record a checkpoint of it, signed where there is a key.
+    """Number all committed evidence, and record a checkpoint of it, signed if there is a key.
 
     Args:
-        database: the sweeper's tables are in it.
-        clock: says when the checkpoint was taken.
+        database: has the sweeper's tables.
+        clock: for the time of the checkpoint.
         signer: None leaves the checkpoint unsigned.
-        renew: called after each transaction, for a lease to be kept.
+        renew: called after each transaction, to renew a lease.
 
     Returns:
-        The checkpoint, or None where the last one says the same and needs no signature of this key.
+        The checkpoint, or None if there is no evidence or the last checkpoint has this tree and needs no signature.
 
     Raises:
         LedgerError: the ledger was altered; nothing was signed.
-        DBAPIError: the database failed; what was numbered stays so, and the next checkpoint goes on from there.
+        DBAPIError: the database failed; the leaf numbers given so far stay, and the next checkpoint continues from there.
     """
-    _transacted(database, _refuse_break)
+    _in_transaction(database, _refuse_break)
     for source in SOURCES:
         since: int | None = None
         while (last := number(database, source, since)) is not None:
             since = last + 1
             renew()
-    return _transacted(database, lambda connection: _record(connection, database.settings, clock, signer))
+    return _in_transaction(database, lambda connection: _record(connection, database.settings, clock, signer))
 
 
 def number(database: Database, source: str, since: int | None) -> int | None:
-    """Give leaf numbers to the next page of rows of a source, from an id on.
+    """Give leaf numbers to the next page of rows of a source, from id `since` on.
 
     Returns:
-        The last id of the page, None where there was no row left.
+        The last id of the page, or None if no row remained.
     """
-    return _transacted(database, lambda connection: _number(connection, source, since))
+    return _in_transaction(database, lambda connection: _number(connection, source, since))
 
 
 def _number(connection: Connection, source: str, since: int | None) -> int | None:
@@ -87,10 +86,10 @@ def _number(connection: Connection, source: str, since: int | None) -> int | Non
 
 
 def _append(connection: Connection, edge: Edge, source: str, ids: list[int]) -> None:
-    told = ledger.rows(connection, source, ledger.ranges(ids))
-    if len(told) != len(ids):
+    rows = ledger.rows(connection, source, ledger.ranges(ids))
+    if len(rows) != len(ids):
         raise _altered(f"rows of sweeper.{source} were deleted while they were being numbered")
-    for _, columns in told:
+    for _, columns in rows:
         edge.append(leaf_hash(leaf.canonical(leaf.of(source, columns))))
 
 
@@ -121,7 +120,7 @@ def _record(connection: Connection, settings: Settings, clock: Clock, signer: Si
 
 
 def _refuse_break(connection: Connection) -> tuple[int, Checkpoint | None]:
-    """Refuse a tree that does not extend that of the last checkpoint; return its size and that checkpoint."""
+    """Refuse a tree that does not continue the last checkpoint; return the tree's size and that checkpoint."""
     _lock(connection)
     size, last = ledger.size(connection), ledger.last(connection)
     if last is None:
@@ -129,7 +128,7 @@ def _refuse_break(connection: Connection) -> tuple[int, Checkpoint | None]:
     if last.size > size:
         raise _altered(f"the last checkpoint has {last.size} leaves, the ledger only {size}")
     if _edge(connection, last.size).root() != last.root:
-        raise _altered(f"the tree of {last.size} leaves has another root than the last checkpoint says")
+        raise _altered(f"the tree of {last.size} leaves has another root than the last checkpoint")
     return size, last
 
 
@@ -141,12 +140,12 @@ def _altered(what: str) -> LedgerError:
 
 
 def origin(connection: Connection, settings: Settings) -> str:
-    """The name of the log: the settings', or one of the database's own."""
+    """Return the name of the log: from the settings, or else from the database's identity."""
     return settings.evidence.origin or f"sweeper/{store_counts.database_identity(connection)}"
 
 
-def _transacted(database: Database, work: Callable[[Connection], T]) -> T:
-    """What `work` returns in a transaction that waits for whoever else gives leaf numbers."""
+def _in_transaction(database: Database, work: Callable[[Connection], T]) -> T:
+    """Return what `work` returns in a transaction that waits for other processes that number leaves."""
 
     def once() -> T:
         with database.transaction(lock_timeout_ms=WAIT_MS) as connection:

@@ -17,7 +17,7 @@ from sweeper.evidence.state import Difference
 from sweeper.evidence.walk import LedgerFault, LedgerFaultKind
 from sweeper.settings import Settings
 
-SAID = frozenset(
+QUOTED_COLUMNS = frozenset(
     (
         *("id", "store", "kind", "outcome", "state", "policy_digest", "token", "backfill_id", "run_id", "eligible"),
         *("plan_changes", "consent_events", "account_id", "conversation_id"),
@@ -30,71 +30,71 @@ KINDS = {
     "dropped": LedgerFaultKind.UNTOLD,
     "changed": LedgerFaultKind.CHANGED,
 }
-OWN = re.compile(r"sweeper/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
+DEFAULT_ORIGIN = re.compile(r"sweeper/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
 """The default origin of a log, which contains the identity of its database."""
 
 
 def faults(connection: Connection, settings: Settings) -> Iterator[LedgerFault]:
     """Yield every difference between the tables and the events; `connection` must see one snapshot."""
-    yield from _of_identity(connection, settings)
+    yield from _identity_faults(connection, settings)
     for table in state.TABLES:
         for difference in state.differences(connection, table):
-            yield _of_row(table, difference)
+            yield _row_fault(table, difference)
         if table == "runs":
-            yield from map(_of_orphans, state.orphans(connection))
+            yield from map(_orphans_fault, state.orphans(connection))
 
 
-def _of_identity(connection: Connection, settings: Settings) -> Iterator[LedgerFault]:
+def _identity_faults(connection: Connection, settings: Settings) -> Iterator[LedgerFault]:
     here = state.identity_rows(connection)
     if len(here) != 1:
-        yield _identity(f"sweeper.identity has {len(here)} rows instead of one")
+        yield _identity_fault(f"sweeper.identity has {len(here)} rows instead of one")
         return
     for told, event_id in state.identities(connection).items():
         if told != here[0]:
             text = f"sweeper.identity is {here[0]}, event {event_id} (run_opened) says {told}: it was altered"
-            yield _identity(text)
-    named = _named(connection, settings)
+            yield _identity_fault(text)
+    named = _identity_in_origin(connection, settings)
     if named not in (None, here[0]):
         text = f"sweeper.identity is {here[0]}, the newest checkpoint is of the log sweeper/{named}: it was altered"
-        yield _identity(text)
+        yield _identity_fault(text)
 
 
-def _named(connection: Connection, settings: Settings) -> str | None:
+def _identity_in_origin(connection: Connection, settings: Settings) -> str | None:
     """The identity in the origin of the newest checkpoint; None if the settings name the log."""
     last = ledger.last(connection)
     try:
         origin = notes.parse(last.note).tree.origin if last else ""
     except NoteError:  # verify_tree reports that one
         return None
-    found = OWN.fullmatch(origin)
+    found = DEFAULT_ORIGIN.fullmatch(origin)
     return found[1] if found and origin != settings.evidence.origin else None
 
 
-def _identity(text: str) -> LedgerFault:
+def _identity_fault(text: str) -> LedgerFault:
     return LedgerFault(LedgerFaultKind.IDENTITY, text, "identity", column="id")
 
 
-def _of_orphans(found: Row[Any]) -> LedgerFault:
+def _orphans_fault(found: Row[Any]) -> LedgerFault:
     text = (
         f"sweeper.runs {found.run_id} is missing: {found.tombstones} tombstones name it, the first is {found.first_id}"
     )
     return LedgerFault(LedgerFaultKind.MISSING, text, "runs", found.run_id)
 
 
-def _of_row(table: str, found: Difference) -> LedgerFault:
-    text = f"sweeper.{table} {found.id} {_told(found)}"
+def _row_fault(table: str, found: Difference) -> LedgerFault:
+    text = f"sweeper.{table} {found.id} {_describe(found)}"
     return LedgerFault(KINDS[found.how], text, table, _number(found.id), column=found.name)
 
 
-def _told(found: Difference) -> str:
+def _describe(found: Difference) -> str:
     if found.how == "missing":
-        return f"is missing: event {found.event_id} tells of it, and no event tells that it was dropped"
+        return f"is missing: event {found.event_id} records it, and no event records that it was deleted"
     if found.how == "untold":
-        return "is there, and no event tells that it was added: the row or its event was altered"
+        return "exists, and no event records that it was added: the row or its event was altered"
     if found.how == "dropped":
-        return f"is there, although event {found.event_id} tells that it was dropped"
+        return f"exists, although event {found.event_id} records that it was deleted"
     name = found.name or ""
-    if name in SAID or state.is_instant(name):
+    if name in QUOTED_COLUMNS or state.is_instant(name):
         values = f"is {_value(found.here)}, the events (up to {found.event_id}) say {_value(found.told)}"
     else:
         values = f"is not what the events (up to {found.event_id}) say"

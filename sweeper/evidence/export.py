@@ -1,10 +1,10 @@
-"""Writes the ledger to a file for an auditor, and reads it without a database.
+"""Writes the ledger to a file for an auditor, and reads such a file without a database.
 
 JSON lines, each canonical: first `{"checkpoint": …, "ledger": 1}`, then for every tile of 256 leaves one
 `{"hashes": …}` (base64 of the leaves' hashes) followed by the leaves themselves.
 
-Invariant: the reader gives out nothing before the whole file has been held against the checkpoint, and then
-only what it was that was held against it.
+Invariant: the reader returns no leaf before the whole file was checked against the checkpoint, and then only leaves that are
+still the checked ones.
 """
 
 import base64
@@ -29,21 +29,21 @@ from sweeper.postgres.database import Database
 
 FORMAT = 1
 MOST_LINE = 1 << 29
-"""Bytes: longer than any row, since jsonb is limited to 256 MB. Keeps an endless device out of memory."""
+"""The most bytes in a line; larger than any row, since jsonb is limited to 256 MB. Bounds the memory for any input."""
 
 
 class ExportError(SweeperError):
-    """A file is not the ledger that its checkpoint signs; nothing was taken from it. The message names the line."""
+    """A file does not match its checkpoint; nothing was read from it. The message has the line number."""
 
 
 def write(database: Database, path: Path) -> Note:
-    """Write the ledger up to its newest checkpoint to a file, atomically.
+    """Write the ledger up to its newest checkpoint to a file, which appears only when it is complete.
 
     Returns:
         The checkpoint.
 
     Raises:
-        LedgerError: there is no checkpoint, or the evidence is not what it covers.
+        LedgerError: there is no checkpoint, or the evidence does not match it.
         ConfigurationError: the file cannot be written.
     """
     with database.transaction() as connection:
@@ -60,49 +60,49 @@ def write(database: Database, path: Path) -> Note:
 
 
 def _write(walk: Walk, note: Note, file: BinaryIO) -> None:
-    edge = Edge(tells=False)
-    _put(file, {"ledger": FORMAT, "checkpoint": note.text()})
+    edge = Edge(collects=False)
+    _write_line(file, {"ledger": FORMAT, "checkpoint": note.text()})
     while edge.size < note.tree.size:
         lines = [each.leaf for each in walk.leaves(min(edge.size + WIDTH, note.tree.size))]
         hashes = [leaf_hash(line) for line in lines]
-        _put(file, {"hashes": base64.b64encode(b"".join(hashes)).decode()})
+        _write_line(file, {"hashes": base64.b64encode(b"".join(hashes)).decode()})
         file.write(b"\n".join(lines) + b"\n")
         for hash_ in hashes:
             edge.append(hash_)
     if edge.root() != note.tree.root:
         raise LedgerError(
-            f"the rows have another root than the newest checkpoint, of {note.tree.size} leaves, says. Nothing was written. "
+            f"the rows have another root than the newest checkpoint, of {note.tree.size} leaves. Nothing was written. "
             "Run `sweeper audit verify`."
         )
 
 
-def _put(file: BinaryIO, line: dict[str, Any]) -> None:
+def _write_line(file: BinaryIO, line: dict[str, Any]) -> None:
     file.write(leaves.canonical(line) + b"\n")
 
 
 @dataclass(frozen=True)
-class Opened:
-    """The event `run_opened`; the oldest versions recorded no store, the last one no identity."""
+class OpenedRun:
+    """A run from its `run_opened` event; early versions of the sweeper recorded no store or no identity."""
 
     run_id: int | str
     store: str | None
     identity: str | None
 
 
-def opening(leaf: Leaf) -> Opened | None:
+def opened_run(leaf: Leaf) -> OpenedRun | None:
     """Return the run that a leaf records as opened, or None if it records anything else."""
     details, run_id = leaf.get("details"), leaf.get("run_id")
     if leaf["source"] != "events" or leaf.get("kind") != "run_opened" or not isinstance(details, dict):
         return None
     if not isinstance(run_id, int | str):
         return None
-    store, identity = (None if (told := details.get(name)) is None else str(told) for name in ("store", "identity"))
-    return Opened(run_id, store, identity)
+    store, identity = (None if (value := details.get(name)) is None else str(value) for name in ("store", "identity"))
+    return OpenedRun(run_id, store, identity)
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """An exported ledger that was held against its checkpoint; `blocks` are the roots of its tiles of leaves."""
+    """An exported ledger that was checked against its checkpoint; `blocks` are the roots of its tiles of leaves."""
 
     path: Path
     checkpoint: Note
@@ -111,7 +111,7 @@ class Ledger:
 
     @property
     def tree(self) -> TreeHead:
-        """What the checkpoint says."""
+        """The tree of the checkpoint."""
         return self.checkpoint.tree
 
     def leaves(self) -> Iterator[Leaf]:
@@ -127,7 +127,7 @@ class Ledger:
         return chain.from_iterable(block.hashes for block in self._read_again())
 
     def _read_again(self) -> "Iterator[_Block]":
-        """Read the file a tile at a time, each compared with what was checked before: the file may change meanwhile."""
+        """Read the file again tile by tile, and compare each with the checked root: the file may have changed."""
         with _opened(self.path) as file:
             reading = _Reading(self.path, file)
             reading.checkpoint()
@@ -137,20 +137,20 @@ class Ledger:
                     raise reading.wrong("the file has changed since it was checked")
                 yield block
 
-    def opened(self) -> Iterator[Opened]:
+    def opened(self) -> Iterator[OpenedRun]:
         """Yield each run that was opened; raises as `leaves`."""
-        return filter(None, map(opening, self.leaves()))
+        return filter(None, map(opened_run, self.leaves()))
 
 
 def read(path: Path, key: Verifier | None) -> Ledger:
-    """Hold an exported ledger against its checkpoint, in memory that does not grow with the leaves' size.
+    """Check an exported ledger against its checkpoint, one tile of leaves in memory at a time.
 
     Args:
         path: the file.
-        key: the checkpoint must be signed by it; None takes what the file says for true.
+        key: must have signed the checkpoint; None skips that check.
 
     Raises:
-        ExportError: a line does not fit, the first such is named; or it is not signed by the key.
+        ExportError: a line does not match, or the key did not sign the checkpoint; the message has the first such line.
         ConfigurationError: the file cannot be read.
     """
     with _opened(path) as file:
@@ -158,7 +158,7 @@ def read(path: Path, key: Verifier | None) -> Ledger:
         note = reading.checkpoint()
         if key is not None:
             _refuse_unsigned(reading, note, key)
-        edge, blocks = Edge(tells=False), []
+        edge, blocks = Edge(collects=False), []
         while edge.size < note.tree.size:
             block = reading.block(note.tree.size - edge.size)
             blocks.append(merkle.root(block.hashes))
@@ -166,7 +166,7 @@ def read(path: Path, key: Verifier | None) -> Ledger:
                 edge.append(hash_)
         reading.end()
         if edge.root() != note.tree.root:
-            raise reading.wrong(f"up to here it has not the root that its checkpoint of {note.tree.size} leaves says")
+            raise reading.wrong(f"its leaves have another root than its checkpoint of {note.tree.size} leaves")
     return Ledger(path, note, key is not None, tuple(blocks))
 
 
@@ -195,30 +195,30 @@ class _Block:
 
 @dataclass
 class _Reading:
-    """Where the reader is in the file."""
+    """The position of the reader in the file."""
 
     path: Path
     file: BinaryIO
     line: int = 0
 
     def wrong(self, why: str) -> ExportError:
-        """What to say of the line that was read last."""
+        """Return an error about the last line read."""
         return ExportError(f"{self.path}, line {self.line}: {why}. Nothing was taken from it. Export the ledger again.")
 
     def checkpoint(self) -> Note:
-        """The checkpoint, from the first line."""
-        _, told = self._next()
-        if told.keys() != {"ledger", "checkpoint"} or told["ledger"] != FORMAT:
-            raise self.wrong("this is no exported ledger, or one of another program")
+        """Read the checkpoint from the first line."""
+        _, header = self._next()
+        if header.keys() != {"ledger", "checkpoint"} or header["ledger"] != FORMAT:
+            raise self.wrong("this is no exported ledger, or one in another format")
         try:
-            return notes.parse(str(told["checkpoint"]))
+            return notes.parse(str(header["checkpoint"]))
         except NoteError as error:
             raise self.wrong(f"its checkpoint cannot be read ({error})") from None
 
     def block(self, left: int) -> _Block:
-        """The next tile of leaves, of which `left` are to come; each leaf is held against its hash."""
-        _, told = self._next()
-        hashes = self._hashes(told, min(left, WIDTH))
+        """Read the next tile, of `left` remaining leaves, and check each leaf against its hash."""
+        _, line = self._next()
+        hashes = self._hashes(line, min(left, WIDTH))
         found = []
         for hash_ in hashes:
             raw, leaf = self._next()
@@ -229,23 +229,23 @@ class _Reading:
             found.append(leaf)
         return _Block(hashes, found)
 
-    def _hashes(self, told: Leaf, most: int) -> list[bytes]:
+    def _hashes(self, line: Leaf, most: int) -> list[bytes]:
         try:
-            raw = notes.unbase64(str(told.get("hashes")))
+            raw = notes.unbase64(str(line.get("hashes")))
         except NoteError:
             raw = b""
-        if told.keys() != {"hashes"} or not raw or len(raw) % HASH or len(raw) > most * HASH:
-            raise self.wrong("the hashes of the next leaves should be here")
+        if line.keys() != {"hashes"} or not raw or len(raw) % HASH or len(raw) > most * HASH:
+            raise self.wrong("the hashes of the next leaves are expected here")
         return [raw[at : at + HASH] for at in range(0, len(raw), HASH)]
 
     def end(self) -> None:
-        """There must be no more."""
+        """Refuse further lines."""
         if self.file.read(1):
             self.line += 1
             raise self.wrong("there is more than the checkpoint covers")
 
     def _next(self) -> tuple[bytes, Leaf]:
-        """The next line, without its end, and what it tells."""
+        """Return the next line without its end, and the object in it."""
         self.line += 1
         raw = self.file.readline(MOST_LINE + 1)
         if len(raw) > MOST_LINE:
@@ -254,9 +254,9 @@ class _Reading:
             raise self.wrong("the file ends too early" if not raw else "the line is cut off")
         raw = raw.removesuffix(b"\n")
         try:
-            told = leaves.read(raw)
+            content = leaves.read(raw)
         except ValueError as error:
             raise self.wrong(f"this is no JSON that a ledger holds ({error})") from None
-        if not isinstance(told, dict):
+        if not isinstance(content, dict):
             raise self.wrong("this is no JSON object")
-        return raw, told
+        return raw, content

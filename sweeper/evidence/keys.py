@@ -1,7 +1,6 @@
-"""The key that signs checkpoints, and the keys that check them: Ed25519, as C2SP signed notes use it.
+"""The key that signs checkpoints and the keys that verify them: Ed25519, as in C2SP signed notes.
 
-Invariant: a private key is read, used and never shown; a key that is named and cannot be used stops what needs
-it before anything is done.
+Invariants: a private key is never shown. A configured key that cannot be used is an error before anything is done.
 """
 
 import base64
@@ -24,34 +23,34 @@ if TYPE_CHECKING:
 FILE, INLINE = "SWEEPER_SIGNING_KEY_FILE", "SWEEPER_SIGNING_KEY"
 REMEDY = f"Nothing was done. Make a key with `openssl genpkey -algorithm ed25519 -out signing.pem` and name the file in {FILE}."
 ED25519 = b"\1"
-"""The algorithm's number in a verifier key and in a key's id."""
+"""The number of the algorithm in verifier keys and key ids."""
 
 
 class SignatureError(ValueError):
-    """A checkpoint has no valid signature by any of the given keys."""
+    """A signature of a checkpoint is false."""
 
 
 def key_id(name: str, public: bytes) -> str:
-    """The id of a public key under a name, as hex."""
+    """Return the id of a public key under a name, as hex."""
     return hashlib.sha256(name.encode() + b"\n" + ED25519 + public).hexdigest()[:8]
 
 
 @dataclass(frozen=True)
 class Verifier:
-    """A public key. If `name` is None, the origin of the checked checkpoint is its name."""
+    """A public key; without a `name` it uses the origin of the checkpoint that it verifies."""
 
     public: bytes
     name: str | None = None
 
     def line(self, name: str) -> str:
-        """The verifier key under a name, as C2SP writes it."""
+        """Return the verifier key under a name, in the format of C2SP."""
         return f"{name}+{key_id(name, self.public)}+{base64.b64encode(ED25519 + self.public).decode()}"
 
     def signed(self, note: Note) -> bool:
-        """Whether this key has signed the checkpoint.
+        """Return True if this key has signed the checkpoint.
 
         Raises:
-            SignatureError: there is a signature that says so, and it is false.
+            SignatureError: a signature names this key and is false.
         """
         name = self.name or note.tree.origin
         found = [s for s in note.signatures if (s.name, s.key_id) == (name, key_id(name, self.public))]
@@ -71,7 +70,7 @@ class Verifier:
 
 @dataclass(frozen=True)
 class Signer:
-    """The key that signs checkpoints; its name is the log's origin."""
+    """The private key that signs checkpoints; its name is the log's origin."""
 
     private: "Ed25519PrivateKey" = field(repr=False)
 
@@ -81,20 +80,20 @@ class Signer:
         return Verifier(self.private.public_key().public_bytes_raw())
 
     def key_id(self, origin: str) -> str:
-        """The id that the key has as a log's."""
+        """Return the id of the key as the signer of the log `origin`."""
         return key_id(origin, self.verifier.public)
 
     def sign(self, tree: TreeHead) -> Note:
-        """The checkpoint, signed."""
+        """Return a signed checkpoint of the tree."""
         signature = self.private.sign(tree.text().encode())
         return Note(tree, (Signature(tree.origin, self.key_id(tree.origin), signature),))
 
 
 def read(settings: Settings, environment: Mapping[str, str] = os.environ) -> Signer | None:
-    """The key that the settings or the environment name or hold, None where there is none.
+    """Read the signing key from the settings or the environment; return None if none is configured.
 
     Raises:
-        ConfigurationError: there is one, and it cannot be read or is no Ed25519 key.
+        ConfigurationError: the key cannot be read or is no Ed25519 key.
     """
     named, inline = settings.evidence.signing_key_file, environment.get(INLINE)
     if named is None and not inline:
@@ -115,7 +114,7 @@ def _private(pem: bytes, what: str) -> "Ed25519PrivateKey":
     try:
         key = load_pem_private_key(pem, password=None)
     except TypeError:
-        raise ConfigurationError(f"{what}: is encrypted, and nobody is asked for its password. {REMEDY}") from None
+        raise ConfigurationError(f"{what}: is encrypted, and there is no way to give its password. {REMEDY}") from None
     except (ValueError, UnsupportedAlgorithm):
         raise ConfigurationError(f"{what}: is no private key in PEM. {REMEDY}") from None
     if not isinstance(key, Ed25519PrivateKey):
@@ -124,10 +123,10 @@ def _private(pem: bytes, what: str) -> "Ed25519PrivateKey":
 
 
 def verifier(given: str) -> Verifier:
-    """The public key that an option gives: a verifier key, a public key in PEM, or a file that holds either.
+    """Return the public key of an option: a verifier key, a public key in PEM, or a file with either.
 
     Raises:
-        ConfigurationError: it is none of these.
+        ConfigurationError: the value is none of these.
     """
     text = _content(given).strip()
     try:
@@ -140,7 +139,7 @@ def verifier(given: str) -> Verifier:
 
 
 def verifiers(given: Iterable[str]) -> tuple[Verifier, ...]:
-    """The public keys that options give."""
+    """Return the public keys of some options."""
     return tuple(verifier(each) for each in given)
 
 

@@ -1,7 +1,7 @@
-"""A row of evidence as a leaf: one JSON object in the canonical bytes of RFC 8785.
+"""Turns a row of evidence into a leaf: one JSON object, in the canonical bytes of RFC 8785.
 
-Invariant: every row that PostgreSQL can hold has a leaf, and the same row has the same leaf for ever, whatever
-the versions of PostgreSQL and Python.
+Invariant: every row that PostgreSQL can store has a leaf, and that leaf never changes, whatever the versions of PostgreSQL and
+Python.
 """
 
 import json
@@ -15,21 +15,21 @@ import rfc8785
 from sweeper.policy.instant import rfc3339
 
 Leaf: TypeAlias = dict[str, Any]
-"""A leaf's object: `source` names the table, the other keys are its columns."""
+"""A leaf as an object: `source` is the table, the other keys are its columns."""
 
 INSTANTS = {"tombstones": ("due_at", "as_of", "purged_at"), "events": ("at",)}
-"""The columns that hold instants; one that no calendar holds (infinity, 44 BC), or none, stays as PostgreSQL writes it."""
+"""The columns with instants; one outside Python's calendar (infinity, 44 BC) stays as PostgreSQL writes it."""
 OBJECTS = {"tombstones": "children", "events": "details"}
-"""The column that is jsonb."""
+"""The jsonb column of each table."""
 MOST_BRACKETS = 200
-"""JSON with more brackets stays the text that PostgreSQL writes: it could be nested more deeply than a reader bears."""
+"""JSON with more brackets stays the text that PostgreSQL writes: its nesting could exceed the limits of readers."""
 LARGEST = 2**53 - 1
-"""The largest whole number that every reader of JSON reads exactly; others, and fractions, become strings of their digits."""
+"""The largest integer that every JSON reader reads exactly; larger ones, and fractions, become strings of their digits."""
 
 
-def of(source: str, told: str) -> Leaf:
-    """The leaf of a row, from the JSON text that tells its columns (instants in UTC, jsonb as a text in it)."""
-    columns: Leaf = _READER.decode(told)
+def of(source: str, row: str) -> Leaf:
+    """Return the leaf of a row from the JSON text of its columns (instants in UTC, jsonb as a string)."""
+    columns: Leaf = _READER.decode(row)
     for name in INSTANTS[source]:
         columns[name] = _instant(columns[name])
     name = OBJECTS[source]
@@ -40,22 +40,22 @@ def of(source: str, told: str) -> Leaf:
 
 
 def canonical(leaf: Mapping[str, Any]) -> bytes:
-    """The canonical bytes of an object of texts, whole numbers, truth values and nulls; no line break is in them.
+    """Return the canonical bytes of an object of strings, integers, booleans and nulls; they contain no line break.
 
-    The library takes five times as long as Python's own writer, whose bytes are the same where all is ASCII.
+    The library takes five times as long as `json`, whose bytes are the same for ASCII.
 
     Raises:
-        ValueError: it holds what is no Unicode text.
+        ValueError: a string is not valid Unicode.
     """
     written = _WRITER.encode(leaf)
     return written.encode() if written.isascii() else rfc8785.dumps(dict(leaf))
 
 
 def read(text: str | bytes) -> Any:
-    """What a JSON text tells, where it could be that of a leaf.
+    """Parse the JSON text of a leaf strictly.
 
     Raises:
-        ValueError: it is no JSON, says something twice, or holds a number that no leaf holds.
+        ValueError: the text is no JSON, repeats a key, or has a number that no leaf can have.
     """
     try:
         return _STRICT.decode(text if isinstance(text, str) else text.decode())
@@ -64,21 +64,21 @@ def read(text: str | bytes) -> Any:
 
 
 @lru_cache(maxsize=1024)
-def _instant(told: str | None) -> str | None:
+def _instant(text: str | None) -> str | None:
     try:
-        return None if told is None else rfc3339(datetime.fromisoformat(told))
+        return None if text is None else rfc3339(datetime.fromisoformat(text))
     except ValueError:
-        return told
+        return text
 
 
-def _whole(digits: str) -> int | str:
+def _integer_or_digits(digits: str) -> int | str:
     if len(digits) <= 17 and abs(number := int(digits)) <= LARGEST:
         return number
     return digits
 
 
-def _exact(digits: str) -> int:
-    number = _whole(digits)
+def _exact_integer(digits: str) -> int:
+    number = _integer_or_digits(digits)
     return _refuse(digits) if isinstance(number, str) else number
 
 
@@ -86,13 +86,15 @@ def _refuse(digits: str) -> NoReturn:
     raise ValueError(f"the number {digits[:30]}")
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError("one key twice")
     return found
 
 
-_STRICT = json.JSONDecoder(parse_float=_refuse, parse_int=_exact, parse_constant=_refuse, object_pairs_hook=_once)
-_READER = json.JSONDecoder(parse_float=str, parse_int=_whole)
+_STRICT = json.JSONDecoder(
+    parse_float=_refuse, parse_int=_exact_integer, parse_constant=_refuse, object_pairs_hook=_unique_keys
+)
+_READER = json.JSONDecoder(parse_float=str, parse_int=_integer_or_digits)
 _WRITER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)

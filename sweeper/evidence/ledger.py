@@ -1,7 +1,7 @@
-"""Stores the ledger: which row is which leaf, the nodes of the tree in tiles, and the checkpoints.
+"""Stores and reads the ledger: the leaf numbers of rows, the tree's nodes in tiles, and the checkpoints.
 
-Invariant: leaf numbers are given by one transaction at a time, to committed rows only; what is stored here is
-never changed, but for the list of ids that have no number yet.
+Invariants: one transaction at a time gives leaf numbers, and only to committed rows. What is stored here never changes, except
+the list of ids without a number.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,12 +23,12 @@ SOURCES = ("tombstones", "events")
 LAST = 2**63 - 1
 """The largest bigint."""
 PAGE = 1_000
-"""Number of ranges or checkpoints read at a time."""
+"""The number of ranges or checkpoints that are read at a time."""
 
 
 @dataclass(frozen=True)
 class Numbered:
-    """Neighbouring leaves that are neighbouring rows of one table."""
+    """A range of consecutive leaves that are rows of one table with consecutive ids."""
 
     first: int
     source: str
@@ -37,7 +37,7 @@ class Numbered:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A stored checkpoint; `signed_by` is the id of the key, None if it is unsigned."""
+    """A row of sweeper.checkpoints; `signed_by` is the id of the key, None if it is unsigned."""
 
     id: int
     size: int
@@ -48,18 +48,18 @@ class Checkpoint:
 
 
 def lock(connection: Connection) -> frozenset[str]:
-    """Lock the numbering of leaves until the transaction ends; return the known sources."""
+    """Lock out other transactions that number leaves until this one ends; return the sources that have a row."""
     return frozenset(row.source for row in connection.execute(statement("ledger_lock")).all())
 
 
 def size(connection: Connection) -> int:
-    """Return the number of numbered leaves."""
+    """Return the number of leaves."""
     found: int = connection.execute(statement("ledger_size")).scalar_one()
     return found
 
 
 def unnumbered(connection: Connection, source: str, since: int | None, limit: int) -> list[int]:
-    """The ids, in order and from `since` on, of committed rows that have no leaf number yet."""
+    """Return the ids, in order and from `since` on, of committed rows without a leaf number."""
     if since is not None and since > LAST:
         return []
     sql = statement("ledger_unnumbered", source=source)
@@ -67,20 +67,20 @@ def unnumbered(connection: Connection, source: str, since: int | None, limit: in
 
 
 def ranges(ids: Iterable[int]) -> list[range]:
-    """Return the ranges that ascending ids consist of."""
+    """Return ascending ids as ranges."""
     found = (list(run) for _, run in groupby(enumerate(ids), lambda pair: pair[1] - pair[0]))
     return [range(run[0][1], run[-1][1] + 1) for run in found]
 
 
 def multirange(ids: Sequence[range]) -> Int8Multirange:
-    """Return ranges as PostgreSQL takes them: one with the largest bigint is left open, as no bigint comes after it."""
+    """Return ranges for PostgreSQL; a range up to the largest bigint is open, since its exclusive end is no bigint."""
     return Int8Multirange(Int8Range(each.start, each.stop if each.stop <= LAST else None) for each in ids)
 
 
 def rows(connection: Connection, source: str, ids: Sequence[range]) -> list[tuple[int, str]]:
-    """The rows with these ids that are there, in order of id: each with the JSON text that tells its columns."""
-    asked = {"ids": multirange(ids), "limit": sum(map(len, ids))}
-    found = connection.execute(statement(f"ledger_{source}"), asked)
+    """Return the existing rows with these ids, in order of id: the id, and the columns as JSON text."""
+    parameters = {"ids": multirange(ids), "limit": sum(map(len, ids))}
+    found = connection.execute(statement(f"ledger_{source}"), parameters)
     return [(row.id, row.told) for row in found]
 
 
@@ -113,7 +113,7 @@ def keep(connection: Connection, parts: Sequence[Subtree]) -> None:
 
 @dataclass
 class Tiles:
-    """Reads the nodes of the tree tile by tile, and each tile once; at most `most` of them are held."""
+    """Reads the nodes of the tree tile by tile, with a cache of at most `most` tiles; `read` counts the tiles read."""
 
     connection: Connection
     most: int = 64
@@ -121,7 +121,7 @@ class Tiles:
     read: int = 0
 
     def __call__(self, level: int, index: int) -> list[bytes]:
-        """The nodes of a tile that are kept, up to the first that is kept not at all or twice."""
+        """Return the stored nodes of a tile, up to the first one that is missing or stored twice."""
         if (level, index) not in self.held:
             if len(self.held) >= self.most:
                 self.held.clear()
@@ -139,18 +139,18 @@ class Tiles:
 
 
 def edge(connection: Connection, tree_size: int) -> Edge:
-    """The right edge of the tree of `tree_size` leaves."""
+    """Return the right edge of the tree of `tree_size` leaves."""
     return Edge.at(tree_size, Tiles(connection))
 
 
 def numbered(database: Database) -> Iterator[Numbered]:
-    """Yield the rows of the leaves in order of leaf number."""
+    """Yield the ranges of numbered rows, in order of leaf number."""
     pages = _pages(database, "ledger_spans", "first", -1)
     return (Numbered(row.first, row.source, range(row.first_id, row.first_id + row.length)) for row in pages)
 
 
 def leaf_of(connection: Connection, source: str, id_: int) -> int | None:
-    """The leaf number of a row, if it has one."""
+    """Return the leaf number of a row, or None."""
     found: int | None = connection.execute(
         statement("ledger_leaf_of"), {"source": source, "id": id_}
     ).scalar_one_or_none()
@@ -158,7 +158,7 @@ def leaf_of(connection: Connection, source: str, id_: int) -> int | None:
 
 
 def tombstone_ids(connection: Connection, store: str, conversation_id: str) -> list[int]:
-    """The ids of the tombstones of a conversation, the newest first."""
+    """Return the ids of the tombstones of a conversation, the newest first."""
     return [
         row.id for row in connection.execute(statement("ledger_tombstones_of"), {"store": store, "id": conversation_id})
     ]
@@ -170,8 +170,8 @@ def uncovered(connection: Connection, source: str) -> int:
     return found
 
 
-def suspect(connection: Connection, name: str) -> Row[Any] | None:
-    """What one of the statements about the ledger's own tables (ledger_twice, _astray, _beyond) finds wrong first."""
+def first_fault(connection: Connection, name: str) -> Row[Any] | None:
+    """Return the first faulty row that a checking statement (ledger_twice, ledger_beyond, ledger_misnumbered) finds."""
     return connection.execute(statement(name)).one_or_none()
 
 
@@ -183,30 +183,30 @@ def record(connection: Connection, taken: Checkpoint) -> None:
 
 
 def was_signed(connection: Connection) -> bool:
-    """Whether any checkpoint is signed: then an unsigned one is worth a word."""
+    """Return True if any checkpoint is signed; an unsigned one then deserves a warning."""
     return bool(connection.execute(statement("ledger_was_signed")).scalar_one())
 
 
 def last(connection: Connection, *, signed: bool = False) -> Checkpoint | None:
-    """The newest checkpoint, or the newest signed one."""
+    """Return the newest checkpoint, or the newest signed one."""
     row = connection.execute(statement("checkpoint_last"), {"signed": signed}).one_or_none()
     return None if row is None else Checkpoint(**row._mapping)
 
 
 def checkpoints(database: Database) -> Iterator[Checkpoint]:
-    """All checkpoints in the order in which they were taken."""
+    """Yield all checkpoints in the order in which they were taken."""
     return (Checkpoint(**row._mapping) for row in _pages(database, "checkpoints", "id", -LAST))
 
 
 def openings(connection: Connection) -> list[int]:
-    """The ids, in order, of the events that record a run as opened."""
+    """Return the ids, in order, of the `run_opened` events."""
     return [row.id for row in connection.execute(statement("ledger_openings"))]
 
 
 def reapplied(connection: Connection, origin: str, tree_size: int, root: bytes) -> frozenset[str | None]:
-    """How each `reapply` of the ledger with this tree was let in: the digest that a person gave, None where none had to."""
-    asked = {"log": origin, "size": tree_size, "root": root.hex()}
-    return frozenset(row.confirmed for row in connection.execute(statement("ledger_reapplied"), asked))
+    """Return how each `reapply` of the ledger with this tree was accepted: by a person's digest, or None if none was needed."""
+    parameters = {"log": origin, "size": tree_size, "root": root.hex()}
+    return frozenset(row.confirmed for row in connection.execute(statement("ledger_reapplied"), parameters))
 
 
 def _pages(database: Database, name: str, key: str, after: int) -> Iterator[Row[Any]]:

@@ -1,6 +1,6 @@
-"""The Merkle tree of RFC 6962: hashes, the growing right edge, proofs and their checks.
+"""The Merkle tree of RFC 6962: hashes, the growing right edge, proofs and their verification.
 
-Invariant: whoever holds the root of a tree needs to trust nothing else. A proof that checks is true of that root.
+Invariant: a verifier needs to trust the root of a tree and nothing else.
 """
 
 import hashlib
@@ -10,16 +10,16 @@ from dataclasses import dataclass, field
 HASH = 32
 """Bytes of a hash, SHA-256."""
 LEVEL = 8
-"""A tile spans so many heights of the tree: a node of level l is the root of 2 ** (8 * l) leaves."""
+"""The number of heights of the tree in a tile: a node of level l is the root of 2 ** (8 * l) leaves."""
 WIDTH = 1 << LEVEL
-"""Nodes of one level in a full tile."""
+"""The number of nodes of one level in a full tile."""
 EMPTY = hashlib.sha256().digest()
-"""The root of no leaves."""
+"""The root of an empty tree."""
 
 Node = Callable[[int, int], bytes]
-"""The root of the 2 ** height leaves that begin at index * 2 ** height, given height and index."""
+"""Returns, for a height and an index, the root of the 2 ** height leaves that begin at index * 2 ** height."""
 Tile = Callable[[int, int], Sequence[bytes]]
-"""The nodes of a tile, as many as there are, given level and index."""
+"""Returns, for a level and an index, the existing nodes of a tile."""
 
 
 class ProofError(ValueError):
@@ -31,17 +31,17 @@ class MissingNodeError(ValueError):
 
 
 def leaf_hash(leaf: bytes) -> bytes:
-    """The hash of a leaf; its prefix keeps a leaf from being taken for a node."""
+    """Return the hash of a leaf; its prefix distinguishes it from a node."""
     return hashlib.sha256(b"\0" + leaf).digest()
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
-    """The hash of a node with two children."""
+    """Return the hash of a node with two children."""
     return hashlib.sha256(b"\1" + left + right).digest()
 
 
 def full_root(hashes: Sequence[bytes]) -> bytes:
-    """The root of a power of two of hashes."""
+    """Return the root over hashes whose number is a power of two."""
     while len(hashes) > 1:
         pairs = iter(hashes)
         hashes = [node_hash(left, right) for left, right in zip(pairs, pairs, strict=True)]
@@ -50,7 +50,7 @@ def full_root(hashes: Sequence[bytes]) -> bytes:
 
 @dataclass(frozen=True)
 class Subtree:
-    """Neighbouring nodes of one level, all in one tile: the first one's index, and their hashes."""
+    """Consecutive nodes of one level in one tile: the index of the first, and their hashes."""
 
     level: int
     first: int
@@ -59,29 +59,29 @@ class Subtree:
 
 @dataclass
 class Edge:
-    """The right edge of a growing tree: what its root and its next nodes follow from, in memory that grows with log(size).
+    """The right edge of a growing tree, from which its root and new nodes are computed, in memory that grows with log(size).
 
-    `tiles` holds, for every level, the nodes of its unfinished tile; `kept` says how many of those the last `parts` told. Between
-    two calls of `parts` what it will tell is held; who wants the root alone says that it `tells` nothing.
+    `tiles`: the nodes of the unfinished tile of every level. `kept`: how many of those `parts` has returned.
+    `done`: finished nodes for the next `parts`; False for `collects` drops them, for a caller that needs only the root.
     """
 
     size: int = 0
     tiles: list[list[bytes]] = field(default_factory=list)
     kept: list[int] = field(default_factory=list)
     done: list[Subtree] = field(default_factory=list)
-    tells: bool = True
+    collects: bool = True
 
     @classmethod
     def at(cls, size: int, tile: Tile) -> "Edge":
-        """The edge of a tree of `size` leaves, whose tiles are given by level and index.
+        """Return the edge of a tree of `size` leaves with these tiles.
 
         Raises:
-            MissingNodeError: a tile has fewer nodes than such a tree.
+            MissingNodeError: a tile has fewer nodes than a tree of that size.
         """
         edge = cls(size)
         for level in range(levels(size)):
             index, width = divmod(size >> (LEVEL * level), WIDTH)
-            edge.tiles.append(list(_cut(tile, level, index, 0, width)) if width else [])
+            edge.tiles.append(list(_slice(tile, level, index, 0, width)) if width else [])
             edge.kept.append(width)
         return edge
 
@@ -91,15 +91,15 @@ class Edge:
         self.size += 1
 
     def parts(self) -> list[Subtree]:
-        """The nodes that have come about since the last call, or since the beginning."""
+        """Return the nodes that were added since the last call."""
         for level, tile in enumerate(self.tiles):
-            self._tell(level, tile, (self.size >> (LEVEL * level)) - len(tile))
+            self._collect(level, tile, (self.size >> (LEVEL * level)) - len(tile))
             self.kept[level] = len(tile)
         done, self.done = self.done, []
         return done
 
     def root(self) -> bytes:
-        """The root of the tree as it is now."""
+        """Return the root of the current tree."""
         root: bytes | None = None
         for tile in self.tiles:
             for peak in reversed(_peaks(tile)):
@@ -113,23 +113,23 @@ class Edge:
         tile = self.tiles[level]
         tile.append(hash_)
         if len(tile) == WIDTH:
-            self._tell(level, tile, (self.size >> (LEVEL * level)) + 1 - WIDTH)
+            self._collect(level, tile, (self.size >> (LEVEL * level)) + 1 - WIDTH)
             self.tiles[level], self.kept[level] = [], 0
             self._push(level + 1, full_root(tile))
 
-    def _tell(self, level: int, tile: Sequence[bytes], begin: int) -> None:
+    def _collect(self, level: int, tile: Sequence[bytes], begin: int) -> None:
         kept = self.kept[level]
-        if self.tells and kept < len(tile):
+        if self.collects and kept < len(tile):
             self.done.append(Subtree(level, begin + kept, tuple(tile[kept:])))
 
 
 def levels(size: int) -> int:
-    """How many levels of tiles a tree of `size` leaves has."""
+    """Return the number of levels of tiles in a tree of `size` leaves."""
     return (size.bit_length() + LEVEL - 1) // LEVEL
 
 
 def _peaks(hashes: Sequence[bytes]) -> list[bytes]:
-    """The roots of the largest full trees that hashes are made of, from left to right."""
+    """Return the roots of the largest full subtrees over the hashes, from left to right."""
     peaks, begin = [], 0
     for height in reversed(range(len(hashes).bit_length())):
         if len(hashes) >> height & 1:
@@ -139,14 +139,14 @@ def _peaks(hashes: Sequence[bytes]) -> list[bytes]:
 
 
 def root(hashes: Iterable[bytes]) -> bytes:
-    """The root over leaf hashes."""
-    edge = Edge(tells=False)
+    """Return the root over leaf hashes."""
+    edge = Edge(collects=False)
     for hash_ in hashes:
         edge.append(hash_)
     return edge.root()
 
 
-def _cut(tile: Tile, level: int, index: int, begin: int, end: int) -> Sequence[bytes]:
+def _slice(tile: Tile, level: int, index: int, begin: int, end: int) -> Sequence[bytes]:
     hashes = tile(level, index)[begin:end]
     if len(hashes) < end - begin:
         raise MissingNodeError(f"level {level} lacks the node {index * WIDTH + begin + len(hashes)}")
@@ -154,18 +154,18 @@ def _cut(tile: Tile, level: int, index: int, begin: int, end: int) -> Sequence[b
 
 
 def tiled(tile: Tile) -> Node:
-    """The nodes of a tree whose tiles are given by level and index; one that is not there raises MissingNodeError."""
+    """Return a `Node` that reads from tiles; it raises MissingNodeError for a missing node."""
 
     def node(height: int, index: int) -> bytes:
         level, above = divmod(height, LEVEL)
         of_tile, offset = divmod(index << above, WIDTH)
-        return full_root(_cut(tile, level, of_tile, offset, offset + (1 << above)))
+        return full_root(_slice(tile, level, of_tile, offset, offset + (1 << above)))
 
     return node
 
 
 def subroot(begin: int, end: int, node: Node) -> bytes:
-    """The root over the leaves from `begin` to before `end`, of which there is at least one."""
+    """Return the root over the leaves from `begin` to before `end`; there must be at least one."""
     count = end - begin
     if count & (count - 1) == 0:
         height = count.bit_length() - 1
@@ -175,12 +175,12 @@ def subroot(begin: int, end: int, node: Node) -> bytes:
 
 
 def _split(count: int) -> int:
-    """The largest power of two below `count`: so many leaves a tree of `count` has on its left."""
+    """Return the size of the left subtree of a tree of `count` leaves: the largest power of two below `count`."""
     return 1 << ((count - 1).bit_length() - 1)
 
 
 def inclusion(index: int, size: int, node: Node) -> list[bytes]:
-    """The proof that a leaf is in the tree of `size` leaves: the siblings on the way from it up to the root."""
+    """Return the proof that a leaf is in the tree of `size` leaves: the siblings on the path from the leaf to the root."""
     if not 0 <= index < size:
         raise ValueError(f"a tree of {size} leaves has no leaf {index}")
     return _inclusion(index, 0, size, node)
@@ -196,10 +196,10 @@ def _inclusion(index: int, begin: int, end: int, node: Node) -> list[bytes]:
 
 
 def included_root(leaf: bytes, index: int, size: int, proof: Sequence[bytes]) -> bytes:
-    """The root to which an inclusion proof leads from the hash of a leaf.
+    """Return the root that follows from the hash of a leaf and an inclusion proof.
 
     Raises:
-        ProofError: a proof for this leaf in a tree of this size has another length.
+        ProofError: the proof has the wrong length for this leaf and size.
     """
     if not 0 <= index < size:
         raise ProofError(f"a tree of {size} leaves has no leaf {index}")
@@ -218,14 +218,14 @@ def included_root(leaf: bytes, index: int, size: int, proof: Sequence[bytes]) ->
 
 
 def consistency(old: int, new: int, node: Node) -> list[bytes]:
-    """The proof that the tree of `new` leaves begins with the whole tree of `old` leaves."""
+    """Return the proof that the tree of `new` leaves begins with the tree of `old` leaves."""
     if not 0 < old <= new:
         raise ValueError(f"a tree of {new} leaves does not continue one of {old}")
     return _consistency(old, 0, new, node, whole=True)
 
 
 def _consistency(old: int, begin: int, end: int, node: Node, *, whole: bool) -> list[bytes]:
-    """RFC 6962's SUBPROOF; `whole`: the checker knows the root over these leaves, as it is the old one."""
+    """RFC 6962's SUBPROOF; `whole`: the verifier knows the root over these leaves, since it is the old root."""
     if old == end:
         return [] if whole else [subroot(begin, end, node)]
     middle = begin + _split(end - begin)
@@ -235,10 +235,10 @@ def _consistency(old: int, begin: int, end: int, node: Node, *, whole: bool) -> 
 
 
 def check_consistency(old: int, old_root: bytes, new: int, new_root: bytes, proof: Sequence[bytes]) -> None:
-    """Check that the tree of `new` leaves begins with the whole tree of `old` leaves (RFC 9162, 2.1.4.2).
+    """Check that the tree of `new` leaves begins with the tree of `old` leaves (RFC 9162, 2.1.4.2).
 
     Raises:
-        ProofError: it does not, or the proof is not one of these sizes.
+        ProofError: it does not, or the proof does not match the sizes.
     """
     if not 0 < old <= new:
         raise ProofError(f"a tree of {new} leaves does not continue one of {old}")
@@ -254,7 +254,10 @@ def check_consistency(old: int, old_root: bytes, new: int, new_root: bytes, proo
 
 
 def _continued(old: int, new: int, hashes: list[bytes]) -> tuple[bytes, bytes]:
-    """The two roots to which a consistency proof leads, from the last leaves' numbers; `hashes` is taken from its end."""
+    """Return the old and the new root that follow from a consistency proof; `old` and `new` are the last leaves' numbers.
+
+    `hashes` is the proof in reverse, and is consumed.
+    """
     while old & 1:
         old, new = old >> 1, new >> 1
     first = second = hashes.pop()

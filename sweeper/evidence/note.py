@@ -1,4 +1,4 @@
-"""Checkpoints as text: the C2SP tlog-checkpoint in a C2SP signed note. Values in, values out; no key is read here.
+"""Formats and parses checkpoints: a C2SP tlog-checkpoint in a C2SP signed note. Signatures are not verified here.
 
     sweeper/4bb0e7a4-…        the origin: which log
     12345                     the size: how many leaves
@@ -6,7 +6,7 @@
                               (an empty line)
     — sweeper/4bb0e7a4-… mVg… the signature: the key's name, and base64 of its id and the signature of all above the empty line
 
-Invariant: what is not exactly of this form is refused; one text has one meaning.
+Invariant: the parser refuses any text that differs from what the same checkpoint is written as.
 """
 
 import base64
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from sweeper.evidence.merkle import HASH
 
 NAME = re.compile(r"[!-*,-~]+")
-"""What an origin may be: it is a key's name as well."""
+"""The valid origins, which are key names as well."""
 _DIGITS = re.compile(r"[1-9][0-9]{0,18}")
 
 
@@ -27,27 +27,27 @@ class NoteError(ValueError):
 
 @dataclass(frozen=True)
 class TreeHead:
-    """What a checkpoint says of a log: its size in leaves, and the root."""
+    """The tree of a checkpoint: the log's name, the size in leaves, and the root."""
 
     origin: str
     size: int
     root: bytes
 
     def text(self) -> str:
-        """The text that is signed."""
+        """Return the text that is signed."""
         return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n"
 
 
 @dataclass(frozen=True)
 class Signature:
-    """A signature line: the key's name, its id (four bytes, told as hex) and the signature."""
+    """A signature line: the key's name, its id (four bytes, as hex) and the signature."""
 
     name: str
     key_id: str
     signature: bytes
 
     def line(self) -> str:
-        """The line, with its end."""
+        """Return the line with its end."""
         return f"— {self.name} {base64.b64encode(bytes.fromhex(self.key_id) + self.signature).decode()}\n"
 
 
@@ -59,22 +59,22 @@ class Note:
     signatures: tuple[Signature, ...] = ()
 
     def text(self) -> str:
-        """The whole text."""
+        """Return the checkpoint and the signature lines."""
         if not self.signatures:
             return self.tree.text()
         return self.tree.text() + "\n" + "".join(signature.line() for signature in self.signatures)
 
 
 def parse(text: str) -> Note:
-    """The checkpoint that a text is.
+    """Parse a checkpoint.
 
     Raises:
-        NoteError: it is none.
+        NoteError: the text is no checkpoint.
     """
     body, blank, lines = text.partition("\n\n")
     note = Note(_tree(body if blank else body.removesuffix("\n")), _signatures(lines) if blank else ())
     if note.text() != text:
-        raise NoteError("it is not written as a checkpoint is")
+        raise NoteError("it is not in the canonical form of a checkpoint")
     return note
 
 
@@ -84,7 +84,7 @@ def _tree(body: str) -> TreeHead:
         raise NoteError("a checkpoint has three lines: origin, size and root")
     origin, size, root = lines
     if not NAME.fullmatch(origin) or not _DIGITS.fullmatch(size):
-        raise NoteError("its origin or its size is none")
+        raise NoteError("its origin or its size is not valid")
     return TreeHead(origin, int(size), unbase64(root, HASH))
 
 
@@ -103,15 +103,15 @@ def _signatures(lines: str) -> tuple[Signature, ...]:
 
 
 def unbase64(text: str, length: int | None = None) -> bytes:
-    """The bytes that base64 tells, of `length` if one is given.
+    """Decode base64 to bytes, of `length` if it is given.
 
     Raises:
-        NoteError: the text is no base64, another text would tell the same, or the length is another.
+        NoteError: the text is no canonical base64, or the length differs.
     """
     try:
         raw = base64.b64decode(text.encode(), validate=True)
     except (binascii.Error, UnicodeEncodeError):
         raise NoteError(f"{text[:60]!r} is no base64") from None
     if base64.b64encode(raw).decode() != text or length not in (None, len(raw)):
-        raise NoteError(f"{text[:60]!r} is not the base64 of what belongs there")
+        raise NoteError(f"{text[:60]!r} is not base64 of the expected length in its canonical form")
     return raw

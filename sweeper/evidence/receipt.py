@@ -1,6 +1,6 @@
-"""Receipts: proof of one purge that the log's public key verifies, without the database.
+"""Receipts: proof of one purge, which can be verified with the log's public key and without the database.
 
-Invariant: what a receipt says is taken from the leaf that it proves, and from nothing else in it.
+Invariant: all statements of a receipt are read from the leaf that it proves.
 """
 
 import base64
@@ -27,12 +27,12 @@ KEYS = {"format", "leaf", "index", "size", "proof", "checkpoint"}
 
 
 class ReceiptError(SweeperError):
-    """A receipt could not be written, or a given receipt proves nothing."""
+    """A receipt cannot be written, or a given receipt proves nothing."""
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """A leaf with its number, its inclusion proof, and the signed checkpoint of the root."""
+    """A leaf, its number, its inclusion proof, and the signed checkpoint with the root."""
 
     leaf: Leaf
     index: int
@@ -40,7 +40,7 @@ class Receipt:
     checkpoint: Note
 
     def text(self) -> str:
-        """The receipt as a file."""
+        """Return the receipt as the text of a file."""
         told = {
             "format": FORMAT,
             "leaf": self.leaf,
@@ -52,38 +52,38 @@ class Receipt:
         return json.dumps(told, indent=2) + "\n"
 
     def root(self) -> bytes:
-        """The root to which leaf and proof lead.
+        """Return the root that follows from leaf and proof.
 
         Raises:
-            ValueError: they lead to none.
+            ValueError: the proof has the wrong length, or the leaf has no canonical form.
         """
         hash_ = leaf_hash(leaves.canonical(self.leaf))
         return included_root(hash_, self.index, self.checkpoint.tree.size, self.proof)
 
 
 @dataclass(frozen=True)
-class Written:
-    """A receipt, the number of tombstones of its conversation, and the number of tiles read for it."""
+class WrittenReceipt:
+    """A receipt, the number of tombstones of the conversation, and the number of tiles read for the proof."""
 
     receipt: Receipt
     tombstones: int
     tiles: int
 
 
-def prove(database: Database, conversation_id: str) -> Written:
-    """Return a receipt of the newest purge of a conversation that a signed checkpoint covers; reads O(log leaves) tiles.
+def prove(database: Database, conversation_id: str) -> WrittenReceipt:
+    """Return a receipt of the newest purge of a conversation under a signed checkpoint; reads O(log leaves) tiles.
 
     Args:
-        database: the store's settings say which schema the conversation was in.
-        conversation_id: as the store wrote it.
+        database: its settings name the schema of the conversation.
+        conversation_id: the id as text, as in the store.
 
     Raises:
-        ReceiptError: there is no such purge, no signed checkpoint, or none yet that covers it.
+        ReceiptError: there is no such purge, or no signed checkpoint that covers it yet.
     """
     return database.within(lambda connection: _prove(connection, database.settings.store.schema_name, conversation_id))
 
 
-def _prove(connection: Connection, store: str, conversation_id: str) -> Written:
+def _prove(connection: Connection, store: str, conversation_id: str) -> WrittenReceipt:
     ids = ledger.tombstone_ids(connection, store, conversation_id)
     if not ids:
         raise ReceiptError(
@@ -109,11 +109,11 @@ def _prove(connection: Connection, store: str, conversation_id: str) -> Written:
             f"leaf {index} and the stored tree do not lead to the checkpoint of {last.size} leaves: one of them was altered. No "
             "receipt was written. Run `sweeper audit verify`."
         )
-    return Written(receipt, len(ids), tiles.read)
+    return WrittenReceipt(receipt, len(ids), tiles.read)
 
 
 def _newest(connection: Connection, ids: Sequence[int], size: int) -> tuple[int, int | None]:
-    """The newest of the tombstones that is among the first `size` leaves, and its leaf number; None if none is."""
+    """Return the newest tombstone among the first `size` leaves and its leaf number, which is None if there is none."""
     for id_ in ids:
         index = ledger.leaf_of(connection, "tombstones", id_)
         if index is not None and index < size:
@@ -122,7 +122,7 @@ def _newest(connection: Connection, ids: Sequence[int], size: int) -> tuple[int,
 
 
 def _receipt(tiles: Tiles, id_: int, index: int, note: str) -> Receipt | None:
-    """The receipt, None where the ledger does not have what it needs."""
+    """Return the receipt, or None if the ledger lacks a node or the checkpoint cannot be parsed."""
     told = ledger.rows(tiles.connection, "tombstones", ledger.ranges([id_]))
     try:
         checkpoint = notes.parse(note)
@@ -133,45 +133,45 @@ def _receipt(tiles: Tiles, id_: int, index: int, note: str) -> Receipt | None:
 
 
 def check(text: str | bytes, key: Verifier) -> Receipt:
-    """The receipt that a text is, once it is known to be true.
+    """Parse and verify a receipt.
 
     Raises:
-        ReceiptError: it is no receipt, or does not prove what it says; the text names why.
+        ReceiptError: the text is no receipt, or it proves nothing; the message has the reason.
     """
     receipt = parse(text)
     try:
         if not key.signed(receipt.checkpoint):
-            raise _nothing("its checkpoint is not signed by the key that was given")
+            raise _proves_nothing("its checkpoint is not signed by the key that was given")
         if receipt.root() != receipt.checkpoint.tree.root:
-            raise _nothing("its leaf is not in the tree of its checkpoint: leaf, number or proof was altered")
+            raise _proves_nothing("its leaf is not in the tree of its checkpoint: leaf, number or proof was altered")
     except SignatureError as error:
-        raise _nothing(str(error)) from None
+        raise _proves_nothing(str(error)) from None
     except ProofError as error:
-        raise _nothing(f"its proof leads to no root ({error})") from None
+        raise _proves_nothing(f"its proof leads to no root ({error})") from None
     except ValueError as error:
-        raise _nothing(f"its leaf has no canonical form ({error})") from None
+        raise _proves_nothing(f"its leaf has no canonical form ({error})") from None
     return receipt
 
 
 def parse(text: str | bytes) -> Receipt:
-    """The receipt that a text tells; whether it is true is another question.
+    """Parse a receipt without verifying it.
 
     Raises:
-        ReceiptError: it is none.
+        ReceiptError: the text is no receipt.
     """
     try:
         told = leaves.read(text)
     except ValueError as error:
-        raise _nothing(f"it is no JSON that a receipt could be ({error})") from None
+        raise _proves_nothing(f"it is no JSON that a receipt could be ({error})") from None
     if not _is_receipt(told):
-        raise _nothing(f"it has not just the keys {', '.join(sorted(KEYS))} with what belongs there")
+        raise _proves_nothing(f"it must have exactly the keys {', '.join(sorted(KEYS))} and valid values")
     try:
         checkpoint = notes.parse(told["checkpoint"])
         proof = [notes.unbase64(hash_, HASH) for hash_ in told["proof"]]
     except NoteError as error:
-        raise _nothing(f"its checkpoint or its proof cannot be read ({error})") from None
+        raise _proves_nothing(f"its checkpoint or its proof cannot be read ({error})") from None
     if told["size"] != checkpoint.tree.size:
-        raise _nothing(f"it says {told['size']} leaves, its checkpoint {checkpoint.tree.size}")
+        raise _proves_nothing(f"it says {told['size']} leaves, its checkpoint {checkpoint.tree.size}")
     return Receipt(told["leaf"], told["index"], proof, checkpoint)
 
 
@@ -189,10 +189,10 @@ def _is_receipt(told: Any) -> bool:
 
 
 def _is_tombstone(leaf: Any) -> bool:
-    return isinstance(leaf, dict) and leaf.get("source") == "tombstones" and leaf.keys() >= set(SAID.values())
+    return isinstance(leaf, dict) and leaf.get("source") == "tombstones" and leaf.keys() >= set(PROVEN_FIELDS.values())
 
 
-SAID = {
+PROVEN_FIELDS = {
     "record": "record",
     "record_id": "record_id",
     "rule": "rule",
@@ -202,15 +202,15 @@ SAID = {
     "run": "run_id",
     "policy": "policy_digest",
 }
-"""What a receipt is asked for, and the column that says it."""
+"""The fields of a proven purge, with the columns of the leaf that they are read from."""
 
 
-def said(receipt: Receipt) -> dict[str, Any]:
-    """The facts that a verified receipt proves."""
+def proven(receipt: Receipt) -> dict[str, Any]:
+    """Return what a verified receipt proves."""
     tree = receipt.checkpoint.tree
-    told = {name: receipt.leaf[column] for name, column in SAID.items()}
+    told = {name: receipt.leaf[column] for name, column in PROVEN_FIELDS.items()}
     return {**told, "log": tree.origin, "leaf": receipt.index, "size": tree.size}
 
 
-def _nothing(why: str) -> ReceiptError:
+def _proves_nothing(why: str) -> ReceiptError:
     return ReceiptError(f"this proves nothing: {why}. Ask for the receipt again, and for the key from its owner.")

@@ -1,9 +1,8 @@
-"""Verifies the ledger: computes the tree again from the rows and names the first thing that does not fit.
+"""Verifies the ledger: computes the tree from the rows, and reports the first inconsistency.
 
-If the ledger fits, the sweeper's other tables are compared with its events, and every difference is counted.
+If there is none, the sweeper's other tables are compared with the ledger's events, and every difference is counted.
 
-Invariant: nothing here is believed because it is stored; what is called good follows from the rows and from
-checkpoints that are signed or kept elsewhere.
+Invariant: stored nodes are never trusted. A result follows from the rows, and from checkpoints that are signed or kept elsewhere.
 """
 
 from collections import Counter
@@ -33,7 +32,7 @@ from sweeper.postgres.database import Database
 
 @dataclass(frozen=True)
 class KeptCheckpoint:
-    """A checkpoint kept outside of the database, and the name of its file."""
+    """A checkpoint that was kept outside the database, with the name of its file."""
 
     name: str
     note: Note
@@ -41,10 +40,10 @@ class KeptCheckpoint:
 
 @dataclass
 class VerifyReport:
-    """What verification found; `fault` is None if everything fits.
+    """The result of a verification; `fault` is None if everything is consistent.
 
     `faults`: the first few of `found` faults. `compared`: how many rows of each table were compared with the events; empty if
-    the ledger itself does not fit, since nothing can then be compared with it.
+    the ledger itself has a fault, since nothing can then be compared with it.
     """
 
     size: int = 0
@@ -59,7 +58,7 @@ class VerifyReport:
 
     @property
     def fault(self) -> LedgerFault | None:
-        """The first thing that does not fit."""
+        """The first fault, or None."""
         return self.faults[0] if self.faults else None
 
     def add(self, fault: LedgerFault) -> None:
@@ -69,7 +68,7 @@ class VerifyReport:
             self.faults.append(fault)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the JSON form."""
+        """Return the report for machines."""
         return {
             "fits": self.fault is None,
             "leaves": self.size,
@@ -95,24 +94,22 @@ COMPARING_MS = 3_600_000
 """Statement time-out while a table is compared with the events; a million holds take some seconds."""
 
 STATES = ("verified", "unknown key", "not checked", "unsigned")
-"""What a checkpoint's signature is: good, by a key that was not given, without any key to check it with, not there."""
+"""States of a checkpoint's signature: verified, by a key that was not given, unverified since no key was given, absent."""
 
-RESTORED = (
-    ", or a backup was restored: then the exported ledger of before continues it, and the event `reapply` names that"
-)
-"""What else it can be, where a checkpoint from elsewhere does not fit."""
+RESTORED = ", or a backup was restored: then the ledger exported before it continues this one, and the event `reapply` names it"
+"""The other possible cause if a kept checkpoint does not match."""
 
 
 def verify(database: Database, kept: Sequence[KeptCheckpoint] = (), keys: Sequence[Verifier] = ()) -> VerifyReport:
     """Verify the tree and, if it fits, compare the sweeper's other tables with the events.
 
     Args:
-        database: the sweeper's tables are in it; nothing is written.
-        kept: checkpoints from elsewhere; the ledger must continue each.
-        keys: the newest checkpoint must be signed by one of these, where any is given.
+        database: has the sweeper's tables; nothing is written.
+        kept: checkpoints from outside the database; the ledger must continue each.
+        keys: one of these must have signed the newest checkpoint, if any are given.
 
     Returns:
-        What was found: the first fault of the tree, or the first few of the tables.
+        A report with the first fault of the tree, or the first few of the tables.
     """
     report = verify_tree(database, kept, keys)
     if report.fault is not None:
@@ -131,24 +128,24 @@ def _compared(database: Database, report: VerifyReport) -> VerifyReport:
 
 
 def verify_tree(database: Database, kept: Sequence[KeptCheckpoint] = (), keys: Sequence[Verifier] = ()) -> VerifyReport:
-    """Compute the tree anew from all rows and hold it against what is stored, signed and kept elsewhere.
+    """Compute the tree from all rows and compare it with the stored nodes and with all checkpoints.
 
     Returns:
-        What was found, with the first fault.
+        A report with at most one fault.
     """
     with database.transaction() as connection:
         last = ledger.last(connection)
-        size = ledger.size(connection)  # read later, so that no new checkpoint is larger
-    verifying = _Verifying(database, keys, last, VerifyReport(size), Walk(database))
+        size = ledger.size(connection)  # read after `last`, so that it is at least as large
+    verification = _Verification(database, keys, last, VerifyReport(size), Walk(database))
     try:
-        verifying.run(sorted(kept, key=lambda each: each.note.tree.size))
+        verification.run(sorted(kept, key=lambda each: each.note.tree.size))
     except FaultError as found:
-        verifying.report.add(found.fault)
-    return verifying.report
+        verification.report.add(found.fault)
+    return verification.report
 
 
 @dataclass
-class _Verifying:
+class _Verification:
     database: Database
     keys: Sequence[Verifier]
     last: Checkpoint | None
@@ -156,53 +153,53 @@ class _Verifying:
     walk: Walk
     edge: Edge = field(default_factory=Edge)
     recent: list[Placed] = field(default_factory=list)
-    """The leaves not yet compared with the stored nodes."""
+    """The leaves that were not yet compared with the stored nodes."""
 
     def run(self, kept: list[KeptCheckpoint]) -> None:
-        """Yield everything in the order of the leaves."""
+        """Verify leaves, checkpoints and tables, in the order of the leaves."""
         before = 0
         for checkpoint in self._checkpoints():
             while kept and kept[0].note.tree.size <= checkpoint.size:
-                self._hold_kept(kept.pop(0))
+                self._verify_kept(kept.pop(0))
             note = self._note(checkpoint, before)
-            self._hold_checkpoint(checkpoint, note)
-            self._hold_signature(checkpoint, note)
+            self._verify_checkpoint(checkpoint, note)
+            self._verify_signature(checkpoint, note)
             before = self.report.covered = checkpoint.size
         for each in kept:
-            self._hold_kept(each)
+            self._verify_kept(each)
         self._advance(self.report.size, None)
         self._refuse_unsigned()
-        self._hold_tables()
+        self._verify_tables()
 
     def _checkpoints(self) -> Iterator[Checkpoint]:
-        """Those that were there when this began."""
+        """Yield the checkpoints that existed when the verification began."""
         for checkpoint in ledger.checkpoints(self.database):
             if self.last is None or checkpoint.id > self.last.id:
                 return
             yield checkpoint
 
     def _note(self, checkpoint: Checkpoint, before: int) -> Note:
-        """What a checkpoint says, once its row says the same as its text."""
-        said = f"checkpoint {checkpoint.id} of {checkpoint.size} leaves"
+        """Return the parsed note of a checkpoint after comparing it with the row."""
+        subject = f"checkpoint {checkpoint.id} of {checkpoint.size} leaves"
         try:
             note = notes.parse(checkpoint.note or "")
         except NoteError as error:
-            raise _fault(LedgerFaultKind.CHECKPOINT, f"{said}: its note is no checkpoint ({error})") from None
+            raise _fault(LedgerFaultKind.CHECKPOINT, f"{subject}: its note is no checkpoint ({error})") from None
         tree = note.tree
         signers: set[str | None] = {signature.key_id for signature in note.signatures}
         if (tree.size, tree.root) != (checkpoint.size, checkpoint.root) or checkpoint.signed_by not in (
             signers or {None}
         ):
-            raise _fault(LedgerFaultKind.CHECKPOINT, f"{said}: its note says other than its row")
+            raise _fault(LedgerFaultKind.CHECKPOINT, f"{subject}: its note differs from its row")
         if not before <= checkpoint.size <= self.report.size:
             raise _fault(
                 LedgerFaultKind.CHECKPOINT,
-                f"{said} follows one of {before} leaves, and {self.report.size} leaves are numbered: it was altered, or what it "
-                "covers was cut off",
+                f"{subject} follows one of {before} leaves, and {self.report.size} leaves are numbered: it was altered, or what "
+                "it covers was cut off",
             )
         return note
 
-    def _hold_checkpoint(self, checkpoint: Checkpoint, note: Note) -> None:
+    def _verify_checkpoint(self, checkpoint: Checkpoint, note: Note) -> None:
         self._advance(checkpoint.size, note)
         if self.edge.root() != checkpoint.root:
             raise _fault(
@@ -211,9 +208,9 @@ class _Verifying:
                 f"leaves {self.report.covered} to {checkpoint.size - 1} were rewritten together with the tree",
             )
 
-    def _hold_signature(self, checkpoint: Checkpoint, note: Note) -> None:
+    def _verify_signature(self, checkpoint: Checkpoint, note: Note) -> None:
         try:
-            state = self._state(note)
+            state = self._signature_state(note)
         except SignatureError as error:
             text = f"checkpoint {checkpoint.id} of {checkpoint.size} leaves: {error}"
             raise _fault(LedgerFaultKind.SIGNATURE, text) from None
@@ -225,7 +222,7 @@ class _Verifying:
                 "that is because the key is new, take a checkpoint with it: sweeper audit checkpoint",
             )
 
-    def _state(self, note: Note) -> str:
+    def _signature_state(self, note: Note) -> str:
         if not note.signatures:
             return "unsigned"
         if not self.keys:
@@ -238,7 +235,7 @@ class _Verifying:
                 LedgerFaultKind.SIGNATURE, f"{self.report.size} leaves are numbered, and there is no checkpoint"
             )
 
-    def _hold_kept(self, kept: KeptCheckpoint) -> None:
+    def _verify_kept(self, kept: KeptCheckpoint) -> None:
         tree = kept.note.tree
         try:
             signed = not self.keys or any(key.signed(kept.note) for key in self.keys)
@@ -256,7 +253,7 @@ class _Verifying:
         self.report.kept += 1
 
     def _advance(self, end: int, note: Note | None) -> None:
-        """Go on to before leaf `end`, where the tree should be the note's if there is one."""
+        """Read the leaves up to before `end`; with a note, that is the size of its tree."""
         try:
             for placed in self.walk.leaves(end):
                 self.edge.append(leaf_hash(placed.leaf))
@@ -264,12 +261,12 @@ class _Verifying:
                 if len(self.recent) == PORTION:
                     self._compare(note)
         except FaultError:
-            self._compare(note)  # what does not fit before a leaf that cannot be read is the first to be told
+            self._compare(note)  # a fault before the unreadable leaf is the first one
             raise
         self._compare(note)
 
     def _compare(self, note: Note | None) -> None:
-        """Compare the computed nodes with the stored ones."""
+        """Compare the new nodes with the stored ones."""
         parts = sorted(self.edge.parts(), key=lambda part: (part.level, part.first))
         with self.database.transaction() as connection:
             tiles = Tiles(connection)
@@ -287,14 +284,12 @@ class _Verifying:
             (at for at, hashes in enumerate(zip(stored, part.hashes, strict=False)) if hashes[0] != hashes[1]),
             len(stored),
         )
-        self._blame(part, at, stored, tiles, note)
+        self._raise_fault(part, at, stored, tiles, note)
 
-    def _blame(self, part: Subtree, at: int, stored: Sequence[bytes], tiles: Tiles, note: Note | None) -> None:
-        """Which of two is altered, the row or its node: the row only where rows do not lead to the root of the checkpoint."""
+    def _raise_fault(self, part: Subtree, at: int, stored: Sequence[bytes], tiles: Tiles, note: Note | None) -> None:
+        """Raise the fault of a row or of its node: of the row only if the rows do not lead to the root of the checkpoint."""
         number = part.first + at
-        text = (
-            f"node {number} of level {part.level} in sweeper.tiles is missing or altered: it is not what its rows give"
-        )
+        text = f"node {number} of level {part.level} in sweeper.tiles is missing or altered: it does not match its rows"
         if part.level or at == len(stored):
             raise _fault(LedgerFaultKind.TILE, text)
         placed = self.recent[number - self.recent[0].number]
@@ -308,23 +303,23 @@ class _Verifying:
         )
 
     def _rows_lead(self, note: Note) -> bool:
-        """Whether all rows, without any node that is stored, lead to the root of a checkpoint: then only nodes are altered."""
+        """True if the rows alone lead to the root of a checkpoint, so that only stored nodes were altered."""
         leaves = Walk(self.database).leaves(note.tree.size)
         try:
             return root(leaf_hash(placed.leaf) for placed in leaves) == note.tree.root
         except FaultError:
             return False
 
-    def _hold_tables(self) -> None:
-        """What the walk along the leaves cannot see: rows with two numbers or none, nodes of no leaf."""
+    def _verify_tables(self) -> None:
+        """Find the faults that reading the leaves does not show: rows with two numbers or none, nodes without a leaf."""
         with self.database.transaction() as connection:
-            if row := ledger.suspect(connection, "ledger_twice"):
+            if row := ledger.first_fault(connection, "ledger_twice"):
                 text = f"sweeper.{row.source} {row.id} has two leaf numbers, one is {row.leaf}"
                 raise FaultError(LedgerFault(LedgerFaultKind.TWICE, text, row.source, row.id, row.leaf))
-            if row := ledger.suspect(connection, "ledger_beyond"):
+            if row := ledger.first_fault(connection, "ledger_beyond"):
                 text = f"node {row.first} of level {row.level} in sweeper.tiles belongs to no leaf that is numbered"
                 raise _fault(LedgerFaultKind.TILE, text)
-            if row := ledger.suspect(connection, "ledger_misnumbered"):
+            if row := ledger.first_fault(connection, "ledger_misnumbered"):
                 since = "the smallest" if row.first_id is None else row.first_id
                 text = f"sweeper.ledger_sources: ids of sweeper.{row.source} from {since} on "
                 text += "would never get a leaf number" if row.forgotten else "would get a second leaf number"
@@ -333,7 +328,7 @@ class _Verifying:
 
 
 def _leads(hash_: bytes, number: int, note: Note, tiles: Tiles) -> bool:
-    """Whether a leaf's hash and the stored nodes lead to the root of a checkpoint."""
+    """True if a leaf's hash and the stored nodes lead to the root of a checkpoint."""
     size = note.tree.size
     try:
         return included_root(hash_, number, size, inclusion(number, size, tiled(tiles))) == note.tree.root

@@ -1,6 +1,6 @@
-"""Walks through the leaves in order, computed from the rows as they are now, and reports where the walk cannot continue.
+"""Reads the leaves in order from the current rows, and raises a fault where a leaf has no row or two.
 
-Invariant: what is read is the evidence itself and never what was kept of it; no transaction lasts.
+Invariants: leaves are computed from the evidence itself, never from stored hashes. No transaction lasts longer than one batch.
 """
 
 from collections import defaultdict
@@ -14,11 +14,11 @@ from sweeper.evidence.ledger import SOURCES, Numbered
 from sweeper.postgres.database import Database
 
 PORTION = 1_024
-"""Number of rows held in memory at a time."""
+"""The number of rows in memory at a time."""
 
 
 class LedgerFaultKind(StrEnum):
-    """In what way something does not fit."""
+    """The kind of a fault."""
 
     CHANGED = "changed"
     MISSING = "missing"
@@ -30,15 +30,15 @@ class LedgerFaultKind(StrEnum):
     SIGNATURE = "signature wrong"
     ROOT = "root wrong"
     KEPT = "not consistent"
-    UNTOLD = "not told"
+    UNTOLD = "not columns_of"
     IDENTITY = "identity altered"
 
 
 @dataclass(frozen=True)
 class LedgerFault:
-    """A fault of the ledger: its kind, a description and, as far as known, the row, leaf and column.
+    """An inconsistency: its kind, a description and, if known, the row, the leaf and the column.
 
-    `source` is the table; of one of text ids, `id` is such a text.
+    `source` is the table; `id` is a text if the ids of that table are.
     """
 
     kind: LedgerFaultKind
@@ -50,7 +50,7 @@ class LedgerFault:
 
 
 class FaultError(Exception):
-    """Something does not fit."""
+    """A fault was found."""
 
     def __init__(self, fault: LedgerFault) -> None:
         super().__init__(fault.text)
@@ -58,7 +58,7 @@ class FaultError(Exception):
 
 
 class Placed(NamedTuple):
-    """A row at its place in the tree: its leaf's number and canonical bytes."""
+    """A row with its leaf: the leaf's number and its canonical bytes."""
 
     number: int
     source: str
@@ -68,7 +68,10 @@ class Placed(NamedTuple):
 
 @dataclass
 class Walk:
-    """Where the walk is: the next leaf's number, and the ranges that are to come."""
+    """A pass over the leaves.
+
+    `position`: the number of the next leaf. `coming`: the ranges still to read. `left`: a range that was read ahead.
+    """
 
     database: Database
     position: int = 0
@@ -79,7 +82,7 @@ class Walk:
         self.coming = ledger.numbered(self.database)
 
     def leaves(self, end: int) -> Iterator[Placed]:
-        """The leaves from where the walk is to before `end`.
+        """Yield the leaves from `position` to before `end`.
 
         Raises:
             FaultError: there is a leaf number without a row, or with two.
@@ -88,7 +91,7 @@ class Walk:
             yield from self._read(self._batch(end))
 
     def _batch(self, end: int) -> list[Numbered]:
-        """The next ranges of one table in order of id, no more than a portion of rows."""
+        """Return the next ranges of one table in ascending order of id, with at most `PORTION` rows."""
         batch: list[Numbered] = []
         number = self.position
         limit = min(end, number + PORTION)
@@ -97,7 +100,7 @@ class Walk:
                 part = self._next(number)
             except FaultError:
                 if batch:
-                    break  # what comes before it is read first
+                    break  # read the ranges before the fault first
                 raise
             if batch and (part.source != batch[-1].source or part.ids.start < batch[-1].ids.stop):
                 self.left = part
@@ -125,23 +128,23 @@ class Walk:
         return part
 
     def _read(self, batch: list[Numbered]) -> Iterator[Placed]:
-        source, told = batch[0].source, defaultdict[int, list[str]](list)
+        source, columns_of = batch[0].source, defaultdict[int, list[str]](list)
         with self.database.transaction() as connection:
             for id_, columns in ledger.rows(connection, source, [part.ids for part in batch]):
-                told[id_].append(columns)
+                columns_of[id_].append(columns)
         for part in batch:
             for id_ in part.ids:
-                if len(told[id_]) != 1:
-                    raise self._not_one(source, id_, len(told[id_]))
-                yield Placed(self.position, source, id_, leaf.canonical(leaf.of(source, told[id_][0])))
+                if len(columns_of[id_]) != 1:
+                    raise self._not_one(source, id_, len(columns_of[id_]))
+                yield Placed(self.position, source, id_, leaf.canonical(leaf.of(source, columns_of[id_][0])))
                 self.position += 1
 
     def _not_one(self, source: str, id_: int, count: int) -> FaultError:
-        said = f"sweeper.{source} {id_} (leaf {self.position}) is"
+        subject = f"sweeper.{source} {id_} (leaf {self.position}) is"
         if count:
-            text = f"{said} there {count} times: somebody put a second row under its id"
+            text = f"{subject} there {count} times: somebody put a second row under its id"
             return FaultError(LedgerFault(LedgerFaultKind.TWICE, text, source, id_, self.position))
-        text = f"{said} missing: the row was deleted, or sweeper.leaves was altered to name it"
+        text = f"{subject} missing: the row was deleted, or sweeper.leaves was altered to name it"
         return FaultError(LedgerFault(LedgerFaultKind.MISSING, text, source, id_, self.position))
 
 

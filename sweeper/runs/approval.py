@@ -1,7 +1,7 @@
-"""Approvals: the counts of a preview as a token, with which a person allows a run to exceed the volume limits.
+"""Approvals: a dry run prints its findings as a token, and a run that is given the token may exceed the volume limits.
 
-A token binds the store, the policy, the as-of, the counts by rule and, for a backfill, its scope. A run may purge fewer records
-than approved and is refused if more are due. A token is valid for 24 hours.
+A token binds the store, the policy, as-of, the due counts by rule and, for a backfill, its scope. The run may purge fewer records
+than approved but not more. A token expires after 24 hours.
 """
 
 import base64
@@ -20,7 +20,7 @@ REMEDY = "Preview again with --dry-run, and approve what it finds."
 
 @dataclass(frozen=True)
 class Approval:
-    """The result of a preview; its counts of due conversations by rule are the ceilings of the approved run."""
+    """The findings of one preview; `due`, the number of due conversations by rule, is the most that a run may purge."""
 
     store: str
     policy: str
@@ -28,19 +28,19 @@ class Approval:
     issued_at: datetime
     due: Mapping[str, int]
     scope: str = ""
-    """The backfill that it approves; "" for a run."""
+    """The backfill that it is for, as text; empty for a run."""
 
-    def less(self, purged: Mapping[str, int]) -> "Approval":
-        """Return the approval that remains after runs under it have purged these counts by rule."""
+    def remaining(self, purged: Mapping[str, int]) -> "Approval":
+        """Return the approval reduced by the conversations that earlier runs have purged under it, by rule."""
         return replace(self, due={rule: max(count - purged.get(rule, 0), 0) for rule, count in self.due.items()})
 
     def token(self) -> str:
-        """Return the digest, as `run --dry-run` prints it and `run --approve` takes it."""
-        said = asdict(self) | {"as_of": rfc3339(self.as_of), "issued_at": rfc3339(self.issued_at)}
+        """Return the digest that `run --dry-run` prints and `run --approve` takes."""
+        fields = asdict(self) | {"as_of": rfc3339(self.as_of), "issued_at": rfc3339(self.issued_at)}
         if not self.scope:
-            del said["scope"]
+            del fields["scope"]
         body = (
-            base64.urlsafe_b64encode(json.dumps(said, sort_keys=True, separators=(",", ":")).encode())
+            base64.urlsafe_b64encode(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode())
             .decode()
             .rstrip("=")
         )
@@ -48,45 +48,45 @@ class Approval:
 
 
 def read(token: str) -> Approval:
-    """Return the approval that a token carries.
+    """Return the approval that the token of `--approve` carries.
 
     Raises:
-        ConfigurationError: it is no such token, or was cut or mistyped.
+        ConfigurationError: the text is no token, or was truncated or mistyped.
     """
     try:
         return decode(token)
     except ValueError:
         raise ConfigurationError(
-            "--approve: this is no digest of a dry run, or it was cut. Nothing was done. "
+            "--approve: this is no digest of a dry run, or it was truncated. Nothing was done. "
             "Copy the whole `digest` that `sweeper run --dry-run` prints."
         ) from None
 
 
 def decode(token: str) -> Approval:
-    """Return the approval that a token carries, whatever option or file it came in.
+    """Return the approval that a token carries, from an option or a plan file.
 
     Raises:
-        ValueError: it is no such token, or was cut or mistyped.
+        ValueError: the text is no token, or was truncated or mistyped.
     """
     body, _, checksum = token.strip().partition(".")
     try:
         if checksum != _checksum(body):
             raise ValueError("checksum")
-        said = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+        fields = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
         return Approval(
-            str(said["store"]),
-            str(said["policy"]),
-            parse(said["as_of"]),
-            parse(said["issued_at"]),
-            {str(rule): int(count) for rule, count in said["due"].items()},
-            str(said.get("scope", "")),
+            str(fields["store"]),
+            str(fields["policy"]),
+            parse(fields["as_of"]),
+            parse(fields["issued_at"]),
+            {str(rule): int(count) for rule, count in fields["due"].items()},
+            str(fields.get("scope", "")),
         )
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
-        raise ValueError("its digest was cut or mistyped") from None
+        raise ValueError("its digest was truncated or mistyped") from None
 
 
 def check(approval: Approval, store: str, policy: str, now: datetime, scope: str = "") -> None:
-    """Refuse an approval that is for something else or has expired.
+    """Refuse an approval that is for another store, policy or scope, or has expired.
 
     Raises:
         RefusedError: naming what differs.
@@ -96,7 +96,7 @@ def check(approval: Approval, store: str, policy: str, now: datetime, scope: str
 
 
 def refuse_other(approval: Approval, store: str, policy: str, scope: str) -> None:
-    """Refuse an approval that is for something else.
+    """Refuse an approval that is for another store, policy or scope.
 
     Raises:
         RefusedError: naming what differs.
@@ -111,10 +111,10 @@ def refuse_other(approval: Approval, store: str, policy: str, scope: str) -> Non
 
 
 def refuse_lapsed(approval: Approval, now: datetime) -> None:
-    """Refuse an approval that is older than 24 hours, or was issued by a clock ahead of this one.
+    """Refuse an approval that is older than 24 hours, or was issued in the future by this clock.
 
     Raises:
-        RefusedError: naming the instants.
+        RefusedError: with both instants.
     """
     if approval.issued_at > now:
         raise RefusedError(
@@ -133,7 +133,7 @@ def refuse_more(approval: Approval, due: Mapping[str, int]) -> None:
     """Refuse if more is due under any rule than was approved.
 
     Raises:
-        RefusedError: naming each rule with both numbers.
+        RefusedError: with both numbers for each such rule.
     """
     more = [
         f"{rule}: {count} due, {approval.due.get(rule, 0)} approved and not yet purged"

@@ -1,6 +1,6 @@
-"""The life of a backfill plan: previewed as a whole, approved once, begun, continued, and finished or given up.
+"""Begins, resumes and gives up the plan of a backfill: a long range of overdue records that is previewed and approved once.
 
-Invariant: nothing is purged here; `drain.py` does that, and only what a plan's approval covers.
+Nothing is purged here; `backfill_runner.py` does that, within the plan's approval.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from sweeper.runs.job import Job
 
 @dataclass(frozen=True)
 class BackfillScope:
-    """The scope of a backfill: due dates from `since` to `until` (UTC), in slices of `by`."""
+    """The due dates that a backfill covers, from `since` to before `until` (UTC), divided into slices."""
 
     since: datetime
     until: datetime
@@ -28,15 +28,15 @@ class BackfillScope:
 
     @property
     def window(self) -> Window:
-        """The window of its due dates."""
+        """The whole range of due dates."""
         return Window(self.since, self.until)
 
     @classmethod
     def parse(cls, text: str) -> "BackfillScope":
-        """Parse a scope as `str` writes it.
+        """Return the scope from the text that `str` returns.
 
         Raises:
-            ValueError: the text is none.
+            ValueError: the text is no scope.
         """
         since, until, by = text.removeprefix("backfill ").split("/")
         return cls(parse(since), parse(until), Slice(by))
@@ -45,7 +45,7 @@ class BackfillScope:
         return f"backfill {rfc3339(self.since)}/{rfc3339(self.until)}/{self.by.value}"
 
     def as_json(self) -> dict[str, Any]:
-        """Return the JSON form."""
+        """Return the scope for machines."""
         return {"since": rfc3339(self.since), "until": rfc3339(self.until), "by": self.by.value}
 
 
@@ -53,7 +53,7 @@ def scope_of(approval: Approval) -> BackfillScope:
     """Return the scope of the backfill that an approval is for.
 
     Raises:
-        RefusedError: it is for a run.
+        RefusedError: the approval is for a run.
     """
     if not approval.scope:
         raise RefusedError("approval", "the approval is for a run.", "This is a backfill.", approvals.REMEDY)
@@ -61,14 +61,14 @@ def scope_of(approval: Approval) -> BackfillScope:
 
 
 def refuse_future(scope: BackfillScope, now: datetime) -> None:
-    """Refuse a scope that ends in the future.
+    """Refuse a scope that ends in the future or is empty: a backfill purges overdue records only.
 
     Raises:
-        ConfigurationError: its end lies ahead, or its beginning is not before its end.
+        ConfigurationError: `until` is in the future, or `since` is not before it.
     """
     if scope.until > now:
         raise ConfigurationError(
-            f"--until {rfc3339(scope.until)} is later than now, {rfc3339(now)}: what is not due yet is no backfill. "
+            f"--until {rfc3339(scope.until)} is later than now, {rfc3339(now)}: a backfill covers only what is overdue. "
             "Nothing was done. Give an --until that is not in the future."
         )
     if scope.since >= scope.until:
@@ -76,15 +76,15 @@ def refuse_future(scope: BackfillScope, now: datetime) -> None:
 
 
 def begin(job: Job, scope: BackfillScope, approval: Approval | None) -> BackfillPlan:
-    """Return the plan to work on: a new one under the approval, or one that was begun before and has not ended.
+    """Begin a plan under `approval`, or return the unfinished plan that was begun before.
 
     Raises:
-        RefusedError: nothing was approved for it, or something else was, or the policy has changed since.
+        RefusedError: the scope was not approved, the approval is for something else, or the policy has changed since.
     """
     if approval is not None:
-        approvals.refuse_other(approval, _store(job), job.policy.digest, str(scope))
+        approvals.refuse_other(approval, _store_identity(job), job.policy.digest, str(scope))
     with job.database.transaction() as connection:
-        plan = _begun(connection, job, scope, approval)
+        plan = _find_plan(connection, job, scope, approval)
     if plan is None:
         if approval is None:
             raise RefusedError(
@@ -94,16 +94,16 @@ def begin(job: Job, scope: BackfillScope, approval: Approval | None) -> Backfill
                 "Preview it with --dry-run, and begin it with --approve DIGEST or --plan FILE; after that it goes on without.",
             )
         approvals.refuse_lapsed(approval, job.clock.now())
-        plan = _recorded(job, scope, approval)
+        plan = _record_plan(job, scope, approval)
     refuse_other_policy(plan, job.policy.digest, lambda: "Nothing was purged.")
     return plan
 
 
 def refuse_other_policy(plan: BackfillPlan, digest: str, done: Callable[[], str]) -> None:
-    """Refuse to continue a plan under another policy than it was approved under; `done` says what has been purged.
+    """Refuse a plan that was approved under another policy; `done` is called only then and returns what was purged so far.
 
     Raises:
-        RefusedError: the policy is another.
+        RefusedError: the policy has changed.
     """
     if plan.policy_digest != digest:
         raise RefusedError(
@@ -115,27 +115,27 @@ def refuse_other_policy(plan: BackfillPlan, digest: str, done: Callable[[], str]
         )
 
 
-def _begun(connection: Any, job: Job, scope: BackfillScope, approval: Approval | None) -> BackfillPlan | None:
+def _find_plan(connection: Any, job: Job, scope: BackfillScope, approval: Approval | None) -> BackfillPlan | None:
     if approval is not None:
         return backfills.by_approval(connection, approval.token())
     return backfills.of_scope(connection, job.contract.schema, scope.since, scope.until, scope.by)
 
 
 def give_up(job: Job, scope: BackfillScope) -> BackfillPlan:
-    """Give up a plan; runs purge what remains of it.
+    """End an unfinished plan, so that runs purge the rest of its range.
 
     Raises:
-        ConfigurationError: there is none to be given up.
+        ConfigurationError: the scope has no unfinished plan.
     """
     with job.database.transaction() as connection:
-        plan = _begun(connection, job, scope, None)
+        plan = _find_plan(connection, job, scope, None)
         if plan is None or plan.finished_at is not None:
             raise ConfigurationError(f"no unfinished {scope} is there. Nothing was given up. See `sweeper status`.")
         backfills.give_up(connection, plan, job.clock.now())
     return plan
 
 
-def _recorded(job: Job, scope: BackfillScope, approval: Approval) -> BackfillPlan:
+def _record_plan(job: Job, scope: BackfillScope, approval: Approval) -> BackfillPlan:
     with job.database.transaction() as connection:
         return backfills.begin(
             connection,
@@ -150,5 +150,5 @@ def _recorded(job: Job, scope: BackfillScope, approval: Approval) -> BackfillPla
         )
 
 
-def _store(job: Job) -> str:
+def _store_identity(job: Job) -> str:
     return job.database.within(lambda c: store_counts.identity(c, job.settings.store.schema_name))

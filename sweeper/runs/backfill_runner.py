@@ -1,9 +1,9 @@
-"""Runs a backfill plan slice by slice, the oldest due dates first.
+"""Executes the plan of a backfill slice by slice, the oldest due date first.
 
-    hours → lease → sweep the slice's window → note how far → give the lease back
+    allowed hours → lease → sweep the slice's window → record progress → release the lease
 
-Invariant: a slice is a sweep like any other (decided again under lock, with evidence of its own); a nightly run always
-goes first; killed anywhere and started again, it goes on where it was.
+Invariants: each slice is an ordinary sweep, decided again under lock and with its own evidence. A nightly run preempts a slice.
+A backfill that was killed resumes at its last slice.
 """
 
 import time
@@ -30,14 +30,14 @@ from sweeper.runs.throttle import STEP_SECONDS, Budget, ProgressListener, StopRe
 from sweeper.settings import load_policy
 
 LOOK_SECONDS = 2.0
-"""How often a waiting backfill checks whether it may continue: for the lease, the hours, the end of a pause."""
-SEEN = timedelta(seconds=60)
-"""How often a backfill records its heartbeat, whether it works or waits."""
+"""Seconds between checks whether the lease is free, the allowed hours have begun or a pause has ended."""
+HEARTBEAT_INTERVAL = timedelta(seconds=60)
+"""How often a working or waiting backfill records that it is alive."""
 
 
 @dataclass
 class BackfillOutcome:
-    """The progress of a backfill. `left`: due, but failed, locked, not approved or skipped."""
+    """The result of one execution of a plan. `left`: due conversations that failed, stayed locked or were skipped."""
 
     plan: BackfillPlan
     outcome: str
@@ -51,11 +51,11 @@ class BackfillOutcome:
 
     @property
     def is_stalled(self) -> bool:
-        """True if nothing was purged although conversations were due. Reported as a failure."""
+        """True if the execution purged nothing although records were due. Reported as a failure."""
         return self.purged_now == 0 and (self.left > 0 or bool(self.stop_reason))
 
     def as_json(self) -> dict[str, Any]:
-        """Return the JSON form."""
+        """Return the outcome for machines."""
         return {
             "backfill": self.plan.id,
             "since": rfc3339(self.plan.since),
@@ -76,7 +76,7 @@ class BackfillOutcome:
 
 @dataclass
 class BackfillRunner:
-    """Works on one plan, slice by slice, until it is done or asked to stop."""
+    """Executes one plan slice by slice until it is complete or must stop."""
 
     job: Job
     plan: BackfillPlan
@@ -95,32 +95,32 @@ class BackfillRunner:
     started: float = field(default_factory=time.monotonic)
 
     def run(self) -> BackfillOutcome:
-        """Sweep all remaining slices.
+        """Sweep the remaining slices.
 
         Raises:
-            LeaseHeldError: another process is at work on a backfill of the store.
-            RefusedError: a guard refused, or the policy is another than was approved; what was purged before stands.
-            ConfigurationError: the policy cannot be read any more; what was purged before stands.
+            LeaseHeldError: another process executes a backfill of the store.
+            RefusedError: a guard refused, or the policy has changed since the approval; earlier purges stand.
+            ConfigurationError: the policy can no longer be read; earlier purges stand.
         """
-        self._be_seen()
+        self._record_heartbeat()
         hazards.warn(self.job.database, self.job.contract)
         self.before = self._purged()
         self.watch.expect(self.plan.expected)
         self.watch.advance(self.before)
         done_until = self.plan.done_until
         for window in slices(done_until, self.plan.until, self.plan.by):
-            while not self._is_swept(window):
+            while not self._sweep_slice(window):
                 if self.stopped:
-                    return self._ended("stopped", done_until)
+                    return self._outcome("stopped", done_until)
             done_until = window.until or done_until
             if not backfills.seen(self.job.database, self.plan, self.job.clock.now(), done_until):
                 self.stopped = StopReason.GIVEN_UP
-                return self._ended("stopped", done_until)
+                return self._outcome("stopped", done_until)
         backfills.finish(self.job.database, self.plan, self.job.clock.now(), self._purged())
-        return self._ended("failed" if self.failed else "completed", done_until)
+        return self._outcome("failed" if self.failed else "completed", done_until)
 
-    def _is_swept(self, window: Window) -> bool:
-        """Sweep one slice; return False if it must be tried again, unless `stopped` holds a reason to stop."""
+    def _sweep_slice(self, window: Window) -> bool:
+        """Sweep a slice; False means try it again, unless `stopped` has a reason to stop."""
         self._wait_until_free()
         if self.stopped:
             return False
@@ -139,12 +139,12 @@ class BackfillRunner:
         if not any(page.free for page in job.selector.pages()):
             return True
         try:
-            return self._is_done(self._swept(job), window)
+            return self._is_complete(self._sweep_window(job), window)
         except LeaseHeldError:
             if backfills.holder(job.database, job.contract.schema) == "backfill":
                 raise
             self._sleep("a run holds the lease", LOOK_SECONDS)
-        except LeaseLostError:  # this process was frozen for longer than a lease lasts, and a run went first
+        except LeaseLostError:  # this process was frozen for longer than the lease, and a run took it over
             log.get().warning("a run has taken the lease over; the slice is tried again", backfill=self.plan.id)
             self.purged_now = self._purged() - self.before
         except RefusedError as refusal:
@@ -152,7 +152,7 @@ class BackfillRunner:
                 raise
         return False
 
-    def _swept(self, job: Job) -> Result:
+    def _sweep_window(self, job: Job) -> Result:
         watch = replace(self.watch, expect=lambda _: None, advance=self._advance)
         run_kind, approval = RunKind("backfill", self.plan.id), approvals.read(self.plan.approval)
         result = sweep(
@@ -160,7 +160,7 @@ class BackfillRunner:
             approval=approval,
             accept_history=self.accept_history,
             watch=watch,
-            budget=self._left(),
+            budget=self._remaining_budget(),
             run_kind=run_kind,
         )
         self.purged_now += result.count
@@ -172,33 +172,33 @@ class BackfillRunner:
 
     def _advance(self, count: int) -> None:
         self.watch.advance(count)
-        self._be_seen()
+        self._record_heartbeat()
 
-    def _be_seen(self) -> bool:
-        """Record the heartbeat if the last one is old enough; return True if it was recorded."""
+    def _record_heartbeat(self) -> bool:
+        """Record that the backfill is alive unless it did so recently; return True if it recorded it."""
         now = self.job.clock.now()
-        if self.seen is not None and now - self.seen < SEEN:
+        if self.seen is not None and now - self.seen < HEARTBEAT_INTERVAL:
             return False
         self.seen = now
         backfills.seen(self.job.database, self.plan, now)
         return True
 
-    def _is_done(self, result: Result, window: Window) -> bool:
-        self._tell(result, window)
+    def _is_complete(self, result: Result, window: Window) -> bool:
+        self._log_slice(result, window)
         if result.outcome != "stopped":
             return True
         if result.throttle.stopped in (StopReason.SIGNAL, StopReason.MAX_RUNTIME, StopReason.MAX_PURGE):
             self.stopped = result.throttle.stopped
         return False
 
-    def _tell(self, result: Result, window: Window) -> None:
+    def _log_slice(self, result: Result, window: Window) -> None:
         purged, rate = self._purged(), self.purged_now / self.working if self.working else 0.0
         left = max(self.plan.expected - purged, 0)
         log.get().info(
             "slice",
             backfill=self.plan.id,
-            since=_said(window.since),
-            until=_said(window.until),
+            since=_rfc3339_or_none(window.since),
+            until=_rfc3339_or_none(window.until),
             outcome=result.outcome,
             stop_reason=result.throttle.stopped or None,
             purged=result.count,
@@ -212,8 +212,8 @@ class BackfillRunner:
         is_outside = self.hours is not None and not self.hours.holds(self.job.clock.now())
         return self.job.further_reason() or (StopReason.HOURS if is_outside else "")
 
-    def _left(self) -> Budget:
-        """Return the rest of the budget."""
+    def _remaining_budget(self) -> Budget:
+        """Return the budget less the time and the purges already used."""
         seconds, purges = self.budget.seconds, self.budget.purges
         return replace(
             self.budget,
@@ -222,14 +222,14 @@ class BackfillRunner:
         )
 
     def _wait_until_free(self) -> None:
-        """Wait for the hours, the rate and the end of a pause, without the lease; a reason to stop is put in `stopped`."""
-        while not self._is_spent() and (reason := self._reason_to_wait()):
+        """Wait, without the lease, for the allowed hours, the rate and the end of a pause; set `stopped` on a reason to stop."""
+        while not self._must_stop() and (reason := self._reason_to_wait()):
             early = self.free_at - time.monotonic()
             self._sleep(reason, min(LOOK_SECONDS, early) if early > 0 else LOOK_SECONDS)
         self.watch.waits("")
 
-    def _is_spent(self) -> bool:
-        left = self._left()
+    def _must_stop(self) -> bool:
+        left = self._remaining_budget()
         spent = StopReason.MAX_RUNTIME if left.seconds == 0.0 else StopReason.MAX_PURGE if left.purges == 0 else ""
         self.stopped = self.stopped or self.job.stop_reason() or spent
         return bool(self.stopped)
@@ -246,7 +246,7 @@ class BackfillRunner:
 
     def _sleep(self, reason: str, seconds: float) -> None:
         self.watch.waits(reason)
-        if self._be_seen():
+        if self._record_heartbeat():
             log.get().info("backfill waits", backfill=self.plan.id, because=reason)
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0 and not self.job.stop_reason():
@@ -256,7 +256,7 @@ class BackfillRunner:
         under: Callable[[Any], dict[str, int]] = lambda c: evidence.purged_under(c, self.plan.approval)  # noqa: E731
         return sum(self.job.database.within(under).values())
 
-    def _ended(self, outcome: str, done_until: datetime) -> BackfillOutcome:
+    def _outcome(self, outcome: str, done_until: datetime) -> BackfillOutcome:
         seconds = time.monotonic() - self.started
         return BackfillOutcome(
             plan=self.plan,
@@ -271,5 +271,5 @@ class BackfillRunner:
         )
 
 
-def _said(instant: datetime | None) -> str | None:
+def _rfc3339_or_none(instant: datetime | None) -> str | None:
     return rfc3339(instant) if instant is not None else None

@@ -1,8 +1,6 @@
-"""Guards: checks that refuse a run before it purges. Each is a setting, on by default.
+"""Guards: checks that refuse a run. Each is a named setting, on by default, and reports what was found, the limit and the remedy.
 
-A refusal names what was found, the limit and the remedy.
-
-Invariant: a guard that cannot find out refuses.
+Invariant: a guard that cannot decide refuses.
 """
 
 from collections.abc import Iterator
@@ -20,7 +18,7 @@ HISTORY_REMEDY = (
 
 
 def before(job: Job, histories: Histories, *, accept_history: bool = False) -> Iterator[RefusedError]:
-    """Yield the refusals that are known before anything is proposed, given the counted histories; a preview only shows them."""
+    """Yield the refusals that are known before anything is proposed; a run raises the first, a preview lists all."""
     guards, now = job.settings.guards, job.clock.now()
     database_now = job.database.within(job.clock.database_now)
     last = job.database.within(lambda c: evidence.last_completed(c, job.settings.store.schema_name))
@@ -66,7 +64,7 @@ def before(job: Job, histories: Histories, *, accept_history: bool = False) -> I
 
 
 def volume(job: Job, due: int) -> Iterator[RefusedError]:
-    """Yield the refusal of a run without an approval if too many conversations are due."""
+    """Yield a refusal if `due` conversations are too many for a run without an approval."""
     guards = job.settings.guards
     if not guards.volume or due == 0:
         return
@@ -89,16 +87,16 @@ def volume(job: Job, due: int) -> Iterator[RefusedError]:
 
 
 def limit(job: Job, due: int) -> int | None:
-    """Return how many conversations a run may purge if `due` were due when it was weighed; None means no limit."""
+    """Return how many conversations a run may purge if `due` were due at its start; None if the guard is off."""
     guards = job.settings.guards
     return max(guards.max_count - _purged_lately(job), due) if guards.volume else None
 
 
 def more_than_weighed(allowed: int, purged: int) -> RefusedError:
-    """Return the refusal to continue when more is due than the run was weighed for."""
+    """Return the refusal of a run in which more is due than when it began."""
     return RefusedError(
         "volume",
-        f"more than {allowed} conversations are due: facts changed meanwhile.",
+        f"more than {allowed} conversations are due: facts have changed since the run began.",
         f"When this run was weighed, {allowed} was the most.",
         "Find out what made more due (`sweeper run --dry-run`), and run again.",
         f"{purged} were purged, with evidence; no more was.",
@@ -106,14 +104,14 @@ def more_than_weighed(allowed: int, purged: int) -> RefusedError:
 
 
 def _purged_lately(job: Job) -> int:
-    """Return how many conversations were purged without an approval within the window."""
+    """Return how many conversations were purged without an approval within [guards] window_hours."""
     now = job.clock.now()
     since = now - timedelta(hours=job.settings.guards.window_hours)
     return job.database.within(lambda c: evidence.purged_lately(c, job.settings.store.schema_name, since, now))
 
 
 def _history(job: Job, now: Histories, last: evidence.LastCompleted) -> Iterator[RefusedError]:
-    """Refuse if history has shrunk or is missing: an incomplete import must not read as "nobody consented"."""
+    """Yield a refusal if a history is empty or has shrunk: a failed import must not read as "nobody consented"."""
     if not now.conversations:
         return
     used = (

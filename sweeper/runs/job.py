@@ -1,4 +1,4 @@
-"""A job: one store, one policy and one as-of, prepared once and passed down."""
+"""The job: one store, one policy and one as-of, prepared once and passed to all that works on it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,9 +23,9 @@ from sweeper.settings import Settings, load_policy
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that a run, a preview or an explanation needs; `window` limits the due dates.
+    """What a sweep, a preview or an explanation works on; `window` limits it to a range of due dates.
 
-    `further_reason` is called between steps of the work: it returns why that is to end, besides a stop request, or "".
+    `further_reason` is called between steps. It returns a reason to stop other than a stop request, or "".
     """
 
     database: Database
@@ -37,35 +37,35 @@ class Job:
     further_reason: Callable[[], str] = lambda: ""
 
     def stop_reason(self) -> str:
-        """Return why work on it is to end; "" to go on."""
+        """Return why the work must stop, or "" to continue."""
         return self.database.stop.reason or self.further_reason()
 
     @property
     def settings(self) -> Settings:
-        """The settings of the job."""
+        """The settings of the database connection."""
         return self.database.settings
 
     @property
     def is_present(self) -> bool:
-        """True if as-of is the present, within the clock tolerance; later timestamps then come from a wrong clock."""
+        """True if as-of is now, within the clock tolerance; a later instant in the store then comes from a wrong clock."""
         return self.clock.now() - self.as_of <= timedelta(seconds=self.settings.guards.clock_tolerance_seconds)
 
     @property
     def reader(self) -> FactsReader:
-        """Reads facts for this policy."""
+        """A reader of the facts that this policy needs."""
         return FactsReader(self.contract, self.policy, self.as_of)
 
     @property
     def selector(self) -> Selector:
-        """Proposes what may be due at as-of."""
+        """A selector of the records that may be due at as-of."""
         return Selector(self.database, self.contract, self.policy, self.as_of, self.window)
 
 
 def prepare(settings: Settings, clock: Clock, as_of: datetime | None = None) -> Job:
-    """Prepare a job on the store of the settings; as-of is now unless given.
+    """Return a job on the store of the settings; as-of defaults to now.
 
     Raises:
-        ConfigurationError: settings, policy or store cannot be used, or the policy does not believe as-of.
+        ConfigurationError: settings, policy or store cannot be used, or as-of is not plausible.
         DatabaseError: the database cannot be reached.
     """
     policy = load_policy(settings)
@@ -89,7 +89,7 @@ def untrusted_as_of(policy: Policy, as_of: datetime) -> str:
 
 
 def read_contract(database: Database, policy: Policy) -> Contract:
-    """Read the store's contract, after checking that the sweeper's own tables exist."""
+    """Read the store's contract after checking that the sweeper's own tables have the right revision."""
     try:
         migrate.refuse_other(migrate.revision(database))
         with database.transaction() as connection:
@@ -99,7 +99,7 @@ def read_contract(database: Database, policy: Policy) -> Contract:
 
 
 def unreachable(error: DBAPIError) -> DatabaseError:
-    """Return the error for a database that does not answer or does not allow the statement."""
+    """Return an error with a remedy for a database that does not answer or denies permission."""
     if databases.sqlstate(error) == "42501":  # insufficient_privilege
         way_out = (
             "This role may not; deploy/postgres/roles.sql says which may: the job purges, officers hold, auditors read."

@@ -1,6 +1,6 @@
-"""Finds legal holds in force and erasure orders that an exported ledger records and a restored database lacks.
+"""Finds the legal holds in force and the erasure orders that an exported ledger has and a restored database lacks.
 
-Invariant: in doubt a hold is in force; what is lost is named, and nothing of it is restored here.
+Invariant: in doubt a hold is in force. Nothing is restored here.
 """
 
 from collections import Counter
@@ -23,63 +23,64 @@ from sweeper.runs.job import Job
 
 @dataclass(frozen=True)
 class LostProtections:
-    """Holds and orders of the ledger that are missing in this database; none is restored automatically."""
+    """Descriptions of the holds in force and the orders that are in the ledger but not in this database."""
 
     holds: tuple[str, ...] = ()
     orders: tuple[str, ...] = ()
 
 
 def refuse_lost_holds(lost: LostProtections) -> None:
-    """Refuse to purge while holds of the ledger are missing, since they may protect restored records.
+    """Refuse to purge while holds of the ledger are missing here: they may protect restored records.
 
     Raises:
-        RefusedError: naming their matters.
+        RefusedError: with the matters of the missing holds.
     """
     if lost.holds:
         raise RefusedError(
             "holds",
-            f"the ledger knows {len(lost.holds)} legal holds in force that this database has lost: {'; '.join(lost.holds)}.",
+            f"the ledger has {len(lost.holds)} legal holds in force that this database has lost: {'; '.join(lost.holds)}.",
             "",
             "Place them again (`sweeper hold place`, --unknown where the id is not there), then reapply.",
         )
 
 
 def missing(job: Job, ledger: Ledger) -> LostProtections:
-    """Return the holds in force and the erasure orders of the ledger that are missing in this database."""
+    """Return the holds in force and the erasure orders of the ledger that are not in this database."""
     holds, orders = _Latest("hold"), _Latest("order")
     for leaf in ledger.leaves():
         holds.see(leaf)
         orders.see(leaf)
     stands = partial(_stands, job.policy, job.clock.now())
     here = known_protections(job.database, stands)
-    standing = [row for row in holds.rows() if stands(_instant(row.get("released_at")))]
+    standing = [row for row in holds.rows() if stands(_parse_instant(row.get("released_at")))]
     return LostProtections(
-        _absent(standing, here["hold"], "matter"), _absent(orders.rows(), here["order"], "reference")
+        _describe_missing(standing, here["hold"], "matter"),
+        _describe_missing(orders.rows(), here["order"], "reference"),
     )
 
 
 def _stands(policy: Policy, now: datetime, released_at: StoredTimestamp) -> bool:
-    """Return True if a hold with this release time is in force, as a batch decides it."""
+    """True if a hold with this release is in force at `now`, by the same rule as in a batch."""
     return in_force(Hold("", None, None, None, released_at), policy, now)
 
 
-def _instant(told: object) -> StoredTimestamp:
-    """Parse a timestamp of an event; text that is not a timestamp counts as not released."""
+def _parse_instant(text: object) -> StoredTimestamp:
+    """Parse an instant from an event; return NEVER for one that cannot be parsed, so that it releases no hold."""
     try:
-        return None if told is None else parse(str(told))
+        return None if text is None else parse(str(text))
     except ValueError:
         return OutOfRange.NEVER
 
 
 @dataclass
 class _Latest:
-    """The last state of each hold or order according to the events."""
+    """The latest state of each hold or order, from the events; None for one that was deleted."""
 
     kind: str
     found: dict[Any, dict[str, Any] | None] = field(default_factory=dict)
 
     def see(self, leaf: Leaf) -> None:
-        """Take in one leaf; events without the fields that the trigger writes are ignored."""
+        """Apply a leaf; an event without the details that the trigger writes is ignored."""
         if leaf["source"] != "events" or not str(leaf["kind"]).startswith(f"{self.kind}_"):
             return
         details = leaf["details"] if isinstance(leaf["details"], dict) else {}
@@ -90,17 +91,17 @@ class _Latest:
             self.found[now.get("id")] = now
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return those that were not deleted."""
+        """Return the rows that were not deleted."""
         return [row for row in self.found.values() if row is not None]
 
 
-def _absent(rows: Iterable[Mapping[str, Any]], here: Counter[tuple[Any, ...]], name: str) -> tuple[str, ...]:
-    """Return the names of those that are missing here."""
-    wanted = Counter((str(row.get(name)), row.get("account_id"), row.get("conversation_id")) for row in rows)
-    return tuple(sorted(_called(key) for key in (wanted - here).elements()))
+def _describe_missing(rows: Iterable[Mapping[str, Any]], here: Counter[tuple[Any, ...]], name: str) -> tuple[str, ...]:
+    """Return descriptions of the rows that are not among `here`."""
+    expected = Counter((str(row.get(name)), row.get("account_id"), row.get("conversation_id")) for row in rows)
+    return tuple(sorted(_describe(key) for key in (expected - here).elements()))
 
 
-def _called(key: tuple[Any, ...]) -> str:
+def _describe(key: tuple[Any, ...]) -> str:
     name, account, conversation = key
     parts = [f"account {account}" if account else "", f"conversation {conversation}" if conversation else ""]
     return f"{name} on {' and '.join(part for part in parts if part) or 'everything'}"

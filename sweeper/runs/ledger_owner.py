@@ -14,13 +14,13 @@ from sweeper.errors import RefusedError
 from sweeper.evidence import checkpoint
 from sweeper.evidence import leaf as leaves
 from sweeper.evidence import ledger as stored
-from sweeper.evidence.export import Ledger, Opened
+from sweeper.evidence.export import Ledger, OpenedRun
 from sweeper.evidence.merkle import Edge, leaf_hash
 from sweeper.postgres import store_counts
 from sweeper.runs.job import Job
 
 PORTION = 256
-"""Number of events held in memory at a time."""
+"""The number of events in memory at a time."""
 REMEDY = "Restore schema sweeper (sweeper.identity) with the store, or name the ledger of this one."
 
 
@@ -61,13 +61,15 @@ def claim(job: Job, ledger: Ledger, confirmed: str | None = None) -> LedgerClaim
     if not runs:
         return LedgerClaim()
     ours = frozenset(run.run_id for run in runs if run.store in (job.contract.schema, None))
-    told = (
+    named_identity = (
         identity if any(run.identity for run in runs) else None
-    )  # a log has one database: one run that names it is enough
+    )  # a log belongs to one database, so that one run that names it is enough
     history = _history(job, ledger)
-    if told and history.is_continued:
-        return LedgerClaim(ours, told)
-    return LedgerClaim(ours, told, _vouched(job, ledger, history, identity, told, confirmed))
+    if named_identity and history.is_continued:
+        return LedgerClaim(ours, named_identity)
+    return LedgerClaim(
+        ours, named_identity, _refuse_unconfirmed(job, ledger, history, identity, named_identity, confirmed)
+    )
 
 
 def _refuse_other_log(ledger: Ledger, origin: str) -> None:
@@ -80,37 +82,37 @@ def _refuse_other_log(ledger: Ledger, origin: str) -> None:
         )
 
 
-def _refuse_other_database(ledger: Ledger, runs: Sequence[Opened], identity: str) -> None:
+def _refuse_other_database(ledger: Ledger, runs: Sequence[OpenedRun], identity: str) -> None:
     for run in runs:
         if run.identity not in (None, identity):
             raise RefusedError(
                 "ledger",
-                f"{ledger.path} tells of run {run.run_id} in the database {run.identity}.",
+                f"{ledger.path} has run {run.run_id} of the database {run.identity}.",
                 f"This is the database {identity}: an id there is another record here.",
                 REMEDY,
             )
 
 
-def _refuse_storeless(ledger: Ledger, runs: Sequence[Opened], own: str) -> None:
+def _refuse_storeless(ledger: Ledger, runs: Sequence[OpenedRun], own: str) -> None:
     """Refuse a ledger with runs of other stores only: it would silently purge nothing."""
     known = {run.store or own for run in runs}
     if known and own not in known:
         raise RefusedError(
             "ledger",
-            f"{ledger.path} knows runs of: {', '.join(sorted(known))}.",
-            f"It knows no run of this store, {own}.",
+            f"{ledger.path} has runs of: {', '.join(sorted(known))}.",
+            f"It has no run of this store, {own}.",
             "Restore under the schema's old name, or name the schema in [store] schema.",
         )
 
 
-def _vouched(
-    job: Job, ledger: Ledger, history: "_History", identity: str, told: str | None, confirmed: str | None
+def _refuse_unconfirmed(
+    job: Job, ledger: Ledger, history: "_History", identity: str, named_identity: str | None, confirmed: str | None
 ) -> str:
     """Return the digest by which a person vouches for a ledger; it is valid for this ledger, database and store only."""
-    if told is None and history.contradicts:
+    if named_identity is None and history.contradicts:
         raise RefusedError(
             "ledger",
-            f"{ledger.path} does not tell of which database it is, and {history}: it is another's.",
+            f"{ledger.path} does not name its database, and {history}: it belongs to another database.",
             "",
             REMEDY,
         )
@@ -120,9 +122,9 @@ def _vouched(
         return digest
     wrong = "" if confirmed is None else f"{confirmed!r} is not the digest of this ledger for this store. "
     whose = (
-        "is of an earlier version, and its runs do not tell in which database they were; several logs may have its name"
-        if told is None
-        else "tells this database's identity, which a copy of the database has as well"
+        "is of an earlier version, and its runs do not name their database; several logs may have its name"
+        if named_identity is None
+        else "names this database's identity, which a copy of the database has as well"
     )
     raise RefusedError(
         "ledger",
@@ -145,23 +147,23 @@ class _History:
     reach: int
     """Size of the ledger."""
     unknown: Sequence[Any]
-    """The runs of this database that the ledger does not tell of as this database does."""
+    """The runs of this database whose events are not in the ledger."""
     reapplied: Set[str | None]
-    """How earlier reapplications of this very ledger were let in here: by the digest of a person, or None, by the logs."""
+    """How earlier reapplications of this ledger were accepted here: the digest that a person gave, or None if none was needed."""
 
     @property
     def is_continued(self) -> bool:
-        """True if the ledger knows all that this database has done, but for what came after a `reapply` of that ledger."""
+        """True if the ledger contains this database's log, apart from what followed a `reapply` of that ledger."""
         return None in self.reapplied or (self.common == self.newest and not self.unknown)
 
     @property
     def contradicts(self) -> bool:
-        """True if this database has a log that the ledger does not continue, and that did not begin by that ledger."""
+        """True if this database has checkpoints, the ledger continues none of them, and it was never reapplied here."""
         return self.checkpoints > 0 and self.common is None and not self.reapplied
 
     def __str__(self) -> str:
         if not self.checkpoints:
-            return "this database has no checkpoint that could tell more"
+            return "this database has no checkpoint to compare with"
         if self.common is None:
             return f"it continues none of the {self.checkpoints} checkpoints of this database"
         if self.common < self.newest:
@@ -172,18 +174,18 @@ class _History:
         if self.unknown:
             named = ", ".join(map(str, self.unknown[:5])) + (", …" if len(self.unknown) > 5 else "")
             return (
-                f"it continues this database's newest checkpoint of {self.common} leaves, but does not know what was opened here "
+                f"it continues this database's newest checkpoint of {self.common} leaves, but does not have what was opened here "
                 f"as run {named}: the logs went different ways since, or the ledger is the older one"
             )
-        return f"it continues this database's newest checkpoint of {self.common} leaves, which speaks for it"
+        return f"it continues this database's newest checkpoint of {self.common} leaves, which supports it"
 
 
 def _history(job: Job, ledger: Ledger) -> _History:
     known, newest = {}, 0
     for found in stored.checkpoints(job.database):
         known[found.size], newest = found.root, found.size
-    opened, common = _opened_here(job) if known else {}, None
-    for size, hash_, root in _grown(ledger, known.keys()):
+    opened, common = _run_ids_by_leaf_hash(job) if known else {}, None
+    for size, hash_, root in _growing_tree(ledger, known.keys()):
         opened.pop(hash_, None)
         if root is not None and root == known[size]:
             common = size
@@ -193,21 +195,21 @@ def _history(job: Job, ledger: Ledger) -> _History:
     return _History(len(known), newest, common, ledger.tree.size, list(opened.values()), reapplied)
 
 
-def _opened_here(job: Job) -> dict[bytes, Any]:
-    """The runs of this database by the hash of the leaf that their opening is, or will be."""
+def _run_ids_by_leaf_hash(job: Job) -> dict[bytes, Any]:
+    """Return the ids of this database's runs by the hash of the leaf of their `run_opened` event, numbered or not."""
     found = {}
     with job.database.transaction() as connection:
         ids = stored.openings(connection)
         for begin in range(0, len(ids), PORTION):
-            for _, told in stored.rows(connection, "events", stored.ranges(ids[begin : begin + PORTION])):
-                leaf = leaves.of("events", told)
+            for _, columns in stored.rows(connection, "events", stored.ranges(ids[begin : begin + PORTION])):
+                leaf = leaves.of("events", columns)
                 found[leaf_hash(leaves.canonical(leaf))] = leaf["run_id"]
     return found
 
 
-def _grown(ledger: Ledger, sizes: Set[int]) -> Iterator[tuple[int, bytes, bytes | None]]:
+def _growing_tree(ledger: Ledger, sizes: Set[int]) -> Iterator[tuple[int, bytes, bytes | None]]:
     """Yield for each leaf of the ledger the size of the tree with it, its hash, and the root if the size is one of `sizes`."""
-    edge = Edge(tells=False)
+    edge = Edge(collects=False)
     for hash_ in ledger.hashes() if sizes else ():
         edge.append(hash_)
         yield edge.size, hash_, edge.root() if edge.size in sizes else None

@@ -182,7 +182,7 @@ def read(path: Path) -> Approval:
         figures = _figures(approval)
     except (files.UnreadableError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigurationError(
-            f"--plan {path}: this is no plan of a dry run, or it was cut ({error}). Nothing was done. "
+            f"--plan {path}: this is no plan of a dry run, or it was truncated ({error}). Nothing was done. "
             "Write one with --dry-run --out FILE."
         ) from None
     edited = [
@@ -199,7 +199,7 @@ def read(path: Path) -> Approval:
 
 
 def _figures(approval: Approval) -> dict[str, Any]:
-    """Return what both a plan file and its digest say."""
+    """Return the figures that a plan file and its digest have in common."""
     return {
         "store": approval.store,
         "policy": approval.policy,

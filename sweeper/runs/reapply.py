@@ -1,10 +1,9 @@
-"""Purges again, after a restore, what the exported ledger says was purged and the backup brought back. Does nothing else.
+"""Purges again, after a restore, the records that an exported ledger has as purged and that the backup brought back.
 
-    check the ledger → compare holds → what is there again → purge it under lock, with evidence → say what else is missing
+    check the ledger → compare holds → find restored records → purge them under lock, with evidence → report what else is missing
 
-Invariant: a ledger that is not shown to be this store's own deletes nothing, and neither does one that knows of a
-hold which this database has lost. What shows it is in the leaves, which the signature covers: each run tells in which database
-and store it was. Where the leaves do not say, a person must.
+Invariant: nothing is purged by a ledger unless it is known to belong to this store, or while a hold of that ledger is missing
+here. The proof is in the signed leaves, in which each run names its database and store; if they do not, a person must confirm it.
 """
 
 import time
@@ -40,13 +39,13 @@ from sweeper.runs.session import HURRIED_SECONDS, RunKind, Session, refuse_pause
 from sweeper.runs.throttle import Budget, ProgressListener, StopReason, Throttle
 
 PORTION = 500
-"""Number of tombstones looked up at a time."""
+"""The number of the ledger's tombstones that are looked up at a time."""
 UNREADABLE = "unreadable_tombstone"
-"""Reason: a tombstone with an invalid timestamp or an id that the table cannot hold; nothing is purged because of it."""
+"""Counts tombstones with an instant outside the calendar or an id that the table cannot hold; they purge nothing."""
 NO_ID = frozenset({"22P02", "22003"})
-"""SQLSTATEs of a text that is no id of the type, or a number too large for it."""
+"""SQLSTATEs of a text that is not valid for the id's type, or a number out of its range."""
 UNSEEN = "not_in_relation"
-"""Reason: the row is in its table, but the contract relation does not show it, so it cannot be evaluated."""
+"""Counts rows that are back in their table but not in the store's relation, so that they cannot be evaluated."""
 
 
 @dataclass
@@ -65,16 +64,16 @@ class Reapplied:
     stop_reason: str = ""
     seconds: float = 0.0
     newest: datetime | None = None
-    """The time of the newest purge in the ledger; later purges are not known here."""
+    """When the newest purge in the ledger happened; later purges are not known here."""
 
     @property
     def is_done(self) -> bool:
-        """True if no restored record that may be purged remains."""
+        """True if no restored record remains that should have been purged."""
         left = self.counts.failed + self.counts.skipped[Spared.LOCKED.value] + self.counts.skipped[UNSEEN]
         return self.outcome in ("completed", "preview") and not left
 
     def as_json(self) -> dict[str, Any]:
-        """Return the JSON form."""
+        """Return the result for machines."""
         conversations, feedback = self.purged.get("conversation", {}), self.purged.get("feedback", {})
         preview = self.outcome == "preview"
         return {
@@ -108,20 +107,20 @@ def preview(job: Job, ledger: Ledger, confirmed: str | None = None) -> Reapplied
     for kind, portion in _portions(ledger, found.claim.runs, found.counts):
         found.purged_record += len(portion)
         found.newest = _newest(found.newest, portion)
-        there = _back(job, kind, portion, found.counts)
+        there = _restored(job, kind, portion, found.counts)
         found.back += len(there)
-        found.counts.add(_weighed(job, kind, there))
+        found.counts.add(_evaluate_all(job, kind, there))
     found.seconds = time.monotonic() - started
     return found
 
 
 def reapply(job: Job, ledger: Ledger, watch: ProgressListener | None = None, confirmed: str | None = None) -> Reapplied:
-    """Purge restored records again. For `confirmed` see `ledger_owner.claim`.
+    """Purge the restored records again. For `confirmed` see `ledger_owner.claim`.
 
     Raises:
-        RefusedError: the ledger is not shown to be this store's, or holds of it are missing here; nothing was purged.
-        LeaseHeldError: another run is at work.
-        ExportError: the file has changed while it was read; what was purged before stands.
+        RefusedError: the ledger is not known to belong to this store, or its holds are missing here; nothing was purged.
+        LeaseHeldError: another run holds the lease.
+        ExportError: the file changed while it was read; earlier purges stand.
     """
     refuse_paused(job)
     claimed = claim(job, ledger, confirmed)
@@ -149,29 +148,29 @@ class _Reapply:
     started: float = field(default_factory=time.monotonic)
 
     def run(self) -> Reapplied:
-        """Work through all tombstones of the ledger in order, until something stops the run."""
-        throttle = self.session.steered(self.watch, Budget(), self.done.total)
+        """Reapply the ledger's tombstones in order, until done or stopped."""
+        throttle = self.session.throttle_for(self.watch, Budget(), self.done.total)
         self._record()
         try:
             self._work(throttle)
         except PausedError:
             throttle.stopped = StopReason.PAUSED
-        return self._finished(throttle)
+        return self._finish(throttle)
 
     def _record(self) -> None:
-        """Record an event that names the ledger: from here on this log differs from that one."""
+        """Record an event that names the ledger: from here on this log and that one diverge."""
         tree = self.ledger.tree
-        told = {"log": tree.origin, "size": tree.size, "root": tree.root.hex(), "signed": self.ledger.signed}
-        told |= self.claim.as_json()
-        self.job.database.within(lambda c: evidence.record(c, "reapply", self.session.run.id, told))
+        details = {"log": tree.origin, "size": tree.size, "root": tree.root.hex(), "signed": self.ledger.signed}
+        details |= self.claim.as_json()
+        self.job.database.within(lambda c: evidence.record(c, "reapply", self.session.run.id, details))
 
     def _work(self, throttle: Throttle) -> None:
         for kind, portion in _portions(self.ledger, self.claim.runs, self.counts):
             self.purged_record += len(portion)
             self.newest = _newest(self.newest, portion)
-            there = _back(self.job, kind, portion, self.counts)
+            there = _restored(self.job, kind, portion, self.counts)
             self.back += len(there)
-            there = self._shown(kind, there)
+            there = self._visible(kind, there)
             while there and not throttle.is_over():
                 size = throttle.next_batch()
                 self._purge(throttle, kind, there[:size])
@@ -182,12 +181,12 @@ class _Reapply:
         over = throttle.is_over
         removal.remove_pending(self.job.database, self.session.run.id, self.job.clock.now(), self.session.renew, over)
 
-    def _shown(self, kind: Kind, there: list[PurgedRecord]) -> list[PurgedRecord]:
-        """Return the records that have facts; count the others."""
+    def _visible(self, kind: Kind, there: list[PurgedRecord]) -> list[PurgedRecord]:
+        """Return the records that the store's relation shows; count the others."""
         facts = _facts(self.job, kind, there)
-        shown = [purged_record for purged_record in there if purged_record.record_id in facts]
-        _count_unseen(self.counts, kind, len(there) - len(shown))
-        return shown
+        visible = [purged_record for purged_record in there if purged_record.record_id in facts]
+        _count_unseen(self.counts, kind, len(there) - len(visible))
+        return visible
 
     def _purge(self, throttle: Throttle, kind: Kind, there: list[PurgedRecord], *, waiting: bool = False) -> None:
         purger = self._purger(throttle, {purged_record.record_id: purged_record for purged_record in there})
@@ -210,17 +209,17 @@ class _Reapply:
 
     @cached_property
     def lock_budget(self) -> float:
-        """How long (seconds) a batch may take from its first lock; read once from the server."""
+        """How long a batch may hold locks, in seconds; read from the server's settings once."""
         return self.job.database.within(purge.read_lock_budget)
 
     def _purger(self, throttle: Throttle, there: Mapping[str, PurgedRecord]) -> Purger:
         job, session = self.job, self.session
         purger = Purger(job, session.run, session.lease, self.lock_budget, throttle.pace, done=self.done)
         return replace(
-            purger, evaluate=partial(_evaluated, job, there), evaluate_feedback=partial(_evaluated_feedback, job, there)
+            purger, evaluate=partial(_evaluate, job, there), evaluate_feedback=partial(_evaluate_feedback, job, there)
         )
 
-    def _finished(self, throttle: Throttle) -> Reapplied:
+    def _finish(self, throttle: Throttle) -> Reapplied:
         purged = self.job.database.within(lambda c: evidence.purged_by_rule(c, self.session.run.id))
         outcome: evidence.Outcome = "failed" if self.counts.failed else "completed"
         if throttle.stopped:
@@ -245,11 +244,11 @@ class _Reapply:
 
 
 def _portions(ledger: Ledger, ours: Set[int | str], counts: Counts) -> Iterator[tuple[Kind, list[PurgedRecord]]]:
-    """Yield the tombstones of this store's runs, one kind of record at a time, in the order of the ledger."""
+    """Yield the tombstones of this store's runs in the ledger's order, in portions of one kind of record."""
     waiting: dict[Kind, dict[str, PurgedRecord]] = {
         "conversation": {},
         "feedback": {},
-    }  # purged twice: the later counts
+    }  # for a record purged twice the later tombstone counts
     for leaf in ledger.leaves():
         if leaf["source"] == "tombstones" and leaf["run_id"] in ours and leaf["record"] in waiting:
             found = waiting[leaf["record"]]
@@ -275,15 +274,17 @@ def _purged_record(leaf: Leaf) -> PurgedRecord:
     return PurgedRecord(leaf["record_id"], leaf["account_id"], leaf["rule"], due_at, purged_at)
 
 
-def _back(job: Job, kind: Kind, portion: list[PurgedRecord], counts: Counts) -> list[PurgedRecord]:
-    """Return the records whose rows exist again."""
+def _restored(job: Job, kind: Kind, portion: list[PurgedRecord], counts: Counts) -> list[PurgedRecord]:
+    """Return the records of a portion whose rows exist again."""
     table = job.contract.conversations if kind == "conversation" else job.contract.feedback
-    there = _there(job, table, [purged_record.record_id for purged_record in portion], counts) if table else set()
+    there = (
+        _existing_ids(job, table, [purged_record.record_id for purged_record in portion], counts) if table else set()
+    )
     return [purged_record for purged_record in portion if purged_record.record_id in there]
 
 
-def _there(job: Job, table: PhysicalTable, ids: list[str], counts: Counts) -> set[str]:
-    """Return the ids that have a row; an id that the table cannot hold is counted and does not affect the others."""
+def _existing_ids(job: Job, table: PhysicalTable, ids: list[str], counts: Counts) -> set[str]:
+    """Return the ids that have a row; count an id that is not valid for the table, and look up the others."""
     try:
         return job.database.within(lambda c: purge.existing(c, table, ids))
     except DBAPIError as error:
@@ -293,11 +294,11 @@ def _there(job: Job, table: PhysicalTable, ids: list[str], counts: Counts) -> se
         counts.conversations.unclassified[UNREADABLE] += 1
         return set()
     half = len(ids) // 2
-    return _there(job, table, ids[:half], counts) | _there(job, table, ids[half:], counts)
+    return _existing_ids(job, table, ids[:half], counts) | _existing_ids(job, table, ids[half:], counts)
 
 
 def _facts(job: Job, kind: Kind, there: list[PurgedRecord]) -> dict[str, Facts] | dict[str, FeedbackFacts]:
-    """Read the facts of the records."""
+    """Read the facts of restored records from the store's relation, by id."""
     ids = [purged_record.record_id for purged_record in there]
     if kind == "conversation":
         return job.database.within(lambda c: job.reader.conversations(c, ids))
@@ -309,8 +310,8 @@ def _count_unseen(counts: Counts, kind: Kind, count: int) -> None:
         counts.skip(kind, UNSEEN, count)
 
 
-def _weighed(job: Job, kind: Kind, there: list[PurgedRecord]) -> Counts:
-    """Count what a reapplication would do with restored records."""
+def _evaluate_all(job: Job, kind: Kind, there: list[PurgedRecord]) -> Counts:
+    """Evaluate restored records without a lock, for a preview."""
     counts, of = Counts(), {purged_record.record_id: purged_record for purged_record in there}
     found = _facts(job, kind, there)
     _count_unseen(counts, kind, len(there) - len(found))
@@ -324,11 +325,11 @@ def _weighed(job: Job, kind: Kind, there: list[PurgedRecord]) -> Counts:
     return counts
 
 
-def _evaluated(job: Job, there: Mapping[str, PurgedRecord], facts: Facts, proposal: Proposal) -> Evaluation:
+def _evaluate(job: Job, there: Mapping[str, PurgedRecord], facts: Facts, proposal: Proposal) -> Evaluation:
     return evaluate_restored(facts, there[proposal.conversation_id], job.policy, job.as_of)
 
 
-def _evaluated_feedback(job: Job, there: Mapping[str, PurgedRecord], facts: FeedbackFacts) -> Evaluation:
+def _evaluate_feedback(job: Job, there: Mapping[str, PurgedRecord], facts: FeedbackFacts) -> Evaluation:
     return evaluate_restored_feedback(facts, there[facts.feedback.id], job.policy, job.as_of)
 
 

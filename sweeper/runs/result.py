@@ -1,4 +1,4 @@
-"""The result of a run, as it is printed and stored in `sweeper.runs`."""
+"""The result of a run, as it is printed and kept in `sweeper.runs`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,14 +21,17 @@ failure.
 
 @dataclass(frozen=True)
 class ActiveBackfill:
-    """A backfill to which the run leaves conversations. `backlog`: it has been silent, and has conversations to purge."""
+    """A backfill whose range of due dates a run leaves out.
+
+    `silent`: no process has worked on it recently. `backlog`: it is silent, and records are due in its range.
+    """
 
     plan: BackfillPlan
     silent: bool
     backlog: bool
 
     def as_json(self) -> dict[str, Any]:
-        """Return the JSON form."""
+        """Return the backfill for machines."""
         return {
             "backfill": self.plan.id,
             "due_from": rfc3339(self.plan.done_until),
@@ -41,7 +44,7 @@ class ActiveBackfill:
 
 @dataclass
 class Result:
-    """What a run did, according to its evidence."""
+    """What a run did; `purged`, by kind of record and rule, is counted from its tombstones."""
 
     job: Job
     run_id: int
@@ -58,7 +61,7 @@ class Result:
 
     @property
     def count(self) -> int:
-        """The number of conversations purged."""
+        """The number of purged conversations."""
         return sum(self.purged["conversation"].values())
 
     @property
@@ -79,18 +82,18 @@ class Result:
 
     @property
     def is_stalled(self) -> bool:
-        """True if the run purged nothing although records were due. Reported as a failure, whatever kept them."""
+        """True if the run purged nothing although records were due. Reported as a failure, whatever the reason."""
         abandoned = self.active_backfill is not None and self.active_backfill.backlog
         return self.purged_nothing and (self.overdue > 0 or bool(self.throttle.stopped) or abandoned)
 
     @property
     def is_done(self) -> bool:
-        """True if the run did all that was asked of it, which includes using up its budget."""
+        """True if the run did all that was requested; using up its budget counts as that."""
         in_order = self.outcome == "completed" or (self.outcome == "stopped" and self.throttle.stopped in ORDERED)
         return in_order and not self.is_stalled
 
     def as_json(self) -> dict[str, Any]:
-        """Return the JSON form."""
+        """Return the result for machines."""
         conversations, feedback = self.purged["conversation"], self.purged["feedback"]
         return {
             "run": self.run_id,

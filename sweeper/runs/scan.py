@@ -1,6 +1,6 @@
-"""Evaluates without locking or writing: what a purge would do now, and the verdict on every stored record.
+"""Evaluates records without locks: what a purge would do now, and the verdict on every stored record.
 
-Invariant: it locks nothing, writes nothing, and asks the same `dispose` and `decide` as the purge.
+Invariant: nothing is locked or written, and the evaluation is the same code as in a purge.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +19,7 @@ from sweeper.runs.job import Job
 
 T = TypeVar("T")
 Seen = Callable[[int], None]
-"""Called with the number of proposals just scanned; a run renews its lease here."""
+"""Called with the number of proposals just evaluated; a caller that holds a lease renews it here."""
 
 
 def portions(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
@@ -31,13 +31,13 @@ def portions(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 def scan(
     job: Job, pages: Iterable[Page], seen: Seen = lambda _: None, note: Callable[[Verdict], None] = lambda _: None
 ) -> Counts:
-    """Count what a purge would do with the proposed conversations; `note` is called with each verdict to purge."""
+    """Evaluate the proposed conversations as they are now; `note` is called with the verdict on each one to purge."""
     counts = Counts()
     for page in pages:
         for portion in portions((*page.free, *page.held), job.settings.purge.batch):
             for known, evaluation in evaluations(job, portion):
-                odd = anomalies(known, job.policy, job.as_of, present=job.is_present)
-                counts.count("conversation", evaluation, odd)
+                found = anomalies(known, job.policy, job.as_of, present=job.is_present)
+                counts.count("conversation", evaluation, found)
                 if evaluation.outcome is Outcome.PURGE:
                     note(evaluation.verdict)
             seen(len(portion))
@@ -45,7 +45,7 @@ def scan(
 
 
 def scan_feedback(job: Job) -> Counts:
-    """Count what a purge would do with the proposed feedback rows."""
+    """Evaluate the feedback rows that may be due."""
     counts = Counts()
     for known in proposed_feedback(job):
         counts.count("feedback", evaluate_feedback(known, job.policy, job.as_of), feedback_anomalies(known, job.policy))
@@ -53,14 +53,14 @@ def scan_feedback(job: Job) -> Counts:
 
 
 def proposed_feedback(job: Job) -> Iterator[FeedbackFacts]:
-    """Yield the facts of the proposed feedback rows as they are now."""
+    """Yield the facts of the feedback rows that may be due, as they are now."""
     for page in job.selector.feedback():
         for ids in portions(page, job.settings.purge.batch):
             yield from _feedback_facts(job, ids).values()
 
 
 def evaluations(job: Job, portion: Sequence[Proposal]) -> Iterator[tuple[Facts, Evaluation]]:
-    """Yield the facts and the evaluation of each proposed conversation that still exists."""
+    """Yield the current facts and the evaluation of each proposed conversation that still exists."""
     facts = _facts(job, [proposal.conversation_id for proposal in portion])
     for proposal in portion:
         known = facts.get(proposal.conversation_id)
@@ -78,7 +78,7 @@ def _feedback_facts(job: Job, ids: Sequence[str]) -> dict[str, FeedbackFacts]:
 
 @dataclass(frozen=True)
 class StoredRecord:
-    """A stored conversation: its facts, evaluation and anomalies."""
+    """One conversation with its facts, its evaluation and its anomalies."""
 
     facts: Facts
     evaluation: Evaluation
@@ -86,11 +86,11 @@ class StoredRecord:
 
 
 def everything(job: Job, ahead: Callable[[int], None] = lambda _: None) -> Iterator[StoredRecord]:
-    """Yield every conversation that exists at as-of, in the order of the keys, in constant memory.
+    """Yield every conversation that exists at as-of, in order of id, one page in memory at a time.
 
     Args:
-        job: what to look at.
-        ahead: told of each conversation that does not exist yet, though as-of is the present.
+        job: names the store, the policy and as-of.
+        ahead: called with 1 for each conversation created after as-of if as-of is now, with 0 otherwise.
     """
     after: str | None = None
     size = job.settings.purge.batch
@@ -114,7 +114,7 @@ def everything(job: Job, ahead: Callable[[int], None] = lambda _: None) -> Itera
 
 
 def every_feedback(job: Job) -> Iterator[FeedbackFacts]:
-    """Yield every feedback row, in the order of the keys, in constant memory."""
+    """Yield every feedback row, in order of id, one page in memory at a time."""
     after: str | None = None
     size = job.settings.purge.batch
     type_ = job.contract.type("feedback")

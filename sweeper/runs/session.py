@@ -1,7 +1,7 @@
-"""Context manager for one run: takes the lease, records the run's start and outcome, releases the lease, takes a checkpoint.
+"""Context manager for one run: takes the lease, records start and outcome, releases the lease, takes a checkpoint.
 
-Invariant: a run that was opened is closed with how it ended; only a run that was killed, or whose database is gone,
-stays open, and the next one records it as interrupted.
+Invariant: every run that was opened is closed with its outcome, unless it was killed or lost the database. The next run records
+such a run as interrupted.
 """
 
 import time
@@ -31,21 +31,21 @@ from sweeper.runs.job import Job, unreachable
 from sweeper.runs.throttle import Budget, ProgressListener, StopReason, Throttle
 
 CHECKPOINT_SECONDS = 600.0
-"""Seconds that the checkpoint after a run may take; the next checkpoint continues where it ended."""
+"""Time limit of the checkpoint after a run, in seconds; the next checkpoint continues what it has numbered."""
 HURRIED_SECONDS = 2.0
-"""The same after a run that was asked to stop."""
+"""The same after a run that was stopped."""
 
 
 @dataclass(frozen=True)
 class RunKind:
-    """The kind of a run: a sweep, one slice of a backfill, or a reapplication after a restore."""
+    """The kind of a run: a nightly sweep, one slice of a backfill, or a reapplication after a restore."""
 
     kind: Literal["run", "backfill", "reapply"] = "run"
     backfill_id: int | None = None
 
     @property
     def preemptible(self) -> bool:
-        """True for a slice of a backfill: it releases the lease on request and leaves feedback to runs."""
+        """True for a slice of a backfill: a nightly run preempts it, and it purges no feedback."""
         return self.kind == "backfill"
 
 
@@ -53,7 +53,7 @@ def refuse_paused(job: Job) -> None:
     """Refuse to begin while the sweeper is paused.
 
     Raises:
-        RefusedError: it is paused; nothing was purged.
+        RefusedError: the sweeper is paused; nothing was purged.
     """
     for pause in pauses.in_force(job.database):
         raise RefusedError(
@@ -66,9 +66,9 @@ def refuse_paused(job: Job) -> None:
 
 @dataclass
 class Session:
-    """One run between its start and its close.
+    """One open run.
 
-    `histories`: what it saw of them, once it has looked. `checkpoint_seconds`: how long its checkpoint may take, in seconds.
+    `histories`: the row counts of the histories, once they were read. `checkpoint_seconds`: the time limit of its checkpoint.
     """
 
     job: Job
@@ -83,32 +83,32 @@ class Session:
 
         Raises:
             LeaseLostError: another run has taken it over.
-            PausedError: somebody has paused the sweeper.
+            PausedError: the sweeper was paused.
         """
         self.job.database.within(self.lease.renew)
 
-    def steered(self, watch: ProgressListener, budget: Budget, purged: Callable[[], int]) -> Throttle:
-        """Return the throttle of this run: progress listener, budget, load of the server, preemption requests."""
+    def throttle_for(self, watch: ProgressListener, budget: Budget, purged: Callable[[], int]) -> Throttle:
+        """Return the throttle of this run; a preemption request stops a slice of a backfill."""
         settings, root = self.job.settings, self.job.contract.conversations
         pace = BatchSizer(settings.pace.target_batch_ms / 1000, settings.purge.batch)
         gauge = LoadProbe(self.job.database, [root.oid, *(key.oid for key in root.children)])
         return Throttle(settings, watch, budget, gauge, self.renew, purged, pace, self._stop_reason)
 
     def _stop_reason(self) -> str:
-        return self.job.stop_reason() or self._given_way()
+        return self.job.stop_reason() or self._preemption_reason()
 
-    def _given_way(self) -> str:
+    def _preemption_reason(self) -> str:
         return StopReason.YIELDED if self.run_kind.preemptible and self.lease.preemption_requested else ""
 
     def close(self, outcome: evidence.Outcome, result: dict[str, Any]) -> None:
-        """Record how the run ended and release the lease, in one transaction.
+        """Record the outcome and release the lease, in one transaction.
 
         Raises:
             LeaseLostError: another run has taken over, and has recorded this one as interrupted.
         """
         self.job.database.within(lambda connection: self._close(connection, outcome, result))
-        told = {"guard": result["guard"]} if "guard" in result else {}
-        log.get().info("run closed", run=self.run.id, outcome=outcome, **told)
+        text = {"guard": result["guard"]} if "guard" in result else {}
+        log.get().info("run closed", run=self.run.id, outcome=outcome, **text)
 
     def _close(self, connection: Connection, outcome: evidence.Outcome, result: dict[str, Any]) -> None:
         seen, now = self.histories, self.job.clock.now()
@@ -120,44 +120,42 @@ class Session:
         self.lease.give_back(connection)
 
     def failure(self, error: str) -> tuple[evidence.Outcome, dict[str, Any]]:
-        """Return the outcome of a run that raised: "stopped" if its statements were cancelled because the process must end."""
+        """Return outcome and result of a run that raised: "stopped" if a stop request cancelled its statements, else "failed"."""
         if self.job.database.stop.is_abandoned:
             self.checkpoint_seconds = 0.0
             return "stopped", {"stop_reason": StopReason.SIGNAL.value, "error": error}
         return "failed", {"error": error}
 
     def close_if_possible(self, outcome: evidence.Outcome, result: dict[str, Any]) -> None:
-        """Close the run; if the database is unreachable the run stays open, and the next run records it as interrupted."""
+        """Close the run; if the database cannot be reached, leave it open for the next run to record as interrupted."""
         try:
             self.close(outcome, result)
-        except Exception:  # the first error is the one to tell
+        except Exception:  # the caller raises the first error
             log.get().warning("run left open; the next run records it as interrupted", run=self.run.id)
 
 
 @contextmanager
 def session(job: Job, run_kind: RunKind, approval: Approval | None = None) -> Iterator[Session]:
-    """Open a run for the body of the `with` statement and close it afterwards, also if the body raises.
-
-    Where the job is to end while the lease is waited for, nothing is opened.
+    """Open a run for the body of the `with` statement; if the body raises, close it with that error.
 
     Raises:
-        LeaseHeldError: another run is at work, or was until this one was to stop.
+        LeaseHeldError: another run holds the lease, or held it until this one was told to stop; no run was opened.
         ConfigurationError: the key that signs checkpoints cannot be used; nothing was done.
-        DatabaseError: for whatever the database answered.
+        DatabaseError: the database failed.
     """
     signer = keys.read(job.settings)
     lease = leases.take(job.database, preemptible=run_kind.preemptible, stop_reason=job.stop_reason)
-    opened = Session(job, run_kind, lease, _opened(job, lease, approval, run_kind))
+    opened = Session(job, run_kind, lease, _open(job, lease, approval, run_kind))
     try:
-        with _recorded(opened):
+        with _closing_on_error(opened):
             yield opened
     finally:
-        _cover(opened, signer)
+        _take_checkpoint(opened, signer)
 
 
 @contextmanager
-def _recorded(opened: Session) -> Iterator[None]:
-    """Close the run with the error if the body raises."""
+def _closing_on_error(opened: Session) -> Iterator[None]:
+    """Close the run with the error that the body raises."""
     try:
         yield
     except LeaseLostError:
@@ -176,8 +174,8 @@ def _recorded(opened: Session) -> Iterator[None]:
         raise
 
 
-def _cover(opened: Session, signer: Signer | None) -> None:
-    """Take a checkpoint of all evidence. If it fails, the evidence is kept and the next checkpoint covers it."""
+def _take_checkpoint(opened: Session, signer: Signer | None) -> None:
+    """Take a checkpoint of all evidence; if that fails, log it: the next checkpoint covers the evidence."""
     until = time.monotonic() + opened.checkpoint_seconds
 
     def go_on() -> None:
@@ -191,11 +189,11 @@ def _cover(opened: Session, signer: Signer | None) -> None:
             )
         checkpoint.take(opened.job.database, opened.job.clock, signer, go_on)
     except (SweeperError, DBAPIError) as error:
-        told = reason(error) if isinstance(error, DBAPIError) else str(error)
-        log.get().error("no checkpoint; see `sweeper audit verify`", reason=told, run=opened.run.id)
+        text = reason(error) if isinstance(error, DBAPIError) else str(error)
+        log.get().error("no checkpoint; see `sweeper audit verify`", reason=text, run=opened.run.id)
 
 
-def _opened(job: Job, lease: Lease, approval: Approval | None, run_kind: RunKind) -> RunRecord:
+def _open(job: Job, lease: Lease, approval: Approval | None, run_kind: RunKind) -> RunRecord:
     def open_run(connection: Connection) -> int:
         lease.run_id = evidence.open_run(
             connection,
@@ -218,5 +216,5 @@ def _opened(job: Job, lease: Lease, approval: Approval | None, run_kind: RunKind
     )
     vouched_for = (
         approval is not None or run_kind.kind == "reapply"
-    )  # by a person, or by the ledger: no limit of volume counts it
+    )  # by a person or by the ledger: does not count towards the volume limits
     return RunRecord(run_id, lease.store, job.as_of, job.policy.digest, vouched_for)

@@ -1,9 +1,9 @@
-"""One sweep from beginning to end: the module to read first.
+"""Runs one sweep from beginning to end; the module to read first.
 
-    lease → guards → plan → purge in batches → rows that were locked → feedback → strays → objects → close → checkpoint
+    lease → guards → plan → purge in batches → locked rows again → feedback → orphans → objects → close → checkpoint
 
-`policy/decide.py` alone decides what is due. `postgres/proposals.py` proposes, `plan.py` makes one plan of that for a preview
-and for a run, `batch.py` purges one batch of it, and `throttle.py` says how large the next batch is and whether there is one.
+`policy/decide.py` alone decides what is due. `postgres/proposals.py` proposes, `plan.py` makes it a plan for a preview or a
+run, `batch.py` purges one batch of it, and `throttle.py` decides whether there is a next batch and how large it is.
 """
 
 import time
@@ -34,7 +34,7 @@ from sweeper.runs.session import HURRIED_SECONDS, RunKind, Session, refuse_pause
 from sweeper.runs.throttle import Budget, ProgressListener, StopReason, Throttle
 
 LOCKED_AT_MOST = 10_000
-"""Limit of the locked rows that are tried again at the end; the rest waits for the next run."""
+"""The most rows locked by others that are tried again at the end; further ones wait for the next run."""
 
 
 def preview(job: Job, watch: ProgressListener | None = None, scope: BackfillScope | None = None) -> PurgePlan:
@@ -67,12 +67,12 @@ def sweep(
     budget: Budget | None = None,
     run_kind: RunKind | None = None,
 ) -> Result:
-    """Purge everything that is due at as-of, and record it.
+    """Purge what is due at as-of, and record it.
 
     Raises:
-        LeaseHeldError: another run is at work.
+        LeaseHeldError: another run holds the lease.
         RefusedError: a guard refused; nothing was purged.
-        LeaseLostError: this run was taken for dead and replaced.
+        LeaseLostError: the lease expired and another run took over.
         SweeperError: the database failed; what was committed before stands.
     """
     run_kind, watch, budget = run_kind or RunKind(), watch or ProgressListener(), budget or Budget()
@@ -80,12 +80,12 @@ def sweep(
     active_backfill = None if run_kind.preemptible else find_active_backfill(job)
     plan = PurgePlan(without(job, active_backfill), memory=budget.memory)
     with session(plan.job, run_kind, approval) as opened:
-        left = _left_of(job, approval)
+        left = _remaining_approval(job, approval)
         return _Sweep(plan, opened, left, accept_history, watch, budget, active_backfill).run()
 
 
 def find_active_backfill(job: Job) -> ActiveBackfill | None:
-    """Return the active backfill, if any: a run neither weighs nor purges what belongs to it."""
+    """Return the store's approved and unfinished backfill; a run leaves its range of due dates out."""
     now = job.clock.now()
     plan = job.database.within(lambda c: backfills.alive(c, job.contract.schema, now))
     if plan is None:
@@ -98,22 +98,22 @@ def find_active_backfill(job: Job) -> ActiveBackfill | None:
 
 
 def without(job: Job, active_backfill: ActiveBackfill | None) -> Job:
-    """Return the job without the due dates that belong to the active backfill."""
+    """Return the job without the range of due dates that it leaves to a backfill."""
     if active_backfill is None:
         return job
     plan = active_backfill.plan
     return replace(job, window=Window(excluded_window=(plan.done_until, plan.until)))
 
 
-def _left_of(job: Job, approval: Approval | None) -> Approval | None:
-    """Return what earlier runs under the same approval have left of it."""
+def _remaining_approval(job: Job, approval: Approval | None) -> Approval | None:
+    """Return the approval less what earlier runs have purged under it."""
     if approval is None:
         return None
-    return approval.less(job.database.within(lambda c: evidence.purged_under(c, approval.token())))
+    return approval.remaining(job.database.within(lambda c: evidence.purged_under(c, approval.token())))
 
 
 class _InterruptedError(Exception):
-    """The run must stop; `Throttle.stopped` holds the reason."""
+    """The run must stop before it purges; `throttle.stopped` has the reason."""
 
 
 @dataclass
@@ -133,18 +133,20 @@ class _Sweep:
 
     @property
     def job(self) -> Job:
-        """What the plan is for."""
+        """The job of the plan."""
         return self.plan.job
 
     def run(self) -> Result:
-        """Take all steps in order, until something stops the run."""
+        """Execute all steps in order, until done or stopped."""
         try:
             self._work()
         except PausedError as paused:
             self.throttle.stopped = StopReason.PAUSED
             log.get().warning("paused; what was committed stands", reason=str(paused), run=self.session.run.id)
         except _InterruptedError:
-            log.get().warning("stops before anything was purged", reason=self.throttle.stopped, run=self.session.run.id)
+            log.get().warning(
+                "stopped before anything was purged", reason=self.throttle.stopped, run=self.session.run.id
+            )
         return self._finish()
 
     def _work(self) -> None:
@@ -169,10 +171,10 @@ class _Sweep:
     @cached_property
     def throttle(self) -> Throttle:
         """The throttle of this run."""
-        return self.session.steered(self.watch, self.budget, self.done.total)
+        return self.session.throttle_for(self.watch, self.budget, self.done.total)
 
     def _weigh(self) -> int | None:
-        """Refuse the plan if too much is due; return how many conversations may be purged, None if each batch is bounded."""
+        """Refuse the plan if too much is due; return how many conversations may be purged, None for no limit in total."""
         if self.session.run_kind.preemptible:
             return None  # a backfill was weighed as a whole, and its approval bounds every batch
         self.plan.propose(self._renew_or_stop)
@@ -194,7 +196,7 @@ class _Sweep:
         )
 
     def _purge(self, purger: Purger) -> list[Proposal]:
-        """Purge the free proposals and count the held ones; returns those whose rows others hold locked."""
+        """Purge the free proposals and count the held ones; return those whose rows others hold locked."""
         locked: list[Proposal] = []
         for page in self.plan.pages():
             rest = page.free
@@ -215,7 +217,7 @@ class _Sweep:
         return locked
 
     def _purge_locked(self, purger: Purger, locked: list[Proposal]) -> None:
-        """Try locked rows again, waiting for one row at a time, for [purge] locked_wait_seconds in all."""
+        """Try locked rows again, waiting for one at a time and for at most [purge] locked_wait_seconds in total."""
         deadline = time.monotonic() + self.job.settings.purge.locked_wait_seconds
         while locked and (size := self.throttle.next_batch()):
             report = purger.purge(locked[:1], waiting=True)
@@ -254,7 +256,7 @@ class _Sweep:
             self._skip_locked("feedback", len(again.unlocked))
 
     def _feedback_room(self) -> int:
-        """Return how many feedback rows a batch may take: the budget allows as many of them as of conversations."""
+        """Return how many feedback rows a batch may take; the budget allows as many of them as of conversations."""
         if self.throttle.is_cut_short():
             return 0
         most = self.budget.purges
@@ -262,7 +264,7 @@ class _Sweep:
         return batch if most is None else max(0, min(batch, most - self.counts.feedback_by_rule.total()))
 
     def _refuse_feedback(self) -> None:
-        """Count due feedback behind a view as failed, since its rows cannot be locked."""
+        """Count due feedback rows as failed: rows behind a view cannot be purged."""
         found = scan_feedback(self.job)
         due = found.feedback_by_rule.total()
         if due:
@@ -276,7 +278,7 @@ class _Sweep:
         self.counts.add(found)
 
     def _purge_orphans(self) -> int:
-        """Delete orphans: children without a foreign key that were inserted while their conversation was deleted."""
+        """Delete children that were inserted while their conversation was purged, in tables without a foreign key."""
         if not purge.is_open(self.job.contract):
             return 0
         database = self.job.database
@@ -284,11 +286,11 @@ class _Sweep:
         for run_id in database.within(lambda c: evidence.unfinished_runs(c, self.session.lease.store)):
             for ids in evidence.purged_by(database, run_id):
                 if self.throttle.is_cut_short():
-                    return orphans  # this run does not complete: the next one looks again
-                orphans += self._delete_strays(ids)
+                    return orphans  # this run does not complete, so that the next one looks again
+                orphans += self._delete_orphans(ids)
         return orphans
 
-    def _delete_strays(self, ids: list[str]) -> int:
+    def _delete_orphans(self, ids: list[str]) -> int:
         def delete(connection: Connection) -> int:
             self.session.lease.renew(connection)
             return purge.delete_orphans(connection, self.job.contract, ids, self.session.run.id)

@@ -317,7 +317,7 @@ def test_altered_export_is_named_by_line(ledger: Path) -> None:
         "cut off": (lines[:-1], "line 305: the file ends too early"),
         "cut in a line": ([*lines[:-1], lines[-1][:-1]], "line 305: the line is cut off"),
         "more": ([*lines, lines[-1]], "line 306: there is more than the checkpoint covers"),
-        "no hashes": ([lines[0], *lines[2:]], "line 2: the hashes of the next leaves should be here"),
+        "no hashes": ([lines[0], *lines[2:]], "line 2: the hashes of the next leaves are expected here"),
         "no JSON": ([*lines[:9], b"{\n", *lines[10:]], "line 10: this is no JSON"),
         "no object": ([b"[]\n", *lines[1:]], "line 1: this is no JSON object"),
         "no checkpoint": (lines[1:], "line 1: this is no exported ledger"),
@@ -342,7 +342,7 @@ def alter_with_its_hash(ledger: Path) -> None:
 def test_export_altered_with_its_hashes(ledger: Path) -> None:
     """A leaf that was changed together with its hash does not lead to the root that was signed."""
     alter_with_its_hash(ledger)
-    assert "line 305: up to here it has not the root that its checkpoint of 302 leaves says" in refused(ledger)
+    assert "line 305: its leaves have another root than its checkpoint of 302 leaves" in refused(ledger)
 
 
 def test_export_that_changes_while_it_is_read(ledger: Path) -> None:

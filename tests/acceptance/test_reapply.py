@@ -277,7 +277,7 @@ def test_another_schema(site: Site) -> None:
     config.write_text(config.read_text() + '[store]\nschema = "anew"\n')
     for words in (["--dry-run"], []):
         done = site.reapply(*words)
-        assert (done.code, "knows runs of: store. It knows no run of this store, anew." in done.err) == (3, True)
+        assert (done.code, "has runs of: store. It has no run of this store, anew." in done.err) == (3, True)
 
 
 def test_hidden_by_a_view(site: Site) -> None:
@@ -365,7 +365,7 @@ def test_a_ledger_of_another_database(twins: Site) -> None:
         each.execute("SELECT id::text FROM sweeper.identity")[0] for each in (twins.was, twins.restored)
     )
     said = _refused(twins)
-    assert f"tells of run 1 in the database {identity}. This is the database {own}" in said
+    assert f"has run 1 of the database {identity}. This is the database {own}" in said
     assert "--accept-ledger" not in said
     assert _refused(twins, "--accept-ledger", "0" * 16) == said
     assert _refused(twins, "--accept-ledger", own) == said
@@ -376,7 +376,7 @@ def test_an_old_ledger_of_another_database(twins: Site) -> None:
     assert twins.run(twins.restored, "run").code == 0
     _purge_one(twins, earlier=True)
     said = _refused(twins)
-    assert "continues none of the 1 checkpoints of this database: it is another's" in said
+    assert "continues none of the 1 checkpoints of this database: it belongs to another database" in said
     assert "--accept-ledger" not in said
     assert _refused(twins, "--accept-ledger", "0" * 16) == said
 
@@ -386,7 +386,7 @@ def test_an_old_ledger_for_a_database_without_a_log(twins: Site) -> None:
     _purge_one(twins, earlier=True)
     said = _refused(twins)
     digest = re.findall(r"--accept-ledger ([0-9a-f]{16}),", said)
-    assert "this database has no checkpoint that could tell more" in said
+    assert "this database has no checkpoint to compare with" in said
     twins.restored.execute("UPDATE sweeper.identity SET id = gen_random_uuid()")
     other = _refused(twins, "--accept-ledger", *digest)
     assert f"'{digest[0]}' is not the digest of this ledger for this store" in other
@@ -397,7 +397,7 @@ def test_a_database_made_from_the_same_template(twins: Site) -> None:
     """Databases that were copied from one have one identity; the logs that they have since keep them apart."""
     assert twins.run(twins.restored, "run").code == 0
     _purge_one(twins, identity=False)
-    assert "tells this database's identity, which a copy of the database has as well; it continues none" in _refused(
+    assert "names this database's identity, which a copy of the database has as well; it continues none" in _refused(
         twins
     )
 
@@ -407,7 +407,7 @@ def test_an_old_ledger_is_confirmed(old_site: Site) -> None:
     before = old_site.restored.left()
     done = [old_site.reapply(*words) for words in ((), ("--dry-run",), ("--accept-ledger", "0" * 16))]
     assert [each.code for each in done] == [3, 3, 3]
-    assert "checkpoint of 5 leaves, which speaks for it" in done[0].err
+    assert "checkpoint of 5 leaves, which supports it" in done[0].err
     assert "'0000000000000000' is not the digest" in done[2].err
     assert old_site.restored.left() == before
     (digest,) = re.findall(r"--accept-ledger ([0-9a-f]{16}),", done[0].err)
@@ -454,7 +454,7 @@ def test_a_copy_without_a_log(earlier: bool, twins: Site) -> None:  # noqa: FBT0
     _purge_one(twins, identity=False, earlier=earlier)
     said = _refused(twins)
     assert ("which a copy of the database has as well" in said) is not earlier
-    assert "this database has no checkpoint that could tell more" in said
+    assert "this database has no checkpoint to compare with" in said
     _let_in(twins, said)
 
 
@@ -480,7 +480,7 @@ def test_a_copy_that_went_its_own_way(is_covered: bool, server: embedded.Server,
         else:
             pair.restored.execute(OPENING)
         said = _refused(pair)
-        assert ("but not its newest one of" if is_covered else "does not know what was opened here as run 77:") in said
+        assert ("but not its newest one of" if is_covered else "does not have what was opened here as run 77:") in said
         _let_in(pair, said)
     finally:
         staging.close()

@@ -547,13 +547,13 @@ TAMPERED: dict[str, tuple[str, LedgerFaultKind, dict[str, Any], str]] = {
         "UPDATE sweeper.checkpoints SET signed_by = 'cafe0123' WHERE id = 2",
         LedgerFaultKind.CHECKPOINT,
         {},
-        "checkpoint 2 of 604 leaves: its note says other than its row",
+        "checkpoint 2 of 604 leaves: its note differs from its row",
     ),
     "a root changed": (
         "UPDATE sweeper.checkpoints SET root = set_byte(root, 0, get_byte(root, 0) # 1) WHERE id = 1",
         LedgerFaultKind.CHECKPOINT,
         {},
-        "checkpoint 1 of 503 leaves: its note says other than its row",
+        "checkpoint 1 of 503 leaves: its note differs from its row",
     ),
     "a note broken": (
         "UPDATE sweeper.checkpoints SET note = 'x'",
@@ -735,7 +735,7 @@ def test_tree_rewritten_under_a_checkpoint(store: Store) -> None:
     assert fault.kind == LedgerFaultKind.ROOT
     assert f"leaves 0 to {first.size - 1}" in fault.text
     happen(store, "e")
-    with pytest.raises(LedgerError, match="has another root than the last checkpoint says"):
+    with pytest.raises(LedgerError, match="has another root than the last checkpoint"):
         taken(store)
     assert store.execute("SELECT count(*) FROM sweeper.checkpoints") == [(2,)]
 
