@@ -35,7 +35,7 @@ def first_served(connection: Connection, store: str) -> datetime | None:
     return _at(connection, "first_event", store=store, kind=SERVING)
 
 
-def serves(connection: Connection, store: str, schedule: dict[str, str]) -> None:
+def record_serving(connection: Connection, store: str, schedule: dict[str, str]) -> None:
     """Record that a daemon begins to serve the store, and what it does when."""
     evidence.record(connection, SERVING, None, {"store": store, "schedule": schedule})
 
