@@ -1,6 +1,6 @@
-"""What an account or a conversation, named by a hold or an order, reaches in the store.
+"""What a hold or an order for an account or a conversation covers in the store.
 
-The law of this file: it asks for the types of the ids and nothing more, so that no other fault of the store keeps a hold out.
+Invariant: this reads only the types of the ids, so that no other fault of the store prevents a hold.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from sweeper.postgres.statement import statement
 
 @dataclass(frozen=True)
 class HoldScope:
-    """The ids as the store writes them, those of them that it does not know, and how many conversations they name."""
+    """The ids as the store writes them, which of them are unknown, and how many conversations they name."""
 
     account_id: str | None
     conversation_id: str | None
@@ -26,21 +26,21 @@ class HoldScope:
 
     @property
     def either(self) -> int:
-        """How many conversations a hold on these covers."""
+        """How many conversations a hold on these ids covers."""
         return self.of_account + self.of_conversation - self.of_both
 
     @property
     def both(self) -> int:
-        """How many conversations an order naming these covers: of both where both are named."""
+        """How many conversations an order with these ids covers; if it names both, a conversation must match both."""
         named = self.account_id is not None and self.conversation_id is not None
         return self.of_both if named else self.of_account + self.of_conversation
 
 
 def read(database: Database, account: str | None, conversation: str | None) -> HoldScope:
-    """What the ids reach now.
+    """Return what the ids cover now.
 
     Raises:
-        ConfigurationError: an id cannot be one, or the store has no such relation.
+        ConfigurationError: an id is not of the store's type, or the relation is missing.
     """
     with database.transaction() as connection:
         types, _ = contracts.relations(connection, database.settings.store.schema_name)
@@ -48,20 +48,20 @@ def read(database: Database, account: str | None, conversation: str | None) -> H
     conversation_type = _type(types, "conversations", database)
     account_id = protections.canonical(database, account_type, account, "--account")
     conversation_id = protections.canonical(database, conversation_type, conversation, "--conversation")
-    asked = {"account": account_id, "conversation": conversation_id}
+    parameters = {"account": account_id, "conversation": conversation_id}
     owner = types["conversations"].get("account_id", account_type)
     sql = statement("hold_scope", account=account_type, conversation=conversation_type, owner=owner)
-    row = database.fetched(sql, asked)[0]
+    row = database.fetched(sql, parameters)[0]
     known = (("account", account_id, row.account_known), ("conversation", conversation_id, row.of_conversation))
     unknown = tuple(f"{what} {id_}" for what, id_, found in known if id_ is not None and not found)
     return HoldScope(account_id, conversation_id, unknown, row.of_account, row.of_conversation, row.of_both)
 
 
 def _type(types: Mapping[str, Mapping[str, str]], relation: str, database: Database) -> str:
-    found = types.get(relation, {}).get("id")
-    if found is None:
+    type_ = types.get(relation, {}).get("id")
+    if type_ is None:
         raise ConfigurationError(
             f"{database.settings.store.schema_name}.{relation} with its column id is missing. Nothing was recorded. "
             "See `sweeper check`."
         )
-    return found
+    return type_
