@@ -2,7 +2,7 @@
 
 Exit codes are documented API: 0 done, 1 failed, 2 usage or configuration, 3 refused by a guard, 4 another run holds the lease.
 
-The law of this package: `sweeper --help` is instant, so what a command works with is imported where the command runs.
+Invariant: `sweeper --help` is instant, so what a command works with is imported where the command runs.
 """
 
 import sys

@@ -1,6 +1,6 @@
 """`audit`: checkpoints over the evidence, their verification, receipts and exports.
 
-The law of this file: what is not proven is never called good; a signature that is missing or was not checked is said.
+Invariant: what is not proven is never called good; a signature that is missing or was not checked is said.
 """
 
 from pathlib import Path
@@ -152,7 +152,7 @@ def _print_compared(report: "VerifyReport") -> None:
 
 
 def _print_trust(report: "VerifyReport") -> None:
-    """What the checkpoints are worth: without a signature that was checked, or one kept elsewhere, not much."""
+    """Print how far the checkpoints can be trusted: little, without a verified signature or a checkpoint kept elsewhere."""
     if report.checkpoints["not checked"]:
         console.warn("signatures were NOT checked: give --key.")
     if report.checkpoints["unsigned"] and not report.checkpoints["verified"]:
@@ -188,7 +188,7 @@ def audit_prove(
 
 
 def _as_stored(database: "Database", conversation: str) -> str:
-    """The id as the store writes it; as it was given where the store has no such relation any more."""
+    """Return the id as the store writes it; unchanged if the store no longer has the relation."""
     from sweeper.postgres import contract
 
     with database.transaction() as connection:

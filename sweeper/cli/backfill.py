@@ -1,4 +1,4 @@
-"""`backfill`: what is overdue since long ago, slice by slice."""
+"""`backfill`: clears a backlog of years, slice by slice."""
 
 from math import isfinite
 from pathlib import Path

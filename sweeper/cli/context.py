@@ -1,6 +1,6 @@
-"""What every command comes in by: its common options, the clock, the settings, a database or a job, an instant, an id.
+"""What the commands share: common options, the clock, settings, a database or a job, and the parsing of instants and ids.
 
-The law of this file: what a command does not need cannot stop it. A hold is placed while the policy file is broken.
+Invariant: what a command does not need cannot stop it. A hold is placed while the policy file is broken.
 """
 
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ EMBEDDED = "embedded:"
 
 @contextmanager
 def configured(config: Path | None) -> Iterator["Settings"]:
-    """The settings; a database URL of `embedded:DIR` starts the demo's own PostgreSQL for as long as the command runs.
+    """Yield the settings; a database URL of `embedded:DIR` starts the demo's own PostgreSQL while the command runs.
 
     Raises:
         DatabaseError: for whatever the database answered while the command ran.
@@ -87,7 +87,7 @@ def _holds_database(folder: Path) -> bool:
 
 @contextmanager
 def prepared(config: Path | None, as_of: datetime | None = None) -> Iterator["Job"]:
-    """A job on the store of the settings, at as-of or now."""
+    """Yield a job on the store of the settings, at as-of or now."""
     from sweeper.runs.job import prepare
 
     with configured(config) as settings:
@@ -100,7 +100,7 @@ def prepared(config: Path | None, as_of: datetime | None = None) -> Iterator["Jo
 
 @contextmanager
 def connected(config: Path | None) -> Iterator["Database"]:
-    """The database of the settings, whatever is in it."""
+    """Yield the database of the settings without checking it."""
     from sweeper.postgres import database as databases
 
     with configured(config) as settings:
@@ -113,7 +113,7 @@ def connected(config: Path | None) -> Iterator["Database"]:
 
 @contextmanager
 def migrated(config: Path | None) -> Iterator["Database"]:
-    """The database of the settings with the sweeper's own tables in it; store and policy are not looked at."""
+    """Yield the database of the settings, which must have the sweeper's own tables; store and policy are not checked."""
     from sweeper.postgres import migrate
 
     with connected(config) as database:
@@ -122,7 +122,7 @@ def migrated(config: Path | None) -> Iterator["Database"]:
 
 
 def instant(option: str, text: str | None) -> datetime | None:
-    """The instant that an option names.
+    """Return the instant that an option names.
 
     Raises:
         ConfigurationError: the text is no instant, or one that means different things on different machines.
@@ -161,7 +161,7 @@ def words(what: str, text: str) -> str:
 
 
 def known_id(database: "Database", type_: str, value: str | None, what: str) -> str | None:
-    """An id as the store itself would write it; None stays None.
+    """Return an id as the store would write it; None stays None.
 
     Raises:
         ConfigurationError: it cannot be an id of that type.

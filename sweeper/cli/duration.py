@@ -1,4 +1,4 @@
-"""Lengths of real time as people write them on a command line: 90, 90s, 15m, 2h, 1h30m."""
+"""Parses durations as people write them on a command line: 90, 90s, 15m, 2h, 1h30m."""
 
 import re
 
@@ -6,7 +6,7 @@ _WRITTEN = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,7})m)?(?:(\d{1,9})s?)?")
 
 
 def parse(text: str) -> int:
-    """Whole seconds from "90", "90s", "15m", "2h" or "1h30m".
+    """Return whole seconds from "90", "90s", "15m", "2h" or "1h30m".
 
     Raises:
         ValueError: the text is none of these, or no time at all.

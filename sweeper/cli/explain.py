@@ -1,4 +1,4 @@
-"""`explain`: one conversation in plain words, or all of them in a line each, with totals."""
+"""`explain`: explains one conversation in plain words, or lists all in a line each, with totals."""
 
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -88,7 +88,7 @@ def _explanation(job: "Job", facts: "Facts", messages: list["Message"], what_if:
 
 
 def _explain_purged(job: "Job", id_: str, *, as_json: bool) -> None:
-    """What the tombstone says of a conversation that is not there."""
+    """Explain a purged conversation from its tombstone."""
     from sweeper.policy import explain as explanations
     from sweeper.postgres import evidence
 
@@ -106,7 +106,7 @@ def _explain_purged(job: "Job", id_: str, *, as_json: bool) -> None:
 
 
 def _shown(evaluation: "Evaluation") -> str:
-    """What a run would do with a conversation, in a word."""
+    """Return in a word what a run would do with a conversation."""
     if evaluation.verdict.held:
         return "held"
     return {"purge": "purge", "spared": "spare"}.get(evaluation.outcome, "keep")

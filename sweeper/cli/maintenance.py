@@ -1,4 +1,4 @@
-"""`init`, `migrate`, `check` and `demo`: what surrounds the sweeps."""
+"""`init`, `migrate`, `check` and `demo`."""
 
 import contextlib
 from pathlib import Path
@@ -108,7 +108,7 @@ def check(
 
 
 def _signing(settings: "Settings") -> "CheckFinding":
-    """Whether what signs checkpoints can be used: a run without it would refuse to begin."""
+    """Check the key that signs checkpoints; without a usable one no run begins."""
     from sweeper.evidence import keys
     from sweeper.postgres.finding import CheckFinding, Level
 
@@ -169,12 +169,12 @@ def demo(
     Example: sweeper demo --keep /tmp/sweeper-demo
     """
     from sweeper.demo import walkthrough
-    from sweeper.demo.page import Page
+    from sweeper.demo.page import DemoPage
 
     if as_json:
         console.print_json(walkthrough.summary(config, context.CLOCK, seed, keep))
     else:
-        walkthrough.show(Page(_run_command), config, context.CLOCK, seed, keep)
+        walkthrough.show(DemoPage(_run_command), config, context.CLOCK, seed, keep)
 
 
 def _run_command(arguments: "Sequence[str]") -> None:

@@ -1,6 +1,6 @@
 """`manifest`: which messages a training run may use, and what it must drop.
 
-The law of this file: a manifest that names something that may not be trained on is never called good: it exits 1.
+Invariant: a manifest that names something that may not be trained on is never called good: it exits 1.
 """
 
 from collections import Counter

@@ -1,4 +1,4 @@
-"""`pause` and `resume`: the kill switch. It needs no policy and no store, only the sweeper's own tables."""
+"""`pause` and `resume`. They need no policy and no store, only the sweeper's own tables."""
 
 from typing import Annotated
 

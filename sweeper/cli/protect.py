@@ -1,6 +1,6 @@
 """`hold` and `order`: legal holds and erasure orders.
 
-The law of this file: neither a broken policy nor a missing table behind the purge keeps anybody from placing a hold.
+Invariant: neither a broken policy nor a missing table behind the purge keeps anybody from placing a hold.
 """
 
 from collections.abc import Mapping, Sequence
@@ -209,7 +209,7 @@ def _refuse_implausible(settings: "Settings", due_at: datetime | None) -> None:
 
 
 def _plausible(settings: "Settings") -> "Plausible":
-    """The policy's plausible range; where the policy cannot be read, the one that policies usually have."""
+    """Return the policy's plausible range; the usual one if the policy cannot be read."""
     from sweeper.policy.schema import Plausible
     from sweeper.settings import load_policy
 
@@ -220,7 +220,7 @@ def _plausible(settings: "Settings") -> "Plausible":
 
 
 def _print_placed(row: dict[str, Any], covered: int | None, *, as_json: bool) -> None:
-    """What was placed, and how many conversations it covers now (None: all)."""
+    """Print what was placed, and how many conversations it covers now (None: all)."""
     if as_json:
         console.print_json({**row, "covers": covered})
         return

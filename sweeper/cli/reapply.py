@@ -64,7 +64,7 @@ def _reapplied(job: "Job", read: "Ledger", accept_ledger: str | None) -> "Reappl
 
 
 def _read(job: "Job", path: Path, key: str | None, *, accept_unsigned: bool) -> "Ledger":
-    """The ledger, checked from its first line to its last."""
+    """Return the ledger, checked from the first line to the last."""
     from sweeper.evidence import export, keys
 
     signer = keys.read(job.settings) if key is None else None

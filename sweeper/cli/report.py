@@ -1,6 +1,6 @@
 """`report` and `status`: how much there is of what, and how things stand.
 
-The law of this file: whatever goes wrong with a report, the file for node_exporter is written and says so.
+Invariant: whatever goes wrong with a report, the file for node_exporter is written and says so.
 """
 
 import time
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from sweeper.settings import Settings
 
 COUNT_SECONDS = 10.0
-"""So long `status` counts what is overdue; a `report` counts to the end."""
+"""Seconds that `status` spends counting what is overdue; `report` counts everything."""
 COUNTED_AHEAD = 50_000_000
-"""A progress bar knows its end in stores up to this size."""
+"""Up to this number of conversations, the progress bar shows a total."""
 
 
 def report(
@@ -68,7 +68,7 @@ def report(
 
 @contextmanager
 def _written(settings: "Settings", file: Path | None) -> Iterator[None]:
-    """Write the metrics when the block has ended, however it ended; its own failure is the one to tell first."""
+    """Write the metrics after the block, even if it raised; the block's own error is reported first."""
     try:
         yield
     except BaseException:

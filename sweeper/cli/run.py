@@ -32,7 +32,7 @@ WAYS_OUT = {
     "volume": "If that is right, approve the digest below (sweeper run --approve DIGEST) or a plan file (--out, --plan).",
     "future_as_of": "A preview may look ahead, a run may not.",
 }
-"""Where a preview knows a nearer way out than the refusal itself, which sends to a preview."""
+"""Remedies for a reader of a preview, where the refusal itself would send them to a preview."""
 STOPS = {
     "signal": "it was asked to by a signal",
     "max_runtime": "--max-runtime is used up",
@@ -43,7 +43,7 @@ STOPS = {
     "blocked_queries": "too many sessions waited for locks for longer than [pace] longest_pause_seconds",
     "autovacuum": "a VACUUM of a purged table took longer than [pace] longest_pause_seconds",
 }
-"""What is said of each reason to stop."""
+"""Message for each reason to stop."""
 LEFT = {
     "failed": "could not be purged",
     "locked": "stayed locked by others",
@@ -142,7 +142,7 @@ def read_approval(approve: str | None, plan: Path | None, out: Path | None, *, d
 
 
 def read_budget(max_runtime: str | None, max_purge: int | None, per_second: float = 0.0) -> "Budget":
-    """What a run may use.
+    """Return the budget of a run.
 
     Raises:
         ConfigurationError: `max_runtime` is no length of time.
@@ -195,7 +195,7 @@ def show_plan(job: "Job", scope: "BackfillScope | None", out: Path | None, *, as
 
 
 def _print_plan(plan: "PurgePlan") -> None:
-    """What would go, by rule and for a backfill by slice, what is kept, and what a run would refuse."""
+    """Print what would be purged (by rule, for a backfill by slice), what is kept, and what a run would refuse."""
     job, scope, counts = plan.job, plan.scope, plan.counts
     console.say(
         f"Preview {f'of {scope} ' if scope else ''}at {rfc3339(job.as_of)}, policy {job.policy.name!r} "
@@ -218,13 +218,13 @@ def _print_plan(plan: "PurgePlan") -> None:
 
 
 def _seen_from_a_preview(refusal: RefusedError) -> str:
-    """The refusal, with the way out that a reader of a preview has."""
+    """Return the refusal with the remedy for a reader of a preview."""
     nearer = WAYS_OUT.get(refusal.guard)
     return " ".join(filter(None, (refusal.found, refusal.limit, nearer))) if nearer else str(refusal)
 
 
 def print_result(result: "Result", *, as_json: bool) -> None:
-    """What a run did."""
+    """Print what a run did."""
     found = result.as_json()
     if as_json:
         console.print_json(found)
@@ -252,7 +252,7 @@ def print_result(result: "Result", *, as_json: bool) -> None:
 
 
 def _print_objects(result: "Result") -> None:
-    """How many objects are pending, and why they were kept."""
+    """Print how many objects are pending, and why they were kept."""
     waiting = f"{result.objects_pending} objects of purged attachments are still to be removed"
     if KeptObject.NO_PREFIXES in result.objects_kept:
         console.say(
@@ -297,7 +297,7 @@ def _print_changed(result: "Result") -> None:
 
 
 def print_counts(counts: "Counts", verb: str, conversations: Mapping[str, int], feedback: Mapping[str, int]) -> None:
-    """What a preview or a run met, by reason."""
+    """Print the counts of a preview or a run by reason."""
     rows: list[tuple[object, ...]] = [(verb, rule, count) for rule, count in sorted(conversations.items())]
     rows += [(f"{verb} (feedback)", rule, count) for rule, count in sorted(feedback.items())]
     held = counts.held + counts.feedback.held_past_due
@@ -312,7 +312,7 @@ def print_counts(counts: "Counts", verb: str, conversations: Mapping[str, int], 
 
 
 ABANDON_SECONDS = 4.0
-"""Asked to stop, a batch ends well before; whoever then still waits for a server that is gone waits no longer."""
+"""Seconds after a request to stop at which retries end; a batch ends well before."""
 
 
 @contextmanager

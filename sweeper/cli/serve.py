@@ -35,7 +35,7 @@ def serve(
 
 
 def _fresh(config: Path | None, opened: "Settings") -> "Settings":
-    """The settings as they are on disk now; a demo's own server stays the one that was started."""
+    """Read the settings again from disk; an embedded server stays the one that was started."""
     from sweeper.settings import load
 
     settings = load(config)

@@ -66,14 +66,14 @@ class CatchUp:
         A job that another guard refused is not retried: somebody has to act first.
         """
         if ended.outcome is JobOutcome.LEASE_HELD:
-            self._check_later(ended.duty, AGAIN_SECONDS)
+            self._check_later(ended.name, AGAIN_SECONDS)
         elif ended.result.get("guard") == StopReason.PAUSED:
-            self._check_later(ended.duty, 0.0)
+            self._check_later(ended.name, 0.0)
         elif ended.outcome is JobOutcome.FAILED and ended.passing:
-            self._failures[ended.duty] = failures = self._failures.get(ended.duty, 0) + 1
-            self._check_later(ended.duty, min(AGAIN_SECONDS * 2 ** (failures - 1), AGAIN_AT_MOST_SECONDS))
+            self._failures[ended.name] = failures = self._failures.get(ended.name, 0) + 1
+            self._check_later(ended.name, min(AGAIN_SECONDS * 2 ** (failures - 1), AGAIN_AT_MOST_SECONDS))
         else:
-            self._failures.pop(ended.duty, None)
+            self._failures.pop(ended.name, None)
 
     def due(self) -> dict[str, Pending]:
         """Return the checks to make now, by job."""

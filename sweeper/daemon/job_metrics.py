@@ -39,9 +39,9 @@ class JobMetrics:
     def note(self, ended: EndedJob) -> None:
         """Record how a job ended."""
         with self._lock:
-            self._last[ended.duty] = ended
-        self._ends.labels(ended.duty, ended.outcome.value).set(ended.ended_at.timestamp())
-        self._runs.labels(ended.duty, ended.outcome.value).inc()
+            self._last[ended.name] = ended
+        self._ends.labels(ended.name, ended.outcome.value).set(ended.ended_at.timestamp())
+        self._runs.labels(ended.name, ended.outcome.value).inc()
 
     def as_json(self, nexts: Mapping[str, datetime]) -> dict[str, Any]:
         """Return for each job in `nexts` when it runs next, how it ended last and when (UTC)."""

@@ -1,7 +1,7 @@
 """The jobs that `serve` runs at set times: one function per job, and a table of them.
 
-A scheduled job is called a duty in fields and parameters, since `Job` means one run on one store. Invariant: each job reads
-settings and policy from disk, so that a change takes effect with the next job; every failure becomes an outcome.
+Invariant: each job reads settings and policy from disk, so that a change takes effect with the next job; every failure becomes
+an outcome. (`Job` is something else: one run on one store.)
 """
 
 import time
@@ -206,7 +206,7 @@ SCHEDULED_JOBS: Mapping[str, ScheduledJob] = {
 class EndedJob:
     """How a scheduled job ended, and when (UTC)."""
 
-    duty: str
+    name: str
     outcome: JobOutcome
     began_at: datetime
     ended_at: datetime
@@ -218,7 +218,7 @@ class EndedJob:
     def as_json(self) -> dict[str, Any]:
         """Return the end as a JSON object."""
         return {
-            "job": self.duty,
+            "job": self.name,
             "outcome": self.outcome.value,
             "began_at": rfc3339(self.began_at),
             "ended_at": rfc3339(self.ended_at),

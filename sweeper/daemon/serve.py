@@ -276,5 +276,5 @@ def _log_ended(ended: EndedJob) -> None:
         JobOutcome.LEASE_HELD: logger.warning,
     }
     levels.get(ended.outcome, logger.info)(
-        "job ended", job=ended.duty, outcome=ended.outcome.value, duration_s=round(ended.seconds, 3), **values
+        "job ended", job=ended.name, outcome=ended.outcome.value, duration_s=round(ended.seconds, 3), **values
     )

@@ -81,12 +81,12 @@ class RecordCounts:
 
     @property
     def held_past_due(self) -> int:
-        """How many records are due and kept by a legal hold alone."""
+        """The number of records that are due and kept only by a legal hold."""
         return self.of(Outcome.HELD).total()
 
     @property
     def total(self) -> int:
-        """How many records were counted."""
+        """The number of records counted."""
         return sum(found.total() for found in self.by_rule.values())
 
     @property
@@ -170,17 +170,17 @@ class Counts:
 
     @property
     def held(self) -> int:
-        """How many conversations are due and held."""
+        """The number of conversations that are due and held."""
         return self.conversations.held_past_due
 
     @property
     def outside(self) -> int:
-        """How many conversations are due outside of the window."""
+        """The number of conversations due outside of the window."""
         return self.conversations.of(Outcome.OUTSIDE).total()
 
     @property
     def due(self) -> int:
-        """How many conversations are to purge."""
+        """The number of conversations to purge."""
         return self.by_rule.total()
 
     def as_json(self) -> dict[str, Any]:

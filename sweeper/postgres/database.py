@@ -1,4 +1,4 @@
-"""The engine and its transactions.
+"""The database engine and its transactions.
 
 Invariant: every transaction sets all it needs with SET LOCAL; no session state, no prepared statement, no WITH HOLD cursor. The
 program therefore works behind a transaction pooler.

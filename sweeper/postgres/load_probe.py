@@ -46,7 +46,7 @@ class LoadProbe:
 
     @property
     def limits(self) -> PaceSettings:
-        """The limits of the settings."""
+        """The limits from the settings."""
         return self.database.settings.pace
 
     def _wal_rate(self, wal_bytes: int) -> float:

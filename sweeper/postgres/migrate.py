@@ -32,7 +32,7 @@ WAYS_OUT = {
 
 
 class MigrationError(SweeperError):
-    """The server refused a statement of a revision; the transaction was rolled back, and nothing was changed."""
+    """The server refused a statement of a revision; the transaction was rolled back and nothing was changed."""
 
 
 def migrate(database: Database) -> tuple[str | None, str]:

@@ -1,6 +1,6 @@
-"""Hands out the metrics: reads the numbers when they are asked for, and keeps the text for a while.
+"""Serves the metrics: reads the numbers on request and caches the text for a while.
 
-The law of this file: it never raises, and never hands out an old number as a new one.
+Invariant: it never raises, and never hands out an old number as a new one.
 """
 
 import os
@@ -21,7 +21,7 @@ from sweeper.settings import Settings
 
 
 def read(settings: Settings, clock: Clock) -> tuple[bytes, bool]:
-    """The text of the numbers as they are now, and whether all could be read. Never raises."""
+    """Return the text of the numbers now, and whether all could be read. Never raises."""
     try:
         found = numbers.read(settings, clock)
         for fault in found.faults:
@@ -33,12 +33,12 @@ def read(settings: Settings, clock: Clock) -> tuple[bytes, bool]:
 
 
 def nothing(settings: Settings, clock: Clock) -> bytes:
-    """The text that says that no number is known."""
+    """Return the text that says that no number is known."""
     return metrics.text(Numbers(numbers.store_name(settings), "", clock.now(), faults=("unknown",)))
 
 
 def write(file: Path, written: bytes) -> None:
-    """Put a text in the place of a file at once, readable by all: whoever reads the file sees the old text or the new one.
+    """Replace a file atomically, readable by all: readers see the old text or the new one.
 
     Raises:
         SweeperError: it cannot be written; the file is as it was.
@@ -52,9 +52,9 @@ def write(file: Path, written: bytes) -> None:
 
 
 FAILED_SECONDS = 15.0
-"""After a failure the numbers are read again when so many seconds have passed."""
+"""Seconds after a failure before the numbers are read again."""
 REST = 10
-"""Reading takes at most one part in so many of the time: where much is overdue, it is counted less often."""
+"""Reading the numbers takes at most this fraction (1/REST) of the time, so that a large backlog is counted less often."""
 
 
 @dataclass(frozen=True)
@@ -64,13 +64,13 @@ class _Kept:
     seconds: float
 
     def age(self, now: datetime) -> float:
-        """How old it is; a clock that was set back makes it old."""
+        """Return the age in seconds; after the clock was set back it counts as old."""
         passed = (now - self.at).total_seconds()
         return passed if passed >= 0 else float("inf")
 
 
 class Exporter:
-    """Hands out the text, read anew when it is older than [serve] numbers_seconds. Never raises, for several threads at once.
+    """Returns the text, read again when it is older than [serve] numbers_seconds. Never raises; safe from several threads.
 
     Whoever asks waits for a reading `wait` seconds at most; while a longer one goes on, what is known is handed out, but
     nothing older than twice the time that it may be kept.
@@ -93,7 +93,7 @@ class Exporter:
         return kept.text
 
     def _started(self) -> threading.Thread:
-        """The one thread that reads; started unless it is at work."""
+        """Return the reading thread, started if it is not running."""
         with self._lock:
             if self._reading is None or not self._reading.is_alive():
                 self._reading = threading.Thread(target=self._read, name="numbers", daemon=True)

@@ -1,6 +1,6 @@
-"""The numbers in Prometheus form: one table of what is exported, and how each is got from the numbers.
+"""Renders the numbers for Prometheus, from one table of the exported metrics.
 
-The law of this file: every series is a row of `TABLE`; what could not be read is left out, so that no stale number looks
+Invariant: every series is a row of `TABLE`; what could not be read is left out, so that no stale number looks
 fresh: then `sweeper_up` is 0. Every series has the label `store`, so that the files of two stores on one machine do not collide.
 """
 
@@ -34,7 +34,7 @@ OUTCOMES = (*get_args(evidence.Outcome), "interrupted")
 KINDS = ("run", "backfill", "reapply")
 GUARDS = tuple(name for name, setting in GuardSettings.model_fields.items() if setting.default is True)
 REASONS = ("replica_lag", "wal_rate", "blocked_queries", "autovacuum")
-"""What the pace gives way to."""
+"""Reasons for which runs pause."""
 RECORDS = ("conversation", "feedback")
 
 
@@ -68,7 +68,7 @@ def _histogram(name: str, told: str, get: Get, *labels: str) -> MetricRow:
 
 
 def _of(part: Callable[[Numbers], T | None]) -> Callable[[Callable[[T], Samples]], Get]:
-    """Samples of a part of the numbers; none where it could not be read."""
+    """Return samples of a part of the numbers; none if it could not be read."""
 
     def of(get: Callable[[T], Samples]) -> Get:
         def samples(found: Numbers) -> Samples:
@@ -96,7 +96,7 @@ def _one(value: float) -> Samples:
 
 
 def _each(found: Mapping[str, float], known: Iterable[str] = ()) -> Samples:
-    """One sample a label; those that are known and not met are 0, so that a rise from nothing is seen."""
+    """Return one sample per label; known labels without a value are 0, so that a first increase is visible."""
     return [((label,), float(found.get(label, 0))) for label in sorted({*known, *found})]
 
 
@@ -105,7 +105,7 @@ def _pairs(found: Mapping[tuple[str, str], float], known: Iterable[tuple[str, st
 
 
 def _stamp(instant: datetime | None) -> float:
-    """An instant in seconds since 1970; never is 0."""
+    """Return seconds since 1970; 0 for None."""
     return instant.timestamp() if instant else 0.0
 
 
@@ -116,7 +116,7 @@ def _ages(found: Overdue, kind: Literal["conversations", "feedback"]) -> Samples
 
 
 def _purged(found: Numbers) -> Samples:
-    """All ever purged; 0 for the rules that have purged nothing yet, as far as the policy can be read."""
+    """Records ever purged by rule; 0 for rules of the policy that have purged nothing yet."""
     if found.recorded is None:
         return ()
     rules = (found.overdue.rules, found.overdue.feedback_rules) if found.overdue else ((), ())
@@ -125,7 +125,7 @@ def _purged(found: Numbers) -> Samples:
 
 
 def _incidents(found: Numbers) -> Samples:
-    """What the rules for zero retention purged; which those are, the policy says."""
+    """Records purged by the policy's zero-retention rules."""
     if found.recorded is None or found.overdue is None:
         return ()
     return _one(
@@ -300,7 +300,7 @@ TABLE: tuple[MetricRow, ...] = (
 
 
 def text(found: Numbers) -> bytes:
-    """The numbers in Prometheus' text form."""
+    """Return the numbers in Prometheus' text format."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Numbers(found))
     return generate_latest(registry)
@@ -313,7 +313,7 @@ class _Numbers(Collector):
     found: Numbers
 
     def collect(self) -> Iterator[Metric]:
-        """Every row of the table that has samples."""
+        """Yield every row of the table that has samples."""
         for row in TABLE:
             samples = list(row.get(self.found))
             if samples:

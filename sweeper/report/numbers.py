@@ -1,6 +1,6 @@
-"""All numbers that matter, read at one instant: what the sweeper's own tables say, and what is overdue now.
+"""Reads the numbers for metrics at one instant: from the sweeper's own tables, and what is overdue now.
 
-The law of this file: a number that cannot be read is not there; it is never 0, and never an old one.
+Invariant: a number that cannot be read is not there; it is never 0, and never an old one.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ from sweeper.settings import Settings, load_policy
 
 @dataclass(frozen=True)
 class Recorded:
-    """What the sweeper's own tables say."""
+    """The numbers from the sweeper's own tables."""
 
     totals: LifetimeTotals
     ended: EndedRun
@@ -44,7 +44,7 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Numbers:
-    """The numbers of one store at one instant (UTC). None: could not be read, and `faults` say why."""
+    """The numbers of one store at one instant (UTC). None means not readable; `faults` say why."""
 
     store: str
     policy: str
@@ -55,14 +55,14 @@ class Numbers:
 
     @property
     def drain_seconds(self) -> float | None:
-        """How long the runs at their recent pace need for what is overdue; None where nobody can say."""
+        """Seconds that runs at their recent rate need for the overdue conversations; None if unknown."""
         if self.recorded is None or self.overdue is None:
             return None
         return operation.drain(self.overdue.counts.due, self.recorded.pace)
 
 
 def read(settings: Settings, clock: Clock) -> Numbers:
-    """The numbers now; a database or policy that cannot be used is told in `faults`, never raised."""
+    """Read the numbers now; an unusable database or policy is reported in `faults` and not raised."""
     now, store, policy = clock.now(), store_name(settings), _policy(settings)
     try:
         database = databases.connect(impatient(settings))
@@ -81,14 +81,14 @@ def read(settings: Settings, clock: Clock) -> Numbers:
 
 
 def impatient(settings: Settings) -> Settings:
-    """The settings for somebody who only looks: a server that is gone is not waited for."""
+    """Return settings for reading only, which do not wait for an unreachable server."""
     return settings.model_copy(
         update={"database": settings.database.model_copy(update={"attempts": 2, "outage_seconds": 0.0})}
     )
 
 
 def store_name(settings: Settings) -> str:
-    """Which store it is, as database/schema: known without asking the database."""
+    """Return the store as database/schema, known without asking the database."""
     try:
         url = make_url(settings.database.url)
     except (ArgumentError, ValueError):
@@ -97,7 +97,7 @@ def store_name(settings: Settings) -> str:
 
 
 def version() -> str:
-    """The version of the program."""
+    """Return the version of the program."""
     return metadata.version("sweeper")
 
 

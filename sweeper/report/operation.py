@@ -1,6 +1,6 @@
-"""How the operation stands, as the sweeper's own tables say: pauses, lease, runs, backfills, and what was purged when.
+"""Reads the state of the operation from the sweeper's own tables: pauses, lease, runs, backfills, and what was purged when.
 
-The law of this file: it reads a few rows by their index, locks nothing, and needs neither policy nor store.
+Invariant: it reads a few rows by their index, locks nothing, and needs neither policy nor store.
 """
 
 from collections import Counter
@@ -17,14 +17,14 @@ from sweeper.postgres.backfills import BackfillPlan
 from sweeper.postgres.statement import statement
 
 PACE_RUNS = 20
-"""So many of the newest runs say how fast it goes."""
+"""Number of the newest runs that the rate is computed from."""
 UNCOVERED_AT_MOST = 1_000_000
 """Uncovered rows of a table are counted up to here: where nobody takes checkpoints, all rows are uncovered."""
 
 
 @dataclass(frozen=True)
 class Pause:
-    """The kill switch is on."""
+    """A pause of the sweeper."""
 
     id: int
     reason: str
@@ -33,7 +33,7 @@ class Pause:
 
 @dataclass(frozen=True)
 class Holder:
-    """Who has the lease of the store, or had it last."""
+    """The current or last holder of the store's lease."""
 
     run_id: int | None
     kind: str | None
@@ -45,7 +45,7 @@ class Holder:
 
 @dataclass(frozen=True)
 class RunEntry:
-    """One run in the list of runs; `outcome` None: it is running, or died and was not yet found to have."""
+    """One run in the list of runs; an `outcome` of None means running, or dead and not yet recorded as interrupted."""
 
     id: int
     kind: str
@@ -62,7 +62,7 @@ class RunEntry:
 
     @property
     def seconds(self) -> float | None:
-        """How long it took; None where it did not say when it ended."""
+        """Duration of the run in seconds; None if its end is unknown."""
         if self.finished_at is None or self.outcome == "interrupted":
             return None
         return (self.finished_at - self.started_at).total_seconds()
@@ -77,11 +77,11 @@ class Progress:
 
     @property
     def share(self) -> float:
-        """How much of its time is done, from 0 to 1."""
+        """The done share of its time span, from 0 to 1."""
         return (self.plan.done_until - self.plan.since) / (self.plan.until - self.plan.since)
 
     def as_json(self) -> dict[str, Any]:
-        """The backfill for machines."""
+        """Return the JSON form."""
         told = ("id", "since", "until", "by", "done_until", "expected", "begun_at", "seen_at")
         return {
             **{name: getattr(self.plan, name) for name in told},
@@ -92,7 +92,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class EndedRun:
-    """How the newest plain run ended (None: none has), and when the last one did that did all that was asked of it."""
+    """The outcome of the newest sweep (None if none has ended), and the time of the last successful one."""
 
     outcome: str | None
     success: datetime | None
@@ -100,7 +100,7 @@ class EndedRun:
 
 @dataclass(frozen=True)
 class Reported:
-    """What the newest report on the present found, and when it was made."""
+    """The newest report on the present, and when it was made."""
 
     at: datetime
     details: Mapping[str, Any]
@@ -108,7 +108,7 @@ class Reported:
 
 @dataclass(frozen=True)
 class ManifestStates:
-    """The training manifests by state; how many were never recalled, and the longest ago that one was."""
+    """The number of manifests by state, of those never recalled, and the time of the oldest last recall."""
 
     by_state: Mapping[str, int]
     never_recalled: int
@@ -117,7 +117,7 @@ class ManifestStates:
 
 @dataclass(frozen=True)
 class Covered:
-    """When the newest checkpoint was taken (None: none was), whether it is signed or any was, and rows that none covers."""
+    """The newest checkpoint (None if there is none), whether it or any is signed, and the rows that no checkpoint covers."""
 
     checkpoint_at: datetime | None
     is_signed: bool
@@ -135,12 +135,12 @@ Purged = dict[str, Counter[str]]
 
 
 def pauses(connection: Connection) -> list[Pause]:
-    """The pauses in force, the oldest first."""
+    """Return the pauses in force, the oldest first."""
     return [Pause(**row._mapping) for row in connection.execute(statement("pauses"))]
 
 
 def holder(connection: Connection, store: str, seconds: float) -> Holder | None:
-    """Who has the lease of a store; None: no run ever took it. `seconds`: how long a lease lasts."""
+    """Return the holder of a store's lease; None if no run ever took it. `seconds` is the length of a lease."""
     row = connection.execute(statement("operation_lease"), {"store": store}).one_or_none()
     if row is None:
         return None
@@ -150,19 +150,19 @@ def holder(connection: Connection, store: str, seconds: float) -> Holder | None:
 
 
 def runs(connection: Connection, store: str, limit: int) -> list[RunEntry]:
-    """The newest runs of a store, the newest first."""
+    """Return the newest runs of a store, the newest first."""
     rows = connection.execute(statement("operation_runs"), {"store": store, "limit": limit})
     return [RunEntry(**row._mapping) for row in rows]
 
 
 def ended(connection: Connection, store: str, ordered: Iterable[str]) -> EndedRun:
-    """How the newest plain runs of a store ended; `ordered`: reasons to stop that were asked for."""
+    """Return the outcome of the newest sweep of a store; `ordered` are stop reasons that count as success."""
     asked = {"store": store, "ordered": sorted(ordered)}
     return EndedRun(*connection.execute(statement("operation_ended"), asked).one())
 
 
 def progress(connection: Connection, store: str) -> list[Progress]:
-    """The unfinished backfills of a store, the oldest first."""
+    """Return the unfinished backfills of a store, the oldest first."""
     return [Progress(plan, _backfilled(connection, plan.id)) for plan in backfills.unfinished(connection, store)]
 
 
@@ -171,7 +171,7 @@ def _backfilled(connection: Connection, backfill: int) -> int:
 
 
 def covered(connection: Connection) -> Covered:
-    """How much of the evidence a checkpoint covers."""
+    """Return how much of the evidence is covered by a checkpoint."""
     last = ledger.last(connection)
     return Covered(
         checkpoint_at=_finite(last.taken_at) if last else None,
@@ -187,7 +187,7 @@ def _uncovered(connection: Connection, source: str) -> int:
 
 
 def purged(connection: Connection, store: str, since: datetime, until: datetime) -> Purged:
-    """What was purged from a store after `since`, up to `until`."""
+    """Return what was purged from a store after `since`, up to `until`."""
     found: Purged = {"conversation": Counter(), "feedback": Counter()}
     for row in connection.execute(statement("operation_purged"), {"store": store, "since": since, "until": until}):
         found[row.record][row.rule] = row.purged
@@ -195,26 +195,26 @@ def purged(connection: Connection, store: str, since: datetime, until: datetime)
 
 
 def pace(connection: Connection, store: str, now: datetime) -> float | None:
-    """Conversations a second in the newest runs that purged any; None where none did."""
+    """Return the conversations a second of the newest runs that purged any; None if none did."""
     row = connection.execute(statement("operation_pace"), {"store": store, "now": now, "runs": PACE_RUNS}).one()
     return float(row.purged) / float(row.seconds) if row.purged else None
 
 
 def drain(overdue: int, per_second: float | None) -> float | None:
-    """In how many seconds of work what is overdue would be purged; None where nobody can say."""
+    """Return the seconds of work needed to purge what is overdue; None if unknown."""
     if overdue == 0:
         return 0.0
     return overdue / per_second if per_second else None
 
 
 def reported(connection: Connection, store: str) -> Reported | None:
-    """The newest report on the present, if there is one."""
+    """Return the newest report on the present, if there is one."""
     row = connection.execute(statement("operation_reported"), {"store": store}).one_or_none()
     return Reported(row.at, row.details) if row is not None else None
 
 
 def manifests(connection: Connection, store: str) -> ManifestStates:
-    """How the manifests of a store stand."""
+    """Return the states of a store's manifests."""
     rows = connection.execute(statement("operation_manifests"), {"store": store}).all()
     return ManifestStates(
         {row.state: row.manifests for row in rows},

@@ -1,8 +1,8 @@
-"""What is overdue now: past its due, not held, and still there.
+"""Counts what is overdue: past its due date, not held, and still stored.
 
 It is counted among the proposals, so that it costs what is due, not what is stored.
 
-The law of this file: it locks nothing, writes nothing, and asks the same `dispose` as the purge.
+Invariant: it locks nothing, writes nothing, and asks the same `dispose` as the purge.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,12 +27,12 @@ from sweeper.settings import load_policy
 
 HOUR = timedelta(hours=1)
 PATIENCE = timedelta(hours=26)
-"""A nightly run and two hours: what is overdue for longer, while nothing was purged for as long, nobody is purging."""
+"""A day and two hours: records overdue for longer, while nothing was purged for as long, mean that no run purges."""
 
 
 @dataclass
 class Overdue:
-    """All that is overdue at as-of, and what would be if it were not held; not `complete`: at least this."""
+    """The records overdue at as-of, and those that are only held. If not `complete`, counting stopped early."""
 
     as_of: datetime
     rules: tuple[str, ...]
@@ -41,10 +41,10 @@ class Overdue:
     counts: Counts = field(default_factory=Counts)
     complete: bool = True
     unmatched: UnmatchedProtections | None = None
-    """Holds and orders that find nothing; None: that was not looked at, or could not be."""
+    """Holds and orders that match nothing; None if they were not or could not be looked for."""
 
     def as_json(self) -> dict[str, Any]:
-        """The counts for machines."""
+        """Return the JSON form."""
         return {
             "conversations": self.counts.conversations.overdue_json(self.as_of),
             "feedback": self.counts.feedback.overdue_json(self.as_of),
@@ -56,7 +56,7 @@ class Overdue:
 
 
 def count(job: Job, enough: Callable[[], bool] = lambda: False) -> Overdue:
-    """What is overdue at the job's as-of.
+    """Count what is overdue at the job's as-of.
 
     Args:
         job: what to look at.
@@ -77,7 +77,7 @@ def count(job: Job, enough: Callable[[], bool] = lambda: False) -> Overdue:
 
 
 def attempt(database: Database, clock: Clock, enough: Callable[[], bool] = lambda: False) -> Overdue | str:
-    """What is overdue now, or in words why that cannot be found out: a broken policy, say."""
+    """Count what is overdue now, or return the reason why that is impossible, such as a broken policy."""
     try:
         return count(_job(database, clock), enough)
     except SweeperError as error:
@@ -87,7 +87,7 @@ def attempt(database: Database, clock: Clock, enough: Callable[[], bool] = lambd
 
 
 def _nothing(policy: Policy, as_of: datetime) -> Overdue:
-    """Nothing counted yet, with every name that a due may bear, and the rules whose every purge is an incident."""
+    """Return an empty count with every rule that may set a due date, and the rules whose purges are incidents."""
     rules = (*(rule.name for rule in policy.rules), *(floor.name for floor in policy.floors), ERASURE_ORDER)
     feedback = (*(rule.name for rule in policy.feedback), ERASURE_ORDER)
     incidents = tuple(rule.name for rule in policy.rules if rule.when.zero_retention)
@@ -95,7 +95,7 @@ def _nothing(policy: Policy, as_of: datetime) -> Overdue:
 
 
 def alarms(overdue: Mapping[str, RecordCounts], purged: Mapping[str, int], now: datetime) -> list[str]:
-    """One sentence for each kind of record of which something is overdue while nothing is purged.
+    """Return a sentence for each kind of record of which some are overdue while none is purged.
 
     Args:
         overdue: what is overdue by kind of record (`conversation`, `feedback`).

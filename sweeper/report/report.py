@@ -1,6 +1,6 @@
-"""The report for a privacy officer: everything there is, counted by rule; what is overdue, held, in doubt, due next, purged.
+"""Makes the report for a privacy officer: all records by rule, with what is overdue, held, in doubt, due next and purged.
 
-The law of this file: it looks at every conversation and every feedback row, changes none, and leaves one event that says so.
+Invariant: it looks at every conversation and every feedback row, changes none, and leaves one event that says so.
 """
 
 import time
@@ -31,7 +31,7 @@ DAYS = (1, 7, 30)
 
 @dataclass(frozen=True)
 class Past:
-    """What the sweeper's own tables say of what was done so far."""
+    """What was done so far, according to the sweeper's own tables."""
 
     purged: Mapping[int, Purged]
     purged_lately: Mapping[str, int]
@@ -42,7 +42,7 @@ class Past:
     covered: Covered
 
     def as_json(self) -> dict[str, Any]:
-        """What was done, for machines."""
+        """Return the JSON form."""
         return {
             "purged_in_days": {str(days): _json(purged) for days, purged in self.purged.items()},
             "last_success_at": rfc3339(self.success) if self.success else None,
@@ -62,7 +62,7 @@ class Past:
 
 @dataclass
 class Report:
-    """All of it, at one as-of."""
+    """A report at one as-of."""
 
     job: Job
     past: Past
@@ -72,26 +72,26 @@ class Report:
 
     @property
     def drain_seconds(self) -> float | None:
-        """How long runs at their recent pace need for what is overdue; None where nobody can say."""
+        """Seconds that runs at their recent rate need for the overdue conversations; None if unknown."""
         return operation.drain(self.counts.due, self.past.pace)
 
     @property
     def is_present(self) -> bool:
-        """Whether it tells of now, as far as clocks agree; one at another as-of alarms nobody."""
+        """True if it reports on the present, within the clock tolerance; others raise no alarm."""
         return abs(self.job.clock.now() - self.job.as_of) <= timedelta(seconds=self.seconds) + timedelta(
             seconds=self.job.settings.guards.clock_tolerance_seconds
         )
 
     @property
     def alarms(self) -> list[str]:
-        """What must be said loudly: something is overdue while nothing is purged."""
+        """Alarms: records are overdue while nothing is purged."""
         if not self.is_present:
             return []
         overdue = {"conversation": self.counts.conversations, "feedback": self.counts.feedback}
         return alarms(overdue, self.past.purged_lately, self.job.as_of)
 
     def as_json(self) -> dict[str, Any]:
-        """The report for machines."""
+        """Return the JSON form."""
         return {
             "store": numbers.store_name(self.job.settings),
             "as_of": rfc3339(self.job.as_of),
@@ -108,7 +108,7 @@ class Report:
 
 
 def report(job: Job, advance: Callable[[int], None] = lambda _: None) -> Report:
-    """The report at the job's as-of, recorded as an event.
+    """Make the report at the job's as-of and record it as an event.
 
     Args:
         job: what to look at.
@@ -176,7 +176,7 @@ def _past(connection: Connection, job: Job) -> Past:
 
 
 def _record(connection: Connection, found: Report) -> None:
-    """Leave evidence that somebody looked, and what they saw: counts only."""
+    """Record an event with the counts of the report."""
     told = found.as_json()
     details = {
         key: told[key] for key in ("as_of", "policy", "conversations", "feedback", "anomalies", "unmatched", "alarms")

@@ -1,6 +1,6 @@
-"""How things stand, on one screen: what is at work, what was, what is overdue, and what to do where something is wrong.
+"""The status on one screen: what is running, what ran last, what is overdue, and what to do if something is wrong.
 
-The law of this file: it only looks, and what it cannot find out (a broken policy, say) it says in the place of the answer.
+Invariant: it only looks, and what it cannot find out (a broken policy, say) it says in the place of the answer.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,12 +24,12 @@ from sweeper.runs.throttle import ORDERED, StopReason
 
 RUNS_SHOWN = 10
 GOES_ON = frozenset({StopReason.YIELDED, StopReason.HOURS, StopReason.PAUSED})
-"""Why a slice of a backfill stops that the backfill itself takes up again."""
+"""Stop reasons of a slice after which the backfill continues by itself."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """How things stand at one instant (UTC). `overdue` is a text where it could not be counted."""
+    """The status at one instant (UTC). `overdue` is an error text if it could not be counted."""
 
     at: datetime
     store: str
@@ -44,30 +44,30 @@ class Status:
 
     @property
     def running(self) -> list[RunEntry]:
-        """The runs that have not ended, or have not said so."""
+        """The runs without a recorded end."""
         return [run for run in self.runs if run.outcome is None]
 
     def is_alive(self, run: RunEntry) -> bool:
-        """Whether a run that has not ended still holds the lease."""
+        """Return True if a run without a recorded end still holds the lease."""
         return self.holder is not None and self.holder.held and self.holder.run_id == run.id
 
     @property
     def binding(self) -> BackfillPlan | None:
-        """The plan whose conversations the runs leave alone; None: there is none, or it has been silent for too long."""
+        """The backfill plan whose conversations runs leave alone; None if there is none or it has been silent for too long."""
         return backfills.binding([progress.plan for progress in self.backfills], self.at)
 
     @property
     def success_age(self) -> timedelta | None:
-        """How long ago the last plain run completed; None: none ever has."""
+        """Time since the last sweep completed; None if none has."""
         return self.at - self.ended.success if self.ended.success else None
 
     @property
     def advice(self) -> list[str]:
-        """What is wrong, and what to do about it; empty where nothing is."""
+        """What is wrong, and what to do about it."""
         return [line for look in ADVICE for line in look(self)]
 
     def as_json(self) -> dict[str, Any]:
-        """The status for machines."""
+        """Return the JSON form."""
         return {
             "at": rfc3339(self.at),
             "store": self.store,
@@ -86,7 +86,7 @@ class Status:
 
 
 def read(database: Database, clock: Clock, enough: Callable[[], bool] = lambda: False) -> Status:
-    """How things stand now.
+    """Read the status now.
 
     Args:
         database: where; policy and store need not be in order.
@@ -120,7 +120,7 @@ def _read(connection: Connection, database: Database, now: datetime) -> Status:
 
 
 def length(span: timedelta | float) -> str:
-    """A length of time for a person, by its two largest units; a short one in tenths of a second."""
+    """Return a duration for a person in its two largest units; a short one in tenths of a second."""
     seconds_in_all = span.total_seconds() if isinstance(span, timedelta) else span
     if abs(seconds_in_all) < 10:
         return f"{seconds_in_all:.1f} s"
@@ -153,7 +153,7 @@ def _success(status: Status) -> Iterator[str]:
 
 
 def _last_run(status: Status) -> Iterator[str]:
-    """How the newest run ended, where that asks for something; an older one was made up for. Slices make up for no run."""
+    """Advice on the newest run if it needs action; a later run makes up for an older one, a slice of a backfill does not."""
     ended = [run for run in status.runs if run.outcome is not None]
     plain = [run for run in ended if run.kind != "backfill"]
     for last in dict.fromkeys([*plain[:1], *ended[:1]]):
@@ -182,7 +182,7 @@ def _dead(status: Status) -> Iterator[str]:
 
 
 def _stalled(status: Status) -> Iterator[str]:
-    """Backfills that nobody works on; one that waits for its hours or a pause is seen every minute."""
+    """Backfills without a heartbeat; one that waits for its hours or a pause still sends one every minute."""
     if status.holder is not None and status.holder.held and status.holder.kind == "backfill":
         return
     for plan in (progress.plan for progress in status.backfills):
@@ -211,7 +211,7 @@ def _overdue(status: Status) -> Iterator[str]:
 
 
 def _way(status: Status, earliest: datetime, kind: str) -> str:
-    """What purges it: while a backfill binds the runs, they leave alone what is due before its end."""
+    """Return the command that purges it: while a backfill is active, runs leave what is due before its end."""
     plan = status.binding
     if kind == "conversations" and plan is not None and earliest < plan.until:
         left = f"runs leave to backfill {plan.id} what is due before {rfc3339(plan.until)}; it must be at work"
@@ -221,7 +221,7 @@ def _way(status: Status, earliest: datetime, kind: str) -> str:
 
 
 def _unmatched(status: Status) -> Iterator[str]:
-    """Holds and orders that match nothing, though somebody may rely on them."""
+    """Holds and orders that match nothing, although somebody may rely on them."""
     if isinstance(status.overdue, str) or status.overdue.unmatched is None:
         return
     found = status.overdue.unmatched
@@ -249,4 +249,4 @@ def _unsigned(status: Status) -> Iterator[str]:
 ADVICE: tuple[Callable[[Status], Iterator[str]], ...] = (
     *(_paused, _overdue, _unmatched, _success, _last_run, _dead, _stalled, _unsigned),
 )
-"""What is looked for, the most pressing first."""
+"""The checks behind the advice, the most urgent first."""

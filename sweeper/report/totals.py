@@ -1,6 +1,6 @@
-"""What ever happened to a store, summed: counters that only grow, whatever process reads them and however often it restarts.
+"""Lifetime totals of a store: counters that only grow, independent of the process that reads them.
 
-The law of this file: a purge is counted once, by its run's result or, where a run left none, by its tombstones.
+Invariant: a purge is counted once, by its run's result or, where a run left none, by its tombstones.
 """
 
 from collections import Counter, defaultdict
@@ -28,7 +28,7 @@ class LifetimeTotals:
 
 
 def read(connection: Connection, store: str) -> LifetimeTotals:
-    """The sums as they are now."""
+    """Read the sums now."""
     purged = connection.execute(statement("totals_purged"), {"store": store})
     found: dict[str, dict[str, float]] = defaultdict(dict)
     for row in connection.execute(statement("totals_of_runs"), {"store": store}):
