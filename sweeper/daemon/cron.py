@@ -34,18 +34,18 @@ FIELDS = {
 }
 """The fields of an expression in order, each with its values."""
 COUNTED_AT_MOST = 10_000
-"""More missed instants than this are not counted."""
+"""`missed` counts no further than this."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MINUTE, HOUR = 60, 3_600
 """Seconds."""
 _VALUE = r"(?:[0-9]+|[a-z]{3})"
 _ITEM = rf"(?:\*(?:/[0-9]+)?|{_VALUE}(?:-{_VALUE}(?:/[0-9]+)?)?)"
 _WRITTEN = re.compile(rf"{_ITEM}(?:,{_ITEM})*")
-"""What every cron reads in the same way; CronSim accepts more."""
+"""The syntax that every cron implementation reads alike; CronSim accepts more."""
 
 
 class CronError(ValueError):
-    """The expression or the time zone is not valid; the message says what is wrong with it."""
+    """A cron expression or time zone is not valid; the message completes a sentence about it."""
 
 
 class _Walk(CronSim):
@@ -73,9 +73,9 @@ class Cron:
     """A valid cron expression of five fields, and the time zone that its times are in."""
 
     expression: str
-    """As it was written."""
+    """As the settings write it."""
     fields: str
-    """As CronSim takes it."""
+    """As CronSim reads it."""
     zone: tzinfo
 
     def after(self, instant: datetime) -> Iterator[datetime]:
@@ -105,14 +105,14 @@ def zone(name: str) -> tzinfo:
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise CronError("is no time zone that is known here; write UTC, or a name such as Europe/Berlin") from None
+        raise CronError("is not a known time zone; write UTC, or a name such as Europe/Berlin") from None
 
 
 def parse(expression: str, in_zone: tzinfo) -> Cron:
     """Parse a cron expression or a nickname such as @daily.
 
     Raises:
-        CronError: it is not valid, or never fires.
+        CronError: the expression is not valid, or never fires.
     """
     named = expression.strip().lower()
     if named.startswith("@") and named not in NICKNAMES:
@@ -129,7 +129,7 @@ def parse(expression: str, in_zone: tzinfo) -> Cron:
                 "steps such as */2 or 2-10/2, or a list of these with commas and no blanks"
             )
     if not _is_valid(texts):
-        raise CronError(f"never comes: no month in {texts[3]!r} has a day in {texts[2]!r}")
+        raise CronError(f"never fires: no month in {texts[3]!r} has a day in {texts[2]!r}")
     minute, *others = texts
     fields = " ".join([re.sub(r"^\*", "0-59", minute), *others])  # so that the hour alone decides about real time
     return Cron(expression, fields, in_zone)

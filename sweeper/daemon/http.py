@@ -1,7 +1,7 @@
-"""Answers GET and HEAD of a few paths over HTTP, for probes and Prometheus.
+"""A small HTTP endpoint for probes and Prometheus: GET and HEAD of known paths, nothing else.
 
-Invariant: whoever asks holds up nobody. Threads are few, the oldest connection makes room for a new one, and none
-is waited for when the process ends.
+Invariant: no client can block the daemon. The number of threads is bounded, a new connection closes the oldest, and the process
+ends without waiting for any.
 """
 
 import json
@@ -20,32 +20,32 @@ from sweeper.errors import ConfigurationError
 from sweeper.policy.instant import rfc3339
 
 CONNECTIONS = 16
-"""Limit of open connections."""
+"""The most connections open at a time."""
 SILENCE_SECONDS = 5.0
-"""Seconds after which a silent client is disconnected."""
+"""A connection that is silent for this long is closed."""
 
 
 class Answer:
-    """An HTTP answer: status, body and content type."""
+    """A response: its status, body and content type."""
 
     def __init__(self, status: HTTPStatus, body: bytes, kind: str) -> None:
         self.status, self.body, self.kind = status, body, kind
 
     @classmethod
     def json(cls, value: Mapping[str, Any], *, good: bool = True) -> "Answer":
-        """A JSON object; 503 where that is not `good`."""
+        """Return a JSON response with status 200, or 503 unless `good`."""
         status = HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE
         return cls(status, json.dumps(value, default=_as_json).encode() + b"\n", "application/json")
 
 
 Routes = Mapping[str, Callable[[], Answer]]
-"""Answers by path."""
+"""The function that answers each path."""
 NOT_FOUND = Answer(HTTPStatus.NOT_FOUND, b"not found\n", "text/plain")
 FAILED = Answer(HTTPStatus.INTERNAL_SERVER_ERROR, b"failed\n", "text/plain")
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """One request a connection."""
+    """Handles one request per connection."""
 
     timeout = SILENCE_SECONDS
     routes: ClassVar[Routes]
@@ -57,8 +57,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(with_body=False)
 
     def _answer(self, *, with_body: bool) -> None:
-        answer = self._found()
-        with suppress(OSError):  # whoever asked has gone
+        answer = self._route()
+        with suppress(OSError):  # the client has gone
             self.send_response(answer.status)
             self.send_header("Content-Type", answer.kind)
             self.send_header("Content-Length", str(len(answer.body)))
@@ -66,25 +66,25 @@ class _Handler(BaseHTTPRequestHandler):
             if with_body:
                 self.wfile.write(answer.body)
 
-    def _found(self) -> Answer:
+    def _route(self) -> Answer:
         route = self.routes.get(self.path.partition("?")[0])
         if route is None:
             return NOT_FOUND
         try:
             return route()
-        except Exception as error:  # no answer is worth the process
-            log.get().error("an answer failed", path=self.path.partition("?")[0], error=type(error).__name__)
+        except Exception as error:  # a failing answer must not end the process
+            log.get().error("answer failed", path=self.path.partition("?")[0], error=type(error).__name__)
             return FAILED
 
     def version_string(self) -> str:
         return "sweeper"
 
     def log_message(self, *_: object) -> None:
-        """Log nothing for each request, since probes come every few seconds."""
+        """Log nothing: probes come every few seconds."""
 
 
 class _Server(ThreadingHTTPServer):
-    """Number of connections; if all are in use, the oldest one is closed."""
+    """Bounds the number of connections, and so of threads, by closing the oldest."""
 
     daemon_threads = True
     block_on_close = False
@@ -93,11 +93,11 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, address: tuple[str, int], handler: type[_Handler]) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._guard = Lock()
-        self._open: dict[socket.socket, None] = {}  # in the order of their coming
+        self._open: dict[socket.socket, None] = {}  # in order of arrival
         super().__init__(address, handler)
 
     def server_bind(self) -> None:
-        TCPServer.server_bind(self)  # that of HTTPServer asks the name service for our own name, which may take long
+        TCPServer.server_bind(self)  # HTTPServer's own looks up the host's name, which may take long
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._guard:
@@ -114,15 +114,15 @@ class _Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log nothing when a connection breaks."""
+        """Log nothing: clients break connections all the time."""
 
 
 @contextmanager
 def answering(listen: str, routes: Routes) -> Iterator[str]:
-    """Serve on `HOST:PORT` (port 0: any free port) for the body of the block; yield the address.
+    """Answer on `HOST:PORT` (port 0: any free one) until the block ends; yield the address.
 
     Raises:
-        ConfigurationError: it is no address, or it cannot be listened on.
+        ConfigurationError: `listen` is not an address, or the server cannot listen on it.
     """
     server = _bound(listen, type("Handler", (_Handler,), {"routes": routes}))
     thread = Thread(target=server.serve_forever, args=(0.1,), name="endpoint", daemon=True)
@@ -139,11 +139,11 @@ def _bound(listen: str, handler: type[_Handler]) -> _Server:
     host, _, port = listen.rpartition(":")
     if not host or not (port.isascii() and port.isdigit() and len(port) <= 5) or int(port) > 65_535:
         raise ConfigurationError(
-            f"[serve] listen {listen!r} is no address: nothing was started. Write HOST:PORT, for instance 127.0.0.1:9464."
+            f"[serve] listen {listen!r} is not an address: nothing was started. Write HOST:PORT, for instance 127.0.0.1:9464."
         )
     try:
         return _Server((host.removeprefix("[").removesuffix("]"), int(port)), handler)
-    except (OSError, ValueError, TypeError) as error:  # the latter two: a name that no host can have
+    except (OSError, ValueError, TypeError) as error:  # ValueError, TypeError: no host can have that name
         raise ConfigurationError(
             f"[serve] listen {listen}: cannot be listened on ({getattr(error, 'strerror', None) or error}). Nothing was started. "
             "Name another address there or with --listen, or stop what listens on it."

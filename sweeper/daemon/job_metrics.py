@@ -1,4 +1,4 @@
-"""Keeps the last outcome of each job for HTTP: as JSON for people and as numbers for Prometheus."""
+"""How each scheduled job ended last, as JSON for `/readyz` and as metrics for Prometheus."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -11,7 +11,7 @@ from sweeper.daemon.jobs import EndedJob
 
 
 class JobMetrics:
-    """What has ended since the process began. Safe from several threads."""
+    """The last end of each job since the process started. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -19,32 +19,32 @@ class JobMetrics:
         self._registry = CollectorRegistry()
         self._ends = Gauge(
             "sweeper_job_last_end_timestamp_seconds",
-            "When a job of the schedule last ended so, in seconds since 1970.",
+            "When a scheduled job last ended with this outcome, in seconds since 1970.",
             ("job", "outcome"),
             registry=self._registry,
         )
         self._runs = Counter(
             "sweeper_job_runs",
-            "How often a job of the schedule has ended so.",
+            "How often a scheduled job has ended with this outcome.",
             ("job", "outcome"),
             registry=self._registry,
         )
         self._nexts = Gauge(
             "sweeper_job_next_timestamp_seconds",
-            "When a job of the schedule is done next, in seconds since 1970.",
+            "When a scheduled job runs next, in seconds since 1970.",
             ("job",),
             registry=self._registry,
         )
 
     def note(self, ended: EndedJob) -> None:
-        """Record the outcome of a job."""
+        """Record how a job ended."""
         with self._lock:
             self._last[ended.name] = ended
         self._ends.labels(ended.name, ended.outcome.value).set(ended.ended_at.timestamp())
         self._runs.labels(ended.name, ended.outcome.value).inc()
 
-    def said(self, nexts: Mapping[str, datetime]) -> dict[str, Any]:
-        """Of each job how it ended last and when it is done next, for machines; `nexts` as the scheduler says."""
+    def as_json(self, nexts: Mapping[str, datetime]) -> dict[str, Any]:
+        """Return for each job in `nexts` when it runs next, how it ended last and when (UTC)."""
         with self._lock:
             last = dict(self._last)
         return {
@@ -57,7 +57,7 @@ class JobMetrics:
         }
 
     def text(self, nexts: Mapping[str, datetime]) -> bytes:
-        """Collects the numbers as Prometheus metrics."""
+        """Return the metrics in Prometheus' text format; `nexts` says when each job runs next (UTC)."""
         for name, instant in nexts.items():
             self._nexts.labels(name).set(instant.timestamp())
         return generate_latest(self._registry)

@@ -1,7 +1,7 @@
-"""The jobs of `serve`: one small function each, and a table of them.
+"""The jobs that `serve` runs at set times: one function per job, and a table of them.
 
-Invariant: each job reads settings and policy anew, so that a change on disk applies from the next one on; a failure becomes an
-outcome.
+Invariant: each job reads settings and policy from disk, so that a change takes effect with the next job; every failure becomes
+an outcome. (`Job` is something else: one run on one store.)
 """
 
 import time
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class JobOutcome(StrEnum):
-    """The outcome of a job."""
+    """How a scheduled job ended."""
 
     COMPLETED = "completed"
     STOPPED = "stopped"
@@ -43,24 +43,24 @@ class JobOutcome(StrEnum):
 
 
 Done = tuple[JobOutcome, dict[str, Any]]
-"""The outcome of a job with its counts and names for the log; never content."""
+"""How a scheduled job ended, and its result: counts and names for a log, no content."""
 
 
 @dataclass(frozen=True)
 class JobContext:
-    """What the jobs work with."""
+    """What a scheduled job works with: settings, clock and stop request."""
 
     fresh: Callable[[], Settings]
-    """Reads the settings as they are on disk now."""
+    """Reads the settings from disk."""
     clock: Clock
     stop: StopRequest
 
     @contextmanager
     def database(self) -> Iterator[Database]:
-        """The database of the settings, with the sweeper's own tables in it; what runs there can be cancelled.
+        """Connect to the database of the settings; the stop request can cancel statements there.
 
         Raises:
-            ConfigurationError: the settings cannot be used, or the tables are of another revision.
+            ConfigurationError: the settings are not valid, or the sweeper's own tables are missing or at another revision.
         """
         database = databases.connect(self.fresh(), self.stop)
         try:
@@ -71,10 +71,10 @@ class JobContext:
 
     @contextmanager
     def job(self) -> Iterator[Job]:
-        """A job on the store as of now, with settings and policy as they are on disk now.
+        """Yield a job on the store as of now, with the settings and policy on disk.
 
         Raises:
-            ConfigurationError: settings, policy or store cannot be used.
+            ConfigurationError: settings, policy or store are not valid.
             DatabaseError: the database cannot be reached.
         """
         policy = load_policy(self.fresh())
@@ -82,68 +82,73 @@ class JobContext:
             yield Job(database, read_contract(database, policy), policy, self.clock, self.clock.now())
 
 
-def sweep(bench: JobContext) -> Done:
-    """Run a sweep; it fails if it purges nothing although records are overdue."""
-    with bench.job() as job:
+def sweep(context: JobContext) -> Done:
+    """Sweep. A sweep that purged nothing although records are overdue counts as failed."""
+    with context.job() as job:
         result = sweeps.sweep(job)
     stalled = result.outcome == "completed" and result.is_stalled
     return JobOutcome.FAILED if stalled else JobOutcome(result.outcome), result.as_json()
 
 
-def report(bench: JobContext) -> Done:
-    """Make and record a report; it fails if records are overdue while nothing is purged."""
+def report(context: JobContext) -> Done:
+    """Report on the whole store and record the report. A report with an alarm counts as failed."""
     from sweeper.report import report as reports
 
-    with bench.job() as job:
-        found = reports.report(job)
-    return JobOutcome.FAILED if found.alarms else JobOutcome.COMPLETED, found.as_json()
+    with context.job() as job:
+        result = reports.report(job)
+    return JobOutcome.FAILED if result.alarms else JobOutcome.COMPLETED, result.as_json()
 
 
-def checkpoint(bench: JobContext) -> Done:
+def checkpoint(context: JobContext) -> Done:
     """Take a checkpoint if there is evidence that the last one does not cover."""
     from sweeper.evidence import checkpoint as checkpoints
     from sweeper.evidence import keys
 
-    with bench.database() as database:
-        taken = checkpoints.take(database, bench.clock, keys.read(database.settings))
+    with context.database() as database:
+        taken = checkpoints.take(database, context.clock, keys.read(database.settings))
     return JobOutcome.COMPLETED, {"size": taken.size, "signed_by": taken.signed_by} if taken else {}
 
 
-def export(bench: JobContext) -> Done:
-    """The ledger in a file, to be copied to where the database's loss does not reach; rows that do not fit fail it."""
+def export(context: JobContext) -> Done:
+    """Export the ledger to a file, to be copied to where it survives the loss of the database."""
     from sweeper.evidence import export as exports
 
-    with bench.database() as database:
+    with context.database() as database:
         file = database.settings.schedule.export_file
         note = exports.write(database, file)
     return JobOutcome.COMPLETED, {"file": str(file), "size": note.tree.size}
 
 
-def manifest(bench: JobContext) -> Done:
-    """A manifest in a directory of its own, named after its as-of."""
+def manifest(context: JobContext) -> Done:
+    """Freeze a manifest in a directory named after its as-of."""
     with extra.required():
         from sweeper.manifest import lifecycle
     key = _key()
     from sweeper.manifest import build
 
-    with bench.job() as job:
+    with context.job() as job:
         folder = job.settings.schedule.manifest_directory
         with build.disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         frozen = lifecycle.freeze(job, folder / f"{job.as_of:%Y%m%dT%H%M%SZ}", key)
-    said = {"manifest": frozen.description.id, "directory": str(frozen.folder), "eligible": frozen.description.eligible}
-    return JobOutcome.COMPLETED, said
+    result = {
+        "manifest": frozen.description.id,
+        "directory": str(frozen.folder),
+        "eligible": frozen.description.eligible,
+    }
+    return JobOutcome.COMPLETED, result
 
 
-def recall(bench: JobContext) -> Done:
-    """Recall every manifest: write the rows that may no longer be trained on to files."""
+def recall(context: JobContext) -> Done:
+    """Write files with the rows that left each manifest since its last recall. A missing manifest counts as a failure."""
     with extra.required():
         from sweeper.manifest import lifecycle
-    with bench.job() as job:
-        found = list(lifecycle.recall(job, job.settings.schedule.recall_directory))
-    missing = [one.manifest_id for one in found if one.missing]
-    said = {"manifests": len(found), "rows": sum(one.reasons.total() for one in found), "not_looked_through": missing}
-    return JobOutcome.FAILED if missing else JobOutcome.COMPLETED, said
+    with context.job() as job:
+        recalls = list(lifecycle.recall(job, job.settings.schedule.recall_directory))
+    missing = [recall.manifest_id for recall in recalls if recall.missing]
+    rows = sum(recall.reasons.total() for recall in recalls)
+    result = {"manifests": len(recalls), "rows": rows, "not_looked_through": missing}
+    return JobOutcome.FAILED if missing else JobOutcome.COMPLETED, result
 
 
 def _key() -> "Pseudonym":
@@ -153,7 +158,7 @@ def _key() -> "Pseudonym":
 
 
 def _nothing(_: Settings) -> None:
-    """What needs nothing but what every job needs."""
+    """For jobs that need nothing of their own."""
 
 
 def _checkpoint_needs(settings: Settings) -> None:
@@ -164,26 +169,26 @@ def _checkpoint_needs(settings: Settings) -> None:
 
 def _manifest_needs(_: Settings) -> None:
     with extra.required():
-        from sweeper.manifest import lifecycle  # noqa: F401 — only to see that it is there
+        from sweeper.manifest import lifecycle  # noqa: F401 — checks that it is installed
     _key()
 
 
 def _recall_needs(_: Settings) -> None:
     with extra.required():
-        from sweeper.manifest import lifecycle  # noqa: F401 — only to see that it is there
+        from sweeper.manifest import lifecycle  # noqa: F401 — checks that it is installed
 
 
 @dataclass(frozen=True)
 class ScheduledJob:
-    """Something to be done at set times."""
+    """One job that the daemon runs at set times."""
 
     do: Callable[[JobContext], Done]
     last: Last | None
-    """When it was last done, by whomever; None: it harms nothing to do it whenever a daemon begins."""
+    """Reads when the job last ran, whoever started it; None: the job is harmless and runs whenever a daemon starts."""
     purges: bool = False
-    """It is not made up for while nothing may be purged."""
+    """True if the job purges: it is not made up for during a pause."""
     needs: Callable[[Settings], None] = _nothing
-    """Raises a ConfigurationError where it could not be done: better when a daemon begins than at the end of a month."""
+    """Raises ConfigurationError at the daemon's start if the job lacks something, rather than at the end of a month."""
 
 
 SCHEDULED_JOBS: Mapping[str, ScheduledJob] = {
@@ -194,12 +199,12 @@ SCHEDULED_JOBS: Mapping[str, ScheduledJob] = {
     "manifest": ScheduledJob(manifest, last_runs.manifest, needs=_manifest_needs),
     "recall": ScheduledJob(recall, last_runs.event("recalled"), needs=_recall_needs),
 }
-"""By its name in the settings."""
+"""The jobs by their names in the settings."""
 
 
 @dataclass(frozen=True)
 class EndedJob:
-    """A finished job: its outcome, and when it began and ended (UTC)."""
+    """How a scheduled job ended, and when (UTC)."""
 
     name: str
     outcome: JobOutcome
@@ -208,10 +213,10 @@ class EndedJob:
     seconds: float
     result: Mapping[str, Any]
     passing: bool = False
-    """It failed as a whole, so that it may fare better a little later."""
+    """True if the job failed as a whole, so that a retry may succeed."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return the JSON form."""
+        """Return the end as a JSON object."""
         return {
             "job": self.name,
             "outcome": self.outcome.value,
@@ -222,24 +227,24 @@ class EndedJob:
         }
 
 
-def perform(name: str, bench: JobContext) -> EndedJob:
-    """Do a job; an exception becomes its outcome and does not end the program."""
-    began_at, started, passing = bench.clock.now(), time.monotonic(), False
+def perform(name: str, context: JobContext) -> EndedJob:
+    """Run a scheduled job; an exception becomes its outcome and never ends the daemon."""
+    began_at, started, passing = context.clock.now(), time.monotonic(), False
     try:
-        outcome, result = SCHEDULED_JOBS[name].do(bench)
+        outcome, result = SCHEDULED_JOBS[name].do(context)
     except LeaseHeldError as error:
         outcome, result = JobOutcome.LEASE_HELD, {"text": str(error)}
     except RefusedError as refusal:
         outcome, result = JobOutcome.REFUSED, refusal.to_dict()
     except Exception as error:
-        outcome, passing = JobOutcome.STOPPED if bench.stop.is_asked else JobOutcome.FAILED, True
-        result = {"text": _told(error)}
+        outcome, passing = JobOutcome.STOPPED if context.stop.is_asked else JobOutcome.FAILED, True
+        result = {"text": _describe(error)}
     seconds = time.monotonic() - started
-    return EndedJob(name, outcome, began_at, bench.clock.now(), seconds, result, passing)
+    return EndedJob(name, outcome, began_at, context.clock.now(), seconds, result, passing)
 
 
-def _told(error: Exception) -> str:
-    """What went wrong, in words without content."""
+def _describe(error: Exception) -> str:
+    """Return what went wrong in one text without content."""
     if isinstance(error, DBAPIError):
         return str(unreachable(error))
     if isinstance(error, SweeperError):

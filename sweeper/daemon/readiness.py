@@ -1,6 +1,6 @@
-"""Checks whether the next sweep could begin: the database answers, its tables fit, settings and policy can be read.
+"""Whether the next sweep could start: the database answers, its revision is right, settings and policy can be read.
 
-Invariant: whoever asks is answered within a bound, also where the database is not.
+Invariant: `Readiness.state` answers within its bound even if the database hangs.
 """
 
 from collections.abc import Callable
@@ -17,12 +17,12 @@ from sweeper.report import operation
 from sweeper.settings import Settings, load_policy
 
 BOUND_SECONDS = 2.0
-"""Seconds to wait for an answer."""
+"""How long `/readyz` waits for the database."""
 
 
 @dataclass(frozen=True)
 class ReadinessState:
-    """The reasons why the daemon is not ready (none: it is), and the reason of a pause, which does not affect readiness."""
+    """Why the daemon is not ready (empty if it is), and why it is paused; a paused daemon is ready."""
 
     reasons: tuple[str, ...] = ()
     paused: str | None = None
@@ -30,32 +30,32 @@ class ReadinessState:
 
 @dataclass
 class Readiness:
-    """Checks readiness on request; concurrent requests share one check."""
+    """Checks readiness on request; simultaneous requests share one check."""
 
     fresh: Callable[[], Settings]
     database: Database
     bound_seconds: float = BOUND_SECONDS
     _lock: Lock = field(default_factory=Lock)
-    _look: "_Look | None" = None
+    _check: "_Check | None" = None
 
     def state(self) -> ReadinessState:
-        """How things stand, within the bound."""
+        """Return the state, after at most `bound_seconds`."""
         with self._lock:
-            if self._look is None or not self._look.is_alive():
-                self._look = _Look(self.fresh, self.database)
-                self._look.start()
-            look = self._look
-        look.join(self.bound_seconds)
-        return look.found or ReadinessState((f"database: no answer within {self.bound_seconds:g} s",))
+            if self._check is None or not self._check.is_alive():
+                self._check = _Check(self.fresh, self.database)
+                self._check.start()
+            check = self._check
+        check.join(self.bound_seconds)
+        return check.state or ReadinessState((f"database: no answer within {self.bound_seconds:g} s",))
 
 
-class _Look(Thread):
-    """One look; where the database hangs, this thread hangs with it, and no other is begun."""
+class _Check(Thread):
+    """One check in a thread of its own. If the database hangs, this thread hangs too, and no other is started."""
 
     def __init__(self, fresh: Callable[[], Settings], database: Database) -> None:
         super().__init__(name="readiness", daemon=True)
         self._fresh, self._database = fresh, database
-        self.found: ReadinessState | None = None
+        self.state: ReadinessState | None = None
 
     def run(self) -> None:
         unreadable = _unreadable(self._fresh)
@@ -64,17 +64,17 @@ class _Look(Thread):
             with self._database.transaction() as connection:
                 paused = next((pause.reason for pause in operation.pauses(connection)), None)
         except ConfigurationError as error:
-            self.found = ReadinessState((*unreadable, str(error)))
+            self.state = ReadinessState((*unreadable, str(error)))
         except DBAPIError as error:
-            self.found = ReadinessState(
+            self.state = ReadinessState(
                 (*unreadable, f"database: not reached (SQLSTATE {databases.sqlstate(error) or 'unknown'})")
             )
         else:
-            self.found = ReadinessState(unreadable, paused)
+            self.state = ReadinessState(unreadable, paused)
 
 
 def _unreadable(fresh: Callable[[], Settings]) -> tuple[str, ...]:
-    """Yield the reasons why settings or policy cannot be used."""
+    """Return why settings or policy cannot be used; empty if they can."""
     try:
         load_policy(fresh())
     except ConfigurationError as error:

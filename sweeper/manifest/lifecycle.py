@@ -92,7 +92,7 @@ def freeze(job: Job, target: Path, pseudonym: Pseudonym, *, with_text: bool = Fa
             _record_revocations(connection, folder, "revoked-freeze", description.id, snapshot.now, "freeze")
             revoked += _revoke_purged(job, connection, folder, description, snapshot, "freeze")
             kind, columns = ("frozen", _event_columns(row)) if added else ("copied", {})
-            manifests.tell(connection, kind, description.id, row["directory"], _revoked_files(folder), columns)
+            manifests.record_change(connection, kind, description.id, row["directory"], _revoked_files(folder), columns)
             building.publish(folder, target.absolute())
     return FrozenManifest(target.absolute(), description, revoked, added)
 
@@ -114,7 +114,9 @@ def start(job: Job, manifest_id: str) -> tuple[Description, Counter[str]]:
             _record_revocations(connection, new, "revoked-start", manifest_id, snapshot.now, "start")
             revoked += _revoke_purged(job, connection, new, description, snapshot, "start", folder)
             files = _revoked_files(new)
-            manifests.tell(connection, "started", manifest_id, manifest["directory"], files, {"started_at": at})
+            manifests.record_change(
+                connection, "started", manifest_id, manifest["directory"], files, {"started_at": at}
+            )
             _move_files(new, folder)
     return description, revoked
 
@@ -128,7 +130,7 @@ def complete(database: Database, clock: Clock, manifest_id: str) -> None:
     manifest = _require_state(database, manifest_id, "started")
     with database.transaction() as connection:
         at = _transition(database, clock, connection, manifest_id, "started", "completed")
-        manifests.tell(connection, "completed", manifest_id, manifest["directory"], {}, {"completed_at": at})
+        manifests.record_change(connection, "completed", manifest_id, manifest["directory"], {}, {"completed_at": at})
 
 
 def list_manifests(database: Database) -> list[dict[str, Any]]:

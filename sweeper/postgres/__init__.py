@@ -1,1 +1,1 @@
-"""The store in PostgreSQL: reads, locks, deletes and records. SQL proposes; the policy decides."""
+"""Everything that talks to PostgreSQL: reads, locks, deletes and records. SQL proposes records; the policy decides."""

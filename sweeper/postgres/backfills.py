@@ -1,4 +1,7 @@
-"""Records of backfill plans: begun under an approval, advanced slice by slice, finished. Begin and end leave an event."""
+"""The recorded plans of backfills: begun under an approval, advanced slice by slice, finished or given up.
+
+Beginning and end are recorded as events.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,15 +17,15 @@ from sweeper.postgres.database import Database
 from sweeper.postgres.statement import statement
 
 ALIVE = timedelta(hours=24)
-"""A plan without a heartbeat for this long counts as given up: runs purge what remains of it."""
+"""A plan whose process was not seen for this long counts as given up: runs purge what remains of it."""
 
 SILENT = timedelta(minutes=10)
-"""A running or waiting backfill records a heartbeat every minute; without one for this long it counts as absent."""
+"""A backfill process reports every minute, also while it waits; one not seen for this long has ended."""
 
 
 @dataclass(frozen=True)
 class BackfillPlan:
-    """A recorded backfill plan. `expected` is the number of conversations due when it was approved."""
+    """One recorded plan. `expected` is how many conversations were due under it when it was approved."""
 
     id: int
     since: datetime
@@ -38,31 +41,31 @@ class BackfillPlan:
 
     @property
     def command(self) -> str:
-        """The command that continues it."""
+        """The command that continues the plan."""
         span = f"--since {rfc3339(self.since)} --until {rfc3339(self.until)}"
         return f"sweeper backfill {span}{'' if self.by is Slice.MONTH else f' --by {self.by.value}'}"
 
     @property
     def window(self) -> Window:
-        """The window of its due dates."""
+        """The window of due dates that the plan covers."""
         return Window(self.since, self.until)
 
 
 def begin(connection: Connection, **columns: Any) -> BackfillPlan:
-    """Record a plan; return the existing one if it was begun under the same approval."""
+    """Record a plan and return it; if the approval already has one, return that plan with its progress."""
     is_new = connection.execute(statement("backfill_begin"), columns).rowcount
     plan = by_approval(connection, columns["approval"])
     if plan is None:
-        raise AssertionError("a plan that was just recorded is there")
+        raise AssertionError("the plan that was just recorded is missing")
     if not is_new:
         return plan
-    told = {"backfill": plan.id, "since": rfc3339(plan.since), "until": rfc3339(plan.until), "by": plan.by.value}
-    evidence.record(connection, "backfill_begun", None, {**told, "expected": plan.expected})
+    details = {"backfill": plan.id, "since": rfc3339(plan.since), "until": rfc3339(plan.until), "by": plan.by.value}
+    evidence.record(connection, "backfill_begun", None, {**details, "expected": plan.expected})
     return plan
 
 
 def by_approval(connection: Connection, approval: str) -> BackfillPlan | None:
-    """Return the plan begun under an approval."""
+    """Return the plan that was begun under an approval, if there is one."""
     return _one(connection, "r.approval = :approval", approval=approval)
 
 
@@ -75,51 +78,55 @@ def unfinished(connection: Connection, store: str) -> list[BackfillPlan]:
 
 
 def alive(connection: Connection, store: str, now: datetime) -> BackfillPlan | None:
-    """Return, of a store's plans with a recent heartbeat, the one that reaches furthest."""
+    """Return the store's plan that binds its runs at `now` (see `binding`)."""
     return binding(unfinished(connection, store), now)
 
 
 def binding(plans: Iterable[BackfillPlan], now: datetime) -> BackfillPlan | None:
-    """Return the unfinished plan that runs respect: of those with a recent heartbeat, the one that reaches furthest."""
-    found = [plan for plan in plans if now - plan.seen_at < ALIVE]
-    return max(found, key=lambda plan: plan.until, default=None)
+    """Return the plan that binds the runs: of those whose process was seen lately, the one that reaches furthest."""
+    living = [plan for plan in plans if now - plan.seen_at < ALIVE]
+    return max(living, key=lambda plan: plan.until, default=None)
 
 
 def seen(database: Database, plan: BackfillPlan, now: datetime, done_until: datetime | None = None) -> bool:
-    """Record the heartbeat of a plan and its progress, which only grows; return False if it was given up meanwhile."""
+    """Record that the plan's process is alive and how far it has come, which only grows.
+
+    Returns:
+        False if the plan was given up in the meantime.
+    """
     values = {"id": plan.id, "now": now, "done_until": done_until or plan.done_until}
     return bool(database.within(lambda connection: connection.execute(statement("backfill_seen"), values).rowcount))
 
 
 def give_up(connection: Connection, plan: BackfillPlan, now: datetime) -> None:
-    """Record that a plan is given up; runs purge what remains of it."""
+    """Record that nobody continues a plan, so that runs purge what remains of it."""
     if connection.execute(statement("backfill_give_up"), {"id": plan.id, "now": now}).rowcount:
-        told = {"backfill": plan.id, "done_until": rfc3339(plan.done_until)}
-        evidence.record(connection, "backfill_given_up", None, told)
+        details = {"backfill": plan.id, "done_until": rfc3339(plan.done_until)}
+        evidence.record(connection, "backfill_given_up", None, details)
 
 
 def of_scope(connection: Connection, store: str, since: datetime, until: datetime, by: Slice) -> BackfillPlan | None:
-    """Return the newest plan of a store with exactly this scope, unless it was given up."""
+    """Return the newest plan of a store with exactly this window and slicing; None if that one was given up."""
     condition = "r.store = :store AND r.since = :since AND r.until = :until AND r.slices = :by"
-    names = {"store": store, "since": since, "until": until, "by": by.value}
-    rows = connection.execute(statement("backfills", condition=condition), names).all()
+    parameters = {"store": store, "since": since, "until": until, "by": by.value}
+    rows = connection.execute(statement("backfills", condition=condition), parameters).all()
     plan = _plan(rows[-1]) if rows else None
     given_up = plan is not None and plan.finished_at is not None and plan.done_until < plan.until
     return None if given_up else plan
 
 
 def finish(database: Database, plan: BackfillPlan, now: datetime, purged: int) -> None:
-    """Record that every slice has been swept."""
+    """Record that every slice has been swept, and how many conversations the plan purged."""
 
-    def note(connection: Connection) -> None:
+    def record_end(connection: Connection) -> None:
         if connection.execute(statement("backfill_finish"), {"id": plan.id, "now": now}).rowcount:
             evidence.record(connection, "backfill_finished", None, {"backfill": plan.id, "purged": purged})
 
-    database.within(note)
+    database.within(record_end)
 
 
 def holder(database: Database, store: str) -> str | None:
-    """Return the kind of run that holds the store's lease; None if unknown."""
+    """Return the kind of run that holds the store's lease now; None if no known run does."""
     rows = database.fetched(statement("lease_holder"), {"store": store})
     return rows[0].kind if rows else None
 

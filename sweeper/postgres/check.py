@@ -1,6 +1,6 @@
-"""Checks whether a store can be swept, and reports every fault and hazard with the statement or setting that fixes it.
+"""Checks whether a store can be swept; reports every fault and hazard, each with the statement or setting that fixes it.
 
-Invariant: it changes nothing (a trial is rolled back), and a finding never hides another.
+Invariant: a check changes nothing (a trial is rolled back), and no finding hides another.
 """
 
 import json
@@ -34,7 +34,7 @@ OLDEST_SERVER = 140_000
 
 @dataclass(frozen=True)
 class CheckContext:
-    """What the checks look at; `contract` is None where the store does not fulfil it."""
+    """What the checks read; `contract` is None if the store does not fulfil it."""
 
     connection: Connection
     settings: Settings
@@ -46,17 +46,17 @@ class CheckContext:
     revision: str | None
 
     def rows(self, name: str, **parameters: Any) -> Sequence[Any]:
-        """The rows of one of the statements for checks."""
+        """Return the rows of one of the statements for checks."""
         return self.connection.execute(statement(name), parameters).all()
 
     @property
     def family(self) -> tuple[Branch, ...]:
-        """The tables whose rows go with a conversation."""
+        """The tables whose rows are purged with a conversation."""
         return branches(self.contract.conversations) if self.contract else ()
 
     @property
     def oids(self) -> list[int]:
-        """Return all tables that a purge deletes from."""
+        """The oids of all tables that a purge deletes from."""
         return hazards.purged_tables(self.contract) if self.contract else []
 
 
@@ -67,7 +67,8 @@ def check(database: Database, policy: Policy, clock: Clock, *, trial_wanted: boo
         database: the store's database.
         policy: the policy of the runs.
         clock: this machine's clock and the database's.
-        trial_wanted: whether to try to purge (see `trial.findings`); None: unless a trigger seems to act outside of the database.
+        trial_wanted: whether to run the trial purge (see `trial.findings`); None: unless a trigger seems to act outside the
+            database.
 
     Raises:
         DBAPIError: the database cannot be reached.
@@ -77,10 +78,10 @@ def check(database: Database, policy: Policy, clock: Clock, *, trial_wanted: boo
         types, kinds = contracts.relations(connection, database.settings.store.schema_name)
         contract, faults = _contract(connection, database.settings, policy, types)
         subject = CheckContext(connection, database.settings, policy, clock, types, kinds, contract, revision)
-        findings = [*(finding for look in CHECKS for finding in look(subject)), *faults]
+        findings = [*(finding for run_check in CHECKS for finding in run_check(subject)), *faults]
         ready = revision == migrate.HEAD and not any(_lacking(subject, list(dict.fromkeys(_needs(subject)))))
     if contract is None or not ready:
-        text = "not taken: the faults above keep it from beginning"
+        text = "not taken: the faults above prevent it"
         return [*findings, CheckFinding(Level.OK, "trial", text, "fix them and check again")]
     return [*findings, *trial.findings(database, contract, clock, wanted=trial_wanted)]
 
@@ -105,9 +106,7 @@ def _contract(
         with connection.begin_nested():
             return contracts.read(connection, settings, policy), []
     except DBAPIError as error:
-        return None, [
-            CheckFinding(Level.FAULT, "purge", f"the tables cannot be looked at: {reason(error)}", "see [purge]")
-        ]
+        return None, [CheckFinding(Level.FAULT, "purge", f"the tables cannot be read: {reason(error)}", "see [purge]")]
     except ConfigurationError as error:
         return None, [CheckFinding(Level.FAULT, "purge", str(error), "see [purge] in the settings")]
 
@@ -152,7 +151,7 @@ def _clock(subject: CheckContext) -> Iterator[CheckFinding]:
             Level.FAULT,
             "clock",
             f"here it is {rfc3339(now)}, in the database {rfc3339(database_now)}: {apart:.0f} s apart, the limit is {limit} s",
-            "mend the wrong clock",
+            "fix the wrong clock",
         )
 
 
@@ -170,7 +169,7 @@ def _own_tables(subject: CheckContext) -> Iterator[CheckFinding]:
 
 
 def _own_parts(subject: CheckContext) -> Iterator[CheckFinding]:
-    """Tables and triggers that the newest revision made and somebody has dropped or switched off since."""
+    """Find tables and triggers of the newest revision that somebody has since dropped or disabled."""
     tables = {row.table for row in subject.rows("check_own")}
     firing = {(row.table, row.trigger): row.fires for row in subject.rows("check_own_triggers")}
     for table in sorted(privileges.own_tables() - tables):
@@ -181,7 +180,7 @@ def _own_parts(subject: CheckContext) -> Iterator[CheckFinding]:
             yield CheckFinding(
                 Level.FAULT,
                 f"sweeper.{table}",
-                f"its trigger {trigger} is {'missing' if fires is None else 'switched off'}, and with it what it protects",
+                f"its trigger {trigger} is {'missing' if fires is None else 'disabled'}: what it protects is unprotected",
                 f"ALTER TABLE sweeper.{table} ENABLE ALWAYS TRIGGER {trigger}"
                 if fires is False
                 else "restore the trigger",
@@ -208,7 +207,7 @@ OWN_TRIGGERS = (
 
 
 def _privileges(subject: CheckContext) -> Iterator[CheckFinding]:
-    """What the role may not do and a run needs."""
+    """Find the privileges that a run needs and the role lacks."""
     role = subject.rows("check_session")[0].role
     needs = list(dict.fromkeys(_needs(subject)))
     for row in subject.rows("check_schemas", oids=sorted({need.oid for need in needs})):
@@ -218,18 +217,18 @@ def _privileges(subject: CheckContext) -> Iterator[CheckFinding]:
             f"role {role} may not use it",
             f"GRANT USAGE ON SCHEMA {row.schema} TO {role}",
         )
-    yield from _lacks(role, list(_lacking(subject, needs)))
+    yield from _lacking_findings(role, list(_lacking(subject, needs)))
     for row in subject.rows("check_spelling"):
         yield CheckFinding(
             Level.FAULT,
             row.function,
-            f"role {role} may not execute it, and no hold can be looked for without",
+            f"role {role} may not execute it, so no hold can be looked up",
             f"GRANT EXECUTE ON FUNCTION {row.function} TO {role}",
         )
 
 
-def _lacks(role: str, lacking: Sequence[Need]) -> Iterator[CheckFinding]:
-    """What is missing, one by one; a role that reads holds and may record no purge is another's, not to be made the job's."""
+def _lacking_findings(role: str, lacking: Sequence[Need]) -> Iterator[CheckFinding]:
+    """Yield a finding for each lacking privilege, or a single one if the role is clearly not meant for the job."""
     bare = {(need.table, need.privilege.partition(" ")[0]) for need in lacking}
     records = {("sweeper.tombstones", "INSERT"), ("sweeper.runs", "INSERT")}
     if records <= bare and ("sweeper.legal_holds", "SELECT") not in bare:
@@ -258,8 +257,8 @@ def _needs(subject: CheckContext) -> Iterator[Need]:
 
 
 def _lacking(subject: CheckContext, needs: Sequence[Need]) -> Iterator[Need]:
-    asked = [{"number": number, **need.asked} for number, need in enumerate(needs)]
-    for row in subject.rows("check_privileges", needs=json.dumps(asked)):
+    numbered = [{"number": number, **need.as_json()} for number, need in enumerate(needs)]
+    for row in subject.rows("check_privileges", needs=json.dumps(numbered)):
         yield needs[row.number]
 
 
@@ -273,7 +272,7 @@ def _relations(subject: CheckContext) -> Sequence[Any]:
 
 
 def _left_to_others(subject: CheckContext) -> Iterator[CheckFinding]:
-    """What a sweep does without and other commands need: a warning only where no other role could run them."""
+    """Find privileges that only other commands need; a warning if no other role could run them."""
     role = subject.rows("check_session")[0].role
     needs = privileges.of_people(_own_oids(subject))
     able = {(row.oid, row.privilege) for row in subject.rows("check_people", oids=[need.oid for need in needs])}
@@ -338,22 +337,22 @@ def _key_indexes(subject: CheckContext) -> Iterator[CheckFinding]:
 
 
 def _is_indexed(indexes: Sequence[Any], oid: int, columns: Sequence[str], predicate: str) -> bool:
-    """Whether an index begins with the columns (in any order for equality) and has that predicate."""
-    wanted = _bare(predicate)
+    """True if an index begins with the columns, in any order, and has that predicate."""
+    expected = _bare(predicate)
     return any(
-        index.oid == oid and set(index.columns[: len(columns)]) == set(columns) and _bare(index.predicate) == wanted
+        index.oid == oid and set(index.columns[: len(columns)]) == set(columns) and _bare(index.predicate) == expected
         for index in indexes
     )
 
 
 def _bare(predicate: str) -> str:
-    """A predicate without what the server adds to it: outer brackets, and a cast of the column to text."""
+    """Return a predicate without what the server adds: outer brackets, and a cast of the column to text."""
     inner = predicate[1:-1] if predicate.startswith("(") and predicate.endswith(")") else predicate
     return re.sub(r"\((\w+)\)::text", r"\1", inner).replace(" ", "").lower()
 
 
 def _hazards(subject: CheckContext) -> Iterator[CheckFinding]:
-    """What makes a delete do less, or more, than it says."""
+    """Find what makes a delete affect fewer or more rows than intended."""
     if subject.contract is not None:
         yield from hazards.hazards(subject.connection, subject.contract)
     for row in subject.rows("check_touched", oids=subject.oids):
@@ -368,7 +367,7 @@ def _hazards(subject: CheckContext) -> Iterator[CheckFinding]:
         yield CheckFinding(
             Level.FAULT,
             row.table,
-            f"the trigger of foreign key {row.key} is switched off: children would be orphaned",
+            f"the trigger of foreign key {row.key} is disabled: children would be orphaned",
             f"ALTER TABLE {row.table} ENABLE TRIGGER ALL",
         )
 
@@ -424,7 +423,7 @@ def _key(key: Key) -> Iterator[CheckFinding]:
 
 
 def _keyless(subject: CheckContext) -> Iterator[CheckFinding]:
-    """Tables that look like children of a conversation and would be left with orphans."""
+    """Find tables that look like children of a conversation and whose rows would be orphaned."""
     if subject.contract is None:
         return
     names = {"conversationid"} | {
@@ -464,19 +463,19 @@ def _objects(subject: CheckContext) -> Iterator[CheckFinding]:
         yield from _file_systems(subject.settings.objects.prefixes)
         return
     schema = subject.settings.store.schema_name
-    waiting = _asked(subject, "objects_count", store=schema) if subject.revision == migrate.HEAD else 0
-    if waiting or _asked(subject, "check_objects"):
+    waiting = _value(subject, "objects_count", store=schema) if subject.revision == migrate.HEAD else 0
+    if waiting or _value(subject, "check_objects"):
         yield CheckFinding(
             Level.WARNING,
             "objects",
             "attachments name objects and [objects] prefixes is empty: no object is removed"
-            + (f", and {waiting} of purged attachments are still there" if waiting else ""),
+            + (f", and {waiting} objects of purged attachments are still there" if waiting else ""),
             '[objects] prefixes = ["s3://bucket/"], with the places whose objects may be removed',
         )
 
 
-def _asked(subject: CheckContext, name: str, **parameters: Any) -> Any:
-    """The single value of a statement; None if it fails, since a missing privilege is a finding of its own."""
+def _value(subject: CheckContext, name: str, **parameters: Any) -> Any:
+    """Return the single value of a statement; None if it fails, since a missing privilege is a finding of its own."""
     try:
         with subject.connection.begin_nested():
             return subject.rows(name, **parameters)[0][0]
@@ -485,7 +484,7 @@ def _asked(subject: CheckContext, name: str, **parameters: Any) -> Any:
 
 
 def _file_systems(prefixes: Sequence[str]) -> Iterator[CheckFinding]:
-    """Prefixes whose file system fsspec does not know or cannot import."""
+    """Find prefixes whose file system fsspec does not know or cannot import."""
     for prefix in prefixes:
         protocol = prefix.partition("://")[0]
         try:
@@ -521,7 +520,7 @@ def _types(subject: CheckContext) -> Iterator[CheckFinding]:
 
 
 def _unlocked(subject: CheckContext) -> Iterator[CheckFinding]:
-    """Tables behind the conversations whose rows no batch locks."""
+    """Find tables behind the conversations view whose rows no batch locks."""
     if subject.contract is None:
         return
     schema = subject.settings.store.schema_name

@@ -1,7 +1,7 @@
 """The database engine and its transactions.
 
-Invariant: every transaction is READ COMMITTED and brings all it needs with SET LOCAL; no session state, no
-prepared statement, no WITH HOLD cursor. A transaction pooler in front changes nothing.
+Invariant: every transaction sets all it needs with SET LOCAL; no session state, no prepared statement, no WITH HOLD cursor. The
+program therefore works behind a transaction pooler.
 """
 
 import re
@@ -29,20 +29,20 @@ from sweeper.settings import Settings
 T = TypeVar("T")
 
 PASSING = frozenset({"25006", "25P03", "40001", "40P01", "55P03", "57014", "57P01", "57P02", "57P03", "53300"})
-"""SQLSTATEs that pass: read-only or idle too long, serialization, deadlock, time-outs, shutdown, too many connections."""
+"""SQLSTATEs worth a retry: read-only, idle too long, serialization, deadlock, time-outs, shutdown, too many connections."""
 READ_ONLY = "25006"
-"""What a server says that was the primary until a failover: another connection may lead to the new one."""
+"""SQLSTATE of a server that was the primary until a failover: a new connection may reach the new primary."""
 
 
 class DatabaseError(SweeperError):
-    """The database could not be reached or refused a statement; what was committed before stands, nothing else was done."""
+    """The database could not be reached or refused a statement; earlier commits stand, nothing else was done."""
 
 
 @dataclass(frozen=True)
 class Database:
     """A store's database: engine and settings.
 
-    `answered` is set once it has answered: only then is a server that is gone waited for. `stop` can end what runs there.
+    `answered` is set once the database has answered; only then do retries wait for an outage to end. `stop` cancels statements.
     """
 
     engine: Engine
@@ -58,7 +58,7 @@ class Database:
         statement_timeout_ms: int | None = None,
         idle_timeout_ms: int | None = None,
     ) -> Iterator[Connection]:
-        """Open a READ COMMITTED transaction in UTC with the store's schema as search path; it commits unless the body raises."""
+        """Open a READ COMMITTED transaction in UTC with the store's schema as search path; commit unless the block raises."""
         with self.engine.begin() as connection:
             values = begin_values(self.settings, lock_timeout_ms, statement_timeout_ms, idle_timeout_ms)
             connection.execute(statement("begin"), values)
@@ -67,7 +67,7 @@ class Database:
 
     @contextmanager
     def snapshot(self, *, statement_timeout_ms: int) -> Iterator[Connection]:
-        """Open a REPEATABLE READ transaction: every statement sees the store as of the first."""
+        """Open a REPEATABLE READ transaction: every statement sees the store as it was at the first one."""
         with self.engine.execution_options(isolation_level="REPEATABLE READ").begin() as connection:
             connection.execute(
                 statement("begin"), begin_values(self.settings, statement_timeout_ms=statement_timeout_ms)
@@ -75,7 +75,7 @@ class Database:
             yield connection
 
     def within(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` in its own transaction, repeat it on transient errors, and return its result."""
+        """Call `work` in a transaction of its own, with retries (see `retried`), and return its result."""
 
         def once() -> T:
             with self.transaction() as connection:
@@ -84,20 +84,20 @@ class Database:
         return self.retried(once)
 
     def fetched(self, sql: TextClause, parameters: Mapping[str, Any]) -> Sequence[Row[Any]]:
-        """Return the rows of a statement, run in its own transaction with retries."""
+        """Return the rows of one statement, run in a transaction of its own with retries."""
         return self.within(lambda connection: connection.execute(sql, parameters).all())
 
     def retried(self, work: Callable[[], T], *, worth_it: Callable[[BaseException], bool] | None = None) -> T:
-        """Run `work`, repeat it with growing pauses on transient errors, and return its result.
+        """Call `work`, with retries and growing pauses after transient failures, and return its result.
 
-        A server that has answered before and is gone (a restart, a failover) is waited for as long as outage_seconds.
+        If the server has answered before and is gone (a restart, a failover), retry for up to `outage_seconds`.
 
         Args:
-            work: a whole transaction, which a failure has undone.
-            worth_it: which failures pass; unless given, `passes` says.
+            work: a whole transaction, which a failure rolls back.
+            worth_it: which failures to retry; `is_retryable` by default.
 
         Raises:
-            DBAPIError: as it came, once the attempts are used up or for a reason that does not pass.
+            DBAPIError: the last failure, once the attempts are used up or if it is not transient.
         """
         retrying = Retrying(
             retry=retry_if_exception(worth_it or is_retryable),
@@ -117,18 +117,18 @@ class Database:
             return False
         enough = state.attempt_number >= self.settings.database.attempts
         if enough and patient:
-            self.answered.clear()  # who waited in vain once is not waited with again, by the next statement
+            self.answered.clear()  # the next statement does not wait a second time
         return enough
 
     def _before_another(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         if isinstance(error, DBAPIError) and sqlstate(error) == READ_ONLY:
-            self.engine.dispose()  # the pool's connections lead to a server that is no primary any more
-        _say(state)
+            self.engine.dispose()  # the pool's connections lead to a server that is no longer the primary
+        _log_retry(state)
 
 
 IDLE_MS = 10_000
-"""Default idle time-out of a transaction, whose locks would otherwise block others."""
+"""The server ends a transaction that is idle for this long by default, since its locks block others."""
 
 
 def begin_values(
@@ -137,7 +137,7 @@ def begin_values(
     statement_timeout_ms: int | None = None,
     idle_timeout_ms: int | None = None,
 ) -> dict[str, str]:
-    """Return the parameters of the statement `begin`; times in milliseconds, from the settings unless given."""
+    """Return the parameters of the statement `begin`; time-outs in milliseconds, by default those of the settings."""
     database = settings.database
     return {
         "idle_timeout": str(idle_timeout_ms or statement_timeout_ms or IDLE_MS),
@@ -148,17 +148,17 @@ def begin_values(
 
 
 def connect(settings: Settings, stop: StopRequest | None = None) -> Database:
-    """Return the database of the settings, without connecting.
+    """Return the database of the settings; nothing is connected yet.
 
     Raises:
-        ConfigurationError: no URL is set, or it is not one of PostgreSQL.
+        ConfigurationError: no URL is set, or it does not name a PostgreSQL database.
     """
     if not settings.database.url:
         raise ConfigurationError(
             "no database: nothing was done. Set SWEEPER_DATABASE_URL, for instance postgresql://user@host/database."
         )
     try:
-        url = make_url(settings.database.url.encode().decode())  # what is no UTF-8 cannot be sent to the driver
+        url = make_url(settings.database.url.encode().decode())  # the driver takes UTF-8 only
     except (ArgumentError, ValueError):
         raise ConfigurationError(
             "SWEEPER_DATABASE_URL is not a URL: nothing was done. Write postgresql://user@host/database."
@@ -178,9 +178,9 @@ def connect(settings: Settings, stop: StopRequest | None = None) -> Database:
             "connect_timeout": 10,
             "client_encoding": "utf8",
             "keepalives_idle": 30,
-            "tcp_user_timeout": 30_000,  # milliseconds: a network that has gone is noticed while the lease lasts
+            "tcp_user_timeout": 30_000,  # milliseconds: detects a broken network before the lease expires
         },
-        hide_parameters=True,  # parameters may hold ids; they never belong in a log
+        hide_parameters=True,  # parameters may hold ids, which never belong in a log
     )
     event.listen(engine, "connect", _adapt)
     database = Database(engine, settings, stop=stop or StopRequest())
@@ -189,7 +189,7 @@ def connect(settings: Settings, stop: StopRequest | None = None) -> Database:
 
 
 def is_retryable(error: BaseException) -> bool:
-    """Return True if the same work may succeed a moment later."""
+    """True if the same work may succeed a moment later."""
     if not isinstance(error, DBAPIError):
         return False
     if error.connection_invalidated:
@@ -201,7 +201,7 @@ def is_retryable(error: BaseException) -> bool:
 
 
 def is_disconnected(error: BaseException) -> bool:
-    """Return True if the connection or the server is lost, so that other statements would fail too."""
+    """True if the connection or the server is gone, so that other statements would fail too."""
     if not isinstance(error, DBAPIError):
         return False
     state = sqlstate(error)
@@ -211,12 +211,12 @@ def is_disconnected(error: BaseException) -> bool:
 
 
 def sqlstate(error: DBAPIError | psycopg.Error) -> str | None:
-    """The SQLSTATE of an error, if the server gave one."""
+    """Return the SQLSTATE of an error, if the server gave one."""
     return getattr(_driver_error(error), "sqlstate", None)
 
 
 def reason(error: DBAPIError | psycopg.Error) -> str:
-    """Return the error in one line without parameters and DETAIL, which may carry row values."""
+    """Return the error's primary message in one line, without parameters or the row values of DETAIL lines."""
     original = _driver_error(error)
     primary = getattr(getattr(original, "diag", None), "message_primary", None)
     if primary:
@@ -225,7 +225,7 @@ def reason(error: DBAPIError | psycopg.Error) -> str:
 
 
 def wordless_reason(error: DBAPIError) -> str:
-    """As `reason`, but without words that a function of the application chose or quotes: they may be content."""
+    """Like `reason`, but without text from a function of the application, which may quote content."""
     diagnostic = getattr(error.orig, "diag", None)
     state = sqlstate(error) or "without a SQLSTATE"
     from_language = (getattr(diagnostic, "source_file", None) or "").startswith("pl")
@@ -236,7 +236,7 @@ def wordless_reason(error: DBAPIError) -> str:
 
 
 SERVERS_OWN = frozenset({"0A000", "42501", "55000", "55P03", "57014"})
-"""SQLSTATEs, beside those of integrity (23...), whose messages name tables, columns and keys only."""
+"""SQLSTATEs, besides the integrity violations (23...), whose messages name only tables, columns and keys."""
 _FUNCTION = re.compile(r"function (\S+\([^)]*\))")
 
 
@@ -244,7 +244,7 @@ def _driver_error(error: DBAPIError | psycopg.Error) -> BaseException | None:
     return error.orig if isinstance(error, DBAPIError) else error
 
 
-def _say(state: RetryCallState) -> None:
+def _log_retry(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
     log.get().warning(
         "retrying",
@@ -255,17 +255,17 @@ def _say(state: RetryCallState) -> None:
 
 
 class _InstantLoader(Loader):
-    """timestamptz as text in UTC, with what `datetime` cannot hold as `OutOfRange` instead of an error for the whole fetch."""
+    """Loads timestamptz; a value that `datetime` cannot hold becomes an `OutOfRange` instead of failing the whole fetch."""
 
     def load(self, data: Buffer) -> datetime | OutOfRange:
         written = bytes(data).decode()
         try:
             return datetime.fromisoformat(written)
         except ValueError:
-            return _odd(written)
+            return _out_of_range(written)
 
 
-def _odd(written: str) -> OutOfRange:
+def _out_of_range(written: str) -> OutOfRange:
     if written in (OutOfRange.ALWAYS.value, OutOfRange.NEVER.value):
         return OutOfRange(written)
     return OutOfRange.ANCIENT if written.endswith("BC") else OutOfRange.DISTANT

@@ -1,4 +1,4 @@
-"""Runs, tombstones and events, written in the transaction of what they record. They never hold content."""
+"""Writes and reads runs, tombstones and events. Each is written in the transaction that it records and holds no content."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,7 +36,7 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class Tombstone:
-    """The evidence of one purged record; the fields are named like the columns."""
+    """The evidence of one purged record, with the columns' names."""
 
     record_id: str
     conversation_id: str | None
@@ -48,7 +48,7 @@ class Tombstone:
 
 @dataclass(frozen=True)
 class LastCompleted:
-    """What the last completed run saw, for the guards to compare with; all None if no run has completed."""
+    """What the last completed run counted, for the guards to compare with; all None if no run has completed."""
 
     as_of: datetime | None
     plan_changes: int | None
@@ -56,7 +56,7 @@ class LastCompleted:
 
 
 def open_run(connection: Connection, **columns: Any) -> int:
-    """Record that a run has begun, and which earlier runs were interrupted; return the id of the run.
+    """Record that a run has begun and mark earlier runs as interrupted; return the run's id.
 
     The event holds every column of the run, so that `audit verify` finds an edited row. `identity` binds the ledger to this
     database, so that `reapply` refuses it elsewhere.
@@ -69,8 +69,8 @@ def open_run(connection: Connection, **columns: Any) -> int:
     for row in interrupted.all():
         ended = {"outcome": "interrupted", "finished_at": columns["started_at"]}
         record(connection, "run_interrupted", row.id, {"found_by": run_id, **ended})
-    told = {**columns, "policy": columns["policy_digest"], "identity": store_counts.database_identity(connection)}
-    record(connection, "run_opened", run_id, {name: told[name] for name in OPENED})
+    details = {**columns, "policy": columns["policy_digest"], "identity": store_counts.database_identity(connection)}
+    record(connection, "run_opened", run_id, {name: details[name] for name in OPENED})
     return run_id
 
 
@@ -84,26 +84,26 @@ def close_run(
     consent_events: int | None,
 ) -> None:
     """Record how a run ended."""
-    told = {
+    details = {
         "outcome": outcome,
         "finished_at": finished_at,
         "plan_changes": plan_changes,
         "consent_events": consent_events,
     }
-    asked = {"run_id": run_id, "result": json.dumps(result), **told}
-    closed = connection.execute(statement("run_close"), asked).one_or_none()
+    columns = {"run_id": run_id, "result": json.dumps(result), **details}
+    closed = connection.execute(statement("run_close"), columns).one_or_none()
     if closed is not None:  # None on a retry after the first answer was lost
-        record(connection, "run_closed", run_id, {**told, "result": closed.result})
+        record(connection, "run_closed", run_id, {**details, "result": closed.result})
 
 
 def record(connection: Connection, kind: str, run_id: int | None, details: Mapping[str, Any]) -> None:
     """Record an event; timestamps in `details` are written in RFC 3339."""
-    told = json.dumps(details, default=rfc3339)
-    connection.execute(statement("insert_event"), {"kind": kind, "run_id": run_id, "details": told})
+    text = json.dumps(details, default=rfc3339)
+    connection.execute(statement("insert_event"), {"kind": kind, "run_id": run_id, "details": text})
 
 
 def last_completed(connection: Connection, store: str) -> LastCompleted:
-    """Return what the last completed run of the store saw."""
+    """Return what the last completed run of the store counted."""
     row = connection.execute(statement("run_last_completed"), {"store": store}).one()
     return LastCompleted(row.as_of, row.plan_changes, row.consent_events)
 
@@ -131,11 +131,11 @@ def insert_tombstones(
 
 
 def purged_by_rule(connection: Connection, run_id: int) -> dict[str, dict[str, int]]:
-    """Return what a run purged according to the tombstones: kind of record → rule → count."""
-    found: dict[str, dict[str, int]] = {"conversation": {}, "feedback": {}}
+    """Return how many records a run purged, from its tombstones: kind of record → rule → count."""
+    purged: dict[str, dict[str, int]] = {"conversation": {}, "feedback": {}}
     for row in connection.execute(statement("purged_by_rule"), {"run_id": run_id}):
-        found[row.record][row.rule] = row.purged
-    return found
+        purged[row.record][row.rule] = row.purged
+    return purged
 
 
 def purged_under(connection: Connection, approval: str) -> dict[str, int]:
@@ -163,7 +163,7 @@ def unfinished_runs(connection: Connection, store: str) -> list[int]:
 
 
 def purged_by(database: Database, run_id: int, page: int = 1_000) -> Iterator[list[str]]:
-    """Yield the ids of the conversations that a run purged, page by page."""
+    """Yield the ids of the conversations that a run purged, in pages."""
     after = 0
     while True:
         rows = database.fetched(statement("purged_by_run"), {"run_id": run_id, "after": after, "limit": page})

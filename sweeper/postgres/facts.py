@@ -1,6 +1,6 @@
-"""Reads the facts of a batch with a few statements, each by key.
+"""Reads the facts of a batch with a few statements for all its rows, each by key.
 
-Invariant: what cannot be read is not left out. A look-up that fails fails the batch; nothing reads as "none".
+Invariant: a look-up that fails fails the batch; a failure never reads as "none".
 """
 
 from collections import Counter, defaultdict
@@ -20,15 +20,15 @@ from sweeper.postgres.contract import Contract
 from sweeper.postgres.statement import array, filled, spelling, statement
 
 Named = Sequence[tuple[str | None, str | None, StoredTimestamp]]
-"""For each record of a batch its account, its conversation, and when it came about."""
+"""For each record of a batch its account, its conversation and when it was created."""
 
 
 @dataclass(frozen=True)
 class FactsReader:
     """Reads facts from one store for one policy and as-of (UTC).
 
-    Of many holds and orders that reach one record it reads those that decide, so that the cost of a batch does not follow their
-    number; with `every` it reads all, for an explanation.
+    Of many holds and orders for one record it reads only those that decide, so that their number does not slow a batch down;
+    with `every` it reads all, for an explanation.
     """
 
     contract: Contract
@@ -36,7 +36,7 @@ class FactsReader:
     as_of: datetime
 
     def conversations(self, connection: Connection, ids: Sequence[str], *, every: bool = False) -> dict[str, Facts]:
-        """Return the facts of the conversations that still exist, by id."""
+        """Return the facts of those conversations that still exist, by id."""
         rows = connection.execute(self._statement("facts_conversations", "conversation"), {"ids": array(ids)}).all()
         messages = self._message_counts(connection, [row.id for row in rows])
         found = [Facts(Conversation(*row), None, (), (), *messages.get(row.id, (None, 0, None))) for row in rows]
@@ -45,16 +45,16 @@ class FactsReader:
         return {facts.conversation.id: _repeated(facts, times) for facts in around}
 
     def anew(self, connection: Connection, known: Sequence[Facts], *, held: bool) -> list[Facts]:
-        """Return the facts with accounts, histories, holds and orders read again.
+        """Return the same conversations with their accounts, histories, holds and orders read again.
 
-        Where no order reached any of them none is looked for: one that came since protects nothing. Holds are looked for with
-        `held`, where no fence keeps them out.
+        Orders are read again only if one covered any of the conversations before, since a newer order protects nothing. Holds are
+        read again only with `held`, where no fence excludes new ones.
         """
         ordered = any(facts.orders for facts in known)
         return list(self._around(connection, known, every=False, ordered=ordered, held=held))
 
     def messages_changed(self, connection: Connection, known: Sequence[Facts]) -> bool:
-        """Return True if messages of the conversations have changed: their number, or the time of the last user message."""
+        """Return True if the number of messages or the user's latest message has changed in any of the conversations."""
         now = self._message_counts(connection, [facts.conversation.id for facts in known])
         nothing = (None, 0, None)
         return any(
@@ -81,7 +81,7 @@ class FactsReader:
             )
 
     def accounts(self, connection: Connection, ids: Iterable[str]) -> dict[str, list[Account]]:
-        """Return the accounts with their whole histories by id; several if a view shows one more than once."""
+        """Return the accounts with their whole histories, by id; more than one per id if a view repeats it."""
         asked = {"ids": array(sorted(ids))}
         plans: dict[str, list[PlanChange]] = defaultdict(list)
         for account_id, *change in connection.execute(self._statement("facts_plan_changes"), asked):
@@ -97,7 +97,7 @@ class FactsReader:
         return found
 
     def feedback(self, connection: Connection, ids: Sequence[str]) -> dict[str, FeedbackFacts]:
-        """Return the facts of the feedback rows that still exist, by id."""
+        """Return the facts of those feedback rows that still exist, by id."""
         rows = connection.execute(self._statement("facts_feedback"), {"ids": array(ids)}).all()
         times = Counter(row.id for row in rows)
         found = [
@@ -112,7 +112,7 @@ class FactsReader:
         return {facts.feedback.id: facts for facts in self.feedback_anew(connection, found)}
 
     def feedback_anew(self, connection: Connection, known: Sequence[FeedbackFacts]) -> list[FeedbackFacts]:
-        """Return the feedback rows with holds and orders read again."""
+        """Return the same feedback rows with holds and orders read again."""
         named = [(f.feedback.account_id, f.feedback.conversation_id, f.feedback.submitted_at) for f in known]
         protections = self._protections(connection, named, "feedback", every=False)
         return [
@@ -142,14 +142,14 @@ class FactsReader:
             yield holds.of(account_id, conversation_id), orders.get(number, ())
 
     def _order_dues(self, connection: Connection, named: Named) -> dict[int, tuple[Order, ...]]:
-        """Return, by the number of the record, one order with the earliest date of all that cover it."""
+        """Return, by a record's position, one order that stands for all that cover it, with their earliest due date."""
         return {
             number: (Order("", named[number][0], named[number][1], None, due_at),)
             for number, due_at in connection.execute(statement("facts_order_dues"), self._asked(named))
         }
 
     def _every_order(self, connection: Connection, named: Named, relation: str) -> dict[int, tuple[Order, ...]]:
-        """Return, by the number of the record, all orders that may cover it."""
+        """Return, by a record's position, all orders that may mean it."""
         account, conversation = self._id_types(relation)
         sql = statement(
             "facts_orders",
@@ -168,7 +168,7 @@ class FactsReader:
         }
 
     def messages(self, connection: Connection, conversation_id: str) -> list[Message]:
-        """Return the messages of a conversation without their text, oldest first."""
+        """Return the messages of one conversation without their text, oldest first."""
         rows = connection.execute(self._statement("messages"), {"id": conversation_id})
         return [Message(row.id, row.author, row.created_at) for row in rows]
 
@@ -192,11 +192,11 @@ class FactsReader:
         }
 
     def _since(self, instant: StoredTimestamp) -> str | None:
-        """When a record came about, if that can be believed: else only an order of no date can be shown to cover it."""
+        """Return when a record was created if that is plausible; otherwise None, and only an order without a date covers it."""
         return instant.isoformat() if isinstance(instant, datetime) and self.policy.plausible.holds(instant) else None
 
     def _id_types(self, relation: str) -> tuple[str, str]:
-        """The types of the ids of accounts and conversations as a relation has them."""
+        """Return the types of a relation's account ids and conversation ids."""
         conversation = "id" if relation == "conversations" else "conversation_id"
         return self.contract.type(relation, "account_id"), self.contract.type(relation, conversation)
 
@@ -250,7 +250,7 @@ def _hold_statement(account: str, conversation: str) -> TextClause:
 
 @dataclass(frozen=True)
 class _Holds:
-    """Holds by the record they reach; how their ids were spelt was settled by the statement."""
+    """Holds by the record they cover; the statement has already matched the spelling of their ids."""
 
     everything: tuple[Hold, ...]
     by_account: Mapping[str, list[Hold]]

@@ -1,11 +1,11 @@
-"""What `sweeper check` says about one subject."""
+"""The findings that `sweeper check` prints."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class Level(StrEnum):
-    """How bad a finding is: a fault stops or endangers a sweep, a warning makes it slow or needs a look."""
+    """How serious a finding is: a fault stops or endangers a sweep; a warning makes it slow or needs a decision."""
 
     OK = "ok"
     WARNING = "warning"
@@ -14,7 +14,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True)
 class CheckFinding:
-    """What was found about one subject, and what fixes it (empty where nothing needs to be fixed)."""
+    """What was found about one subject, and what fixes it (empty if nothing needs fixing)."""
 
     level: Level
     subject: str

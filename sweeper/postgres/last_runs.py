@@ -1,4 +1,4 @@
-"""When things were last done according to the evidence, whether by a daemon, cron or a person."""
+"""Reads from the evidence when a job last ran, whether a daemon, cron or a person started it."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -10,13 +10,13 @@ from sweeper.postgres import evidence
 from sweeper.postgres.statement import statement
 
 SERVING = "serving"
-"""The kind of event that a starting daemon records."""
+"""The kind of event that a daemon records when it starts."""
 Last = Callable[[Connection, str], datetime | None]
-"""Returns when something was last done for a store; None means never."""
+"""Reads when a job last ran for a store (UTC); None if never."""
 
 
 def sweep(connection: Connection, store: str) -> datetime | None:
-    """Return when the latest sweep began that completed or was stopped by its budget; slices of backfills do not count."""
+    """Return when the latest sweep began that completed or was stopped in order; slices of a backfill do not count."""
     return _at(connection, "last_sweep", store=store)
 
 
@@ -26,17 +26,17 @@ def manifest(connection: Connection, store: str) -> datetime | None:
 
 
 def event(kind: str) -> Last:
-    """Return a function that tells when an event of this kind was last recorded."""
+    """Return a reader of when an event of this kind was last recorded, for the store or for all stores."""
     return lambda connection, store: _at(connection, "last_event", store=store, kind=kind)
 
 
 def first_served(connection: Connection, store: str) -> datetime | None:
-    """Return when a daemon first began to serve the store."""
+    """Return when a daemon first started to serve the store."""
     return _at(connection, "first_event", store=store, kind=SERVING)
 
 
-def serves(connection: Connection, store: str, schedule: dict[str, str]) -> None:
-    """Record that a daemon begins to serve the store, with its schedule."""
+def record_serving(connection: Connection, store: str, schedule: dict[str, str]) -> None:
+    """Record that a daemon starts to serve the store, with its schedule."""
     evidence.record(connection, SERVING, None, {"store": store, "schedule": schedule})
 
 

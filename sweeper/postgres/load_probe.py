@@ -1,11 +1,11 @@
-"""Probes the load that batches may cause: replica lag, WAL, sessions waiting for locks, VACUUM.
+"""Measures the load that batches may put on others: replication lag, WAL, sessions waiting for locks, VACUUM.
 
-Invariant: it only looks, at views that every role may read; what it may not see it says once and leaves out.
+Invariant: this only reads views that every role may read. What the role may not see is logged once and left out.
 """
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -28,20 +28,20 @@ class Pressure(StrEnum):
 
 @dataclass
 class LoadProbe:
-    """Probes the load of the server; a rate needs two probes."""
+    """Reads the server's load repeatedly; the WAL rate needs two readings."""
 
     database: Database
     oids: list[int]
     wal_bytes: int | None = None
-    looked: float = 0.0
-    told: set[str] = field(default_factory=set)
+    read_at: float = 0.0
+    has_warned: bool = False
 
     def read(self) -> dict[Pressure, str]:
-        """Return what is above its limit now, each with its value and limit in words."""
+        """Return what is above its limit now, each with a text that gives value and limit."""
         row = self.database.fetched(statement("pressure"), {"oids": self.oids})[0]
         rate = self._wal_rate(int(row.wal_bytes))
         if row.hidden and self.limits.replica_lag_seconds + self.limits.replica_lag_mb > 0:
-            self._tell_hidden()
+            self._warn_hidden()
         return dict(_above(row, rate, self.limits))
 
     @property
@@ -50,16 +50,16 @@ class LoadProbe:
         return self.database.settings.pace
 
     def _wal_rate(self, wal_bytes: int) -> float:
-        """Return the megabytes of WAL a second of the whole server since the last probe."""
-        now, before, then = time.monotonic(), self.wal_bytes, self.looked
-        self.wal_bytes, self.looked = wal_bytes, now
+        """Return the server's megabytes of WAL per second since the last reading; 0.0 at the first."""
+        now, before, then = time.monotonic(), self.wal_bytes, self.read_at
+        self.wal_bytes, self.read_at = wal_bytes, now
         return 0.0 if before is None or now <= then else (wal_bytes - before) / MEGABYTE / (now - then)
 
-    def _tell_hidden(self) -> None:
-        if "hidden" not in self.told:
-            self.told.add("hidden")
+    def _warn_hidden(self) -> None:
+        if not self.has_warned:
+            self.has_warned = True
             log.get().warning(
-                "replicas are there, but this role may not see how far they are behind: nothing waits for them. "
+                "there are replicas, but this role may not see how far they are behind: no batch waits for them. "
                 "GRANT pg_read_all_stats to it, or set [pace] replica_lag_seconds and replica_lag_mb to 0"
             )
 
@@ -81,4 +81,4 @@ def _above(row: Any, rate: float, limits: PaceSettings) -> Iterator[tuple[Pressu
             f"{row.blocked} sessions have waited for a lock for a second, the limit is {limits.blocked_queries}",
         )
     if limits.autovacuum and row.vacuums:
-        yield Pressure.AUTOVACUUM, "a VACUUM is at work on a table that is purged from"
+        yield Pressure.AUTOVACUUM, "a VACUUM is running on a table that is purged"

@@ -1,4 +1,4 @@
-"""Records of manifests and their revoked rows; each change is in one transaction with its event."""
+"""Records manifests and the rows that left them; every change is written in one transaction with its event."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,12 +16,12 @@ from sweeper.postgres.statement import statement
 ManifestState = Literal["frozen", "started", "completed"]
 ManifestRow = Literal["freeze", "start", "recall"]
 TRANSITION_MS = 60_000
-"""Time limit of a transition, during which batches and holds wait; it usually takes well under a second."""
+"""The longest that a transition may keep batches and holds waiting; it usually takes well under a second."""
 
 
 @dataclass(frozen=True)
 class RevokedRow:
-    """A row of a manifest that may no longer be trained on, with the reason and the time (UTC)."""
+    """A row of a manifest that may no longer be used for training, with the reason and since when (UTC)."""
 
     message_id: str
     conversation_id: str
@@ -31,25 +31,25 @@ class RevokedRow:
 
 @contextmanager
 def transition(database: Database) -> Iterator[Connection]:
-    """Open a transaction that may wait for the current batch and then has a minute."""
+    """Open a transaction that may wait for the current batch and has a minute for its own work."""
     with fence.transaction(database, "Nothing was changed.", statement_timeout_ms=TRANSITION_MS) as connection:
         yield connection
 
 
 @contextmanager
 def fenced(database: Database) -> Iterator[Connection]:
-    """Open a transaction that takes the fence exclusively."""
+    """Open a transaction that holds the fence exclusively."""
     with transition(database) as connection:
         fence.take_exclusively(connection)
         yield connection
 
 
 def add(connection: Connection, values: Mapping[str, Any]) -> bool:
-    """Record a manifest as frozen; return False if one with the same content is recorded already."""
+    """Record a manifest as frozen; return False if one with the same content is already recorded."""
     return connection.execute(statement("manifest_add"), values).scalar_one_or_none() is not None
 
 
-def tell(
+def record_change(
     connection: Connection,
     kind: str,
     manifest_id: str,
@@ -57,21 +57,22 @@ def tell(
     revoked: Mapping[str, str],
     columns: Mapping[str, Any] = {},
 ) -> None:
-    """Record that a manifest was frozen, copied or moved on, with the files that name what left it and their hashes.
+    """Record the event of a manifest that was frozen, copied or changed state.
 
-    `columns` are those written to its row, so that `audit verify` finds a later edit of them.
+    `revoked` maps each file that names rows which left to its hash. `columns` are those written to the manifest's row, so that
+    `audit verify` finds a later edit of them.
     """
     details = {"manifest": manifest_id, "directory": directory, "revoked": dict(revoked), **columns}
     evidence.record(connection, f"manifest_{kind}", None, details)
 
 
 def records(connection: Connection, manifest_id: str) -> list[dict[str, Any]]:
-    """Return what was recorded when a manifest was frozen, copied and started: directories, files and their hashes."""
+    """Return what the events of a manifest recorded: directory, files of rows that left, and their hashes."""
     return [row.details for row in connection.execute(statement("manifest_records"), {"id": manifest_id})]
 
 
 def get(connection: Connection, store: str, manifest_id: str | None = None) -> list[dict[str, Any]]:
-    """Return the manifests of a store, oldest first, or the one with this id."""
+    """Return the manifests of a store, oldest first, or only the one with that id."""
     rows = connection.execute(statement("manifest_get"), {"store": store, "id": manifest_id})
     return [dict(row._mapping) for row in rows]
 
@@ -84,15 +85,15 @@ def move(
     after: ManifestState,
     now: datetime,
 ) -> bool:
-    """Move a manifest to its next state; return False if it is not in the expected one."""
-    asked = {"id": manifest_id, "store": store, "from": before, "state": after, "now": now}
-    return connection.execute(statement("manifest_move"), asked).scalar_one_or_none() is not None
+    """Change a manifest's state from `before` to `after`; return False if it is not in state `before`."""
+    parameters = {"id": manifest_id, "store": store, "from": before, "state": after, "now": now}
+    return connection.execute(statement("manifest_move"), parameters).scalar_one_or_none() is not None
 
 
 def revoke(
     connection: Connection, manifest_id: str, lost: Sequence[RevokedRow], now: datetime, found_by: ManifestRow
 ) -> None:
-    """Record the revoked rows of a manifest."""
+    """Record the rows that left a manifest."""
     rows = [{**vars(row), "since": row.since.isoformat()} for row in lost]
     connection.execute(
         statement("manifest_revoke"),
@@ -101,16 +102,16 @@ def revoke(
 
 
 def revoked(connection: Connection, manifest_id: str) -> int:
-    """Return how many rows were revoked before the manifest was frozen or started."""
+    """Return how many rows are recorded as having left a manifest before it was frozen or started."""
     found: int = connection.execute(statement("manifest_revoked"), {"manifest_id": manifest_id}).scalar_one()
     return found
 
 
 def recalled(connection: Connection, store: str, manifest_id: str, now: datetime, reasons: Mapping[str, int]) -> None:
-    """Record that a manifest was recalled, with the number of rows handed over by reason."""
+    """Record that a manifest was recalled, and how many rows were handed over for each reason."""
     connection.execute(statement("manifest_recalled"), {"id": manifest_id, "now": now})
-    told = {"store": store, "manifest": manifest_id, "reasons": dict(reasons), "recalled_at": now}
-    evidence.record(connection, "recalled", None, told)
+    details = {"store": store, "manifest": manifest_id, "reasons": dict(reasons), "recalled_at": now}
+    evidence.record(connection, "recalled", None, details)
 
 
 def last_tombstone(connection: Connection) -> int:
@@ -120,6 +121,6 @@ def last_tombstone(connection: Connection) -> int:
 
 
 def purged_since(connection: Connection, store: str, last: int) -> dict[str, datetime]:
-    """Return the conversations of a store purged after a tombstone, with the time."""
+    """Return the conversations of a store purged after tombstone `last`, with the time (UTC)."""
     rows = connection.execute(statement("purged_since"), {"store": store, "last": last})
     return {row.record_id: row.purged_at for row in rows}

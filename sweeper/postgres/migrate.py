@@ -1,4 +1,4 @@
-"""Creates and changes the sweeper's own tables (schema `sweeper`) by Alembic; touches nothing else."""
+"""Creates and changes the sweeper's own tables (schema `sweeper`) with Alembic; touches nothing else."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 HEAD = "0005"
 FOLDER = Path(__file__).parent / "migrations"
 REVISIONS = frozenset(file.stem[1:5] for file in (FOLDER / "versions").glob("r[0-9][0-9][0-9][0-9]_*.py"))
-TAKEN = "Something else of that name is there: drop or rename it, then run `sweeper migrate` again."
-BUSY = "Other sessions hold locks that it needs: find them in pg_stat_activity, then run `sweeper migrate` again."
+TAKEN = "Something else has that name: drop or rename it, then run `sweeper migrate` again."
+BUSY = "Other sessions hold locks that the migration needs: find them in pg_stat_activity, then run `sweeper migrate` again."
 ROOM = "Free disk space or memory on the server, then run `sweeper migrate` again."
 WAYS_OUT = {
-    "42501": "Run it as the owner of schema sweeper; where there is none yet, as a role with CREATE on the database.",
+    "42501": "Run it as the owner of schema sweeper; if there is none yet, as a role with CREATE on the database.",
     **dict.fromkeys(("42P07", "42P06", "42723", "42710", "23505"), TAKEN),
     **dict.fromkeys(("55P03", "57014", "40P01"), BUSY),
     **dict.fromkeys(("53100", "53200", "53400"), ROOM),
     "25006": "The server or the role is read-only: connect to the primary, as a role that may write.",
 }
-"""Remedy for an error of the server, by SQLSTATE."""
+"""The remedy for a server error, by SQLSTATE."""
 
 
 class MigrationError(SweeperError):
@@ -36,25 +36,25 @@ class MigrationError(SweeperError):
 
 
 def migrate(database: Database) -> tuple[str | None, str]:
-    """Bring the sweeper's tables to the newest revision; concurrent calls wait for each other.
+    """Bring the sweeper's tables to the newest revision; concurrent migrations wait for each other.
 
     Returns:
-        The revision before (None: there was none) and after.
+        The revision before (None if there was none) and after.
 
     Raises:
-        ConfigurationError: the tables are of a newer program, or of none that this one knows.
+        ConfigurationError: a newer program made the tables, or this one does not know their revision.
         MigrationError: the server refused a statement; nothing was changed.
     """
     if revision(database) == HEAD:
-        return HEAD, HEAD  # a role that may only sweep is not asked for more
-    from alembic.config import Config  # slow to import, and needed here only
+        return HEAD, HEAD  # needs no privilege beyond those of the role that sweeps
+    from alembic.config import Config  # slow to import, and needed only here
 
     config = Config()
     config.set_main_option("script_location", str(FOLDER))
     config.set_main_option("path_separator", "os")
     try:
         before = _upgrade(database, config)
-    except (DBAPIError, psycopg.Error) as error:  # a revision's own file goes to the driver past SQLAlchemy
+    except (DBAPIError, psycopg.Error) as error:  # a revision runs its SQL file through the driver itself
         raise _failed(error) from None
     return before, HEAD
 
@@ -62,11 +62,11 @@ def migrate(database: Database) -> tuple[str | None, str]:
 def _upgrade(database: Database, config: "Config") -> str | None:
     from alembic import command
 
-    # a revision that computes its statement sends nothing meanwhile, for seconds on a busy machine
+    # a revision may compute for seconds on a busy machine and send nothing meanwhile
     with database.transaction(lock_timeout_ms=30_000, idle_timeout_ms=600_000) as connection:
         connection.execute(text("SELECT pg_catalog.pg_advisory_xact_lock(5857584, 2)"))
         _act_as_owner(connection)
-        before = _revision(connection)  # in a second transaction it could wait for a pooler's last server connection
+        before = _revision(connection)  # a second transaction could wait for a pooler's last server connection
         _refuse_foreign(connection, before)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
@@ -74,22 +74,22 @@ def _upgrade(database: Database, config: "Config") -> str | None:
 
 
 def _failed(error: DBAPIError | psycopg.Error) -> MigrationError:
-    """Turn an error of the server into one line with its remedy."""
-    state, said = databases.sqlstate(error), databases.reason(error)
+    """Return an error that gives the server's message and its remedy."""
+    state, reason = databases.sqlstate(error), databases.reason(error)
     if state is None or state.startswith(("08", "57P0")):
         return MigrationError(
-            f"migrate: the server is gone ({said}). Whether revision {HEAD} was reached is not known. Run `sweeper migrate` "
-            "again when it is back: it does what is left."
+            f"migrate: the server is gone ({reason}). Whether revision {HEAD} was reached is not known. Run `sweeper migrate` "
+            "again when it is back: it does what remains."
         )
     way_out = WAYS_OUT.get(state, "Fix that, then run `sweeper migrate` again.")
     return MigrationError(
-        f"migrate: revision {HEAD} was not reached: {said} (SQLSTATE {state}). Nothing was changed: the transaction was rolled "
+        f"migrate: revision {HEAD} was not reached: {reason} (SQLSTATE {state}). Nothing was changed: the transaction was rolled "
         f"back. {way_out}"
     )
 
 
 def _act_as_owner(connection: Connection) -> None:
-    """Create the schema; if another role owns it, act as that role, so that everything has one owner."""
+    """Create the schema if it is missing; otherwise act as its owner in this transaction, so that all in it has one owner."""
     owner = connection.execute(statement("schema_owner")).one_or_none()
     if owner is None:
         connection.execute(
@@ -100,10 +100,10 @@ def _act_as_owner(connection: Connection) -> None:
 
 
 def refuse_other(found: str | None) -> None:
-    """Refuse to work on tables of another revision than this program's.
+    """Raise unless the tables' revision is the one that this program needs.
 
     Raises:
-        ConfigurationError: they are missing, older or newer; nothing was done.
+        ConfigurationError: the tables are missing, older or newer; nothing was done.
     """
     if found == HEAD:
         return
@@ -117,7 +117,7 @@ def refuse_other(found: str | None) -> None:
 
 
 def revision(database: Database) -> str | None:
-    """Return the revision of the sweeper's tables; None if there are none."""
+    """Return the revision of the sweeper's tables, or None if there are none."""
     with database.transaction() as connection:
         return _revision(connection)
 
@@ -128,14 +128,14 @@ def _revision(connection: Connection) -> str | None:
     found = connection.execute(text("SELECT CAST(version_num AS text) FROM sweeper.schema_version")).scalars().all()
     if len(found) > 1:
         raise ConfigurationError(
-            f"sweeper.schema_version holds {len(found)} rows ({', '.join(map(str, found))}), 1 belongs there: nothing was done. "
+            f"sweeper.schema_version holds {len(found)} rows ({', '.join(map(str, found))}) instead of 1: nothing was done. "
             "Delete the rows that are not the newest revision."
         )
     return found[0] if found else None
 
 
 def _refuse_foreign(connection: Connection, found: str | None) -> None:
-    """Refuse tables of an unknown revision."""
+    """Raise if the tables are newer than this program or of an unknown revision."""
     if found is not None:
         if found > HEAD:
             refuse_other(found)

@@ -1,4 +1,4 @@
-"""The pause: while it lasts, no batch begins in any store of this database. Each change leaves an event."""
+"""The kill switch: during a pause no batch of any store in this database begins. Every change is recorded as an event."""
 
 from datetime import datetime
 from typing import Any
@@ -8,13 +8,13 @@ from sweeper.postgres.statement import statement
 
 
 def pause(database: Database, reason: str, now: datetime) -> dict[str, Any]:
-    """Pause. Batches that have begun still end, usually within a second; none begins after this returns."""
+    """Pause all stores. A batch that has begun ends normally, in under a second; none begins after this returns."""
     with database.transaction() as connection:
         return dict(connection.execute(statement("pause"), {"reason": reason, "now": now}).one()._mapping)
 
 
 def resume(database: Database, now: datetime) -> list[dict[str, Any]]:
-    """End every pause; return those ended."""
+    """Lift every pause and return those lifted."""
     with database.transaction() as connection:
         return [dict(row._mapping) for row in connection.execute(statement("resume"), {"now": now})]
 

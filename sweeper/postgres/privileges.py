@@ -1,7 +1,7 @@
-"""The privileges that a role needs: to sweep one store, and beyond that for the commands for people.
+"""The privileges that a role needs to sweep one store, and those that the commands for people need.
 
-Invariant: no privilege is asked for that no statement uses, column by column. Those on the sweeper's own tables are read from
-the script that grants them, roles.sql.
+Invariant: every privilege listed here is used by a statement, column by column. Those on the sweeper's own tables are read
+from roles.sql, the script that grants them.
 """
 
 import re
@@ -25,7 +25,7 @@ COMMANDS = {
     ("legal_holds", "UPDATE"): "hold release",
     ("erasure_orders", "INSERT"): "order add",
 }
-"""The commands for people that write to these tables. The role that sweeps does better without the privileges."""
+"""The commands for people that write to these tables. The role that sweeps is safer without these privileges."""
 UNREAD: Mapping[str, frozenset[str]] = {
     "messages": frozenset({"body"}),
     "attachments": frozenset({"id"}),
@@ -46,13 +46,12 @@ class Need:
 
     @property
     def grant(self) -> str:
-        """The privilege in the words of GRANT."""
+        """The privilege in the syntax of GRANT."""
         columns = ", ".join(map(quoted, self.columns))
         return f"{self.privilege} ({columns})" if columns else self.privilege
 
-    @property
-    def asked(self) -> dict[str, Any]:
-        """The need as the statement `check_privileges` takes it."""
+    def as_json(self) -> dict[str, Any]:
+        """Return the need as the statement `check_privileges` reads it."""
         return {
             "oid": self.oid,
             "privilege": self.privilege,
@@ -71,7 +70,7 @@ class Grant(NamedTuple):
 
 @cache
 def grants(role: str) -> tuple[Grant, ...]:
-    """Return what roles.sql grants to a role, table by table, on the sweeper's own tables."""
+    """Return what roles.sql grants to a role on the sweeper's own tables."""
     found = (match.groups() for match in _GRANT.finditer(ROLES.read_text(encoding="utf-8")))
     return tuple(
         Grant(table, privilege, tuple(columns.split(", ")) if columns else ())
@@ -97,7 +96,7 @@ def of_people(oids: Mapping[str, int]) -> dict[Need, str]:
 
 
 def to_read(oid: int, table: str, relation: str, policy: Policy) -> Need:
-    """What a sweep needs to read a relation of the contract; of conversations all, for proposing hands whole rows on."""
+    """Return what a sweep needs to read a relation of the contract; all columns of conversations, since it selects whole rows."""
     if relation == "conversations":
         return Need(oid, table, "SELECT")
     further = policy.columns("account") if relation == "accounts" else ()
@@ -106,15 +105,17 @@ def to_read(oid: int, table: str, relation: str, policy: Policy) -> Need:
 
 
 def to_read_text(oid: int, table: str) -> Need:
-    """What a manifest with text needs beyond that."""
+    """Return what a manifest with text needs beyond `to_read`."""
     return Need(oid, table, "SELECT", ("body",))
 
 
 def to_purge(contract: Contract) -> Iterator[Need]:
-    """What a purge needs on the physical tables; the triggers of a cascade run as the owners of the tables below."""
+    """Yield what a purge needs on the physical tables; a cascade needs nothing, since it runs as the child table's owner."""
     for root in (contract.conversations, contract.feedback):
         if root is not None:
-            yield Need(root.oid, root.table, "SELECT", tuple(dict.fromkeys([root.key, *_led_to(root.children)])))
+            yield Need(
+                root.oid, root.table, "SELECT", tuple(dict.fromkeys([root.key, *_referenced_columns(root.children)]))
+            )
             yield Need(root.oid, root.table, "DELETE")
             yield _to_lock(root.oid, root.table, root.key)
     for branch in branches(contract.conversations):
@@ -124,19 +125,24 @@ def to_purge(contract: Contract) -> Iterator[Need]:
 def _of_branch(branch: Branch) -> Iterator[Need]:
     key = branch.key
     place = () if branch.is_direct else ("ctid", "tableoid")
-    yield Need(key.oid, branch.table, "SELECT", tuple(dict.fromkeys([*key.columns, *_led_to(key.children), *place])))
+    yield Need(
+        key.oid,
+        branch.table,
+        "SELECT",
+        tuple(dict.fromkeys([*key.columns, *_referenced_columns(key.children), *place])),
+    )
     yield _to_lock(key.oid, branch.table, key.columns[0])
     if key.action == "explicit":
         yield Need(key.oid, branch.table, "DELETE")
 
 
-def _led_to(children: Sequence[Key]) -> Iterator[str]:
-    """Return the columns by which the children of a table are found."""
+def _referenced_columns(children: Sequence[Key]) -> Iterator[str]:
+    """Yield the columns of a table that its children refer to."""
     return (column for child in children for column in child.parent_columns)
 
 
 def _to_lock(oid: int, table: str, key: str) -> Need:
-    """FOR UPDATE asks for UPDATE on a column, whichever."""
+    """Return what FOR UPDATE needs: UPDATE on any column."""
     return Need(oid, table, "UPDATE", (key,), any_column=True)
 
 

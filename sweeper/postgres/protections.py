@@ -15,14 +15,14 @@ from sweeper.postgres.database import Database
 from sweeper.postgres.statement import statement
 
 STATEMENT_MS = fence.WAIT_MS + 5_000
-"""Statement time-out of a placement: longer than its wait, so that a wait in vain fails as a lock time-out."""
+"""Statement time-out of a placement: longer than its wait for the fence, which therefore fails as a lock time-out."""
 
 
 def canonical(database: Database, type_: str, value: str | None, what: str) -> str | None:
     """Return an id as the store would write it.
 
     Raises:
-        ConfigurationError: it cannot be an id of that type.
+        ConfigurationError: the value is not of that type.
     """
     if value is None:
         return None
@@ -33,7 +33,7 @@ def canonical(database: Database, type_: str, value: str | None, what: str) -> s
             ).scalar_one()
     except DataError:
         raise ConfigurationError(
-            f"{what} {value!r} is no {type_}. Nothing was done. Give the id as the store writes it."
+            f"{what} {value!r} is not of type {type_}. Nothing was done. Give the id as the store writes it."
         ) from None
     return found
 
@@ -41,7 +41,7 @@ def canonical(database: Database, type_: str, value: str | None, what: str) -> s
 def place_hold(
     database: Database, matter: str, account_id: str | None, conversation_id: str | None, placed_at: datetime
 ) -> dict[str, Any]:
-    """Place a legal hold; when this returns, no purge violates it."""
+    """Place a legal hold and return its row; once this returns, no purge violates it."""
     with fence.transaction(database, "No hold was placed.", statement_timeout_ms=STATEMENT_MS) as connection:
         row = connection.execute(
             statement("hold_place"),
@@ -63,7 +63,7 @@ def release_holds(
 
 
 def list_holds(database: Database, *, released: bool) -> list[dict[str, Any]]:
-    """Return the holds in force, and with `released` also the released ones."""
+    """Return the holds in force, and with `released` also those already released."""
     return _rows(database, "hold_list", {"all": released})
 
 
@@ -75,7 +75,7 @@ def add_order(
     recorded_at: datetime,
     due_at: datetime | None,
 ) -> dict[str, Any]:
-    """Record an erasure order; with both ids it covers only records that have both."""
+    """Record an erasure order and return its row; with both ids it covers only what matches both."""
     with database.transaction() as connection:
         row = connection.execute(
             statement("order_add"),
@@ -102,13 +102,13 @@ def _rows(database: Database, name: str, parameters: Mapping[str, Any]) -> list[
 
 
 Known = dict[str, Counter[tuple[Any, ...]]]
-"""By kind (`hold`, `order`): how many there are of each name, account and conversation; of the holds, those in force."""
+"""For each kind (`hold`, `order`) the number of protections by name, account and conversation; only holds in force count."""
 
 
-def known_protections(database: Database, stands: Callable[[StoredTimestamp], bool]) -> Known:
-    """Return the holds in force and all orders; `stands` decides from the release time whether a hold is in force."""
+def known_protections(database: Database, is_in_force: Callable[[StoredTimestamp], bool]) -> Known:
+    """Count the holds in force and all orders; `is_in_force` decides from a hold's `released_at`."""
     known: Known = {"hold": Counter(), "order": Counter()}
     for row in database.fetched(statement("known_protections"), {}):
-        if stands(row.released_at):
+        if is_in_force(row.released_at):
             known[row.kind][(row.name, row.account_id, row.conversation_id)] += 1
     return known

@@ -1,7 +1,7 @@
-"""The request that work ends, and the connections to cancel where it does not end by itself.
+"""The request to stop work, and the connections to cancel if it does not stop by itself.
 
-Invariant: asking takes no lock, because a signal may come while its own thread holds one. A cancelled statement fails, and its
-transaction with it: nothing is half done.
+Invariant: `ask` takes no lock, because a signal may interrupt a thread that holds one. A cancelled statement fails, and its
+transaction is rolled back: nothing is half done.
 """
 
 import time
@@ -16,13 +16,13 @@ from sqlalchemy import Engine, event
 CANCEL_SECONDS = 1.0
 """How long the server may take to accept one cancellation."""
 WAIT_SECONDS = 0.3
-"""How long all of them together are waited for; a server that is gone holds nobody up."""
+"""How long `cancel` waits for all cancellations together; a server that is gone does not delay it further."""
 
 
 class StopRequest:
-    """Whether work is to end, for all that share this object. Nothing that was asked is taken back. Safe from several threads.
+    """A request to stop, shared by everything that must obey it. It cannot be withdrawn. Thread-safe.
 
-    It has three steps: `ask` lets work end where it can end in order, `abandon` ends all retrying, `cancel` cancels statements.
+    It has three steps: `ask` lets work stop in order, `abandon` ends all retries, `cancel` cancels running statements.
     """
 
     def __init__(self) -> None:
@@ -33,25 +33,25 @@ class StopRequest:
 
     @property
     def reason(self) -> str:
-        """Why work is to end, as a run records it; "" to go on."""
+        """Why work must stop, as a run records it; empty to continue."""
         return "signal" if self.is_asked else ""
 
     def ask(self) -> None:
-        """Ask that work ends where it can end in order; safe in a signal handler."""
+        """Ask work to stop in order; safe in a signal handler."""
         self.is_asked = True
 
     def abandon(self) -> None:
-        """Let nothing be tried again: a server that is gone is waited for no longer."""
+        """Allow no more retries, also while the server is gone."""
         self.is_abandoned = True
 
     def watch(self, engine: Engine) -> None:
-        """Register each connection of the engine while it is taken from the pool."""
-        event.listen(engine, "checkout", self._taken)
-        event.listen(engine, "checkin", self._given_back)
+        """Register each connection of the engine while it is checked out of the pool."""
+        event.listen(engine, "checkout", self._checked_out)
+        event.listen(engine, "checkin", self._checked_in)
 
     @contextmanager
     def also(self, cancel: Callable[[], None]) -> Iterator[None]:
-        """Register, inside the block, a way to cancel something that belongs to no engine."""
+        """Register a function that cancels work outside of any engine, until the block ends."""
         key = object()
         self._add(key, cancel)
         try:
@@ -60,7 +60,7 @@ class StopRequest:
             self._drop(key)
 
     def cancel(self) -> None:
-        """Abandon, and cancel what runs now. What cannot be cancelled is left, since the server may be gone."""
+        """Abandon, and cancel the running statements; ignore failures, since the server may be gone."""
         self.abandon()
         with self._lock:
             cancels = list(self._cancels.values())
@@ -71,11 +71,11 @@ class StopRequest:
         for thread in threads:
             thread.join(max(deadline - time.monotonic(), 0.0))
 
-    def _taken(self, connection: psycopg.Connection[Any], place: object, _: object) -> None:
+    def _checked_out(self, connection: psycopg.Connection[Any], place: object, _: object) -> None:
         self._add(place, lambda: connection.cancel_safe(timeout=CANCEL_SECONDS))
 
-    def _given_back(self, _: object, place: object) -> None:
-        self._drop(place)  # the place in the pool: the connection itself is no longer told where it was invalidated
+    def _checked_in(self, _: object, place: object) -> None:
+        self._drop(place)  # by pool entry: an invalidated connection is passed as None
 
     def _add(self, key: object, cancel: Callable[[], None]) -> None:
         with self._lock:

@@ -1,4 +1,4 @@
-"""Counts for the guards, bounded where the store may be large."""
+"""Counts of the store that the guards need, bounded where the store may be large, and the store's identity."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ from sweeper.postgres.statement import statement
 
 @dataclass(frozen=True)
 class Histories:
-    """The number of plan changes and consent events, and whether there are conversations."""
+    """How many plan changes and consent events there are, and whether there are any conversations."""
 
     plan_changes: int
     consent_events: int
@@ -19,13 +19,13 @@ class Histories:
 
 
 def histories(connection: Connection) -> Histories:
-    """Read the counts."""
+    """Return the current counts."""
     row = connection.execute(statement("count_histories")).one()
     return Histories(row.plan_changes, row.consent_events, row.conversations)
 
 
 def conversations(connection: Connection, limit: int) -> int:
-    """Return the number of conversations, but at most `limit`: the cost depends on the limit and not on the store."""
+    """Return the number of conversations, or `limit` if there are more: the cost follows the limit, not the store."""
     found: int = connection.execute(statement("count_conversations"), {"limit": limit}).scalar_one()
     return found
 
@@ -41,7 +41,7 @@ def identity(connection: Connection, schema: str) -> str:
 
 
 def database_identity(connection: Connection) -> str:
-    """Return the id that was drawn when the sweeper's tables were made; a copy of the database has the same.
+    """Return the random id created with the sweeper's tables; a copy of the database has the same.
 
     Raises:
         ConfigurationError: sweeper.identity does not have exactly one row.

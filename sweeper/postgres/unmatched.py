@@ -1,7 +1,7 @@
-"""Finds holds and orders without effect, because the store has nothing under the ids that they name.
+"""Finds holds and orders that have no effect because nothing in the store has the ids that they name.
 
-A hold finds what is spelt alike. An order erases only what is written exactly as the store writes it; one that is spelt in
-another way erases nothing, and what it may mean is not trained on.
+A hold matches ids that are spelt alike. An order erases only records whose ids it writes exactly as the store does; one with
+another spelling erases nothing, and the records that it may mean are not used for training.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,24 +25,24 @@ _STATEMENTS: Mapping[Kind, tuple[str, ...]] = {
     "pending_orders": ("unmatched_orders", "unmatched_carried_out"),
 }
 STATEMENT_MS = 60_000
-"""Time limit of one search in milliseconds; with many holds and orders it reads all keys of the store once."""
+"""Statement time-out: with many holds and orders, a statement reads all of the store's keys once."""
 TEXTUAL = frozenset({"text", "character varying", "bpchar"})
 
 
 NAMED = ("account_id", "conversation_id", "owner")
-"""What a hold or an order names; `owner`: the account that an order of a conversation names as well."""
+"""The ids that a hold or an order names; `owner` is the account named in addition to a conversation."""
 
 
 @dataclass(frozen=True)
 class UnmatchedProtections:
-    """The ids of holds in force and of orders that match nothing; `misspelt` orders match records under another spelling."""
+    """The ids of holds in force and of orders that match nothing; `misspelt` orders would match if spelt as in the store."""
 
     holds: tuple[int, ...] = ()
     orders: tuple[int, ...] = ()
     misspelt: tuple[int, ...] = ()
 
     def as_json(self) -> dict[str, int]:
-        """Return the numbers for JSON."""
+        """Return the counts as a JSON object."""
         return {"holds": len(self.holds), "orders": len(self.orders), "misspelt_orders": len(self.misspelt)}
 
 
@@ -51,10 +51,10 @@ Types = Mapping[str, Mapping[str, str]]
 
 
 def attempt(database: Database, now: datetime) -> UnmatchedProtections | None:
-    """Find the holds in force at `now` (UTC) and the orders that match nothing.
+    """Return the holds in force at `now` (UTC) and the orders that match nothing.
 
     Returns:
-        None where this role may not look at the store or its tombstones, or the store has not what is looked at.
+        None if this role may not read the store or its tombstones, or the store lacks a relation.
 
     Raises:
         DBAPIError: the database failed.
@@ -64,29 +64,29 @@ def attempt(database: Database, now: datetime) -> UnmatchedProtections | None:
 
 
 def attempt_holds(database: Database, now: datetime) -> tuple[int, ...] | None:
-    """Find the holds that match nothing."""
+    """Like `attempt`, for the holds alone."""
     return _attempt(database, lambda connection, types: _holds(connection, types, now))
 
 
 def attempt_orders(database: Database, *, purged: bool) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    """As `attempt`, the orders alone: those that find nothing, and those that would if they were spelt as the store spells.
+    """Like `attempt`, for the orders alone: those that match nothing, and those that are misspelt.
 
-    An order that names what was purged has done its work; it is among them only with `purged`, for a role that may not read the
+    An order whose records were purged has been carried out; it is included only with `purged`, for a role that may not read the
     tombstones.
     """
     store = database.settings.store.schema_name
     return _attempt(database, lambda connection, types: _orders(connection, types, store, purged=purged))
 
 
-_LOOKED_AT = frozenset({"accounts", "conversations", "feedback"})
+_RELATIONS = frozenset({"accounts", "conversations", "feedback"})
 
 
-def _attempt(database: Database, look: Callable[[Connection, Types], T]) -> T | None:
+def _attempt(database: Database, find: Callable[[Connection, Types], T]) -> T | None:
     schema = database.settings.store.schema_name
     try:
         with database.transaction(statement_timeout_ms=STATEMENT_MS) as connection:
             types, _ = contracts.relations(connection, schema)
-            return look(connection, types) if types.keys() >= _LOOKED_AT else None
+            return find(connection, types) if types.keys() >= _RELATIONS else None
     except DBAPIError as error:
         if sqlstate(error) == "42501":  # insufficient_privilege
             return None
@@ -96,7 +96,9 @@ def _attempt(database: Database, look: Callable[[Connection, Types], T]) -> T | 
 def _holds(connection: Connection, types: Types, now: datetime) -> tuple[int, ...]:
     textual = any(types[relation]["id"] in TEXTUAL for relation in ("accounts", "conversations"))
     found = _find(connection, types, "holds", {"now": now}, exact=textual)
-    if found and textual:  # only for what is not found by an index the ids of the store are spelt one by one
+    if (
+        found and textual
+    ):  # a scan that computes the spelling of every id of the store, only for holds that no index matches
         found = _find(connection, types, "holds", {"now": now, "ids": found}, exact=False)
     return tuple(found)
 
@@ -131,11 +133,11 @@ def _find(connection: Connection, types: Types, kind: Kind, asked: dict[str, Any
 
 
 def _alike(named: str, key: str, type_: str) -> str:
-    """How the spelling of a text finds a key, through its index where the type allows."""
+    """Return the condition that a key is spelt like a named id, in a form that can use the key's index if its type allows."""
     spelt = f"{named}_spelt"
     if type_ == "uuid":
         return f"{key} = CASE WHEN {spelt} ~ '^[0-9a-f]{{1,32}}$' THEN CAST(lpad({spelt}, 32, '0') AS uuid) END"
     if type_ in TEXTUAL:
         return f"sweeper.spelling({key}::text) = {spelt}"
-    number = f"CASE WHEN {spelt} ~ '^[0-9]{{1,18}}$' THEN CAST({spelt} AS bigint) END"  # which is of every sign
+    number = f"CASE WHEN {spelt} ~ '^[0-9]{{1,18}}$' THEN CAST({spelt} AS bigint) END"  # a spelling has no sign
     return f"{key} = ANY(ARRAY[{number}, -{number}])"

@@ -254,7 +254,7 @@ def sweeper(store: Store) -> Command:
     ("schedule", "words"),
     [
         ('sweep = "17 2 * * 8"', "schedule.sweep '17 2 * * 8': day of week '8' is not valid"),
-        ('zone = "Mars/Base"', "schedule.zone 'Mars/Base' is no time zone"),
+        ('zone = "Mars/Base"', "schedule.zone 'Mars/Base' is not a known time zone"),
     ],
 )
 def test_what_cannot_be_scheduled(schedule: str, words: str, sweeper: Command, store: Store, tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_what_lacks_its_key(sweeper: Command, tmp_path: Path, monkeypatch: pytes
 def test_what_is_no_address(listen: str, sweeper: Command) -> None:
     """An address that is none is refused."""
     done = sweeper("serve", "--listen", listen)
-    assert (done.code, "is no address: nothing was started" in done.err) == (2, True)
+    assert (done.code, "is not an address: nothing was started" in done.err) == (2, True)
 
 
 def test_an_address_in_use(sweeper: Command) -> None:

@@ -48,7 +48,7 @@ def test_an_answer_that_fails() -> None:
     with capture_logs() as logged, answering("127.0.0.1:0", {"/broken": broken, "/here": route}) as address:
         assert b" 500 " in asked(address, b"GET /broken?x HTTP/1.0\r\n\r\n")
         assert b" 200 " in asked(address, b"GET /here HTTP/1.0\r\n\r\n")
-    assert logged == [{"event": "an answer failed", "path": "/broken", "error": "KeyError", "log_level": "error"}]
+    assert logged == [{"event": "answer failed", "path": "/broken", "error": "KeyError", "log_level": "error"}]
 
 
 def test_few_connections(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,9 +42,9 @@ def test_every_fault_is_named() -> None:
     with pytest.raises(ConfigurationError) as caught:
         timetable(ScheduleSettings(zone="Mars/Base", sweep="61 * * * *", recall="* * * * fri-mon"), NAMES)
     first, *faults = str(caught.value).splitlines()
-    assert first == "[schedule]: nothing was started. Mend:"
+    assert first == "[schedule]: nothing was started. Fix:"
     assert [fault.split(" ")[2] for fault in faults] == ["schedule.zone", "schedule.sweep", "schedule.recall"]
-    assert "'Mars/Base' is no time zone" in faults[0]
+    assert "'Mars/Base' is not a known time zone" in faults[0]
     assert "'61 * * * *': minute '61' is not valid" in faults[1]
 
 
@@ -157,9 +157,9 @@ def test_scheduler_begins_nothing_twice() -> None:
     thread = Thread(target=scheduler.run, daemon=True)
     thread.start()
     until(lambda: scheduler.running)
-    scheduler.at_once("slow", datetime.now(UTC))
+    scheduler.run_now("slow", datetime.now(UTC))
     assert going.wait(10)
-    scheduler.at_once("slow", datetime.now(UTC))
+    scheduler.run_now("slow", datetime.now(UTC))
     until(lambda: busy == ["slow"])
     scheduler.stop()
     go_on.set()

@@ -194,7 +194,7 @@ def test_no_database_yet(store: Store) -> None:
         catch_up.look()
         catch_up.look()
         assert catch_up.begun == []
-        assert [line["event"] for line in logged] == ["what was missed is made up for once the database answers"]
+        assert [line["event"] for line in logged] == ["missed jobs are made up for once the database answers"]
         store.execute("ALTER TABLE sweeper.away RENAME TO pauses")
         catch_up.look()
         assert catch_up.begun == ["sweep"]

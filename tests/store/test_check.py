@@ -101,19 +101,19 @@ BROKEN = {
     "switched off key": (
         "ALTER TABLE store.conversations DISABLE TRIGGER ALL",
         "store.conversations",
-        "is switched off: children would be orphaned",
+        "is disabled: children would be orphaned",
         "",
     ),
     "switched off evidence": (
         "ALTER TABLE sweeper.legal_holds DISABLE TRIGGER fence",
         "sweeper.legal_holds",
-        "its trigger fence is switched off",
+        "its trigger fence is disabled",
         "",
     ),
     "switched off ledger": (
         "ALTER TABLE sweeper.tiles DISABLE TRIGGER insert_only",
         "sweeper.tiles",
-        "its trigger insert_only is switched off",
+        "its trigger insert_only is disabled",
         "",
     ),
     "objects anywhere": (
@@ -168,7 +168,7 @@ def test_objects_that_wait_for_a_place(store: Store, policy: Policy) -> None:
     swept(store, policy)
     [found] = bad(store, policy)
     assert (found.level, found.subject) == (Level.WARNING, "objects")
-    assert "1 of purged attachments are still there" in found.text
+    assert "1 objects of purged attachments are still there" in found.text
     assert "[objects] prefixes = " in found.remedy
     assert bad(store, policy, objects={"prefixes": ["memory://b"]}) == []
 

@@ -244,12 +244,12 @@ def test_bytes_that_are_no_text(encoded: Store, sweeper: Command) -> None:
 OBSTACLES = {
     "a function of the same name": (
         "CREATE FUNCTION sweeper.spelling(id text) RETURNS text LANGUAGE sql AS 'SELECT 1::text'",
-        "Something else of that name is there",
+        "Something else has that name",
     ),
-    "a table of the same name": ("CREATE TABLE sweeper.lease (x integer)", "Something else of that name is there"),
+    "a table of the same name": ("CREATE TABLE sweeper.lease (x integer)", "Something else has that name"),
     "a type of the same name": (
         "CREATE TYPE sweeper.tombstones AS (x integer)",
-        "Something else of that name is there",
+        "Something else has that name",
     ),
     "no privilege": ("REVOKE CREATE ON SCHEMA sweeper FROM sweeping_owner", "Run it as the owner of schema sweeper"),
     "read only": ("ALTER DATABASE {name} SET default_transaction_read_only = on", "connect to the primary"),

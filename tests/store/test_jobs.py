@@ -251,11 +251,15 @@ def test_cancelled_manifest(store: Store, tmp_path: Path, monkeypatch: pytest.Mo
 def test_diary() -> None:
     """How jobs ended is told in words and in Prometheus' form: the last instant, how often, and when next."""
     job_metrics, nexts = JobMetrics(), {"sweep": instant("2026-01-11T02:17:00Z")}
-    assert job_metrics.said(nexts)["sweep"] == {"next_at": nexts["sweep"], "last_outcome": None, "last_ended_at": None}
+    assert job_metrics.as_json(nexts)["sweep"] == {
+        "next_at": nexts["sweep"],
+        "last_outcome": None,
+        "last_ended_at": None,
+    }
     for outcome, day in ((JobOutcome.COMPLETED, 9), (JobOutcome.COMPLETED, 10), (JobOutcome.REFUSED, 11)):
         ended_at = instant(f"2026-01-{day:02}T02:18:00Z")
         job_metrics.note(EndedJob("sweep", outcome, ended_at, ended_at, 1.0, {}))
-    assert job_metrics.said(nexts)["sweep"]["last_outcome"] == "refused"
+    assert job_metrics.as_json(nexts)["sweep"]["last_outcome"] == "refused"
     families = text_string_to_metric_families(job_metrics.text(nexts).decode())
     found = {
         (sample.name, *sample.labels.values()): sample.value

@@ -163,7 +163,7 @@ def test_pause_shows_everywhere(store: Store, policy: Policy) -> None:
         job = store.job(policy, AS_OF, guards=GUARDS, pace={"autovacuum": True, "look_seconds": 0.1})
         result = sweep(job, watch=ProgressListener(waits=release))
     assert (result.outcome, result.count, result.is_done) == ("completed", 3, True)
-    assert told == ["a VACUUM is at work on a table that is purged from", ""]
+    assert told == ["a VACUUM is running on a table that is purged", ""]
     pauses = result.as_json()["pauses"]
     assert (list(pauses), pauses["autovacuum"]["count"]) == (["autovacuum"], 1)
     assert 0 < pauses["autovacuum"]["seconds"] < 10

@@ -1,23 +1,23 @@
 -- name: backfill_begin
--- Record the plan of a backfill; done again under the same approval, it is the same plan.
+-- Record a backfill plan; a second attempt under the same approval changes nothing.
 INSERT INTO sweeper.backfills (store, since, until, slices, policy_digest, approval, expected, done_until, begun_at, seen_at)
 VALUES (:store, :since, :until, :by, :policy_digest, :approval, :expected, :since, :now, :now)
 ON CONFLICT (approval) DO NOTHING
 
 -- name: backfill_seen
--- A backfill is alive, and has come so far.
+-- Record that a backfill is alive and how far it has come.
 UPDATE sweeper.backfills SET seen_at = :now, done_until = GREATEST(done_until, :done_until) WHERE id = :id AND finished_at IS NULL
 
 -- name: backfill_finish
--- A backfill has swept every slice.
+-- Record that a backfill has swept every slice.
 UPDATE sweeper.backfills SET finished_at = :now, done_until = until WHERE id = :id AND finished_at IS NULL
 
 -- name: backfill_give_up
--- Nobody goes on with a backfill; how far it had come stays.
+-- Record that nobody continues a backfill; how far it had come stays.
 UPDATE sweeper.backfills SET finished_at = :now WHERE id = :id AND finished_at IS NULL
 
 -- name: backfills
--- Plans of backfills.
+-- Backfill plans that meet a condition, oldest first.
 SELECT r.id, r.since, r.until, r.slices AS by, r.policy_digest, r.approval, r.expected, r.done_until, r.begun_at, r.seen_at,
        r.finished_at
 FROM sweeper.backfills r

@@ -11,7 +11,7 @@ SELECT current_setting('server_version_num')::integer AS version_number,
        (SELECT s.setting::integer FROM pg_catalog.pg_settings s WHERE s.name = 'deadlock_timeout') AS deadlock_timeout_ms
 
 -- name: check_schemas
--- The schemas of some tables on which the role lacks USAGE.
+-- The schemas of the given tables on which the role lacks USAGE.
 SELECT DISTINCT quote_ident(n.nspname) AS schema
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -19,7 +19,7 @@ WHERE c.oid = ANY(CAST(CAST(:oids AS bigint[]) AS oid[])) AND NOT has_schema_pri
 ORDER BY 1
 
 -- name: schema_owner
--- Who owns schema sweeper, and whether the role may act as that owner.
+-- The owner of schema sweeper, and whether the role may act as that owner.
 SELECT r.rolname::text AS name,
        r.rolname <> current_user
        AND pg_has_role(r.oid, CASE WHEN current_setting('server_version_num')::integer < 160000 THEN 'MEMBER' ELSE 'SET' END) AS may_act
@@ -32,7 +32,7 @@ WHERE n.nspname = 'sweeper'
 SELECT v.version_num FROM sweeper.schema_version v
 
 -- name: check_own_revision
--- Whether the sweeper's own tables say their revision.
+-- Whether the table with the revision of the sweeper's own tables exists and can be read.
 SELECT EXISTS (
     SELECT 1 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname = 'sweeper' AND c.relname = 'schema_version' AND has_schema_privilege(n.oid, 'USAGE')
@@ -65,14 +65,14 @@ WHERE n.nspname = :schema AND c.relname = ANY(CAST(:relations AS text[])) AND c.
 ORDER BY c.relname
 
 -- name: check_spelling
--- The function by which ids of holds are compared, where the role may not execute it.
+-- The function that compares the ids of holds, if the role may not execute it.
 SELECT p.oid::regprocedure::text AS function
 FROM pg_catalog.pg_proc p
 JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
 WHERE n.nspname = 'sweeper' AND p.proname = 'spelling' AND NOT has_function_privilege(p.oid, 'EXECUTE')
 
 -- name: check_touched
--- The tables that a purge touches with their partitions, and whether row-level security reaches the role there.
+-- The tables that a purge touches, with their partitions, and whether row-level security applies to the role there.
 WITH RECURSIVE touched AS (
     SELECT unnest(CAST(CAST(:oids AS bigint[]) AS oid[])) AS oid
     UNION
@@ -85,7 +85,8 @@ JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 ORDER BY 2
 
 -- name: check_privileges
--- Of the privileges that a run needs, those that the role lacks; on every column that is named is as good as on the table.
+-- Of the privileges that a run needs, those that the role lacks; a privilege on every named column is as good as one on the
+-- table.
 SELECT n.number
 FROM jsonb_to_recordset(CAST(:needs AS jsonb)) AS n (number integer, oid bigint, privilege text, columns text[], any_column boolean)
 WHERE NOT CASE
@@ -98,7 +99,7 @@ END
 ORDER BY n.number
 
 -- name: check_people
--- Of some tables, which privileges a role that is neither the owner nor its member nor a superuser has on a column or on all.
+-- The privileges on the given tables, or on any of their columns, that some role other than an owner or superuser has.
 SELECT c.oid::bigint AS oid, p.privilege
 FROM pg_catalog.pg_class c
 CROSS JOIN (VALUES ('INSERT'), ('UPDATE')) AS p (privilege)
@@ -110,7 +111,7 @@ WHERE c.oid = ANY(CAST(CAST(:oids AS bigint[]) AS oid[]))
   )
 
 -- name: check_indexes
--- The usable indexes of some tables: key columns in order (NULL for an expression) and predicate.
+-- The usable indexes of the given tables: key columns in order (NULL for an expression) and predicate.
 SELECT i.indrelid::bigint AS oid,
        ARRAY(SELECT a.attname::text
              FROM unnest((i.indkey::int2[])[0:i.indnkeyatts - 1]) WITH ORDINALITY u (num, pos)
@@ -123,7 +124,7 @@ JOIN pg_catalog.pg_am m ON m.oid = c.relam
 WHERE i.indrelid = ANY(CAST(CAST(:oids AS bigint[]) AS oid[])) AND i.indisvalid AND m.amname IN ('btree', 'hash')
 
 -- name: check_disabled
--- The triggers by which foreign keys among some tables do their work, where they are switched off.
+-- The disabled triggers of foreign keys among the given tables.
 SELECT format('%I.%I', n.nspname, c.relname) AS table,
        quote_ident(k.conname) AS key,
        quote_ident(t.tgname) AS trigger
@@ -135,8 +136,9 @@ WHERE k.confrelid = ANY(CAST(CAST(:oids AS bigint[]) AS oid[])) AND t.tgisintern
 ORDER BY 1, 2, 3
 
 -- name: check_hazards
--- What the catalogue tells of the tables of a purge (with partitions and inheriting tables) that keeps rows back, forbids that
--- they go, or lets their content live on elsewhere: the kind of hazard, the table, the name of what does it, and a detail.
+-- What the catalogue shows on the tables of a purge, with partitions and inheriting tables, that hides rows, prevents their
+-- deletion, or keeps their content elsewhere: the kind of hazard, the table, the name of the object that causes it, and a
+-- detail.
 WITH RECURSIVE touched AS (
     SELECT unnest(CAST(CAST(:oids AS bigint[]) AS oid[])) AS oid
     UNION
@@ -242,7 +244,7 @@ WHERE k.conrelid <> ALL(CAST(CAST(:known AS bigint[]) AS oid[]))
 ORDER BY 1, 2, 3
 
 -- name: check_outside
--- The trigger functions of some tables that look as if they acted outside of the transaction, where nothing is rolled back.
+-- The trigger functions of the given tables that seem to act outside of the transaction, where nothing is rolled back.
 WITH RECURSIVE touched AS (
     SELECT unnest(CAST(CAST(:oids AS bigint[]) AS oid[])) AS oid
     UNION
@@ -258,7 +260,7 @@ WHERE NOT l.lanpltrusted AND l.lanname NOT IN ('c', 'internal')
 ORDER BY 1
 
 -- name: check_unkeyed
--- Tables that are not known to the purge, with a column that is named like a child's key and has no foreign key.
+-- Tables unknown to the purge with a column that is named like a child's key and has no foreign key.
 SELECT format('%I.%I', n.nspname, c.relname) AS table,
        n.nspname || '.' || c.relname AS setting,
        a.attname::text AS column

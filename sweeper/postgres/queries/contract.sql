@@ -13,7 +13,7 @@ WHERE n.nspname = :schema AND c.relname = ANY(CAST(:relations AS text[])) AND c.
 ORDER BY c.relname, a.attnum
 
 -- name: unique_by_id
--- Of the contract relations, the tables that a unique index keeps from holding an id twice.
+-- The tables of the contract relations in which a unique index guarantees that an id occurs once.
 SELECT c.relname AS relation
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -26,7 +26,7 @@ WHERE n.nspname = :schema AND c.relname = ANY(CAST(:relations AS text[])) AND c.
   )
 
 -- name: base_tables
--- The tables from which the contract relations come: a table itself, or what a view reads, however deep.
+-- The tables that the contract relations read: a table itself, or all that a view reads, directly or through other views.
 WITH RECURSIVE bases AS (
     SELECT c.relname AS relation, c.oid, c.relkind
     FROM pg_catalog.pg_class c
@@ -54,7 +54,7 @@ JOIN pg_catalog.pg_type b ON b.oid = COALESCE(NULLIF(y.typbasetype, 0), y.oid)
 WHERE c.oid = CAST(:oid AS oid)
 
 -- name: physical
--- The physical table of a name, its kind and the type of its key column.
+-- The physical table with a name, its kind and the type of its key column.
 SELECT format('%I.%I', n.nspname, c.relname) AS name,
        c.oid::bigint AS oid,
        c.relkind::text AS kind,
@@ -67,7 +67,7 @@ LEFT JOIN pg_catalog.pg_type b ON b.oid = COALESCE(NULLIF(y.typbasetype, 0), y.o
 WHERE c.oid = to_regclass(:table)
 
 -- name: foreign_keys
--- The foreign keys that point to a table: who points, with which columns, and what a delete does to them.
+-- The foreign keys that refer to a table: the referring table, the columns, and the action on delete.
 SELECT k.conname AS name,
        k.conrelid::bigint AS oid,
        format('%I.%I', n.nspname, c.relname) AS table_name,

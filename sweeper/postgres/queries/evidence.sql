@@ -1,23 +1,23 @@
 -- name: insert_event
--- Record that something happened.
+-- Record an event.
 INSERT INTO sweeper.events (kind, run_id, details) VALUES (:kind, :run_id, CAST(:details AS jsonb))
 
 -- name: tombstone_of
--- The tombstone of a conversation.
+-- The newest tombstone of a conversation.
 SELECT t.run_id, t.rule, t.due_at, t.as_of, t.purged_at FROM sweeper.tombstones t JOIN sweeper.runs r ON r.id = t.run_id
 WHERE r.store = :store AND t.record_id = :id AND t.record = 'conversation' ORDER BY t.id DESC LIMIT 1
 
 -- name: tombstones_last
--- The newest tombstone that is to be seen.
+-- The id of the newest visible tombstone.
 SELECT COALESCE(max(t.id), 0) AS last FROM sweeper.tombstones t
 
 -- name: purged_since
--- The conversations of a store purged after a tombstone, with when.
+-- The conversations of a store purged after a tombstone, with the time.
 SELECT t.record_id, max(t.purged_at) AS purged_at
 FROM sweeper.tombstones t JOIN sweeper.runs r ON r.id = t.run_id
 WHERE r.store = :store AND t.record = 'conversation' AND t.id > :last
 GROUP BY t.record_id
 
 -- name: identity
--- Which store this is: the database's name and what was drawn when the sweeper's tables were made.
+-- The identity of this store: the database's name and the random id created with the sweeper's tables.
 SELECT current_database() AS name, i.id::text AS id FROM sweeper.identity i

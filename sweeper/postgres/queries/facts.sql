@@ -55,8 +55,9 @@ FROM feedback f
 WHERE f.id = ANY(CAST(:ids AS $feedback[]))
 
 -- name: facts_holds
--- The holds that $named finds, for each of what is asked for: in force and known at as-of, released at an instant that is not
--- believed, or placed later. Each arm is one descent of an index, and an arm is not begun where those before have found enough.
+-- The holds that $named matches, for each id of the batch: those in force and known at as-of, those with an implausible
+-- release, and those placed later. Each arm is one descent of an index, and does not start if the arms before it have found
+-- enough.
 SELECT h.matter, $account AS account_id, $conversation AS conversation_id, h.placed_at, h.released_at
 FROM $asked
 CROSS JOIN LATERAL (
@@ -77,8 +78,9 @@ CROSS JOIN LATERAL (
 ) AS h
 
 -- name: facts_orders
--- The erasure orders that may name a record of a batch, however they spell its id. One that spells it in another way than the
--- store may mean something else: it moves no due, as one without a date, and what it may mean is not trained on.
+-- The erasure orders that may name a record of a batch, however they spell its id. An order with another spelling than the
+-- store's may mean another record: like an order without a date it moves no due date, and the records that it may mean are not
+-- used for training.
 SELECT o.reference, a.id AS account_id, NULL AS conversation_id, o.recorded_at, CASE WHEN o.account_id = a.id THEN o.due_at END AS due_at
 FROM unnest(CAST(:accounts AS text[])) AS a (id)
 JOIN sweeper.erasure_orders o ON sweeper.spelling(o.account_id) = $account_spelling
@@ -91,10 +93,10 @@ JOIN sweeper.erasure_orders o ON sweeper.spelling(o.conversation_id) = $conversa
 WHERE (o.account_id IS NULL OR sweeper.spelling(o.account_id) = $owner_spelling) AND (o.store IS NULL OR o.store = :store)
 
 -- name: facts_order_dues
--- The earliest date of the erasure orders that cover each record of a batch, exactly as they spell its ids (policy, Retention):
--- known at as-of, and recorded when the record was there. Of the orders of an account, each is looked at once: the records split
--- its time into stretches, and what the orders of a later stretch say holds for the records before it as well. OFFSET 0 with
--- the dates outside: else a planner may walk all orders of the account by their dates, once for each record.
+-- The earliest date of the erasure orders that cover each record of a batch (policy, Retention): known at as-of, recorded while
+-- the record existed, and spelling its ids exactly. Each order of an account is read once: the records divide its time into
+-- intervals, and the orders of a later interval also cover the records before it. OFFSET 0 with the dates outside, because a
+-- planner may otherwise walk all orders of the account by date, once for each record.
 WITH records AS (
     SELECT r.number, r.account_id, r.conversation_id, COALESCE(r.since, 'infinity') AS since
     FROM unnest(CAST(:owners AS text[]), CAST(:conversations AS text[]), CAST(:since AS timestamptz[]))

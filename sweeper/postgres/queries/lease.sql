@@ -1,24 +1,24 @@
 -- name: lease_prepare
--- Make sure that the store has a lease to be taken; its token goes on where any run before it ended.
+-- Create the store's lease if it is missing; its token continues after that of the last run.
 INSERT INTO sweeper.lease (store, token, expires_at)
 SELECT :store, COALESCE((SELECT max(r.token) FROM sweeper.runs r WHERE r.store = :store), 0), '-infinity'
 WHERE NOT EXISTS (SELECT FROM sweeper.lease l WHERE l.store = :store)
 ON CONFLICT (store) DO NOTHING
 
 -- name: lease_look
--- The lease, locked, unless a batch of its holder has it locked right now.
+-- The lease, locked, unless a batch of its holder has it locked now.
 SELECT run_id, token, expires_at, yields, expires_at <= clock_timestamp() AS expired,
        wanted_at > clock_timestamp() - make_interval(secs => :fresh) AS preemption_requested
 FROM sweeper.lease WHERE store = :store
 FOR UPDATE SKIP LOCKED
 
 -- name: lease_holder
--- What kind of run holds a lease that has not ended.
+-- The kind of run that holds a lease that has not expired.
 SELECT r.kind FROM sweeper.lease l JOIN sweeper.runs r ON r.id = l.run_id
 WHERE l.store = :store AND l.expires_at > clock_timestamp()
 
 -- name: lease_take
--- Take the lease: a new token fences off whoever had it before.
+-- Take the lease: the new token fences off the previous holder.
 UPDATE sweeper.lease
 SET run_id = NULL, token = token + 1, expires_at = clock_timestamp() + make_interval(secs => :seconds), yields = :yields,
     wanted_at = CASE WHEN :yields THEN wanted_at ELSE '-infinity' END
@@ -26,15 +26,15 @@ WHERE store = :store
 RETURNING token
 
 -- name: lease_is_preemptible
--- Whether the lease's holder gives way to a run; read without waiting for its batch.
+-- Whether the lease's holder can be preempted; read without waiting for its batch.
 SELECT l.yields FROM sweeper.lease l WHERE l.store = :store
 
 -- name: lease_request_preemption
--- Ask a holder that gives way for the lease; no row where the holder does not.
+-- Request the lease from a preemptible holder; no row if the holder is not preemptible.
 UPDATE sweeper.lease SET wanted_at = clock_timestamp() WHERE store = :store AND yields RETURNING token
 
 -- name: lease_renew
--- Renew the lease under its token; no row means that another run has taken it over. Says what its holder must know of others.
+-- Renew the lease under its token and return what its holder must know of others; no row if another run has taken the lease.
 UPDATE sweeper.lease
 SET run_id = COALESCE(:run_id, run_id), expires_at = clock_timestamp() + make_interval(secs => :seconds)
 WHERE store = :store AND token = :token
@@ -43,15 +43,15 @@ RETURNING token,
           (SELECT p.reason FROM sweeper.pauses p WHERE p.resumed_at IS NULL ORDER BY p.id LIMIT 1) AS paused
 
 -- name: lease_give_back
--- Give the lease back, so that the next run need not wait for its end.
+-- Release the lease, so that the next run need not wait until it expires.
 UPDATE sweeper.lease SET expires_at = '-infinity' WHERE store = :store AND token = :token
 
 -- name: pause
--- Pause everything.
+-- Pause all stores.
 INSERT INTO sweeper.pauses (reason, paused_at) VALUES (:reason, :now) RETURNING id, reason, paused_at
 
 -- name: pauses
--- The pauses that are not resumed.
+-- The pauses in force.
 SELECT p.id, p.reason, p.paused_at FROM sweeper.pauses p WHERE p.resumed_at IS NULL ORDER BY p.id
 
 -- name: resume

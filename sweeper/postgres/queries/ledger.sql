@@ -1,13 +1,13 @@
 -- name: ledger_lock
--- Be the only one who gives leaf numbers until the transaction ends.
+-- Become the only transaction that assigns leaf numbers, until it ends.
 SELECT source FROM sweeper.ledger_sources ORDER BY source FOR UPDATE
 
 -- name: ledger_size
--- How many leaves are numbered.
+-- The number of numbered leaves.
 SELECT coalesce((SELECT first + length FROM sweeper.leaves ORDER BY first DESC LIMIT 1), 0)
 
 -- name: ledger_unnumbered
--- The ids of committed rows that have no leaf number, from an id on, in order.
+-- The ids of committed rows without a leaf number, from an id on, in order.
 SELECT t.id
 FROM sweeper.ledger_sources s
 CROSS JOIN LATERAL unnest(s.unnumbered * int8multirange(int8range(:since, NULL))) AS r (ids)
@@ -21,7 +21,8 @@ WHERE s.source = '$source'
 ORDER BY t.id LIMIT :limit
 
 -- name: ledger_tombstones
--- Tombstones with these ids as JSON texts, in order of id; instants are in UTC, jsonb is a text. The limit makes it use the key.
+-- The tombstones with these ids as JSON texts, in order of id; instants are in UTC, jsonb is text. The limit makes the planner
+-- use the key.
 SELECT t.id, row_to_json(l)::text AS told
 FROM unnest(CAST(:ids AS int8multirange)) AS r (ids)
 CROSS JOIN LATERAL (
@@ -36,7 +37,8 @@ CROSS JOIN LATERAL (
 ORDER BY t.id
 
 -- name: ledger_events
--- Events with these ids as JSON texts, in order of id; instants are in UTC, jsonb is a text. The limit makes it use the key.
+-- The events with these ids as JSON texts, in order of id; instants are in UTC, jsonb is text. The limit makes the planner use
+-- the key.
 SELECT t.id, row_to_json(l)::text AS told
 FROM unnest(CAST(:ids AS int8multirange)) AS r (ids)
 CROSS JOIN LATERAL (
@@ -48,27 +50,27 @@ CROSS JOIN LATERAL (SELECT t.id, t.at, t.kind, t.run_id, t.actor, t.details::tex
 ORDER BY t.id
 
 -- name: ledger_number
--- Give leaf numbers to ranges of rows.
+-- Assign leaf numbers to ranges of rows.
 INSERT INTO sweeper.leaves (first, source, first_id, length)
 SELECT r.first, :source, r.first_id, r.length
 FROM unnest(CAST(:firsts AS bigint[]), CAST(:first_ids AS bigint[]), CAST(:lengths AS bigint[])) AS r (first, first_id, length)
 
 -- name: ledger_advance
--- These ids have leaf numbers now.
+-- Record which ids now have leaf numbers.
 UPDATE sweeper.ledger_sources SET unnumbered = unnumbered - CAST(:ids AS int8multirange) WHERE source = :source
 
 -- name: ledger_keep
--- Keep nodes of the tree.
+-- Store nodes of the tree.
 INSERT INTO sweeper.tiles (level, first, hashes)
 SELECT n.level, n.first, n.hashes
 FROM unnest(CAST(:levels AS smallint[]), CAST(:firsts AS bigint[]), CAST(:hashes AS bytea[])) AS n (level, first, hashes)
 
 -- name: ledger_tile
--- The nodes of one tile that are kept.
+-- The stored nodes of one tile.
 SELECT first, hashes FROM sweeper.tiles WHERE level = :level AND first >= :begin AND first < :begin + 256 ORDER BY first
 
 -- name: ledger_spans
--- Which rows have which leaf numbers, range by range, those after one.
+-- The leaf numbers of ranges of rows, range by range, after a given one.
 SELECT first, source, first_id, length FROM sweeper.leaves WHERE first > :after ORDER BY first LIMIT :limit
 
 -- name: checkpoint_record
@@ -81,7 +83,7 @@ SELECT id, size, root, note, signed_by, taken_at FROM sweeper.checkpoints
 WHERE NOT :signed OR signed_by IS NOT NULL ORDER BY id DESC LIMIT 1
 
 -- name: checkpoints
--- Checkpoints in the order in which they were taken, page by page.
+-- Checkpoints in the order in which they were taken, in pages.
 SELECT id, size, root, note, signed_by, taken_at FROM sweeper.checkpoints WHERE id > :after ORDER BY id LIMIT :limit
 
 -- name: ledger_was_signed
@@ -100,11 +102,11 @@ SELECT t.id FROM sweeper.tombstones t JOIN sweeper.runs r ON r.id = t.run_id
 WHERE r.store = :store AND t.record_id = :id AND t.record = 'conversation' ORDER BY t.id DESC LIMIT 100
 
 -- name: ledger_openings
--- Which events record a run as opened.
+-- The events that record a run as opened.
 SELECT id FROM sweeper.events WHERE kind = 'run_opened' ORDER BY id
 
 -- name: ledger_reapplied
--- How each reapplication of one ledger was let in: by the digest of a person, or NULL.
+-- How each reapplication of a ledger was authorised: by a digest that a person gave, or NULL.
 SELECT details ->> 'confirmed' AS confirmed
 FROM sweeper.events
 WHERE kind = 'reapply'
@@ -121,7 +123,7 @@ JOIN sweeper.$source t
 WHERE s.source = '$source'
 
 -- name: ledger_beyond
--- The first node that is kept beyond the numbered leaves.
+-- The first node stored beyond the numbered leaves.
 SELECT t.level, t.first
 FROM sweeper.tiles t
 CROSS JOIN (SELECT coalesce(max(first + length), 0) AS size FROM sweeper.leaves) l
@@ -141,7 +143,8 @@ WHERE l.first_id <= l.before
 ORDER BY l.first LIMIT 1
 
 -- name: ledger_misnumbered
--- Where the list of unnumbered ids is not what the numbered ones leave over: ids in neither, or in both. No list: all in neither.
+-- Where the list of unnumbered ids is not the complement of the numbered ones: ids in neither, or in both. Without a list: all
+-- ids in neither.
 SELECT s.source,
        coalesce(lower(u.left_over - s.unnumbered), lower(s.unnumbered - u.left_over)) AS first_id,
        NOT isempty(u.left_over - s.unnumbered) AS forgotten

@@ -1,5 +1,5 @@
 -- name: manifest_add
--- Record a manifest as frozen; built again with the same content, it is the same manifest.
+-- Record a manifest as frozen; one with the same content is not recorded twice.
 INSERT INTO sweeper.manifests (id, store, directory, as_of, policy_digest, eligible, state, frozen_at)
 VALUES (:id, :store, :directory, :as_of, :policy_digest, :eligible, 'frozen', :now)
 ON CONFLICT (id) DO NOTHING
@@ -14,13 +14,13 @@ WHERE store = :store AND (CAST(:id AS text) IS NULL OR id = :id)
 ORDER BY frozen_at, id
 
 -- name: manifest_records
--- What was recorded of a manifest when it was frozen, copied and started, in order.
+-- What the events recorded of a manifest when it was frozen, copied and started, in order.
 SELECT e.details FROM sweeper.events e
 WHERE e.details ->> 'manifest' = :id AND e.kind IN ('manifest_frozen', 'manifest_copied', 'manifest_started')
 ORDER BY e.id
 
 -- name: manifest_move
--- Move a manifest on, from the state in which it must be.
+-- Change the state of a manifest that is in the expected state.
 UPDATE sweeper.manifests
 SET state = :state,
     started_at = CASE WHEN :state = 'started' THEN :now ELSE started_at END,
@@ -29,7 +29,7 @@ WHERE id = :id AND store = :store AND state = :from
 RETURNING id
 
 -- name: manifest_revoke
--- Record what left a manifest; what is recorded already stays as it was.
+-- Record the rows that left a manifest; rows already recorded stay unchanged.
 INSERT INTO sweeper.revocations (manifest_id, message_id, conversation_id, reason, since, found_at, found_by)
 SELECT :manifest_id, r.message_id, r.conversation_id, r.reason, r.since, :now, :found_by
 FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (message_id text, conversation_id text, reason text, since timestamptz)
@@ -37,10 +37,10 @@ ORDER BY r.message_id
 ON CONFLICT (manifest_id, message_id, found_by) DO NOTHING
 
 -- name: manifest_revoked
--- How many rows are named in the files beside a manifest: those that had left when it was frozen or started.
+-- How many rows the files beside a manifest name: those that had left when it was frozen or started.
 SELECT count(DISTINCT r.message_id) FROM sweeper.revocations r
 WHERE r.manifest_id = :manifest_id AND r.found_by IN ('freeze', 'start')
 
 -- name: manifest_recalled
--- Note when a manifest was last looked through.
+-- Record when a manifest was last recalled.
 UPDATE sweeper.manifests SET recalled_at = :now WHERE id = :id

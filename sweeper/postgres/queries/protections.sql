@@ -29,7 +29,7 @@ WHERE store IS NULL OR store = :store
 ORDER BY id DESC
 
 -- name: hold_scope
--- Whether an account is known, and how many conversations are of it, are the one named, and are both; NULL names nothing.
+-- Whether an account is known, and how many conversations belong to it, are the one named, and are both; NULL names nothing.
 SELECT a.of_account,
        c.of_conversation,
        c.of_both,
@@ -39,20 +39,21 @@ FROM (SELECT count(*) AS of_account FROM conversations WHERE account_id = CAST(:
       FROM conversations WHERE id = CAST(:conversation AS $conversation)) c
 
 -- name: known_protections
--- The legal holds, with when they are released, and the erasure orders.
+-- The legal holds with their releases, and the erasure orders.
 SELECT 'hold' AS kind, h.matter AS name, h.account_id, h.conversation_id, h.released_at FROM sweeper.legal_holds h
 UNION ALL
 SELECT 'order', o.reference, o.account_id, o.conversation_id, NULL FROM sweeper.erasure_orders o
 
 -- name: unmatched_holds
--- The legal holds in force that name something, or those with some ids.
+-- The legal holds in force that name something, or of these only the ones with the given ids.
 SELECT h.id, h.account_id, h.conversation_id, CAST(NULL AS text) AS owner
 FROM sweeper.legal_holds h
 WHERE COALESCE(h.released_at, 'infinity') > :now AND (h.account_id IS NOT NULL OR h.conversation_id IS NOT NULL)
   AND (CAST(:ids AS bigint[]) IS NULL OR h.id = ANY(CAST(:ids AS bigint[])))
 
 -- name: unmatched_orders
--- The erasure orders that name something, or those with some ids; owner is the account named beside a conversation.
+-- The erasure orders that name something, or of these only the ones with the given ids; owner is the account named beside a
+-- conversation.
 SELECT o.id, CASE WHEN o.conversation_id IS NULL THEN o.account_id END AS account_id, o.conversation_id,
        CASE WHEN o.conversation_id IS NOT NULL THEN o.account_id END AS owner
 FROM sweeper.erasure_orders o
@@ -60,12 +61,12 @@ WHERE (o.store IS NULL OR o.store = :store) AND (o.account_id IS NOT NULL OR o.c
   AND (CAST(:ids AS bigint[]) IS NULL OR o.id = ANY(CAST(:ids AS bigint[])))
 
 -- name: unmatched_carried_out
--- Added to unmatched_orders: leave out orders whose records were purged.
+-- An addition to unmatched_orders: leave out orders whose records were purged.
 AND NOT EXISTS (SELECT FROM sweeper.tombstones t WHERE t.record_id = o.conversation_id)
   AND NOT EXISTS (SELECT FROM sweeper.tombstones t WHERE o.conversation_id IS NULL AND t.account_id = o.account_id)
 
 -- name: unmatched
--- Of some holds or orders that name something, those by which nothing is found that is there. Their ids are spelt once each.
+-- Of the given holds or orders, those that match nothing in the store. The spelling of each id is computed once.
 WITH named AS MATERIALIZED (
     SELECT p.*, $spelt FROM ($protections) AS p
 )

@@ -1,48 +1,48 @@
 -- name: lock_rows
--- Lock the physical rows of a batch; those that others hold locked are left out.
+-- Lock the physical rows of a batch; rows that others have locked are left out.
 SELECT t.$key::text AS id FROM $table t WHERE t.$key = ANY(CAST(:ids AS $type[])) ORDER BY t.$key FOR UPDATE SKIP LOCKED
 
 -- name: lock_rows_waiting
--- Lock the physical rows of a batch, waiting for those that others hold (up to lock_timeout).
+-- Lock the physical rows of a batch, waiting up to lock_timeout for rows that others have locked.
 SELECT t.$key::text AS id FROM $table t WHERE t.$key = ANY(CAST(:ids AS $type[])) ORDER BY t.$key FOR UPDATE
 
 -- name: existing
--- Of some ids, those whose physical rows exist, locked by others or not.
+-- Of the given ids, those whose physical rows exist, locked by others or not.
 SELECT t.$key::text AS id FROM $table t WHERE t.$key = ANY(CAST(:ids AS $type[]))
 
 -- name: row_locations
--- Where the rows of a batch lie in a table, to see afterwards that they are gone.
+-- The physical locations of a batch's rows in a table, to verify afterwards that they are deleted.
 SELECT t.ctid::text AS place, t.tableoid::bigint || t.ctid::text AS mark FROM $table t WHERE $condition
 
 -- name: count_children
--- The children that each record of a batch has in one table, over whichever of its keys.
+-- How many children each record of a batch has in one table, by any of its keys.
 SELECT p.$key::text AS id, count(*) AS children
 FROM $root p JOIN $table t ON $joined
 WHERE p.$key = ANY(CAST(:ids AS $type[]))
 GROUP BY p.$key
 
 -- name: count_direct_children
--- The children that each record of a batch has in one table.
+-- How many children each record of a batch has in one table.
 SELECT t.$column::text AS id, count(*) AS children FROM $table t WHERE $condition GROUP BY t.$column
 
 -- name: lock_children
--- How many children of a conversation there are, and how many of them could be locked without waiting.
+-- How many children a conversation has, and how many of them could be locked without waiting.
 WITH locked AS MATERIALIZED (SELECT 1 FROM $table t WHERE $condition FOR UPDATE SKIP LOCKED)
 SELECT (SELECT count(*) FROM $table t WHERE $condition) AS present, (SELECT count(*) FROM locked) AS locked
 
 -- name: remember_objects
--- Write down the objects behind the attachments of a batch, to be removed after the commit.
+-- Record the objects of a batch's attachments, to be removed after the commit.
 INSERT INTO sweeper.object_purges (uri, conversation_id, run_id)
 SELECT a.uri, a.conversation_id::text, :run_id
 FROM attachments a
 WHERE a.conversation_id = ANY(CAST(:ids AS $conversation[])) AND a.uri IS NOT NULL
 
 -- name: other_records
--- Whether rows of other records point into the batch with ON DELETE CASCADE and would go with it.
+-- Whether rows of other records refer to the batch with ON DELETE CASCADE and would be deleted with it.
 SELECT EXISTS (SELECT 1 FROM $table t WHERE $condition AND ($own_condition) IS NOT TRUE)
 
 -- name: other_records_by_key
--- Whether rows that would go with the batch by one key belong to other records by another.
+-- Whether rows that one key would delete with the batch belong to other records by another key.
 SELECT EXISTS (SELECT 1 FROM $table t WHERE $condition AND ($elsewhere))
 
 -- name: delete_children
@@ -50,26 +50,26 @@ SELECT EXISTS (SELECT 1 FROM $table t WHERE $condition AND ($elsewhere))
 DELETE FROM $table t WHERE $condition
 
 -- name: delete_rows
--- Delete the records of a batch; what was deleted is what this returns.
+-- Delete the records of a batch and return those that were deleted.
 DELETE FROM $table t WHERE t.$key = ANY(CAST(:ids AS $type[])) RETURNING t.$key::text AS id
 
 -- name: left_behind
--- Whether a table still has children of records that were deleted.
+-- Whether a table still has children of deleted records.
 SELECT EXISTS (SELECT 1 FROM $table t WHERE $condition)
 
 -- name: left_in_place
--- Whether rows that were to go still lie where they lay.
+-- Whether rows that were to be deleted are still at their physical locations.
 SELECT EXISTS (
     SELECT 1 FROM $table t
     WHERE t.ctid = ANY(CAST(:places AS tid[])) AND t.tableoid::bigint || t.ctid::text = ANY(CAST(:marks AS text[]))
 )
 
 -- name: left_in_relation
--- Whether a contract relation still shows anything of conversations that were deleted.
+-- Whether a contract relation still shows rows of deleted conversations.
 SELECT EXISTS (SELECT 1 FROM $relation r WHERE r.$column = ANY(CAST(:ids AS $type[])))
 
 -- name: insert_tombstones
--- Record what a batch purged, in its own transaction; no content.
+-- Record what a batch purged, in the batch's transaction; no content.
 INSERT INTO sweeper.tombstones
     (record, record_id, conversation_id, account_id, rule, due_at, as_of, run_id, policy_digest, children, approved, purged_at)
 SELECT :record, t.record_id, t.conversation_id, t.account_id, t.rule, t.due_at, :as_of, :run_id, :policy_digest,

@@ -1,13 +1,14 @@
 -- name: state_count
--- How many rows a table has.
+-- The number of rows of a table.
 SELECT count(*) FROM sweeper.$table
 
 -- name: state_rows_found
--- The rows of a table as the trigger tells them.
+-- The rows of a table in the form in which the trigger records them.
 SELECT CAST(t.id AS text) AS row_id, to_jsonb(t) AS here FROM sweeper.$table t
 
 -- name: state_rows_told
--- What the newest event of each row tells of it; NULL: that it was dropped, or given another id. A truncation drops all before it.
+-- What the newest event of each row records of it; NULL if the row was deleted or given another id. A truncation deletes all
+-- rows before it.
 SELECT l.row_id, l.event_id, true AS is_begun,
        CASE WHEN e.details -> 'now' ->> 'id' = l.row_id THEN e.details -> 'now' END AS told
 FROM (
@@ -21,14 +22,15 @@ FROM (
 JOIN sweeper.events e ON e.id = l.event_id
 
 -- name: state_runs_found
--- The runs, each with the digest of its result instead of the result: the event tells that (run_close.sql).
+-- The runs, each with the digest of its result in place of the result, because the event records the digest (run_close in
+-- runs.sql).
 SELECT CAST(r.id AS text) AS row_id,
        to_jsonb(r) || jsonb_build_object('result', 'sha256:' || encode(sha256(convert_to(r.result::text, 'UTF8')), 'hex')) AS here
 FROM sweeper.runs r
 
 -- name: state_runs_told
--- What the events tell of each run, a later one in place of an earlier one. Those without an identity are of an earlier version:
--- they tell fewer columns, and of how a run ended only the outcome.
+-- What the events record of each run; a later event replaces an earlier one. Events without an identity come from an earlier
+-- version: they record fewer columns, and of a run's end only the outcome.
 SELECT CAST(e.run_id AS text) AS row_id, max(e.id) AS event_id, bool_or(e.kind = 'run_opened') AS is_begun,
        jsonb_object_agg(k.name, k.value ORDER BY e.id) AS told
 FROM sweeper.events e
@@ -50,8 +52,8 @@ WHERE e.kind IN ('run_opened', 'run_closed', 'run_interrupted') AND e.run_id IS 
 GROUP BY e.run_id
 
 -- name: state_manifests_told
--- What the events tell of each manifest, a later one in place of an earlier one; where a copy of it lies is not in its row.
--- Those of an earlier version tell no instants.
+-- What the events record of each manifest; a later event replaces an earlier one. The place of a copy is not in the manifest's
+-- row. Events of an earlier version record no instants.
 SELECT e.details ->> 'manifest' AS row_id, max(e.id) AS event_id, bool_or(e.kind = 'manifest_frozen') AS is_begun,
        jsonb_object_agg(k.name, k.value ORDER BY e.id) AS told
 FROM sweeper.events e
@@ -73,7 +75,7 @@ WHERE e.kind IN ('manifest_frozen', 'manifest_copied', 'manifest_started', 'mani
 GROUP BY e.details ->> 'manifest'
 
 -- name: state_identities
--- Which databases the runs say they were in, each with the first event that says so; the oldest events say nothing of it.
+-- The databases in which the events say that runs took place, each with the first such event; the oldest events do not say.
 SELECT e.details ->> 'identity' AS identity, min(e.id) AS event_id
 FROM sweeper.events e
 WHERE e.kind = 'run_opened' AND e.details ? 'identity'
@@ -81,7 +83,7 @@ GROUP BY e.details ->> 'identity'
 ORDER BY min(e.id)
 
 -- name: state_orphans
--- The runs that tombstones name and that are not there, each with its tombstones' count and the first of them.
+-- The runs that tombstones name and that do not exist, each with the number of its tombstones and the first of them.
 SELECT t.run_id, count(*) AS tombstones, min(t.id) AS first_id
 FROM sweeper.tombstones t
 LEFT JOIN sweeper.runs r ON r.id = t.run_id
@@ -90,9 +92,9 @@ GROUP BY t.run_id
 ORDER BY t.run_id
 
 -- name: state_differences
--- Where the rows of a table are not what the events tell of them: row by row, and column by column where a row is there. Only
--- the columns that an event tells and the table has are compared; instants may differ in their time zone alone. Few rows differ:
--- they are found first, as wholes.
+-- The differences between the rows of a table and what the events record: row by row, and column by column if the row exists.
+-- Only columns that both the event and the table have are compared; instants may differ in their time zone. Few rows differ, so
+-- whole rows are compared first.
 WITH told AS (
 $told
 ), found AS (

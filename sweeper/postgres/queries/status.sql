@@ -1,12 +1,12 @@
 -- name: operation_lease
--- The lease as it is, without a lock; its end is the database's business, so the database's clock says whether it is held.
+-- The lease, read without a lock; the database's clock decides whether it has expired.
 SELECT l.run_id, l.expires_at, l.expires_at > clock_timestamp() AS held, l.yields, l.wanted_at,
        (SELECT r.kind FROM sweeper.runs r WHERE r.id = l.run_id) AS kind
 FROM sweeper.lease l WHERE l.store = :store
 
 -- name: operation_runs
--- The newest runs of a store, and the newest of each kind where others hide it; what those without a full result have
--- purged, their tombstones say.
+-- The newest runs of a store, and the newest of each kind if others hide it; for runs without a full result, the tombstones
+-- tell what they purged.
 SELECT r.id, r.kind, r.as_of, r.started_at, r.finished_at, r.outcome,
        r.result ->> 'stop_reason' AS stop_reason,
        r.result ->> 'guard' AS guard,
@@ -21,7 +21,7 @@ WHERE r.id IN (SELECT n.id FROM sweeper.runs n WHERE n.store = :store ORDER BY n
 ORDER BY r.id DESC
 
 -- name: operation_ended
--- How the newest plain run that has ended did end, and when the newest did that did all that was asked of it.
+-- How the newest ended plain run ended, and when the newest one ended that did everything it was asked to do.
 SELECT (SELECT r.outcome FROM sweeper.runs r WHERE r.store = :store AND r.kind = 'run' AND r.outcome IS NOT NULL
         ORDER BY r.id DESC LIMIT 1) AS outcome,
        (SELECT r.finished_at FROM sweeper.runs r
@@ -31,7 +31,7 @@ SELECT (SELECT r.outcome FROM sweeper.runs r WHERE r.store = :store AND r.kind =
         ORDER BY r.id DESC LIMIT 1) AS success
 
 -- name: operation_pace
--- What the newest runs that purged anything did in which time; one that was interrupted does not say when it ended.
+-- How much the newest runs that purged anything did, and in which time; an interrupted run does not record when it ended.
 SELECT COALESCE(sum(w.purged), 0) AS purged, COALESCE(sum(w.seconds), 0) AS seconds
 FROM (
     SELECT COALESCE(CAST(r.result ->> 'purged' AS bigint),
@@ -46,14 +46,14 @@ FROM (
 WHERE w.purged > 0 AND w.seconds > 0
 
 -- name: operation_backfilled
--- What the runs of a backfill have purged so far.
+-- How much the runs of a backfill have purged so far.
 SELECT COALESCE(sum(COALESCE(CAST(r.result ->> 'purged' AS bigint),
                              (SELECT count(*) FROM sweeper.tombstones t WHERE t.run_id = r.id AND t.record = 'conversation'))), 0) AS purged
 FROM sweeper.runs r
 WHERE r.backfill_id = :backfill
 
 -- name: operation_purged
--- What was purged in a time, by kind of record and rule, as the tombstones say.
+-- How much was purged in a time span, by kind of record and rule, from the tombstones.
 SELECT t.record, t.rule, count(*) AS purged
 FROM sweeper.tombstones t JOIN sweeper.runs r ON r.id = t.run_id
 WHERE r.store = :store AND t.purged_at > :since AND t.purged_at <= :until
@@ -67,12 +67,12 @@ ORDER BY e.id DESC
 LIMIT 1
 
 -- name: operation_manifests
--- How many manifests are in which state, when the one recalled longest ago was, and how many never were.
+-- How many manifests are in each state, the oldest last recall, and how many were never recalled.
 SELECT m.state, count(*) AS manifests, count(*) FILTER (WHERE m.recalled_at IS NULL) AS never_recalled, min(m.recalled_at) AS recalled_at
 FROM sweeper.manifests m WHERE m.store = :store GROUP BY m.state
 
 -- name: operation_uncovered
--- How many committed rows no checkpoint covers yet, counted no further than a limit.
+-- How many committed rows no checkpoint covers yet, counted up to a limit.
 SELECT count(*)
 FROM (
     SELECT 1
@@ -85,7 +85,7 @@ FROM (
 ) AS uncovered
 
 -- name: totals_purged
--- All that was ever purged, by kind of record and rule: as results say, and where a run has none, as its tombstones say.
+-- How much was ever purged, by kind of record and rule: from the results of runs, or from the tombstones of runs without one.
 SELECT p.record, p.rule, CAST(sum(p.purged) AS bigint) AS purged
 FROM (
     SELECT 'conversation' AS record, k.key AS rule, CAST(k.value AS bigint) AS purged
@@ -104,7 +104,7 @@ FROM (
 GROUP BY p.record, p.rule
 
 -- name: totals_of_runs
--- What all runs of a store that ended have counted: what, under which label, how much.
+-- The totals that all ended runs of a store counted: what, under which label, how much.
 WITH ended AS MATERIALIZED (
     SELECT r.kind, r.outcome, r.result FROM sweeper.runs r WHERE r.store = :store AND r.outcome IS NOT NULL
 )
@@ -130,7 +130,7 @@ SELECT 'pause seconds', k.key, sum(CAST(k.value ->> 'seconds' AS double precisio
 FROM ended e CROSS JOIN jsonb_each(e.result -> 'pauses') AS k GROUP BY k.key
 
 -- name: last_sweep
--- When the latest sweep began that was a whole one, or was ended by its own budget: what it looked at was due by then.
+-- When the latest sweep began that was complete or was ended by its own budget: it looked at what was due by then.
 SELECT max(least(r.started_at, r.as_of)) AS at
 FROM sweeper.runs r
 WHERE r.store = :store AND r.kind = 'run' AND (r.outcome = 'completed' OR r.result ->> 'stop_reason' IN ('max_runtime', 'max_purge'))
@@ -140,16 +140,16 @@ WHERE r.store = :store AND r.kind = 'run' AND (r.outcome = 'completed' OR r.resu
 SELECT max(m.frozen_at) AS at FROM sweeper.manifests m WHERE m.store = :store
 
 -- name: last_event
--- When the latest event of a kind was recorded that is of a store, or of all.
+-- When the latest event of a kind was recorded for a store or for all stores.
 SELECT max(e.at) AS at FROM sweeper.events e WHERE e.kind = :kind AND coalesce(e.details ->> 'store', :store) = :store
 
 -- name: first_event
--- When the first event of a kind was recorded that is of a store.
+-- When the first event of a kind was recorded for a store.
 SELECT min(e.at) AS at FROM sweeper.events e WHERE e.kind = :kind AND e.details ->> 'store' = :store
 
 -- name: pressure
--- How hard the server has it now, as far as this role may see: replicas, WAL, sessions kept waiting, VACUUM of our tables.
--- After a failover this may be no primary any more; that is for the next write to find out, which waits for the new one.
+-- The server's load as far as this role may see it: replicas, WAL, sessions waiting for locks, VACUUM of our tables. After a
+-- failover the server may no longer be the primary; the next write finds that out and waits for the new one.
 SELECT (CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_lsn() END)
            - CAST('0/0' AS pg_lsn) AS wal_bytes,
        replicas.lag_seconds,

@@ -1,9 +1,9 @@
 -- name: begin
--- Give the transaction its time zone, search path and limits, and every setting that changes how our statements are read or
--- what they print, whatever the server, the database or the role says; all of them end with it. Compiling a statement that
--- touches a few pages costs more than running it, so jit is off. A client that has frozen gives its locks up. What is said
--- to be done must survive a crash: off becomes local, any stronger synchronous_commit stays. DateStyle leaves alone the
--- order of day and month, in which an application's views may read its own texts. No backslash stands in this text.
+-- Set the transaction's time zone, search path and limits, and every setting that changes how our statements are read or what
+-- they print, whatever the server, the database or the role sets; all of them end with the transaction. jit is off, because
+-- compiling a statement that touches a few pages costs more than running it. A client that hangs loses its locks. What is
+-- reported as done must survive a crash: synchronous_commit off becomes local, any stronger value stays. DateStyle keeps the
+-- order of day and month, by which an application's views may read its own texts. This text contains no backslash.
 SELECT set_config('standard_conforming_strings', 'on', true),
        set_config('TimeZone', 'UTC', true),
        set_config('DateStyle', 'ISO', true),
@@ -25,14 +25,14 @@ SELECT set_config('standard_conforming_strings', 'on', true),
        set_config('idle_in_transaction_session_timeout', :idle_timeout, true)
 
 -- name: plan_by_key
--- Join by hashing where an index is not asked for in so many words (LATERAL): the planner cannot know how many accounts a
--- range has histories for, and takes them for a handful.
+-- Prefer hash joins unless a statement asks for an index by LATERAL: the planner underestimates how many accounts of a range
+-- have histories.
 SELECT set_config('enable_nestloop', 'off', true)
 
 -- name: names_are_quoted
--- Whether a session of this role in this database begins with every name quoted, whatever this transaction has set.
+-- Whether a session of this role in this database starts with every name quoted, whatever this transaction has set.
 SELECT s.reset_val = 'on' FROM pg_catalog.pg_settings s WHERE s.name = 'quote_all_identifiers'
 
 -- name: manifest_memory
--- Sort and join in at least 64 MB until the transaction ends: by far the most of a manifest's time is one sort of its rows.
+-- Sort and join in at least 64 MB until the transaction ends: most of a manifest's time is one sort of its rows.
 SELECT set_config('work_mem', GREATEST(pg_size_bytes(current_setting('work_mem')) / 1024, 65536) || 'kB', true)

@@ -1,10 +1,10 @@
 -- name: trial_begin
--- Number the transaction, to tell what it writes; and whether the server counts what tables are written to.
+-- Give the transaction an id, so that its writes can be found, and return whether the server counts writes to tables.
 SELECT pg_current_xact_id()::xid::text AS began, current_setting('track_counts')::boolean AS counted
 
 -- name: trial_written
--- The tables, but for the sweeper's own, in which the session has written rows that are in no statistics yet. `tied`: a foreign key
--- leads from the table to one that is purged, and a delete may have unset it.
+-- The tables, except the sweeper's own, in which the session has written rows not yet in the statistics. `tied`: the table has
+-- a foreign key to a purged table, which a delete may have unset.
 SELECT c.oid::bigint AS oid,
        format('%I.%I', n.nspname, c.relname) AS table,
        pg_stat_get_xact_tuples_inserted(c.oid) AS inserted,
@@ -30,17 +30,17 @@ UNION
  GROUP BY k.key HAVING count(*) > 1 ORDER BY k.key LIMIT :some)
 
 -- name: trial_owners
--- Some records that have rows in a table below them: whose the first rows that come are.
+-- Some records that have rows in a child table: the owners of its first rows.
 SELECT DISTINCT t.owner AS id
 FROM (SELECT t.$column::text AS owner FROM $table t WHERE t.$column IS NOT NULL LIMIT 50) t
 LIMIT :some
 
 -- name: canary_may_write
--- Whether the role may read and fill a table.
+-- Whether the role may read a table and insert into it.
 SELECT has_table_privilege(CAST(:oid AS oid), 'INSERT') AND has_table_privilege(CAST(:oid AS oid), 'SELECT')
 
 -- name: canary_columns
--- The columns of a table that an INSERT can fill, with all that says which value each may take.
+-- The columns of a table that an INSERT can fill, with everything that limits their values.
 SELECT a.attname::text AS name,
        format_type(a.atttypid, a.atttypmod) AS type,
        b.typname::text AS base,
@@ -76,7 +76,7 @@ WHERE a.attrelid = CAST(:oid AS oid) AND a.attnum > 0 AND NOT a.attisdropped AND
 ORDER BY a.attnum
 
 -- name: canary_row
--- Insert one marked row, otherwise like one that is there; returns where it lies, its marks, and the columns children point to.
+-- Insert one marked copy of an existing row; return its location, its marks, and the columns that children refer to.
 INSERT INTO $table AS canary_row ($columns)
 SELECT $values FROM (VALUES (1)) one LEFT JOIN LATERAL (SELECT * FROM $table LIMIT 1) r ON true
 RETURNING canary_row.tableoid::bigint AS canary_oid,
@@ -86,7 +86,7 @@ RETURNING canary_row.tableoid::bigint AS canary_oid,
           $returned
 
 -- name: trial_marks
--- Which marks stand in rows of a table that this transaction, or one since it began, has written; also as bytes in hexadecimal.
+-- The marks found in rows of a table written by this transaction or by one since it began; also as bytes in hexadecimal.
 SELECT m.mark, count(*) AS rows
 FROM ONLY $table canary_row
 JOIN unnest(CAST(:marks AS text[])) AS m (mark)
