@@ -1,4 +1,4 @@
-"""A progress bar with rate and remaining time on a terminal, and nothing anywhere else."""
+"""Show a progress bar with rate and remaining time, on a terminal only."""
 
 import sys
 from collections.abc import Iterator
@@ -20,13 +20,13 @@ class _Rate(ProgressColumn):
 
 
 def is_watched() -> bool:
-    """Whether somebody sees a progress bar."""
+    """Return whether stderr is a terminal, so that a progress bar is shown."""
     return safe_stream().isatty()
 
 
 @contextmanager
 def watched() -> Iterator[ProgressListener]:
-    """A watch that draws on stderr if that is a terminal; log lines go above what it draws."""
+    """Yield a listener that draws a progress bar on stderr if that is a terminal; log lines appear above the bar."""
     if not is_watched():
         yield ProgressListener()
         return

@@ -67,7 +67,7 @@ def timetable(schedule: ScheduleSettings, names: tuple[str, ...]) -> dict[str, C
         except CronError as error:
             faults.append(f"  schedule.{name} {expression!r}: {error}")
     if faults:
-        raise ConfigurationError("[schedule]: nothing was started. Mend:", *faults)
+        raise ConfigurationError("[schedule]: nothing was started. Fix:", *faults)
     return found
 
 

@@ -42,7 +42,7 @@ def test_every_fault_is_named() -> None:
     with pytest.raises(ConfigurationError) as caught:
         timetable(ScheduleSettings(zone="Mars/Base", sweep="61 * * * *", recall="* * * * fri-mon"), NAMES)
     first, *faults = str(caught.value).splitlines()
-    assert first == "[schedule]: nothing was started. Mend:"
+    assert first == "[schedule]: nothing was started. Fix:"
     assert [fault.split(" ")[2] for fault in faults] == ["schedule.zone", "schedule.sweep", "schedule.recall"]
     assert "'Mars/Base' is no time zone" in faults[0]
     assert "'61 * * * *': minute '61' is not valid" in faults[1]
