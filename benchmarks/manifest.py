@@ -2,7 +2,7 @@
 
     python -m benchmarks.manifest [--messages 3000000] [--rounds 3]
 
-The law of this file: the ways are measured in turn on one store, read into memory, and each must meet the same number of rows.
+Invariant: the ways are measured in turn on one store, read into memory, and each must meet the same number of rows.
 Ratios are of one round. Memory is that of a process which does nothing but build, at a tenth of the size and at the whole.
 """
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.sweep [--conversations 300000] [--messages 8] [--due 0.01] [--rounds 5]
 
-The law of this file: the ways are measured in turn, each on a fresh copy of the same database, read into memory, and each
+Invariant: the ways are measured in turn, each on a fresh copy of the same database, read into memory, and each
 must leave exactly the same rows behind. Ratios are of one round, so that a noisy machine is noisy for all of them.
 """
 

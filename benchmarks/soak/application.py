@@ -1,6 +1,6 @@
 """An application at work on the store: resumes, opt-outs, deletions, restorations, holds, orders, imports of old rows.
 
-The law of this file: what was done is written down in the transaction that did it, so that after any crash the log is the truth.
+Invariant: what was done is written down in the transaction that did it, so that after any crash the log is the truth.
 """
 
 import json

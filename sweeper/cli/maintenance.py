@@ -169,12 +169,12 @@ def demo(
     Example: sweeper demo --keep /tmp/sweeper-demo
     """
     from sweeper.demo import walkthrough
-    from sweeper.demo.page import Page
+    from sweeper.demo.page import DemoPage
 
     if as_json:
         console.print_json(walkthrough.summary(config, context.CLOCK, seed, keep))
     else:
-        walkthrough.show(Page(_run_command), config, context.CLOCK, seed, keep)
+        walkthrough.show(DemoPage(_run_command), config, context.CLOCK, seed, keep)
 
 
 def _run_command(arguments: "Sequence[str]") -> None:

@@ -1,1 +1,1 @@
-"""The daemon: a scheduler, the duties that it does, and what it answers over HTTP."""
+"""The daemon: a scheduler, its jobs, and an HTTP endpoint."""

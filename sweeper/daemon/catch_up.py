@@ -1,4 +1,4 @@
-"""Makes up for what was missed, once, and logs it.
+"""Catches up on missed jobs, once, and logs it.
 
 The one rule for that: a job was missed if its schedule has an instant after the time at which it was last done. The evidence
 says when that was, whoever did it. While the evidence cannot be read, the question stays open and is asked again.
@@ -24,12 +24,12 @@ from sweeper.report import operation
 from sweeper.runs.throttle import StopReason
 
 AGAIN_SECONDS, AGAIN_AT_MOST_SECONDS = 300.0, 14_400.0
-"""A duty that failed as a whole is tried again after so long, then after twice as long, and so on."""
+"""Delay before a failed job is tried again; it doubles with each failure."""
 
 
 @dataclass(frozen=True)
 class Pending:
-    """A look that is still to be taken: were instants up to `until` missed? Not before `not_before`."""
+    """A pending check for missed times up to `until`, not to be made before `not_before`."""
 
     until: datetime
     not_before: datetime
@@ -41,7 +41,7 @@ class CatchUp:
     def __init__(
         self, database: Database, clock: Clock, timetable: Mapping[str, Cron], begin: Callable[[str], None]
     ) -> None:
-        """`begin` is told which duty is to be done now."""
+        """`begin` is told which job is to be done now."""
         self._database, self._clock, self._timetable, self._begin = database, clock, timetable, begin
         self._store = database.settings.store.schema_name
         self._lock = Lock()
@@ -61,19 +61,19 @@ class CatchUp:
         self._look_later(name, 0.0)
 
     def ended(self, ended: EndedJob) -> None:
-        """Look again later where a duty failed as a whole, others were at work or it was paused; a guard waits for people."""
+        """Look again later where a job failed as a whole, others were at work or it was paused; a guard waits for people."""
         if ended.outcome is JobOutcome.LEASE_HELD:
-            self._look_later(ended.duty, AGAIN_SECONDS)
+            self._look_later(ended.name, AGAIN_SECONDS)
         elif ended.result.get("guard") == StopReason.PAUSED:
-            self._look_later(ended.duty, 0.0)
+            self._look_later(ended.name, 0.0)
         elif ended.outcome is JobOutcome.FAILED and ended.passing:
-            self._failures[ended.duty] = failures = self._failures.get(ended.duty, 0) + 1
-            self._look_later(ended.duty, min(AGAIN_SECONDS * 2 ** (failures - 1), AGAIN_AT_MOST_SECONDS))
+            self._failures[ended.name] = failures = self._failures.get(ended.name, 0) + 1
+            self._look_later(ended.name, min(AGAIN_SECONDS * 2 ** (failures - 1), AGAIN_AT_MOST_SECONDS))
         else:
-            self._failures.pop(ended.duty, None)
+            self._failures.pop(ended.name, None)
 
     def due(self) -> dict[str, Pending]:
-        """The looks that are to be taken now, by duty."""
+        """The looks that are to be taken now, by job."""
         now = self._clock.now()
         with self._lock:
             return {name: look for name, look in self._pending.items() if look.not_before <= now}
@@ -95,7 +95,7 @@ class CatchUp:
                 self._make_up(name, look, sinces[name])
 
     def _sinces(self, connection: Connection, due: Mapping[str, Pending]) -> dict[str, datetime | None]:
-        """Since when each duty may have been missed: since it was last done, or else since the first daemon began.
+        """Since when each job may have been missed: since it was last done, or else since the first daemon began.
 
         Where none began before this one, nothing was missed yet. None: it is done at every beginning.
         """

@@ -1,6 +1,6 @@
-"""A few answers over HTTP, for probes and Prometheus: GET and HEAD of known paths, nothing else.
+"""Answers GET and HEAD of a few paths over HTTP, for probes and Prometheus.
 
-The law of this file: whoever asks holds up nobody. Threads are few, the oldest connection makes room for a new one, and none
+Invariant: whoever asks holds up nobody. Threads are few, the oldest connection makes room for a new one, and none
 is waited for when the process ends.
 """
 
@@ -20,13 +20,13 @@ from sweeper.errors import ConfigurationError
 from sweeper.policy.instant import rfc3339
 
 CONNECTIONS = 16
-"""So many are open at a time."""
+"""Limit of open connections."""
 SILENCE_SECONDS = 5.0
-"""Who says nothing for so long is cut off."""
+"""Seconds after which a silent client is disconnected."""
 
 
 class Answer:
-    """What is answered: a status and a text of some type."""
+    """An HTTP answer: status, body and content type."""
 
     def __init__(self, status: HTTPStatus, body: bytes, kind: str) -> None:
         self.status, self.body, self.kind = status, body, kind
@@ -39,7 +39,7 @@ class Answer:
 
 
 Routes = Mapping[str, Callable[[], Answer]]
-"""What is answered, by path."""
+"""Answers by path."""
 NOT_FOUND = Answer(HTTPStatus.NOT_FOUND, b"not found\n", "text/plain")
 FAILED = Answer(HTTPStatus.INTERNAL_SERVER_ERROR, b"failed\n", "text/plain")
 
@@ -80,11 +80,11 @@ class _Handler(BaseHTTPRequestHandler):
         return "sweeper"
 
     def log_message(self, *_: object) -> None:
-        """Nothing: a probe every few seconds is no news."""
+        """Log nothing for each request, since probes come every few seconds."""
 
 
 class _Server(ThreadingHTTPServer):
-    """Few threads: where all are taken, the oldest connection is cut off."""
+    """Number of connections; if all are in use, the oldest one is closed."""
 
     daemon_threads = True
     block_on_close = False
@@ -114,12 +114,12 @@ class _Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Nothing: a connection that broke is no news."""
+        """Log nothing when a connection breaks."""
 
 
 @contextmanager
 def answering(listen: str, routes: Routes) -> Iterator[str]:
-    """Answer on `HOST:PORT` (port 0: any that is free) until the end of the block; yields the address.
+    """Serve on `HOST:PORT` (port 0: any free port) for the body of the block; yield the address.
 
     Raises:
         ConfigurationError: it is no address, or it cannot be listened on.

@@ -1,4 +1,4 @@
-"""How each duty ended last, kept for whoever asks over HTTP: in words for people, as numbers for Prometheus."""
+"""Keeps the last outcome of each job for HTTP: as JSON for people and as numbers for Prometheus."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -37,14 +37,14 @@ class JobMetrics:
         )
 
     def note(self, ended: EndedJob) -> None:
-        """Keep how a duty ended."""
+        """Record the outcome of a job."""
         with self._lock:
-            self._last[ended.duty] = ended
-        self._ends.labels(ended.duty, ended.outcome.value).set(ended.ended_at.timestamp())
-        self._runs.labels(ended.duty, ended.outcome.value).inc()
+            self._last[ended.name] = ended
+        self._ends.labels(ended.name, ended.outcome.value).set(ended.ended_at.timestamp())
+        self._runs.labels(ended.name, ended.outcome.value).inc()
 
     def said(self, nexts: Mapping[str, datetime]) -> dict[str, Any]:
-        """Of each duty how it ended last and when it is done next, for machines; `nexts` as the scheduler says."""
+        """Of each job how it ended last and when it is done next, for machines; `nexts` as the scheduler says."""
         with self._lock:
             last = dict(self._last)
         return {
@@ -57,7 +57,7 @@ class JobMetrics:
         }
 
     def text(self, nexts: Mapping[str, datetime]) -> bytes:
-        """The numbers in Prometheus' form."""
+        """Collects the numbers as Prometheus metrics."""
         for name, instant in nexts.items():
             self._nexts.labels(name).set(instant.timestamp())
         return generate_latest(self._registry)

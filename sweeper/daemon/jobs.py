@@ -1,7 +1,7 @@
-"""What `serve` does at set times: one small function a job, and a table of them.
+"""The jobs of `serve`: one small function each, and a table of them.
 
-A job of the schedule is called a duty here, since a `Job` is one look at one store. The law of this file: each duty reads
-settings and policy afresh, so that what was changed on disk holds from the next one on; whatever fails ends as an outcome.
+Invariant: each job reads settings and policy anew, so that a change on disk applies from the next one on; a failure becomes an
+outcome.
 """
 
 import time
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class JobOutcome(StrEnum):
-    """How a duty ended."""
+    """The outcome of a job."""
 
     COMPLETED = "completed"
     STOPPED = "stopped"
@@ -43,12 +43,12 @@ class JobOutcome(StrEnum):
 
 
 Done = tuple[JobOutcome, dict[str, Any]]
-"""How a duty ended, and what came of it: counts and names for a log, no content."""
+"""The outcome of a job with its counts and names for the log; never content."""
 
 
 @dataclass(frozen=True)
 class JobContext:
-    """What the duties work with."""
+    """What the jobs work with."""
 
     fresh: Callable[[], Settings]
     """Reads the settings as they are on disk now."""
@@ -83,7 +83,7 @@ class JobContext:
 
 
 def sweep(bench: JobContext) -> Done:
-    """One sweep. One that purged nothing although something is overdue has failed."""
+    """Run a sweep; it fails if it purges nothing although records are overdue."""
     with bench.job() as job:
         result = sweeps.sweep(job)
     stalled = result.outcome == "completed" and result.is_stalled
@@ -91,7 +91,7 @@ def sweep(bench: JobContext) -> Done:
 
 
 def report(bench: JobContext) -> Done:
-    """A report on everything, recorded. One that sees what is overdue while nothing is purged has failed."""
+    """Make and record a report; it fails if records are overdue while nothing is purged."""
     from sweeper.report import report as reports
 
     with bench.job() as job:
@@ -100,7 +100,7 @@ def report(bench: JobContext) -> Done:
 
 
 def checkpoint(bench: JobContext) -> Done:
-    """A checkpoint of the evidence, where there is any that the last one does not cover."""
+    """Take a checkpoint if there is evidence that the last one does not cover."""
     from sweeper.evidence import checkpoint as checkpoints
     from sweeper.evidence import keys
 
@@ -136,7 +136,7 @@ def manifest(bench: JobContext) -> Done:
 
 
 def recall(bench: JobContext) -> Done:
-    """What left each manifest since the last recall, handed over in files."""
+    """Recall every manifest: write the rows that may no longer be trained on to files."""
     with extra.required():
         from sweeper.manifest import lifecycle
     with bench.job() as job:
@@ -153,7 +153,7 @@ def _key() -> "Pseudonym":
 
 
 def _nothing(_: Settings) -> None:
-    """What needs nothing but what every duty needs."""
+    """What needs nothing but what every job needs."""
 
 
 def _checkpoint_needs(settings: Settings) -> None:
@@ -199,9 +199,9 @@ SCHEDULED_JOBS: Mapping[str, ScheduledJob] = {
 
 @dataclass(frozen=True)
 class EndedJob:
-    """How a duty ended, and when (UTC)."""
+    """A finished job: its outcome, and when it began and ended (UTC)."""
 
-    duty: str
+    name: str
     outcome: JobOutcome
     began_at: datetime
     ended_at: datetime
@@ -211,9 +211,9 @@ class EndedJob:
     """It failed as a whole, so that it may fare better a little later."""
 
     def as_json(self) -> dict[str, Any]:
-        """For machines."""
+        """Return the JSON form."""
         return {
-            "job": self.duty,
+            "job": self.name,
             "outcome": self.outcome.value,
             "began_at": rfc3339(self.began_at),
             "ended_at": rfc3339(self.ended_at),
@@ -223,7 +223,7 @@ class EndedJob:
 
 
 def perform(name: str, bench: JobContext) -> EndedJob:
-    """Do a duty; whatever it raises is its outcome, never this program's end."""
+    """Do a job; an exception becomes its outcome and does not end the program."""
     began_at, started, passing = bench.clock.now(), time.monotonic(), False
     try:
         outcome, result = SCHEDULED_JOBS[name].do(bench)

@@ -1,6 +1,6 @@
-"""Whether the next sweep could begin: the database answers, its tables are ours, settings and policy can be read.
+"""Checks whether the next sweep could begin: the database answers, its tables fit, settings and policy can be read.
 
-The law of this file: whoever asks is answered within a bound, also where the database is not.
+Invariant: whoever asks is answered within a bound, also where the database is not.
 """
 
 from collections.abc import Callable
@@ -17,12 +17,12 @@ from sweeper.report import operation
 from sweeper.settings import Settings, load_policy
 
 BOUND_SECONDS = 2.0
-"""So long an answer is waited for."""
+"""Seconds to wait for an answer."""
 
 
 @dataclass(frozen=True)
 class ReadinessState:
-    """What was found: why it is not ready (empty: it is), and why it is paused, which is ready all the same."""
+    """The reasons why the daemon is not ready (none: it is), and the reason of a pause, which does not affect readiness."""
 
     reasons: tuple[str, ...] = ()
     paused: str | None = None
@@ -30,7 +30,7 @@ class ReadinessState:
 
 @dataclass
 class Readiness:
-    """Looks when it is asked; two that ask at once get the same look."""
+    """Checks readiness on request; concurrent requests share one check."""
 
     fresh: Callable[[], Settings]
     database: Database
@@ -74,7 +74,7 @@ class _Look(Thread):
 
 
 def _unreadable(fresh: Callable[[], Settings]) -> tuple[str, ...]:
-    """Why settings or policy cannot be used; empty: they can."""
+    """Yield the reasons why settings or policy cannot be used."""
     try:
         load_policy(fresh())
     except ConfigurationError as error:

@@ -36,7 +36,7 @@ class CronTrigger(BaseTrigger):  # type: ignore[misc]  # APScheduler ships no ty
 
 
 class EveryTrigger(BaseTrigger):  # type: ignore[misc]
-    """Fires at once, and again so many seconds after each time."""
+    """Fires at once, and then after each interval (seconds)."""
 
     def __init__(self, seconds: float) -> None:
         self._every = timedelta(seconds=seconds)
@@ -97,7 +97,7 @@ class Scheduler:
         self._scheduler.add_job(work, EveryTrigger(seconds), id=name, misfire_grace_time=None)
 
     def at_once(self, name: str, now: datetime) -> None:
-        """Do now what is to be done at set times; unless it is at work, when this changes nothing."""
+        """Run a scheduled job now, unless it is already running."""
         self._scheduler.modify_job(name, next_run_time=now)
 
     def nexts(self) -> Mapping[str, datetime]:
@@ -119,11 +119,11 @@ class Scheduler:
         self._scheduler.start()
 
     def look(self) -> None:
-        """Look at the clock again: it may have been set."""
+        """Read the clock again, since it may have been set."""
         self._scheduler.wakeup()
 
     def stop(self) -> None:
-        """Begin nothing more; what is at work goes on."""
+        """Start no more jobs; running jobs continue."""
         if self.running:
             self._scheduler.shutdown(wait=False)
 

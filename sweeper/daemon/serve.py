@@ -1,8 +1,8 @@
-"""The daemon: does the duties when they are due, makes up for those that were missed, and ends in order when it is asked to.
+"""The daemon: runs scheduled jobs, catches up on missed ones, and ends in order on request.
 
     signal → nothing new begins → what is at work ends its batch → (4 s) its statements are cancelled → (8.5 s) it is cut off
 
-The law of this file: whatever a duty runs into, the daemon lives on and says so; asked to end, it has ended within 10 s.
+Invariant: a failing job never ends the daemon; asked to end, it ends within 10 s.
 """
 
 import os
@@ -38,9 +38,9 @@ from sweeper.settings import Settings, load_policy
 
 PULSE, CATCH_UP = "pulse", "catch-up"
 PULSE_SECONDS = 5.0
-"""So often the scheduler shows that it is alive."""
+"""Interval of the scheduler's heartbeat."""
 DEAD_SECONDS = 30.0
-"""A scheduler that has shown nothing for so long is taken for dead."""
+"""A scheduler without a heartbeat for this long counts as dead."""
 CATCH_UP_SECONDS = 5.0
 UNLOGGED = frozenset({"outcome", "duration_s", "found", "limit", "remedy"})
 """What a line of the log says otherwise: the last three are parts of a refusal's text."""
@@ -59,10 +59,10 @@ class Daemon:
         Args:
             fresh: reads the settings as they are on disk. The schedule stays that of now until the daemon ends.
             clock: says what time it is.
-            told: is told of each duty that has ended, from the thread that did it.
+            told: called with each finished job, from the thread that did it.
 
         Raises:
-            ConfigurationError: settings, policy, zone or an expression cannot be used, or a duty lacks what it needs.
+            ConfigurationError: settings, policy, zone or an expression cannot be used, or a job lacks what it needs.
         """
         settings = fresh()
         load_policy(settings)
@@ -89,7 +89,7 @@ class Daemon:
         self._beat = time.monotonic()
 
     def begin(self, ended: Callable[[], None] = lambda: None) -> None:
-        """Begin to do what is due, in threads of its own; `ended` is called when the scheduler has ended."""
+        """Start the scheduler in its own threads; `ended` is called when it has ended."""
         began = self.clock.now()
         for name, cron in self.timetable.items():
             self.scheduler.on_time(name, cron, partial(self._do, name), began)
@@ -134,21 +134,21 @@ class Daemon:
 
     @property
     def at_work(self) -> list[str]:
-        """What is at work now."""
+        """The running jobs."""
         with self._lock:
             return sorted(self._at_work)
 
     @property
     def is_alive(self) -> bool:
-        """Whether the scheduler has shown itself lately."""
+        """True if the scheduler has sent a heartbeat lately."""
         return time.monotonic() - self._beat < DEAD_SECONDS
 
     def nexts(self) -> dict[str, datetime]:
-        """When each duty is done next."""
+        """When each job is done next."""
         return {name: instant for name, instant in self.scheduler.nexts().items() if name in self.timetable}
 
     def routes(self) -> Routes:
-        """What is answered over HTTP."""
+        """The HTTP routes of the daemon."""
         return {"/healthz": self._health, "/readyz": self._ready, "/metrics": self._metrics}
 
     def _health(self) -> Answer:
@@ -222,7 +222,7 @@ def serve(
         fresh: reads the settings as they are on disk.
         clock: says what time it is.
         listen: HOST:PORT instead of that of the settings.
-        told: is told of each duty that has ended.
+        told: called with each finished job.
 
     Raises:
         ConfigurationError: settings, policy, schedule or address cannot be used; nothing was started.
@@ -267,10 +267,10 @@ def _cut_off(left: list[str]) -> NoReturn:
 
 
 def _say(ended: EndedJob) -> None:
-    """One line for each duty that has ended."""
+    """One line for each job that has ended."""
     said = {key: value for key, value in ended.result.items() if key not in UNLOGGED}
     logger = log.get()
     tell = {JobOutcome.FAILED: logger.error, JobOutcome.REFUSED: logger.warning, JobOutcome.LEASE_HELD: logger.warning}
     tell.get(ended.outcome, logger.info)(
-        "job ended", job=ended.duty, outcome=ended.outcome.value, duration_s=round(ended.seconds, 3), **said
+        "job ended", job=ended.name, outcome=ended.outcome.value, duration_s=round(ended.seconds, 3), **said
     )

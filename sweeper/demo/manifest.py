@@ -10,14 +10,14 @@ from sqlalchemy import text
 
 from sweeper.clock import Clock
 from sweeper.demo.fixture import DemoFixture
-from sweeper.demo.page import Page
+from sweeper.demo.page import DemoPage
 from sweeper.manifest import pseudonym
 from sweeper.postgres import database as databases
 
 FEWEST_ROWS = 3
 
 
-def show_manifest(page: Page, fixture: DemoFixture, clock: Clock) -> None:
+def show_manifest(page: DemoPage, fixture: DemoFixture, clock: Clock) -> None:
     """Build a manifest, withdraw one account's consent, and show that verify and recall report exactly its rows."""
     page.heading("7. A training manifest: what may be trained on, and taking it back")
     if fixture.policy.training is None:

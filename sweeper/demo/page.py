@@ -11,7 +11,7 @@ from sweeper.errors import SweeperError
 
 
 @dataclass(frozen=True)
-class Page:
+class DemoPage:
     """Prints the demo to stdout; `run` runs a command of the program, given its arguments."""
 
     run: Callable[[Sequence[str]], object]

@@ -11,7 +11,7 @@ from sweeper import console, log
 from sweeper.clock import Clock
 from sweeper.demo.fixture import DemoFixture, set_up
 from sweeper.demo.manifest import show_manifest
-from sweeper.demo.page import Page
+from sweeper.demo.page import DemoPage
 from sweeper.policy.counts import NO_RULE, RecordCounts
 from sweeper.policy.decide import ERASURE_ORDER, UNCLASSIFIED
 from sweeper.policy.evaluate import Outcome
@@ -55,7 +55,7 @@ class Examples:
         return {"rules": self.by_rule(), "examples": {"purged": self.purged, "kept": self.kept}}
 
 
-def show(page: Page, config: Path | None, clock: Clock, seed: int, keep: Path | None) -> None:
+def show(page: DemoPage, config: Path | None, clock: Clock, seed: int, keep: Path | None) -> None:
     """Run the demo and print it on the page; with `keep` its data stay in that directory.
 
     Raises:
@@ -125,7 +125,7 @@ def _rules(policy: Policy) -> list[str]:
     return [*named, ERASURE_ORDER, UNCLASSIFIED]
 
 
-def _show_loaded(page: Page, fixture: DemoFixture, seed: int) -> None:
+def _show_loaded(page: DemoPage, fixture: DemoFixture, seed: int) -> None:
     world = fixture.world
     released = sum(hold.released_at is not None for hold in world.holds)
     page.explain(
@@ -136,7 +136,7 @@ def _show_loaded(page: Page, fixture: DemoFixture, seed: int) -> None:
     )
 
 
-def _show_sweep(page: Page, fixture: DemoFixture, clock: Clock) -> None:
+def _show_sweep(page: DemoPage, fixture: DemoFixture, clock: Clock) -> None:
     examples, approval = _preview(fixture.settings, clock)
     typical = examples.typical()
     page.heading("1. Preview: what would be purged, and why")
@@ -170,7 +170,7 @@ def _show_counts(examples: Examples) -> None:
         console.say(f"{rule:<18}{counts['purged']:>8,}{counts['kept']:>8,}")
 
 
-def _show_end(page: Page, keep: Path | None) -> None:
+def _show_end(page: DemoPage, keep: Path | None) -> None:
     page.heading("Done")
     if keep is None:
         page.explain(

@@ -67,7 +67,7 @@ LATE: DaysAgo = (25, 5)
 
 
 @dataclass(frozen=True)
-class PlanChange:
+class DemoPlanChange:
     """A change to one of `plans`, chosen at random."""
 
     when: DaysAgo
@@ -75,7 +75,7 @@ class PlanChange:
 
 
 @dataclass(frozen=True)
-class Consent:
+class DemoConsent:
     """A grant or withdrawal of consent; `back_dated` is the number of days between its effect and its recording."""
 
     when: DaysAgo
@@ -92,37 +92,39 @@ class Profile:
     few: int
     many: int
     plans: tuple[str, ...]
-    plan_changes: tuple[PlanChange, ...] = ()
-    consents: tuple[Consent, ...] = ()
+    plan_changes: tuple[DemoPlanChange, ...] = ()
+    consents: tuple[DemoConsent, ...] = ()
     closed: DaysAgo | None = None
     platforms: tuple[str, ...] = ("first_party",)
 
 
 CONSUMER = ("free", "pro", "max")
-OPT_IN = Consent(BEFORE_FIRST_MESSAGE, granted=True)
-PARTNER = Consent(BEFORE_FIRST_MESSAGE, granted=True, purpose="development_partner")
-OPT_OUT_SUMMER = Consent(SUMMER, granted=False)
-OPT_OUT_LATE = Consent(LATE, granted=False)
-PARTNER_ENDED = Consent(LATE, granted=False, purpose="development_partner")
+OPT_IN = DemoConsent(BEFORE_FIRST_MESSAGE, granted=True)
+PARTNER = DemoConsent(BEFORE_FIRST_MESSAGE, granted=True, purpose="development_partner")
+OPT_OUT_SUMMER = DemoConsent(SUMMER, granted=False)
+OPT_OUT_LATE = DemoConsent(LATE, granted=False)
+PARTNER_ENDED = DemoConsent(LATE, granted=False, purpose="development_partner")
 
 PROFILES = (
     Profile("never chose", 19, 0, CONSUMER),
     Profile("opted in", 30, 82, CONSUMER, consents=(OPT_IN,)),
-    Profile("opted in late", 6, 0, CONSUMER, consents=(Consent((70, 40), granted=True),)),
+    Profile("opted in late", 6, 0, CONSUMER, consents=(DemoConsent((70, 40), granted=True),)),
     Profile("opted out in summer", 6, 0, CONSUMER, consents=(OPT_IN, OPT_OUT_SUMMER)),
     Profile("opted out lately", 5, 0, CONSUMER, consents=(OPT_IN, OPT_OUT_LATE)),
-    Profile("in, out and in", 4, 0, CONSUMER, consents=(OPT_IN, OPT_OUT_SUMMER, Consent((98, 80), granted=True))),
-    Profile("back-dated", 3, 0, CONSUMER, consents=(OPT_IN, Consent(LATE, granted=False, back_dated=60))),
+    Profile("in, out and in", 4, 0, CONSUMER, consents=(OPT_IN, OPT_OUT_SUMMER, DemoConsent((98, 80), granted=True))),
+    Profile("back-dated", 3, 0, CONSUMER, consents=(OPT_IN, DemoConsent(LATE, granted=False, back_dated=60))),
     Profile("team", 6, 0, ("team",)),
     Profile("enterprise", 5, 0, ("enterprise",)),
     Profile("api", 3, 0, ("api",), platforms=("first_party", "bedrock", "vertex")),
     Profile("partner", 4, 10, ("api",), consents=(PARTNER,)),
     Profile("partner once", 1, 0, ("api",), consents=(PARTNER, PARTNER_ENDED)),
-    Profile("upgraded", 1, 8, ("free",), plan_changes=(PlanChange(SUMMER, ("pro", "max")),), consents=(OPT_IN,)),
+    Profile("upgraded", 1, 8, ("free",), plan_changes=(DemoPlanChange(SUMMER, ("pro", "max")),), consents=(OPT_IN,)),
     Profile(
-        "joined a team in summer", 1, 0, CONSUMER, plan_changes=(PlanChange(SUMMER, ("team",)),), consents=(OPT_IN,)
+        "joined a team in summer", 1, 0, CONSUMER, plan_changes=(DemoPlanChange(SUMMER, ("team",)),), consents=(OPT_IN,)
     ),
-    Profile("joined a team lately", 1, 0, CONSUMER, plan_changes=(PlanChange(LATE, ("team",)),), consents=(OPT_IN,)),
+    Profile(
+        "joined a team lately", 1, 0, CONSUMER, plan_changes=(DemoPlanChange(LATE, ("team",)),), consents=(OPT_IN,)
+    ),
     Profile("closed", 2, 0, CONSUMER, consents=(OPT_IN,), closed=(75, 35)),
     Profile("closed lately", 2, 0, CONSUMER, consents=(OPT_IN,), closed=LATE),
     Profile("unknown plan", 1, 0, ("platinum",)),
@@ -461,7 +463,7 @@ def _accounts(population: Population, source: RandomSource) -> tuple[list[Row], 
     return accounts, plans, consents
 
 
-def _consent(person: Person, consent: Consent, source: RandomSource) -> Row:
+def _consent(person: Person, consent: DemoConsent, source: RandomSource) -> Row:
     recorded = source.instant(consent.when)
     effective = recorded - timedelta(days=consent.back_dated) if consent.back_dated else None
     return person.id, consent.purpose, consent.granted, recorded, effective

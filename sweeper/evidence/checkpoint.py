@@ -1,6 +1,6 @@
-"""Takes checkpoints: numbers the evidence that has none, and signs what the tree is then.
+"""Takes checkpoints: numbers new evidence as leaves and signs the resulting tree.
 
-The law of this file: nothing is signed that does not continue the last checkpoint; killed anywhere and done again is done
+Invariant: nothing is signed that does not continue the last checkpoint; killed anywhere and done again is done
 once.
 """
 
@@ -25,15 +25,15 @@ from sweeper.settings import Settings
 T = TypeVar("T")
 
 PAGE = 2_048
-"""So many rows get their leaf numbers in one transaction, which takes about 0.05 s."""
+"""Number of rows numbered in one transaction, which takes about 0.05 s."""
 PORTION = 256
-"""So many rows are held in memory at a time."""
+"""Number of rows held in memory at a time."""
 WAIT_MS = 5_000
 """How long another who gives leaf numbers is waited for, in milliseconds; nobody else waits for what is locked here."""
 
 
 class LedgerError(SweeperError):
-    """The ledger is not as it was left; nothing was numbered or signed. `sweeper audit verify` names what does not fit."""
+    """The ledger was altered; nothing was numbered or signed. `sweeper audit verify` names what does not fit."""
 
 
 def take(
@@ -121,7 +121,7 @@ def _record(connection: Connection, settings: Settings, clock: Clock, signer: Si
 
 
 def _refuse_break(connection: Connection) -> tuple[int, Checkpoint | None]:
-    """Refuse to go on from a tree that is not that of the last checkpoint, or more of it; returns its size and that."""
+    """Refuse a tree that does not extend that of the last checkpoint; return its size and that checkpoint."""
     _lock(connection)
     size, last = ledger.size(connection), ledger.last(connection)
     if last is None:

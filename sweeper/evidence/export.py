@@ -1,9 +1,9 @@
-"""The ledger as a file for an auditor, and its reader, which needs no database.
+"""Writes the ledger to a file for an auditor, and reads it without a database.
 
 JSON lines, each canonical: first `{"checkpoint": …, "ledger": 1}`, then for every tile of 256 leaves one
 `{"hashes": …}` (base64 of the leaves' hashes) followed by the leaves themselves.
 
-The law of this file: the reader gives out nothing before the whole file has been held against the checkpoint, and then
+Invariant: the reader gives out nothing before the whole file has been held against the checkpoint, and then
 only what it was that was held against it.
 """
 
@@ -33,11 +33,11 @@ MOST_LINE = 1 << 29
 
 
 class ExportError(SweeperError):
-    """A file is not the ledger that its checkpoint speaks of; nothing was taken from it. The line is in the text."""
+    """A file is not the ledger that its checkpoint signs; nothing was taken from it. The message names the line."""
 
 
 def write(database: Database, path: Path) -> Note:
-    """Write the ledger up to its newest checkpoint to a file, which appears when it is whole.
+    """Write the ledger up to its newest checkpoint to a file, atomically.
 
     Returns:
         The checkpoint.

@@ -1,6 +1,6 @@
 """The key that signs checkpoints, and the keys that check them: Ed25519, as C2SP signed notes use it.
 
-The law of this file: a private key is read, used and never shown; a key that is named and cannot be used stops what needs
+Invariant: a private key is read, used and never shown; a key that is named and cannot be used stops what needs
 it before anything is done.
 """
 
@@ -28,7 +28,7 @@ ED25519 = b"\1"
 
 
 class SignatureError(ValueError):
-    """A checkpoint is not signed by a key that it is checked with, or not rightly."""
+    """A checkpoint has no valid signature by any of the given keys."""
 
 
 def key_id(name: str, public: bytes) -> str:
@@ -38,7 +38,7 @@ def key_id(name: str, public: bytes) -> str:
 
 @dataclass(frozen=True)
 class Verifier:
-    """A public key. A `name` of None goes by the origin of whatever it checks."""
+    """A public key. If `name` is None, the origin of the checked checkpoint is its name."""
 
     public: bytes
     name: str | None = None

@@ -1,6 +1,6 @@
 """A row of evidence as a leaf: one JSON object in the canonical bytes of RFC 8785.
 
-The law of this file: every row that PostgreSQL can hold has a leaf, and the same row has the same leaf for ever, whatever
+Invariant: every row that PostgreSQL can hold has a leaf, and the same row has the same leaf for ever, whatever
 the versions of PostgreSQL and Python.
 """
 

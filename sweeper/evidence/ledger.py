@@ -1,6 +1,6 @@
-"""The ledger as it is stored: which row is which leaf, the tree's nodes in tiles, and the checkpoints.
+"""Stores the ledger: which row is which leaf, the nodes of the tree in tiles, and the checkpoints.
 
-The law of this file: leaf numbers are given by one transaction at a time, to committed rows only; what is stored here is
+Invariant: leaf numbers are given by one transaction at a time, to committed rows only; what is stored here is
 never changed, but for the list of ids that have no number yet.
 """
 
@@ -23,7 +23,7 @@ SOURCES = ("tombstones", "events")
 LAST = 2**63 - 1
 """The largest bigint."""
 PAGE = 1_000
-"""So many ranges or checkpoints are read at a time."""
+"""Number of ranges or checkpoints read at a time."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Numbered:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What the tree was, as its row says; `signed_by` is the id of the key, None where it is unsigned."""
+    """A stored checkpoint; `signed_by` is the id of the key, None if it is unsigned."""
 
     id: int
     size: int
@@ -48,12 +48,12 @@ class Checkpoint:
 
 
 def lock(connection: Connection) -> frozenset[str]:
-    """Be the only one who gives leaf numbers until the transaction ends; returns the sources that are known."""
+    """Lock the numbering of leaves until the transaction ends; return the known sources."""
     return frozenset(row.source for row in connection.execute(statement("ledger_lock")).all())
 
 
 def size(connection: Connection) -> int:
-    """How many leaves are numbered."""
+    """Return the number of numbered leaves."""
     found: int = connection.execute(statement("ledger_size")).scalar_one()
     return found
 
@@ -100,7 +100,7 @@ def number(connection: Connection, first: int, source: str, ids: Sequence[range]
 
 
 def keep(connection: Connection, parts: Sequence[Subtree]) -> None:
-    """Keep nodes of the tree."""
+    """Store nodes of the tree."""
     connection.execute(
         statement("ledger_keep"),
         {
@@ -144,7 +144,7 @@ def edge(connection: Connection, tree_size: int) -> Edge:
 
 
 def numbered(database: Database) -> Iterator[Numbered]:
-    """Which rows the leaves are, in order of leaf number."""
+    """Yield the rows of the leaves in order of leaf number."""
     pages = _pages(database, "ledger_spans", "first", -1)
     return (Numbered(row.first, row.source, range(row.first_id, row.first_id + row.length)) for row in pages)
 
@@ -165,7 +165,7 @@ def tombstone_ids(connection: Connection, store: str, conversation_id: str) -> l
 
 
 def uncovered(connection: Connection, source: str) -> int:
-    """How many committed rows have no leaf number yet."""
+    """Return the number of committed rows without a leaf number."""
     found: int = connection.execute(statement("ledger_uncovered", source=source)).scalar_one()
     return found
 

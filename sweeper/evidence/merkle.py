@@ -1,6 +1,6 @@
 """The Merkle tree of RFC 6962: hashes, the growing right edge, proofs and their checks.
 
-The law of this file: whoever holds the root of a tree needs to trust nothing else. A proof that checks is true of that root.
+Invariant: whoever holds the root of a tree needs to trust nothing else. A proof that checks is true of that root.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ class ProofError(ValueError):
 
 
 class MissingNodeError(ValueError):
-    """A node of the tree is not to be had where it should be."""
+    """A node of the tree is missing."""
 
 
 def leaf_hash(leaf: bytes) -> bytes:

@@ -6,7 +6,7 @@
                               (an empty line)
     — sweeper/4bb0e7a4-… mVg… the signature: the key's name, and base64 of its id and the signature of all above the empty line
 
-The law of this file: what is not exactly of this form is refused; one text has one meaning.
+Invariant: what is not exactly of this form is refused; one text has one meaning.
 """
 
 import base64
@@ -22,7 +22,7 @@ _DIGITS = re.compile(r"[1-9][0-9]{0,18}")
 
 
 class NoteError(ValueError):
-    """A text is no checkpoint."""
+    """A text is not a checkpoint."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""Receipts: one purge, proven to whoever has the log's public key, without the database.
+"""Receipts: proof of one purge that the log's public key verifies, without the database.
 
-The law of this file: what a receipt says is taken from the leaf that it proves, and from nothing else in it.
+Invariant: what a receipt says is taken from the leaf that it proves, and from nothing else in it.
 """
 
 import base64
@@ -27,12 +27,12 @@ KEYS = {"format", "leaf", "index", "size", "proof", "checkpoint"}
 
 
 class ReceiptError(SweeperError):
-    """A receipt could not be written, or one that was given proves nothing."""
+    """A receipt could not be written, or a given receipt proves nothing."""
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """A leaf, its number, the hashes on its way up to the root, and the signed checkpoint that holds the root."""
+    """A leaf with its number, its inclusion proof, and the signed checkpoint of the root."""
 
     leaf: Leaf
     index: int
@@ -63,7 +63,7 @@ class Receipt:
 
 @dataclass(frozen=True)
 class Written:
-    """A receipt, how many tombstones the conversation has, and how many tiles were read for it."""
+    """A receipt, the number of tombstones of its conversation, and the number of tiles read for it."""
 
     receipt: Receipt
     tombstones: int
@@ -71,7 +71,7 @@ class Written:
 
 
 def prove(database: Database, conversation_id: str) -> Written:
-    """A receipt of the newest purge of a conversation that a signed checkpoint covers; it reads O(log leaves) tiles.
+    """Return a receipt of the newest purge of a conversation that a signed checkpoint covers; reads O(log leaves) tiles.
 
     Args:
         database: the store's settings say which schema the conversation was in.
@@ -206,7 +206,7 @@ SAID = {
 
 
 def said(receipt: Receipt) -> dict[str, Any]:
-    """What a receipt that was checked proves."""
+    """The facts that a verified receipt proves."""
     tree = receipt.checkpoint.tree
     told = {name: receipt.leaf[column] for name, column in SAID.items()}
     return {**told, "log": tree.origin, "leaf": receipt.index, "size": tree.size}

@@ -1,8 +1,8 @@
-"""Verifies the ledger: computes everything anew from the rows, and names the first thing that does not fit.
+"""Verifies the ledger: computes the tree again from the rows and names the first thing that does not fit.
 
 If the ledger fits, the sweeper's other tables are compared with its events, and every difference is counted.
 
-The law of this file: nothing here is believed because it is stored; what is called good follows from the rows and from
+Invariant: nothing here is believed because it is stored; what is called good follows from the rows and from
 checkpoints that are signed or kept elsewhere.
 """
 
@@ -33,7 +33,7 @@ from sweeper.postgres.database import Database
 
 @dataclass(frozen=True)
 class KeptCheckpoint:
-    """A checkpoint that was kept elsewhere, and where."""
+    """A checkpoint kept outside of the database, and the name of its file."""
 
     name: str
     note: Note
@@ -69,7 +69,7 @@ class VerifyReport:
             self.faults.append(fault)
 
     def as_json(self) -> dict[str, Any]:
-        """The report for machines."""
+        """Return the JSON form."""
         return {
             "fits": self.fault is None,
             "leaves": self.size,
@@ -90,7 +90,7 @@ def _as_json(fault: LedgerFault) -> dict[str, Any]:
 
 
 FEW = 20
-"""Faults that are reported in full; further ones are only counted."""
+"""Number of faults reported in full; further ones are only counted."""
 COMPARING_MS = 3_600_000
 """Statement time-out while a table is compared with the events; a million holds take some seconds."""
 
@@ -156,10 +156,10 @@ class _Verifying:
     walk: Walk
     edge: Edge = field(default_factory=Edge)
     recent: list[Placed] = field(default_factory=list)
-    """The leaves that have not been held against the stored nodes yet."""
+    """The leaves not yet compared with the stored nodes."""
 
     def run(self, kept: list[KeptCheckpoint]) -> None:
-        """Everything, in the order of the leaves."""
+        """Yield everything in the order of the leaves."""
         before = 0
         for checkpoint in self._checkpoints():
             while kept and kept[0].note.tree.size <= checkpoint.size:
@@ -269,7 +269,7 @@ class _Verifying:
         self._compare(note)
 
     def _compare(self, note: Note | None) -> None:
-        """Hold the nodes that have come about against those that are stored."""
+        """Compare the computed nodes with the stored ones."""
         parts = sorted(self.edge.parts(), key=lambda part: (part.level, part.first))
         with self.database.transaction() as connection:
             tiles = Tiles(connection)

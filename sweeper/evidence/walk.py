@@ -1,6 +1,6 @@
-"""Goes through the leaves in their order, from the rows as they are now, and says where that cannot go on.
+"""Walks through the leaves in order, computed from the rows as they are now, and reports where the walk cannot continue.
 
-The law of this file: what is read is the evidence itself and never what was kept of it; no transaction lasts.
+Invariant: what is read is the evidence itself and never what was kept of it; no transaction lasts.
 """
 
 from collections import defaultdict
@@ -14,7 +14,7 @@ from sweeper.evidence.ledger import SOURCES, Numbered
 from sweeper.postgres.database import Database
 
 PORTION = 1_024
-"""So many rows are held in memory at a time."""
+"""Number of rows held in memory at a time."""
 
 
 class LedgerFaultKind(StrEnum):
@@ -36,7 +36,7 @@ class LedgerFaultKind(StrEnum):
 
 @dataclass(frozen=True)
 class LedgerFault:
-    """What does not fit: in which way, in words, and as far as it is known which row, leaf and column.
+    """A fault of the ledger: its kind, a description and, as far as known, the row, leaf and column.
 
     `source` is the table; of one of text ids, `id` is such a text.
     """

@@ -17,6 +17,7 @@ from sweeper.manifest.description import Description
 from sweeper.manifest.eligibility import Eligibility
 from sweeper.postgres import manifests
 from sweeper.postgres.manifests import RevokedRow
+from sweeper.postgres.statement import NO_PARAMETERS
 from sweeper.runs.job import Job
 
 PAGE = 20_000
@@ -40,7 +41,9 @@ class RecheckSnapshot:
         """Yield pages of the rows of a manifest that may not be trained on; with `only_new`, those not recorded yet."""
         self._load(folder, description)
         sql = self.eligibility.lost(description.id, only_new=only_new)
-        streamed = self.connection.exec_driver_sql(sql, execution_options={"stream_results": True, "yield_per": PAGE})
+        streamed = self.connection.exec_driver_sql(
+            sql, execution_options={**NO_PARAMETERS, "stream_results": True, "yield_per": PAGE}
+        )
         for page in streamed.partitions():
             yield [RevokedRow(*row) for row in page]
 
@@ -71,7 +74,7 @@ def open_recheck(job: Job, *, fenced: bool = False) -> Iterator[RecheckSnapshot]
             connection = stack.enter_context(snapshot)
             last = manifests.last_tombstone(connection)
         for sql in eligibility.prepare():
-            connection.exec_driver_sql(sql)
+            connection.exec_driver_sql(sql, execution_options=NO_PARAMETERS)
         yield RecheckSnapshot(connection, now, eligibility, last)
 
 

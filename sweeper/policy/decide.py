@@ -1,21 +1,19 @@
-"""When must a conversation be gone, and why? The only authority: sweep, preview, explanation and tests all ask here.
+"""Decides when a conversation must be purged, and why. Runs, previews and explanations all ask this module.
 
-The law of this file: doubt about an input keeps the row; a rule can only shorten; the earliest due wins.
+Invariant: doubt about an input keeps the row; a rule can only shorten; the earliest due wins.
 """
 
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from functools import lru_cache
-from typing import Literal
 
+from sweeper.policy.conditions import ANCHORS, FLAGGED, applies
 from sweeper.policy.facts import Conversation, Facts, Hold, Order
 from sweeper.policy.history import EpochState, History, View, history
-from sweeper.policy.instant import OutOfRange, StoredTimestamp, at_or_before, aware
+from sweeper.policy.instant import StoredTimestamp, at_or_before, aware
 from sweeper.policy.period import Period
 from sweeper.policy.schema import Anchor, ColumnPeriod, Policy, Rule, Term
-from sweeper.policy.schema import ConsentEpoch as State
 
 UNCLASSIFIED = "unclassified"
 ERASURE_ORDER = "erasure_order"
@@ -58,7 +56,7 @@ class Doubt(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RuleMatch:
-    """One rule that applies, the due it names, and the anchor and period that made it. A due of None is never."""
+    """A rule that applies, with its due date and the anchor and period behind it. A due date of None means never."""
 
     rule: str
     due: datetime | None
@@ -83,18 +81,18 @@ class Verdict:
 
     @property
     def expired(self) -> bool:
-        """Whether the due is reached, holds left aside (policy, Time 4)."""
+        """True if the due date is reached, holds left aside (policy, Time 4)."""
         return self.due is not None and self.due <= self.as_of
 
     @property
     def purge(self) -> bool:
-        """Whether the record must be gone now."""
+        """True if the record must be purged now."""
         return self.expired and not self.held
 
 
 @dataclass(slots=True)
 class Case:
-    """One conversation before the rules: its facts, what is known of the account, and which plans govern it."""
+    """A conversation prepared for the rules: its facts, the history of its account, its governing plans and its doubts."""
 
     facts: Facts
     policy: Policy
@@ -106,44 +104,33 @@ class Case:
 
     @property
     def conversation(self) -> Conversation:
-        """The conversation in question."""
+        """The conversation of this case."""
         return self.facts.conversation
 
-    def believed(self, stored: StoredTimestamp) -> datetime | None:
-        """The instant if it is plausible."""
+    def trusted(self, stored: StoredTimestamp) -> datetime | None:
+        """Return the timestamp if it is plausible, else None."""
         return stored if isinstance(stored, datetime) and self.policy.plausible.holds(stored) else None
 
+    def column(self, relation: str, name: str) -> object:
+        """Return the value of a further column of the conversation or of its account; None without an account."""
+        holder = self.facts.account if relation == "account" else self.conversation
+        return holder.columns.get(name) if holder is not None else None
+
     def epoch(self, purpose: str) -> EpochState | None:
-        """The retention epoch that holds the last activity, if any; several rules ask for the same."""
+        """Return the retention epoch that contains the last activity, if any; cached, since several rules ask for it."""
         if purpose not in self.epochs:
             self.epochs[purpose] = self._epoch(purpose)
         return self.epochs[purpose]
 
     def _epoch(self, purpose: str) -> EpochState | None:
-        last = self.believed(self.conversation.last_activity_at)
+        last = self.trusted(self.conversation.last_activity_at)
         if self.known is None or last is None:
             return None
         return self.known.epoch_at(purpose, View.RETENTION, last)
 
-    def anchor(self, anchor: Anchor, rule: Rule) -> datetime | None:
-        """The instant from which a period of the rule runs, if it is set and plausible."""
-        if anchor is Anchor.CONSENT_ENDED:
-            epoch = self.epoch(rule.when.consent.purpose) if rule.when.consent else None
-            return epoch.closed if epoch else None
-        return self.believed(_ANCHORS[anchor](self.facts))
-
-
-_ANCHORS: dict[Anchor, Callable[[Facts], StoredTimestamp]] = {
-    Anchor.LAST_ACTIVITY: lambda facts: facts.conversation.last_activity_at,
-    Anchor.CREATED: lambda facts: facts.conversation.created_at,
-    Anchor.DELETED: lambda facts: facts.conversation.deleted_at,
-    Anchor.FLAGGED: lambda facts: facts.conversation.flagged_at,
-    Anchor.CLOSED: lambda facts: facts.account.closed_at if facts.account else None,
-}
-
 
 def decide(facts: Facts, policy: Policy, as_of: datetime) -> Verdict:
-    """The verdict on one conversation.
+    """Return the verdict on one conversation.
 
     Args:
         facts: the conversation with its account's history, holds and orders, as stored.
@@ -173,32 +160,32 @@ def decide(facts: Facts, policy: Policy, as_of: datetime) -> Verdict:
 
 
 def exists(conversation: Conversation, policy: Policy, as_of: datetime) -> bool:
-    """Whether the conversation exists yet; one created plausibly after as-of does not (policy, Time 5)."""
+    """Return True if the conversation exists at as-of; one created plausibly later does not (policy, Time 5)."""
     created_at = conversation.created_at
     return not (isinstance(created_at, datetime) and policy.plausible.holds(created_at) and created_at > as_of)
 
 
 def is_active(hold: Hold, facts: Facts, policy: Policy, as_of: datetime) -> bool:
-    """Whether a hold stops the purge at as-of; a hold whose instants cannot be trusted does."""
+    """Return True if a hold stops the purge at as-of; a hold with untrusted timestamps does."""
     if not hold.names(facts.conversation.account_id, facts.conversation.id):
         return False
     return in_force(hold, policy, as_of)
 
 
 def in_force(hold: Hold, policy: Policy, as_of: datetime) -> bool:
-    """Whether a hold is placed and not released at as-of, whatever it names."""
+    """Return True if a hold is placed and not released at as-of, whatever it covers."""
     placed = not policy.plausible.holds(hold.placed_at) or at_or_before(hold.placed_at, as_of)
     released = policy.plausible.holds(hold.released_at) and at_or_before(hold.released_at, as_of)
     return placed and not released
 
 
 def is_known(order: Order, as_of: datetime) -> bool:
-    """Whether an erasure order is known at as-of."""
+    """Return True if an erasure order is known at as-of."""
     return order.recorded_at is None or at_or_before(order.recorded_at, as_of)
 
 
 def covers(order: Order, created_at: StoredTimestamp, policy: Policy) -> bool:
-    """Whether an order reaches what was created then: at or before its recording; one without a date, all it names."""
+    """Return True if an order covers what was created then: up to its recording; without that time, everything it names."""
     if order.recorded_at is None:
         return True
     if not isinstance(created_at, datetime) or not policy.plausible.holds(created_at):
@@ -206,19 +193,8 @@ def covers(order: Order, created_at: StoredTimestamp, policy: Policy) -> bool:
     return not (at_or_before(order.recorded_at, created_at) and order.recorded_at != created_at)
 
 
-def is_deleted(conversation: Conversation, as_of: datetime) -> bool:
-    """Whether the conversation is deleted at as-of and not restored since; `restored_at` counts whenever set."""
-    deleted_at = conversation.deleted_at
-    if not isinstance(deleted_at, datetime) or deleted_at > as_of:
-        return False
-    restored_at = conversation.restored_at
-    if isinstance(restored_at, OutOfRange):
-        return restored_at.is_past
-    return restored_at is None or restored_at < deleted_at
-
-
 def open_case(facts: Facts, policy: Policy, as_of: datetime) -> Case:
-    """The facts with governing plans and doubts worked out."""
+    """Return the case of some facts, with governing plans and doubts."""
     known = history(facts.account, policy, as_of) if facts.account is not None else None
     case = Case(facts, policy, as_of, known)
     case.doubts.extend(_doubts(case))
@@ -237,10 +213,10 @@ def _doubts(case: Case) -> Iterator[Doubt]:
         yield Doubt.ACCOUNT
     else:
         yield from (Doubt(fault) for fault in sorted(case.known.faults))
-        if case.facts.account and not _unset_or_believed(case, case.facts.account.closed_at):
+        if case.facts.account and not _unset_or_trusted(case, case.facts.account.closed_at):
             yield Doubt.CLOSED
     yield from (doubt for doubt, column in _FLAGS.items() if getattr(c, column) is None)
-    yield from (doubt for doubt, column in _INSTANTS.items() if not _unset_or_believed(case, getattr(c, column)))
+    yield from (doubt for doubt, column in _INSTANTS.items() if not _unset_or_trusted(case, getattr(c, column)))
     yield from _life(case)
 
 
@@ -248,14 +224,14 @@ _FLAGS = {Doubt.PLATFORM: "platform", Doubt.INCOGNITO: "incognito", Doubt.ZERO_R
 _INSTANTS = {Doubt.DELETED: "deleted_at", Doubt.RESTORED: "restored_at", Doubt.FLAGGED: "flagged_at"}
 
 
-def _unset_or_believed(case: Case, stored: StoredTimestamp) -> bool:
+def _unset_or_trusted(case: Case, stored: StoredTimestamp) -> bool:
     return stored is None or case.policy.plausible.holds(stored)
 
 
 def _life(case: Case) -> Iterator[Doubt]:
-    """Doubts about the conversation's life and the plans in it; sets the governing plans where there is none."""
-    created = case.believed(case.conversation.created_at)
-    last = case.believed(case.conversation.last_activity_at)
+    """Yield doubts about the conversation's timestamps and plans; if there are none, set the governing plans."""
+    created = case.trusted(case.conversation.created_at)
+    last = case.trusted(case.conversation.last_activity_at)
     if created is None:
         yield Doubt.CREATED
     if last is None:
@@ -278,101 +254,27 @@ def _plan_doubts(case: Case, known: History, created: datetime) -> Iterator[Doub
 
 
 def _rulings(case: Case) -> Iterator[RuleMatch]:
-    """Every applying rule with its due; of an unclassified conversation only those that need no plan."""
+    """Yield every rule that applies, with its due date; for an unclassified conversation only those that need no plan."""
     if case.doubts:
         if Doubt.FLAGGED in case.doubts or Doubt.REPEATED in case.doubts:
             return
         rules: tuple[Rule, ...] = tuple(rule for rule in case.policy.rules if rule.stands_unclassified)
     else:
         rules = case.policy.rules
-    found = [ruling for rule in rules if _applies(rule, case) and (ruling := _ruling(rule, case)) is not None]
+    found = [ruling for rule in rules if applies(rule, case) and (ruling := _ruling(rule, case)) is not None]
     if Doubt.PERIOD in case.doubts:
         found = [ruling for ruling in found if case.policy.by_name[ruling.rule].stands_unclassified]
     yield from found
 
 
-def _applies(rule: Rule, case: Case) -> bool:
-    for condition in conditions(rule):  # a plain loop: it is the innermost one of every sweep
-        if not condition(case):
-            return False
-    return not rule.when.unless or not any(_applies(case.policy.by_name[other], case) for other in rule.when.unless)
-
-
-Condition = Callable[[Case], bool]
-
-
-@lru_cache(maxsize=1024)
-def conditions(rule: Rule) -> tuple[Condition, ...]:
-    """The conditions of a rule as functions of a case; each reads one word of the rule's `when`."""
-    return tuple(_conditions(rule))
-
-
-def _conditions(rule: Rule) -> Iterator[Condition]:
-    when = rule.when
-    for column, wanted in (("incognito", when.incognito), ("zero_retention", when.zero_retention)):
-        if wanted is not None:
-            yield _column_in(column, frozenset((wanted,)))
-    for column, words in (("kind", when.kind), ("platform", when.platform)):
-        if words is not None:
-            yield _column_in(column, words)
-    if when.deleted is not None:
-        yield lambda case: is_deleted(case.conversation, case.as_of) is when.deleted
-    if when.closed is not None:
-        yield lambda case: _reached(case, case.facts.account.closed_at if case.facts.account else None) is when.closed
-    if when.flagged is not None:
-        yield lambda case: _reached(case, case.conversation.flagged_at) is when.flagged
-    for name, values in when.conversation.items():
-        yield _further_in("conversation", name, values)
-    for name, values in when.account.items():
-        yield _further_in("account", name, values)
-    yield from _history_conditions(rule)
-
-
-def _column_in(column: str, values: Set[object]) -> Condition:
-    return lambda case: getattr(case.conversation, column) in values
-
-
-def _further_in(relation: Literal["account", "conversation"], column: str, values: Set[object]) -> Condition:
-    """A condition on a further column; NULL is in no list, nor is a list or an object. `1` is not `true`."""
-    exact = {(type(value), value) for value in values}
-
-    def holds(case: Case) -> bool:
-        holder = case.facts.account if relation == "account" else case.conversation
-        value = holder.columns.get(column) if holder is not None else None
-        return isinstance(value, str | int) and (type(value), value) in exact
-
-    return holds
-
-
-def _history_conditions(rule: Rule) -> Iterator[Condition]:
-    any_plan, all_plans, consent = rule.when.any_plan, rule.when.all_plans, rule.when.consent
-    if any_plan is not None:
-        yield lambda case: not case.plans.isdisjoint(any_plan)
-    if all_plans is not None:
-        yield lambda case: bool(case.plans) and case.plans <= all_plans
-    if consent is not None:
-        yield lambda case: consent.epoch.admits(state(case.epoch(consent.purpose)))
-
-
-def state(epoch: EpochState | None) -> State:
-    """Open, closed or none."""
-    if epoch is None:
-        return State.NONE
-    return State.OPEN if epoch.closed is None else State.CLOSED
-
-
-def _reached(case: Case, stored: StoredTimestamp) -> bool:
-    return isinstance(stored, datetime) and stored <= case.as_of
-
-
 def _ruling(rule: Rule, case: Case) -> RuleMatch | None:
-    """The earliest due of a rule's terms; None where an anchor is not to be had or a column says "not set"."""
+    """Return the earliest due date of a rule's terms; None if an anchor is missing or a column is not set."""
     dues = [ruling for term in rule.due if (ruling := _term(rule, term, case)) is not None]
     return min(dues, key=_by_due, default=None)
 
 
 def _term(rule: Rule, term: Term, case: Case) -> RuleMatch | None:
-    since = case.anchor(term.anchor, rule)
+    since = ANCHORS[term.anchor].since(case, rule)
     period = term.period if isinstance(term.period, Period) else _read_period(term.period, case)
     if since is None or period is None:
         return None
@@ -380,28 +282,25 @@ def _term(rule: Rule, term: Term, case: Case) -> RuleMatch | None:
 
 
 def _read_period(source: ColumnPeriod, case: Case) -> Period | None:
-    """The period that a column holds; not set: the one named as `otherwise`; unusable: a doubt, which keeps the row."""
-    holder = case.facts.account if source.relation == "account" else case.conversation
-    value = holder.columns.get(source.name) if holder is not None else None
-    if value is None:
-        return source.otherwise
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    """Return the period that a column holds, `otherwise` if it is not set; an unusable value is a doubt, which keeps the row."""
+    value = case.column(source.relation, source.name)
+    if not source.is_usable(value):
         if Doubt.PERIOD not in case.doubts:
             case.doubts.append(Doubt.PERIOD)
         return None
-    return Period.of(value, source.unit)
+    return source.period(value)
 
 
 def never_after(policy: Policy, due: datetime | None) -> datetime | None:
-    """The due, or None (never) from the end of the plausible range on (policy, Time 2)."""
+    """Return the due date, or None (never) if it lies beyond the plausible range (policy, Time 2)."""
     return due if due is not None and due < policy.plausible.before else None
 
 
 def _moves(case: Case, ruling: RuleMatch | None) -> Iterator[RuleMatch]:
-    """The steps after the rules that move the due: floors lengthen, then erasure orders shorten."""
+    """Yield the adjustments after the rules: floors postpone the due date, then erasure orders bring it forward."""
     due = ruling.due if ruling else None
     for floor in case.policy.floors:
-        since = case.believed(_ANCHORS[Anchor(floor.anchor)](case.facts))
+        since = case.trusted(FLAGGED.stored(case.facts))
         if due is None or since is None or since > case.as_of:
             continue
         least = never_after(case.policy, floor.period.after(since))
@@ -414,14 +313,14 @@ def _moves(case: Case, ruling: RuleMatch | None) -> Iterator[RuleMatch]:
 
 
 def due_orders(facts: Facts, policy: Policy, as_of: datetime) -> Iterator[datetime]:
-    """The dates of the known erasure orders that cover the conversation; one without a usable date moves nothing."""
+    """Yield the due dates of the known erasure orders that cover it; orders without a usable date are ignored."""
     for order in covering(facts, policy, as_of):
         if isinstance(order.due_at, datetime) and policy.plausible.holds(order.due_at):
             yield order.due_at
 
 
 def covering(facts: Facts, policy: Policy, as_of: datetime) -> Iterator[Order]:
-    """The erasure orders known at as-of that cover the conversation, dated or not."""
+    """Yield the erasure orders known at as-of that cover the conversation, dated or not."""
     c = facts.conversation
     for order in facts.orders:
         if order.names(c.account_id, c.id) and is_known(order, as_of) and covers(order, c.created_at, policy):

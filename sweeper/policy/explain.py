@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from sweeper.policy.anomaly import Anomaly, anomalies
+from sweeper.policy.conditions import is_deleted
 from sweeper.policy.decide import (
     ERASURE_ORDER,
     UNCLASSIFIED,
@@ -19,7 +20,6 @@ from sweeper.policy.decide import (
     covering,
     decide,
     due_orders,
-    is_deleted,
     open_case,
 )
 from sweeper.policy.evaluate import Spared, evaluate_stored
@@ -338,7 +338,7 @@ def _doubt(doubt: Doubt, facts: Facts, policy: Policy, as_of: datetime) -> str:
 
 def _unknown_plans(facts: Facts, policy: Policy, as_of: datetime) -> Iterator[str]:
     case = open_case(facts, policy, as_of)
-    created = case.believed(facts.conversation.created_at)
+    created = case.trusted(facts.conversation.created_at)
     if case.known is None or created is None:
         return
     found = case.known.timeline.between(created, max(created, as_of)) - policy.known_plans
@@ -353,7 +353,7 @@ def _unusable_periods(facts: Facts, policy: Policy) -> Iterator[str]:
     sources = {t.period.column: t.period for r in policy.rules for t in r.due if isinstance(t.period, ColumnPeriod)}
     for column, source in sources.items():
         value = _extra_columns(facts, source.relation).get(source.name)
-        if value is not None and (type(value) is not int or value < 0):
+        if not source.is_usable(value):
             yield f"{column} is {value!r}; a whole number of {source.unit}s is needed, or none"
 
 

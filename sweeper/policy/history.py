@@ -1,6 +1,6 @@
-"""An account's life as a time line: which plan was in force when, and when each purpose was granted.
+"""The history of an account: which plan was in force when, and when consent to each purpose was.
 
-The law of this file: an epoch is an open interval; an instant equal to either edge is outside (policy, Consent 4).
+Invariant: an epoch is an open interval; an instant equal to either edge is outside (policy, Consent 4).
 """
 
 from bisect import bisect_right
@@ -18,7 +18,7 @@ BEGINNING = datetime.min.replace(tzinfo=UTC)
 
 
 class View(StrEnum):
-    """From which side a withdrawal is looked at: it bites backwards for training, from its recording for retention."""
+    """The effect of a withdrawal: from its effective time for training, from its recording for retention."""
 
     RETENTION = "retention"
     TRAINING = "training"
@@ -26,7 +26,7 @@ class View(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EpochState:
-    """A time during which a purpose was granted; `closed` is None while it lasts."""
+    """A period during which consent to a purpose was in force; `closed` is None while it lasts."""
 
     opened: datetime
     closed: datetime | None
@@ -34,7 +34,7 @@ class EpochState:
     ended_by: str | None = None
 
     def contains(self, instant: datetime) -> bool:
-        """Whether the instant lies strictly inside."""
+        """Return True if the instant lies strictly inside."""
         return self.opened < instant and (self.closed is None or instant < self.closed)
 
 
@@ -46,16 +46,16 @@ class Timeline:
     plans: tuple[str | None, ...]
 
     def at(self, instant: datetime) -> str | None:
-        """The plan in force at an instant; None where there is none (or it has no name)."""
+        """Return the plan in force at an instant; None if there is none or it has no name."""
         index = bisect_right(self.starts, instant) - 1
         return self.plans[index] if index >= 0 else None
 
     def covers(self, instant: datetime) -> bool:
-        """Whether any plan is in force at the instant, named or not."""
+        """Return True if any plan is in force at the instant, named or not."""
         return bool(self.starts) and self.starts[0] <= instant
 
     def between(self, first: datetime, last: datetime) -> frozenset[str | None]:
-        """All plans in force at any instant from `first` to `last`, both included."""
+        """Return all plans in force at any time from `first` to `last`, both included."""
         low = max(bisect_right(self.starts, first) - 1, 0)
         return frozenset(self.plans[low : bisect_right(self.starts, last)])
 
@@ -69,7 +69,7 @@ class Timeline:
 
 @dataclass(slots=True)
 class History:
-    """What is known of an account at `as_of`: time line, epochs by purpose and view, and what cannot be trusted."""
+    """The history of an account as known at `as_of`: plans over time, epochs by purpose and view, and untrusted entries."""
 
     account: Account
     policy: Policy
@@ -80,18 +80,18 @@ class History:
     _epochs: dict[tuple[str, View], tuple[EpochState, ...]] = field(default_factory=dict)
 
     def epochs(self, purpose: str, view: View) -> tuple[EpochState, ...]:
-        """The epochs of a purpose, disjoint and in order (policy, Consent 1 to 4)."""
+        """Return the epochs of a purpose, disjoint and in order (policy, Consent 1 to 4)."""
         key = (purpose, view)
         if key not in self._epochs:
             self._epochs[key] = tuple(_epochs(self, self.policy.purposes[purpose], purpose, view))
         return self._epochs[key]
 
     def epoch_at(self, purpose: str, view: View, instant: datetime) -> EpochState | None:
-        """The epoch that contains the instant."""
+        """Return the epoch that contains the instant."""
         return next((epoch for epoch in self.epochs(purpose, view) if epoch.contains(instant)), None)
 
     def has_chosen(self, purpose: str) -> bool:
-        """Whether any event of the purpose is known: granted or withdrawn, the question was answered."""
+        """Return True if any event of the purpose is known, a grant or a withdrawal."""
         return any(
             e.purpose == purpose and at_or_before(e.recorded_at, self.as_of) for e in self.account.consent_events
         )
@@ -99,7 +99,7 @@ class History:
 
 @lru_cache(maxsize=1024)
 def history(account: Account, policy: Policy, as_of: datetime) -> History:
-    """The history of an account as known at `as_of` (UTC); kept for accounts that come up again in a batch."""
+    """Return the history of an account as known at `as_of` (UTC); cached for accounts that recur in a batch."""
     closed_at = account.closed_at
     known_closing = isinstance(closed_at, datetime) and policy.plausible.holds(closed_at) and closed_at <= as_of
     return History(
@@ -113,7 +113,7 @@ def history(account: Account, policy: Policy, as_of: datetime) -> History:
 
 
 def _faults(account: Account, policy: Policy) -> Iterator[str]:
-    """Entries that cannot be trusted, known at as-of or not: every conversation of the account is unclassified."""
+    """Entries that cannot be trusted, known at as-of or not; they make every conversation of the account unclassified."""
     if policy.uses_plans and any(_is_unreadable(change, policy) for change in account.plan_changes):
         yield "plan_change"
     if policy.purposes and any(_is_doubtful(event, policy) for event in account.consent_events):
@@ -140,7 +140,7 @@ def _is_doubtful(event: ConsentEvent, policy: Policy) -> bool:
 
 
 def _timeline(account: Account, policy: Policy, as_of: datetime) -> Timeline:
-    """Plans in force at and before `as_of`; of changes at the same instant only the highest id ever was."""
+    """Return the plans in force up to `as_of`; of changes at the same time only the one with the highest id counts."""
     in_force: dict[datetime, PlanChange] = {}
     for change in sorted(account.plan_changes, key=lambda change: change.id or 0):
         start = BEGINNING if change.effective_at is OutOfRange.ALWAYS else change.effective_at
@@ -205,7 +205,7 @@ def _earliest_from_each(withdrawals: list[_Entry]) -> list[datetime]:
 def _end(
     known: History, purpose: Purpose, opened: datetime, withdrawn: datetime | None
 ) -> tuple[datetime, str] | tuple[None, None]:
-    """When and by what an epoch that opened at `opened` closes (policy, Consent 3)."""
+    """Return when an epoch opened at `opened` closes, and by what (policy, Consent 3)."""
     ends = [
         (instant, cause)
         for instant, cause in (

@@ -1,6 +1,6 @@
 """The policy as data: plans, purposes, rules, floors, training scope, other records. Strict, versioned by digest.
 
-The law of this file: what it accepts can be decided without a question left; every fault is named at once, with key.
+Invariant: what it accepts can be decided without a question left; every fault is named at once, with key.
 """
 
 import hashlib
@@ -33,12 +33,9 @@ from sweeper import toml
 from sweeper.errors import printable
 from sweeper.policy import validation
 from sweeper.policy.instant import OutOfRange, StoredTimestamp, aware
-from sweeper.policy.period import Period
+from sweeper.policy.period import Period, units_sql
 from sweeper.policy.validation import classes, entries, table, texts
 from sweeper.toml import INSTANT, TomlError, faults_of, matching
-
-SLACK_DAYS = 4
-"""How far a proposal over-reaches: 31 January plus one month is 28 February, three days further than counted back."""
 
 Scalar: TypeAlias = str | int | bool
 Name = Annotated[
@@ -68,10 +65,6 @@ class ConsentEpoch(StrEnum):
     CLOSED = "closed"
     ANY = "any"
     NONE = "none"
-
-    def admits(self, state: "ConsentEpoch") -> bool:
-        """Whether a condition on this word holds in the state open, closed or none."""
-        return self is state or (self is ConsentEpoch.ANY and state is not ConsentEpoch.NONE)
 
 
 @dataclass(frozen=True)
@@ -227,8 +220,37 @@ class ColumnPeriod(Strict):
         """The column's name within its relation."""
         return self.column.partition(".")[2]
 
+    def is_usable(self, value: object) -> bool:
+        """Return whether a stored value can be used: NULL or a whole number that is not negative."""
+        return value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0)
+
+    @property
+    def usable_sql(self) -> str:
+        """Return the same test of the column as SQL."""
+        value = json_text(self.relation, self.name)
+        return f"COALESCE({value} = 'null' OR {value} ~ '{_WHOLE}', true)"
+
+    def period(self, value: object) -> Period | None:
+        """Return the period of a usable value; `otherwise` for NULL."""
+        return Period.of(value, self.unit) if isinstance(value, int) else self.otherwise
+
+    def sql(self, instant: str, sign: Literal["+", "-"] = "+") -> str:
+        """Return the SQL of the instant one period after (or before) another; NULL if no period is set or it is not usable."""
+        value = json_text(self.relation, self.name)
+        shifted = f"{instant} {sign} {units_sql(value, self.unit, sign)}"
+        otherwise = self.otherwise.sql(instant, sign) if self.otherwise is not None else "CAST(NULL AS timestamptz)"
+        return f"CASE WHEN {value} ~ '{_WHOLE}' THEN {shifted} WHEN COALESCE({value}, 'null') = 'null' THEN {otherwise} END"
+
     def __str__(self) -> str:
         return f"as many {self.unit}s as {self.column} says"
+
+
+_WHOLE = "^[0-9]+$"
+
+
+def json_text(relation: str, column: str) -> str:
+    """Return the SQL of a further column of account `a` or conversation `c` as JSON text, which shows the type of the value."""
+    return f'to_jsonb({relation[0]}."{column}")::text'
 
 
 class Term(Strict):

@@ -1,6 +1,6 @@
-"""May a message be trained on? Every doubt means no; a refused message gets one reason, the first that fails.
+"""Decides whether a message may be trained on. Any doubt means no; the reason is the first check that fails.
 
-The law of this file: the table CHECKS is the order of the policy, and nothing else decides.
+Invariant: the table CHECKS is the order of the policy, and nothing else decides.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Set
@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-from sweeper.policy.decide import Verdict, covering, decide, exists, is_deleted, is_known
+from sweeper.policy.conditions import is_deleted
+from sweeper.policy.decide import Verdict, covering, decide, exists, is_known
 from sweeper.policy.facts import Account, Facts, Message
 from sweeper.policy.history import EpochState, History, View, history
 from sweeper.policy.instant import StoredTimestamp, aware
@@ -58,7 +59,7 @@ class TrainingScope:
 def exclusions(
     facts: Facts, messages: Iterable[Message], policy: Policy, as_of: datetime, *, ahead: bool = False
 ) -> Iterator[tuple[Message, Exclusion | None]]:
-    """Each message that exists at `as_of` (UTC) with the reason why it may not be trained on; None where it may.
+    """Yield each message that exists at `as_of` (UTC) with the reason why it may not be trained on, or None.
 
     With `ahead`, whatever excludes counts whatever its instant (policy, Training manifest: at the start of a training run).
     """
@@ -73,7 +74,7 @@ def exclusions(
 
 
 def exclusion(scope: TrainingScope, message: Message) -> Exclusion | None:
-    """The first reason that fails, or None: the message is eligible."""
+    """Return the first reason against training; None if the message is eligible."""
     return next((reason for reason, fails in CHECKS if fails(scope, message)), None)
 
 
@@ -99,7 +100,7 @@ def brought_forward(facts: Facts, policy: Policy, as_of: datetime) -> Facts:
 
 
 def _leaves_later(account: Account, plans: Set[str], as_of: datetime) -> bool:
-    """Whether a plan change dated after `as_of` takes the account out of these plans."""
+    """Return True if a plan change after `as_of` takes the account out of these plans."""
     return any(
         isinstance(c.effective_at, datetime) and c.effective_at > as_of and c.plan not in plans
         for c in account.plan_changes
@@ -107,7 +108,7 @@ def _leaves_later(account: Account, plans: Set[str], as_of: datetime) -> bool:
 
 
 def _scope(facts: Facts, policy: Policy, as_of: datetime, *, ahead: bool) -> TrainingScope | None:
-    """None where the policy trains on nothing at all."""
+    """Return None if the policy allows no training at all."""
     if policy.training is None:
         return None
     if ahead:
@@ -126,7 +127,7 @@ def _is_unclassified(scope: TrainingScope, message: Message) -> bool:
 
 
 def _was_deleted(scope: TrainingScope, _: Message) -> bool:
-    """Deleted now, or ever restored: the exclusion is sticky."""
+    """Return True if the conversation is deleted or was ever restored; this exclusion is permanent."""
     conversation = scope.facts.conversation
     return conversation.restored_at is not None or is_deleted(conversation, scope.as_of)
 
@@ -141,7 +142,7 @@ def _is_outside_platforms(scope: TrainingScope, _: Message) -> bool:
 
 
 def _is_outside_purpose(scope: TrainingScope, message: Message) -> bool:
-    """No purpose belongs to the plan at as-of, or the plan at the message belongs to another or to none."""
+    """The plan at as-of belongs to no purpose, or the plan at the time of the message to another one or to none."""
     if scope.purpose is None or scope.known is None:
         return True
     plans = scope.policy.purposes[scope.purpose].plans

@@ -1,4 +1,4 @@
-"""Plans of backfills: begun under an approval, moved on slice by slice, finished. Beginning and end leave an event."""
+"""Records of backfill plans: begun under an approval, advanced slice by slice, finished. Begin and end leave an event."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ from sweeper.postgres.database import Database
 from sweeper.postgres.statement import statement
 
 ALIVE = timedelta(hours=24)
-"""A plan whose process has not been seen for so long is taken for given up: runs purge what it left."""
+"""A plan without a heartbeat for this long counts as given up: runs purge what remains of it."""
 
 SILENT = timedelta(minutes=10)
-"""A backfill at work, or one that waits, is seen every minute: one that was not for so long is not there."""
+"""A running or waiting backfill records a heartbeat every minute; without one for this long it counts as absent."""
 
 
 @dataclass(frozen=True)
 class BackfillPlan:
-    """A plan as it is recorded. `expected`: conversations due under it when it was approved."""
+    """A recorded backfill plan. `expected` is the number of conversations due when it was approved."""
 
     id: int
     since: datetime
@@ -38,18 +38,18 @@ class BackfillPlan:
 
     @property
     def command(self) -> str:
-        """The command that goes on with it."""
+        """The command that continues it."""
         span = f"--since {rfc3339(self.since)} --until {rfc3339(self.until)}"
         return f"sweeper backfill {span}{'' if self.by is Slice.MONTH else f' --by {self.by.value}'}"
 
     @property
     def window(self) -> Window:
-        """All dues that it is about."""
+        """The window of its due dates."""
         return Window(self.since, self.until)
 
 
 def begin(connection: Connection, **columns: Any) -> BackfillPlan:
-    """Record a plan; one that was begun under the same approval is that one, as far as it has come."""
+    """Record a plan; return the existing one if it was begun under the same approval."""
     is_new = connection.execute(statement("backfill_begin"), columns).rowcount
     plan = by_approval(connection, columns["approval"])
     if plan is None:
@@ -62,12 +62,12 @@ def begin(connection: Connection, **columns: Any) -> BackfillPlan:
 
 
 def by_approval(connection: Connection, approval: str) -> BackfillPlan | None:
-    """The plan that was begun under an approval."""
+    """Return the plan begun under an approval."""
     return _one(connection, "r.approval = :approval", approval=approval)
 
 
 def unfinished(connection: Connection, store: str) -> list[BackfillPlan]:
-    """The plans of a store that have not come to their end, oldest first."""
+    """Return the unfinished plans of a store, oldest first."""
     rows = connection.execute(
         statement("backfills", condition="r.store = :store AND r.finished_at IS NULL"), {"store": store}
     )
@@ -75,31 +75,31 @@ def unfinished(connection: Connection, store: str) -> list[BackfillPlan]:
 
 
 def alive(connection: Connection, store: str, now: datetime) -> BackfillPlan | None:
-    """The plan of a store whose process was seen lately, the one that reaches furthest."""
+    """Return, of a store's plans with a recent heartbeat, the one that reaches furthest."""
     return binding(unfinished(connection, store), now)
 
 
 def binding(plans: Iterable[BackfillPlan], now: datetime) -> BackfillPlan | None:
-    """Of unfinished plans the one that binds the runs: its process was seen lately, and it reaches furthest."""
+    """Return the unfinished plan that runs respect: of those with a recent heartbeat, the one that reaches furthest."""
     found = [plan for plan in plans if now - plan.seen_at < ALIVE]
     return max(found, key=lambda plan: plan.until, default=None)
 
 
 def seen(database: Database, plan: BackfillPlan, now: datetime, done_until: datetime | None = None) -> bool:
-    """Note that the plan's process is alive, and how far it has come, which only grows; False: it was given up meanwhile."""
+    """Record the heartbeat of a plan and its progress, which only grows; return False if it was given up meanwhile."""
     values = {"id": plan.id, "now": now, "done_until": done_until or plan.done_until}
     return bool(database.within(lambda connection: connection.execute(statement("backfill_seen"), values).rowcount))
 
 
 def give_up(connection: Connection, plan: BackfillPlan, now: datetime) -> None:
-    """Note that nobody goes on with a plan: runs take what it has left."""
+    """Record that a plan is given up; runs purge what remains of it."""
     if connection.execute(statement("backfill_give_up"), {"id": plan.id, "now": now}).rowcount:
         told = {"backfill": plan.id, "done_until": rfc3339(plan.done_until)}
         evidence.record(connection, "backfill_given_up", None, told)
 
 
 def of_scope(connection: Connection, store: str, since: datetime, until: datetime, by: Slice) -> BackfillPlan | None:
-    """The newest plan of a store that is about just this; one that was given up is none."""
+    """Return the newest plan of a store with exactly this scope, unless it was given up."""
     condition = "r.store = :store AND r.since = :since AND r.until = :until AND r.slices = :by"
     names = {"store": store, "since": since, "until": until, "by": by.value}
     rows = connection.execute(statement("backfills", condition=condition), names).all()
@@ -109,7 +109,7 @@ def of_scope(connection: Connection, store: str, since: datetime, until: datetim
 
 
 def finish(database: Database, plan: BackfillPlan, now: datetime, purged: int) -> None:
-    """Note that every slice has been swept."""
+    """Record that every slice has been swept."""
 
     def note(connection: Connection) -> None:
         if connection.execute(statement("backfill_finish"), {"id": plan.id, "now": now}).rowcount:
@@ -119,7 +119,7 @@ def finish(database: Database, plan: BackfillPlan, now: datetime, purged: int) -
 
 
 def holder(database: Database, store: str) -> str | None:
-    """What kind of run holds the store's lease now; None: none that is known."""
+    """Return the kind of run that holds the store's lease; None if unknown."""
     rows = database.fetched(statement("lease_holder"), {"store": store})
     return rows[0].kind if rows else None
 

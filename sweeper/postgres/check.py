@@ -1,4 +1,4 @@
-"""Whether this store can be swept: every fault and hazard at once, each with the statement or setting that mends it.
+"""Checks whether a store can be swept, and reports every fault and hazard with the statement or setting that fixes it.
 
 Invariant: it changes nothing (a trial is rolled back), and a finding never hides another.
 """
@@ -56,12 +56,12 @@ class CheckContext:
 
     @property
     def oids(self) -> list[int]:
-        """All tables that a purge deletes from."""
+        """Return all tables that a purge deletes from."""
         return hazards.purged_tables(self.contract) if self.contract else []
 
 
 def check(database: Database, policy: Policy, clock: Clock, *, trial_wanted: bool | None = None) -> list[CheckFinding]:
-    """All findings about the store of the settings.
+    """Return all findings about the store of the settings.
 
     Args:
         database: the store's database.

@@ -1,6 +1,6 @@
-"""The engine and its transactions.
+"""The database engine and its transactions.
 
-The law of this file: every transaction is READ COMMITTED and brings all it needs with SET LOCAL; no session state, no
+Invariant: every transaction is READ COMMITTED and brings all it needs with SET LOCAL; no session state, no
 prepared statement, no WITH HOLD cursor. A transaction pooler in front changes nothing.
 """
 
@@ -58,7 +58,7 @@ class Database:
         statement_timeout_ms: int | None = None,
         idle_timeout_ms: int | None = None,
     ) -> Iterator[Connection]:
-        """One READ COMMITTED transaction in UTC with the store's schema as search path; commits unless it raises."""
+        """Open a READ COMMITTED transaction in UTC with the store's schema as search path; it commits unless the body raises."""
         with self.engine.begin() as connection:
             values = begin_values(self.settings, lock_timeout_ms, statement_timeout_ms, idle_timeout_ms)
             connection.execute(statement("begin"), values)
@@ -67,7 +67,7 @@ class Database:
 
     @contextmanager
     def snapshot(self, *, statement_timeout_ms: int) -> Iterator[Connection]:
-        """One REPEATABLE READ transaction: every statement in it sees the store as it was at the first."""
+        """Open a REPEATABLE READ transaction: every statement sees the store as of the first."""
         with self.engine.execution_options(isolation_level="REPEATABLE READ").begin() as connection:
             connection.execute(
                 statement("begin"), begin_values(self.settings, statement_timeout_ms=statement_timeout_ms)
@@ -75,7 +75,7 @@ class Database:
             yield connection
 
     def within(self, work: Callable[[Connection], T]) -> T:
-        """What `work` returns in a transaction of its own, done again while it fails for a reason that passes."""
+        """Run `work` in its own transaction, repeat it on transient errors, and return its result."""
 
         def once() -> T:
             with self.transaction() as connection:
@@ -84,11 +84,11 @@ class Database:
         return self.retried(once)
 
     def fetched(self, sql: TextClause, parameters: Mapping[str, Any]) -> Sequence[Row[Any]]:
-        """The rows of one statement in a transaction of its own, with retries."""
+        """Return the rows of a statement, run in its own transaction with retries."""
         return self.within(lambda connection: connection.execute(sql, parameters).all())
 
     def retried(self, work: Callable[[], T], *, worth_it: Callable[[BaseException], bool] | None = None) -> T:
-        """What `work` returns, tried again with growing pauses while it fails for a reason that passes.
+        """Run `work`, repeat it with growing pauses on transient errors, and return its result.
 
         A server that has answered before and is gone (a restart, a failover) is waited for as long as outage_seconds.
 
@@ -128,7 +128,7 @@ class Database:
 
 
 IDLE_MS = 10_000
-"""A transaction whose client says nothing for so long is ended, unless it was given longer: its locks hold up others."""
+"""Default idle time-out of a transaction, whose locks would otherwise block others."""
 
 
 def begin_values(
@@ -137,7 +137,7 @@ def begin_values(
     statement_timeout_ms: int | None = None,
     idle_timeout_ms: int | None = None,
 ) -> dict[str, str]:
-    """The parameters of the statement `begin`; times in milliseconds, those of the settings unless given."""
+    """Return the parameters of the statement `begin`; times in milliseconds, from the settings unless given."""
     database = settings.database
     return {
         "idle_timeout": str(idle_timeout_ms or statement_timeout_ms or IDLE_MS),
@@ -148,7 +148,7 @@ def begin_values(
 
 
 def connect(settings: Settings, stop: StopRequest | None = None) -> Database:
-    """The database of the settings; nothing is connected yet.
+    """Return the database of the settings, without connecting.
 
     Raises:
         ConfigurationError: no URL is set, or it is not one of PostgreSQL.
@@ -189,7 +189,7 @@ def connect(settings: Settings, stop: StopRequest | None = None) -> Database:
 
 
 def is_retryable(error: BaseException) -> bool:
-    """Whether the same work may succeed a moment later."""
+    """Return True if the same work may succeed a moment later."""
     if not isinstance(error, DBAPIError):
         return False
     if error.connection_invalidated:
@@ -201,7 +201,7 @@ def is_retryable(error: BaseException) -> bool:
 
 
 def is_disconnected(error: BaseException) -> bool:
-    """Whether the connection or the server is gone, so that other statements would fare no better."""
+    """Return True if the connection or the server is lost, so that other statements would fail too."""
     if not isinstance(error, DBAPIError):
         return False
     state = sqlstate(error)
@@ -216,7 +216,7 @@ def sqlstate(error: DBAPIError | psycopg.Error) -> str | None:
 
 
 def reason(error: DBAPIError | psycopg.Error) -> str:
-    """What went wrong in one line without parameters: never row values, which DETAIL lines carry."""
+    """Return the error in one line without parameters and DETAIL, which may carry row values."""
     original = _driver_error(error)
     primary = getattr(getattr(original, "diag", None), "message_primary", None)
     if primary:
@@ -255,7 +255,7 @@ def _say(state: RetryCallState) -> None:
 
 
 class _InstantLoader(Loader):
-    """timestamptz as text in UTC, with what `datetime` cannot hold as `Odd` instead of an error for the whole fetch."""
+    """timestamptz as text in UTC, with what `datetime` cannot hold as `OutOfRange` instead of an error for the whole fetch."""
 
     def load(self, data: Buffer) -> datetime | OutOfRange:
         written = bytes(data).decode()

@@ -1,6 +1,6 @@
-"""Reads the facts of a batch: a few statements for all its rows, each asking by key.
+"""Reads the facts of a batch with a few statements, each by key.
 
-The law of this file: what cannot be read is not left out. A look-up that fails fails the batch; nothing reads as "none".
+Invariant: what cannot be read is not left out. A look-up that fails fails the batch; nothing reads as "none".
 """
 
 from collections import Counter, defaultdict
@@ -36,7 +36,7 @@ class FactsReader:
     as_of: datetime
 
     def conversations(self, connection: Connection, ids: Sequence[str], *, every: bool = False) -> dict[str, Facts]:
-        """The facts of the conversations that are still there, by id."""
+        """Return the facts of the conversations that still exist, by id."""
         rows = connection.execute(self._statement("facts_conversations", "conversation"), {"ids": array(ids)}).all()
         messages = self._message_counts(connection, [row.id for row in rows])
         found = [Facts(Conversation(*row), None, (), (), *messages.get(row.id, (None, 0, None))) for row in rows]
@@ -45,7 +45,7 @@ class FactsReader:
         return {facts.conversation.id: _repeated(facts, times) for facts in around}
 
     def anew(self, connection: Connection, known: Sequence[Facts], *, held: bool) -> list[Facts]:
-        """The same conversations with what is not in their own rows as it is now: accounts, histories, holds and orders.
+        """Return the facts with accounts, histories, holds and orders read again.
 
         Where no order reached any of them none is looked for: one that came since protects nothing. Holds are looked for with
         `held`, where no fence keeps them out.
@@ -54,7 +54,7 @@ class FactsReader:
         return list(self._around(connection, known, every=False, ordered=ordered, held=held))
 
     def messages_changed(self, connection: Connection, known: Sequence[Facts]) -> bool:
-        """Whether any of the conversations has other messages by now: their number, or when its user wrote last."""
+        """Return True if messages of the conversations have changed: their number, or the time of the last user message."""
         now = self._message_counts(connection, [facts.conversation.id for facts in known])
         nothing = (None, 0, None)
         return any(
@@ -81,7 +81,7 @@ class FactsReader:
             )
 
     def accounts(self, connection: Connection, ids: Iterable[str]) -> dict[str, list[Account]]:
-        """The accounts with their whole histories, by id; several where a view shows one more than once."""
+        """Return the accounts with their whole histories by id; several if a view shows one more than once."""
         asked = {"ids": array(sorted(ids))}
         plans: dict[str, list[PlanChange]] = defaultdict(list)
         for account_id, *change in connection.execute(self._statement("facts_plan_changes"), asked):
@@ -97,7 +97,7 @@ class FactsReader:
         return found
 
     def feedback(self, connection: Connection, ids: Sequence[str]) -> dict[str, FeedbackFacts]:
-        """The facts of the feedback rows that are still there, by id."""
+        """Return the facts of the feedback rows that still exist, by id."""
         rows = connection.execute(self._statement("facts_feedback"), {"ids": array(ids)}).all()
         times = Counter(row.id for row in rows)
         found = [
@@ -112,7 +112,7 @@ class FactsReader:
         return {facts.feedback.id: facts for facts in self.feedback_anew(connection, found)}
 
     def feedback_anew(self, connection: Connection, known: Sequence[FeedbackFacts]) -> list[FeedbackFacts]:
-        """The same feedback rows with holds and orders as they are now."""
+        """Return the feedback rows with holds and orders read again."""
         named = [(f.feedback.account_id, f.feedback.conversation_id, f.feedback.submitted_at) for f in known]
         protections = self._protections(connection, named, "feedback", every=False)
         return [
@@ -130,7 +130,7 @@ class FactsReader:
         ordered: bool = True,
         held: bool = True,
     ) -> Iterator[tuple[tuple[Hold, ...], tuple[Order, ...]]]:
-        """The holds and the orders of each record, in the order of the records."""
+        """Yield the holds and the orders of each record, in the order of the records."""
         account, conversation = self._id_types(relation)
         asked = {**self._asked(named), "most": None if every else 1}
         holds = _Holds.read(connection.execute(_hold_statement(account, conversation), asked) if held else ())
@@ -142,14 +142,14 @@ class FactsReader:
             yield holds.of(account_id, conversation_id), orders.get(number, ())
 
     def _order_dues(self, connection: Connection, named: Named) -> dict[int, tuple[Order, ...]]:
-        """By the number of its record, the earliest date of the orders that cover it, as one order that covers it."""
+        """Return, by the number of the record, one order with the earliest date of all that cover it."""
         return {
             number: (Order("", named[number][0], named[number][1], None, due_at),)
             for number, due_at in connection.execute(statement("facts_order_dues"), self._asked(named))
         }
 
     def _every_order(self, connection: Connection, named: Named, relation: str) -> dict[int, tuple[Order, ...]]:
-        """By the number of its record, all orders that may mean it."""
+        """Return, by the number of the record, all orders that may cover it."""
         account, conversation = self._id_types(relation)
         sql = statement(
             "facts_orders",
@@ -168,7 +168,7 @@ class FactsReader:
         }
 
     def messages(self, connection: Connection, conversation_id: str) -> list[Message]:
-        """The messages of one conversation, without their text, oldest first."""
+        """Return the messages of a conversation without their text, oldest first."""
         rows = connection.execute(self._statement("messages"), {"id": conversation_id})
         return [Message(row.id, row.author, row.created_at) for row in rows]
 
@@ -272,7 +272,7 @@ class _Holds:
         return cls(tuple(everything), by_account, by_conversation)
 
     def of(self, account_id: str | None, conversation_id: str | None) -> tuple[Hold, ...]:
-        """The holds that reach the record."""
+        """Return the holds that cover the record."""
         of_account = self.by_account.get(account_id, ()) if account_id is not None else ()
         of_conversation = self.by_conversation.get(conversation_id, ()) if conversation_id is not None else ()
         return (*self.everything, *of_account, *of_conversation)

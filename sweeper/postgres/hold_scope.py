@@ -1,6 +1,6 @@
-"""What an account or a conversation, named by a hold or an order, reaches in the store.
+"""The scope of a hold or an order: which records the account or conversation that it names covers.
 
-The law of this file: it asks for the types of the ids and nothing more, so that no other fault of the store keeps a hold out.
+Invariant: it asks for the types of the ids and nothing more, so that no other fault of the store keeps a hold out.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from sweeper.postgres.statement import statement
 
 @dataclass(frozen=True)
 class HoldScope:
-    """The ids as the store writes them, those of them that it does not know, and how many conversations they name."""
+    """The ids as the store writes them, the unknown ones, and the number of conversations that they cover."""
 
     account_id: str | None
     conversation_id: str | None
@@ -26,18 +26,18 @@ class HoldScope:
 
     @property
     def either(self) -> int:
-        """How many conversations a hold on these covers."""
+        """The number of conversations that a hold on these ids covers."""
         return self.of_account + self.of_conversation - self.of_both
 
     @property
     def both(self) -> int:
-        """How many conversations an order naming these covers: of both where both are named."""
+        """The number of conversations that an order on these ids covers; if both are named, of both."""
         named = self.account_id is not None and self.conversation_id is not None
         return self.of_both if named else self.of_account + self.of_conversation
 
 
 def read(database: Database, account: str | None, conversation: str | None) -> HoldScope:
-    """What the ids reach now.
+    """Return the scope of the ids.
 
     Raises:
         ConfigurationError: an id cannot be one, or the store has no such relation.

@@ -1,4 +1,4 @@
-"""When things were last done, as the evidence says, whoever did them: a daemon, cron or a person."""
+"""When things were last done according to the evidence, whether by a daemon, cron or a person."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -10,33 +10,33 @@ from sweeper.postgres import evidence
 from sweeper.postgres.statement import statement
 
 SERVING = "serving"
-"""The kind of event that a daemon leaves when it begins."""
+"""The kind of event that a starting daemon records."""
 Last = Callable[[Connection, str], datetime | None]
-"""When something was last done for a store; None: never."""
+"""Returns when something was last done for a store; None means never."""
 
 
 def sweep(connection: Connection, store: str) -> datetime | None:
-    """When the latest sweep of the store began that completed or was stopped in order; no slice of a backfill is one."""
+    """Return when the latest sweep began that completed or was stopped by its budget; slices of backfills do not count."""
     return _at(connection, "last_sweep", store=store)
 
 
 def manifest(connection: Connection, store: str) -> datetime | None:
-    """When the latest manifest of the store was frozen."""
+    """Return when the latest manifest of the store was frozen."""
     return _at(connection, "last_manifest", store=store)
 
 
 def event(kind: str) -> Last:
-    """When an event of the kind was last recorded, for the store or for all of them."""
+    """Return a function that tells when an event of this kind was last recorded."""
     return lambda connection, store: _at(connection, "last_event", store=store, kind=kind)
 
 
 def first_served(connection: Connection, store: str) -> datetime | None:
-    """When a daemon first began to serve the store."""
+    """Return when a daemon first began to serve the store."""
     return _at(connection, "first_event", store=store, kind=SERVING)
 
 
 def serves(connection: Connection, store: str, schedule: dict[str, str]) -> None:
-    """Record that a daemon begins to serve the store, and what it does when."""
+    """Record that a daemon begins to serve the store, with its schedule."""
     evidence.record(connection, SERVING, None, {"store": store, "schedule": schedule})
 
 

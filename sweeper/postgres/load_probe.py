@@ -1,6 +1,6 @@
-"""What a batch may be doing to others: replicas that fall behind, WAL, sessions that wait for locks, VACUUM.
+"""Probes the load that batches may cause: replica lag, WAL, sessions waiting for locks, VACUUM.
 
-The law of this file: it only looks, at views that every role may read; what it may not see it says once and leaves out.
+Invariant: it only looks, at views that every role may read; what it may not see it says once and leaves out.
 """
 
 import time
@@ -28,7 +28,7 @@ class Pressure(StrEnum):
 
 @dataclass
 class LoadProbe:
-    """Looks at the server again and again; a rate needs two looks."""
+    """Probes the load of the server; a rate needs two probes."""
 
     database: Database
     oids: list[int]
@@ -37,7 +37,7 @@ class LoadProbe:
     told: set[str] = field(default_factory=set)
 
     def read(self) -> dict[Pressure, str]:
-        """What is above its limit now, each with its number and limit in words."""
+        """Return what is above its limit now, each with its value and limit in words."""
         row = self.database.fetched(statement("pressure"), {"oids": self.oids})[0]
         rate = self._wal_rate(int(row.wal_bytes))
         if row.hidden and self.limits.replica_lag_seconds + self.limits.replica_lag_mb > 0:
@@ -46,11 +46,11 @@ class LoadProbe:
 
     @property
     def limits(self) -> PaceSettings:
-        """The limits of the settings."""
+        """The limits from the settings."""
         return self.database.settings.pace
 
     def _wal_rate(self, wal_bytes: int) -> float:
-        """Megabytes of WAL a second, of everybody, since the last look."""
+        """Return the megabytes of WAL a second of the whole server since the last probe."""
         now, before, then = time.monotonic(), self.wal_bytes, self.looked
         self.wal_bytes, self.looked = wal_bytes, now
         return 0.0 if before is None or now <= then else (wal_bytes - before) / MEGABYTE / (now - then)

@@ -1,4 +1,4 @@
-"""Manifests and what left them, as recorded: every change in one transaction with its event."""
+"""Records of manifests and their revoked rows; each change is in one transaction with its event."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,12 +16,12 @@ from sweeper.postgres.statement import statement
 ManifestState = Literal["frozen", "started", "completed"]
 ManifestRow = Literal["freeze", "start", "recall"]
 TRANSITION_MS = 60_000
-"""How long a transition may keep batches and holds waiting, at the very most; it takes well under a second, too."""
+"""Time limit of a transition, during which batches and holds wait; it usually takes well under a second."""
 
 
 @dataclass(frozen=True)
 class RevokedRow:
-    """A row of a manifest that may not be trained on any more, why, and since when (UTC)."""
+    """A row of a manifest that may no longer be trained on, with the reason and the time (UTC)."""
 
     message_id: str
     conversation_id: str
@@ -31,21 +31,21 @@ class RevokedRow:
 
 @contextmanager
 def transition(database: Database) -> Iterator[Connection]:
-    """A transaction that may wait for the batch at work, and has a minute for what it then does."""
+    """Open a transaction that may wait for the current batch and then has a minute."""
     with fence.transaction(database, "Nothing was changed.", statement_timeout_ms=TRANSITION_MS) as connection:
         yield connection
 
 
 @contextmanager
 def fenced(database: Database) -> Iterator[Connection]:
-    """A transaction that has the fence alone."""
+    """Open a transaction that takes the fence exclusively."""
     with transition(database) as connection:
         fence.take_exclusively(connection)
         yield connection
 
 
 def add(connection: Connection, values: Mapping[str, Any]) -> bool:
-    """Record a manifest as frozen; False where it is recorded already: built before with the same content."""
+    """Record a manifest as frozen; return False if one with the same content is recorded already."""
     return connection.execute(statement("manifest_add"), values).scalar_one_or_none() is not None
 
 
@@ -66,12 +66,12 @@ def tell(
 
 
 def records(connection: Connection, manifest_id: str) -> list[dict[str, Any]]:
-    """What was recorded of a manifest when it was frozen, copied and started: directory, files of what left, their hashes."""
+    """Return what was recorded when a manifest was frozen, copied and started: directories, files and their hashes."""
     return [row.details for row in connection.execute(statement("manifest_records"), {"id": manifest_id})]
 
 
 def get(connection: Connection, store: str, manifest_id: str | None = None) -> list[dict[str, Any]]:
-    """The manifests of a store, oldest first, or the one of that id."""
+    """Return the manifests of a store, oldest first, or the one with this id."""
     rows = connection.execute(statement("manifest_get"), {"store": store, "id": manifest_id})
     return [dict(row._mapping) for row in rows]
 
@@ -84,7 +84,7 @@ def move(
     after: ManifestState,
     now: datetime,
 ) -> bool:
-    """Move a manifest on; False where it is not in the state before."""
+    """Move a manifest to its next state; return False if it is not in the expected one."""
     asked = {"id": manifest_id, "store": store, "from": before, "state": after, "now": now}
     return connection.execute(statement("manifest_move"), asked).scalar_one_or_none() is not None
 
@@ -92,7 +92,7 @@ def move(
 def revoke(
     connection: Connection, manifest_id: str, lost: Sequence[RevokedRow], now: datetime, found_by: ManifestRow
 ) -> None:
-    """Record what left a manifest."""
+    """Record the revoked rows of a manifest."""
     rows = [{**vars(row), "since": row.since.isoformat()} for row in lost]
     connection.execute(
         statement("manifest_revoke"),
@@ -101,25 +101,25 @@ def revoke(
 
 
 def revoked(connection: Connection, manifest_id: str) -> int:
-    """How many rows are recorded as having left a manifest before it was frozen or started."""
+    """Return how many rows were revoked before the manifest was frozen or started."""
     found: int = connection.execute(statement("manifest_revoked"), {"manifest_id": manifest_id}).scalar_one()
     return found
 
 
 def recalled(connection: Connection, store: str, manifest_id: str, now: datetime, reasons: Mapping[str, int]) -> None:
-    """Record that a manifest was looked through, and how many rows were handed over by the reason why they left."""
+    """Record that a manifest was recalled, with the number of rows handed over by reason."""
     connection.execute(statement("manifest_recalled"), {"id": manifest_id, "now": now})
     told = {"store": store, "manifest": manifest_id, "reasons": dict(reasons), "recalled_at": now}
     evidence.record(connection, "recalled", None, told)
 
 
 def last_tombstone(connection: Connection) -> int:
-    """The newest tombstone to be seen."""
+    """Return the id of the newest visible tombstone."""
     found: int = connection.execute(statement("tombstones_last")).scalar_one()
     return found
 
 
 def purged_since(connection: Connection, store: str, last: int) -> dict[str, datetime]:
-    """The conversations of a store purged after a tombstone, with when."""
+    """Return the conversations of a store purged after a tombstone, with the time."""
     rows = connection.execute(statement("purged_since"), {"store": store, "last": last})
     return {row.record_id: row.purged_at for row in rows}

@@ -32,11 +32,11 @@ WAYS_OUT = {
 
 
 class MigrationError(SweeperError):
-    """The server refused a statement of a revision; the transaction was rolled back, and nothing was changed."""
+    """The server refused a statement of a revision; the transaction was rolled back and nothing was changed."""
 
 
 def migrate(database: Database) -> tuple[str | None, str]:
-    """Bring the sweeper's tables to the newest revision; two at once wait for each other.
+    """Bring the sweeper's tables to the newest revision; concurrent calls wait for each other.
 
     Returns:
         The revision before (None: there was none) and after.
@@ -89,7 +89,7 @@ def _failed(error: DBAPIError | psycopg.Error) -> MigrationError:
 
 
 def _act_as_owner(connection: Connection) -> None:
-    """Make the schema; where it is another role's, be that role until the transaction ends, so that all in it has one owner."""
+    """Create the schema; if another role owns it, act as that role, so that everything has one owner."""
     owner = connection.execute(statement("schema_owner")).one_or_none()
     if owner is None:
         connection.execute(
@@ -117,7 +117,7 @@ def refuse_other(found: str | None) -> None:
 
 
 def revision(database: Database) -> str | None:
-    """The revision that the sweeper's tables have, or None where there are none."""
+    """Return the revision of the sweeper's tables; None if there are none."""
     with database.transaction() as connection:
         return _revision(connection)
 
@@ -135,7 +135,7 @@ def _revision(connection: Connection) -> str | None:
 
 
 def _refuse_foreign(connection: Connection, found: str | None) -> None:
-    """Never build upon tables whose revision is not known."""
+    """Refuse tables of an unknown revision."""
     if found is not None:
         if found > HEAD:
             refuse_other(found)

@@ -1,4 +1,4 @@
-"""The kill switch: while a pause is not resumed, no batch of any store of this database begins. Each change leaves an event."""
+"""The pause: while it lasts, no batch begins in any store of this database. Each change leaves an event."""
 
 from datetime import datetime
 from typing import Any
@@ -8,17 +8,17 @@ from sweeper.postgres.statement import statement
 
 
 def pause(database: Database, reason: str, now: datetime) -> dict[str, Any]:
-    """Pause. Batches that have begun end within their time, under a second; none begins after this returns."""
+    """Pause. Batches that have begun still end, usually within a second; none begins after this returns."""
     with database.transaction() as connection:
         return dict(connection.execute(statement("pause"), {"reason": reason, "now": now}).one()._mapping)
 
 
 def resume(database: Database, now: datetime) -> list[dict[str, Any]]:
-    """Lift every pause; returns those lifted."""
+    """End every pause; return those ended."""
     with database.transaction() as connection:
         return [dict(row._mapping) for row in connection.execute(statement("resume"), {"now": now})]
 
 
 def in_force(database: Database) -> list[dict[str, Any]]:
-    """The pauses that are not resumed, oldest first."""
+    """Return the pauses in force, oldest first."""
     return [dict(row._mapping) for row in database.fetched(statement("pauses"), {})]

@@ -131,7 +131,7 @@ def _of_branch(branch: Branch) -> Iterator[Need]:
 
 
 def _led_to(children: Sequence[Key]) -> Iterator[str]:
-    """The columns of a table by which its children are found."""
+    """Return the columns by which the children of a table are found."""
     return (column for child in children for column in child.parent_columns)
 
 

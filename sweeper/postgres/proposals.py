@@ -1,10 +1,9 @@
-"""SQL proposes: builds the one proposing statement of a policy from its probes, and pages through what it finds.
+"""Builds the proposing statement of a policy from its rules, and pages through the proposals.
 
-The law of this file: it may propose too much, never too little, and never holds more than one page of proposals.
+Invariant: it may propose too much, never too little, and never holds more than one page of proposals.
 """
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -13,29 +12,21 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, TextClause, text
 
+from sweeper.policy.conditions import ANCHORS, LAST_ACTIVITY, PlanCondition, Writer, conditions, searched_purpose
 from sweeper.policy.evaluate import Proposal
-from sweeper.policy.probe import SLACK, Probe, floor_since, latest, probes
-from sweeper.policy.schema import Anchor, ColumnPeriod, ConsentEpoch, Policy, Rule, When
+from sweeper.policy.history import View
+from sweeper.policy.period import NEVER, SLACK, Period
+from sweeper.policy.schema import ColumnPeriod, Policy, Rule, Term
 from sweeper.policy.window import EVERYTHING, Window
 from sweeper.postgres.contract import Contract
 from sweeper.postgres.database import Database
+from sweeper.postgres.histories import history_sql
 from sweeper.postgres.statement import filled, spelling, statement
 
 ACCOUNTS_PER_RANGE = 20_000
 ORDERS_PER_RANGE = 100_000
 PROPOSALS_PER_PAGE = 5_000
 
-_LEAST_SECONDS = {
-    "month": 28 * 86_400,
-    "year": 365 * 86_400,
-    "week": 604_800,
-    "day": 86_400,
-    "hour": 3_600,
-    "minute": 60,
-}
-"""No unit is shorter than this: a bound made with it never cuts off too much."""
-_LONGEST_SECONDS = 60_000_000_000
-"""Counted back from as-of this still is an instant that PostgreSQL can hold, long before any that is believed."""
 _UUID = "{0} LIKE '________-____-____-____-____________' AND translate({0}, '0123456789abcdef', '') = '----'"
 """That a text is a uuid as PostgreSQL writes it: a fifth of what a regular expression costs."""
 _WHOLE = "^(0|-?[1-9][0-9]{0,18})$"
@@ -83,7 +74,7 @@ class OrderRange:
 
 @dataclass(frozen=True)
 class Page:
-    """Some proposals, in the order of account and id; those under a known hold are apart: they are read, never locked."""
+    """A page of proposals in the order of account and id. Those under a known hold are separate: they are read, never locked."""
 
     free: tuple[Proposal, ...]
     held: tuple[Proposal, ...]
@@ -94,17 +85,18 @@ class _Sql:
     """Conditions under construction with their parameters."""
 
     parameters: dict[str, Any] = field(default_factory=dict)
+    _names: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def bound(self, value: Any, type_: str) -> str:
-        """A new parameter holding `value`, cast to the type."""
-        name = f"p{len(self.parameters)}"
+        """Return a parameter with the value, cast to the type. Equal values of one type share a parameter."""
+        name = self._names.setdefault((repr(value), type_), f"p{len(self._names)}")
         self.parameters[name] = value
         return f"CAST(:{name} AS {type_})"
 
 
 @dataclass(frozen=True)
 class Selector:
-    """Proposes the conversations (and feedback) that may be due at `as_of` (UTC) under a policy, with a due in the window."""
+    """Proposes conversations and feedback rows that may be due at `as_of` (UTC) under a policy, with a due date in the window."""
 
     database: Database
     contract: Contract
@@ -116,7 +108,7 @@ class Selector:
     orders_per_range: int = ORDERS_PER_RANGE
 
     def pages(self) -> Iterator[Page]:
-        """All proposals, page by page, each in a short transaction of its own; on both sides of a gap some may come twice."""
+        """Yield all proposals page by page, each page in a short transaction; around an excluded window some may come twice."""
         for part in self.window.parts():
             yield from replace(self, window=part)._pages()
 
@@ -167,15 +159,15 @@ class Selector:
             low = high
 
     def feedback(self) -> Iterator[list[str]]:
-        """Keys of the feedback rows that may be due, page by page: by their age, then by orders."""
+        """Yield the keys of feedback rows that may be due, page by page: by age, then by orders."""
         if self.policy.feedback:
             yield from self._feedback_pages(self._aged_feedback)
             yield from self._feedback_pages(self._ordered_feedback)
 
-    def _feedback_pages(self, probe: tuple[str, dict[str, Any]]) -> Iterator[list[str]]:
+    def _feedback_pages(self, search: tuple[str, dict[str, Any]]) -> Iterator[list[str]]:
         after: str | None = None
         while True:
-            ids = self._feedback_page(probe, after)
+            ids = self._feedback_page(search, after)
             if ids:
                 yield ids
             if len(ids) < self.proposals_per_page:
@@ -206,8 +198,8 @@ class Selector:
         )
         return rows[0].id if rows else None
 
-    def _feedback_page(self, probe: tuple[str, dict[str, Any]], after: str | None) -> list[str]:
-        sql, parameters = probe
+    def _feedback_page(self, search: tuple[str, dict[str, Any]], after: str | None) -> list[str]:
+        sql, parameters = search
         where = f"f.id > CAST(:after AS {self.contract.type('feedback')})" if after is not None else "true"
         asked = {
             **parameters,
@@ -216,14 +208,14 @@ class Selector:
             "store": self.contract.schema,
             "limit": self.proposals_per_page,
         }
-        return [row.id for row in self.database.fetched(statement("propose_feedback", probe=sql, after=where), asked)]
+        return [row.id for row in self.database.fetched(statement("propose_feedback", search=sql, after=where), asked)]
 
     @cached_property
     def _aged(self) -> tuple[list[str], dict[str, Any]]:
         """For each rule of feedback that anything can be due by, its condition on `feedback f`."""
         sql, found = _Sql(), []
         for rule in self.policy.feedback:
-            horizon = latest(rule.period, self.as_of)
+            horizon = rule.period.latest(self.as_of)
             if horizon is not None:
                 kinds, until = sql.bound(sorted(rule.kinds), "text[]"), sql.bound(horizon, "timestamptz")
                 found.append(f"f.kind = ANY({kinds}) AND f.submitted_at <= {until}")
@@ -253,14 +245,15 @@ class Selector:
         account, conversation = self.contract.type("conversations", "account_id"), self.contract.type("conversations")
         sql = _Sql()
         if isinstance(range_, OrderRange):
-            found, histories = [self._by_order(range_)], ""
+            found, known = [self._by_order(range_)], ""
         else:
-            found = list(self._probes(range_, sql))
-            histories = "" if range_.orphaned or not self._needs_histories else self._histories(range_)
+            found = list(self._searches(range_, sql))
+            asked = not range_.orphaned and any(map(self._asks_history, self.policy.rules))
+            known = self._histories(range_, sql) if asked else ""
         built = filled(
             "propose",
-            histories=histories,
-            probes="\nUNION\n".join(found) or _NOTHING,
+            histories=known,
+            searches="\nUNION\n".join(found) or _NOTHING,
             others=" AND ".join(self._left_to_others(range_)),
             after=self._beyond(after, sql),
             account_spelling=spelling("p.account_id", account),
@@ -273,8 +266,6 @@ class Selector:
             "limit": self.proposals_per_page,
             "low": range_.low,
             "high": range_.high,
-            "plausible_from": self.policy.plausible.since,
-            "purposes": self._purposes,
         }
         return text(built), parameters
 
@@ -305,180 +296,98 @@ class Selector:
         account = sql.bound(after[0], self.contract.type("conversations", "account_id"))
         return f"AND ((p.account_id, p.id) > ({account}, {id_}) OR p.account_id IS NULL)"
 
-    @cached_property
-    def _needs_histories(self) -> bool:
-        return any(probe.needs_history for probe in self._searches)
-
-    @cached_property
-    def _searches(self) -> tuple[Probe, ...]:
-        return tuple(probes(self.policy, self.window.horizon(self.as_of), self.window.since))
-
-    def _histories(self, range_: AccountRange) -> str:
+    def _histories(self, range_: AccountRange, sql: _Sql) -> str:
+        to = Writer(self.policy, self.as_of, sql.bound)
+        names = {
+            "accounts": "members",
+            "plan_changes": range_.covers("p.account_id", self.contract.type("plan_changes", "account_id")),
+            "consent_events": range_.covers("e.account_id", self.contract.type("consent_events", "account_id")),
+        }
         return filled(
             "propose_histories",
             accounts=range_.covers("a.id", self.contract.type("accounts")),
-            plan_changes=range_.covers("p.account_id", self.contract.type("plan_changes", "account_id")),
-            consent_events=range_.covers("e.account_id", self.contract.type("consent_events", "account_id")),
+            stays=history_sql("stays", to, **names),
+            epochs=history_sql("epochs", to, View.RETENTION, **names),
+            purposes=to.texts([*self.policy.purposes, _NO_PURPOSE]),
         )
 
-    @cached_property
-    def _purposes(self) -> str:
-        """The purposes as JSON, with one of no name and no plans that every account is always outside of."""
-        named = [
-            {
-                "purpose": name,
-                "plans": sorted(purpose.plans),
-                "not_before": purpose.not_before.isoformat() if purpose.not_before else None,
-            }
-            for name, purpose in self.policy.purposes.items()
-        ]
-        return json.dumps([*named, {"purpose": "", "plans": [], "not_before": None}])
+    def _asks_history(self, rule: Rule) -> bool:
+        """Return whether a rule is searched by plans or consent."""
+        asks = any(condition.reads == "history" for condition in conditions(rule))
+        return asks or searched_purpose(rule, self.policy) is not None
 
-    def _probes(self, range_: AccountRange, sql: _Sql) -> Iterator[str]:
-        conversations = range_.covers("c.account_id", self.contract.type("conversations", "account_id"))
-        for probe in self._searches:
-            conditions = " AND ".join(self._conditions(probe, sql)) or "true"
-            horizon = self._horizon(probe, sql)
-            if probe.needs_history:
-                if not range_.orphaned:
-                    yield self._by_history(probe, sql, conditions, horizon)
-            elif _needs_account(probe):
-                yield from self._without_account(probe, conversations, conditions, sql)
-                if not range_.orphaned:
-                    accounts = range_.covers("a.id", self.contract.type("accounts"))
-                    yield filled(
-                        "propose_by_account",
-                        accounts=accounts,
-                        anchor=_ANCHORS[probe.anchor],
-                        horizon=horizon,
-                        conditions=conditions,
-                    )
-            else:
-                yield filled(
-                    "propose_by_conversation",
-                    conversations=conversations,
-                    anchor=_ANCHORS[probe.anchor],
-                    horizon=horizon,
-                    conditions=conditions,
-                )
+    def _searches(self, range_: AccountRange, sql: _Sql) -> Iterator[str]:
+        """Yield the searches for what is due by each term of each rule."""
+        for rule in self.policy.rules:
+            purpose = searched_purpose(rule, self.policy)
+            to = Writer(self.policy, self.as_of, sql.bound, {purpose: "epoch"} if purpose is not None else {})
+            for term in rule.due:
+                horizon = self._horizon(term.period, to)
+                if horizon is not None and self._asks_history(rule):
+                    yield from () if range_.orphaned else self._by_history(rule, term, horizon, to)
+                elif horizon is not None:
+                    yield from self._by_key(rule, term, horizon, range_, to)
 
-    def _without_account(self, probe: Probe, conversations: str, conditions: str, sql: _Sql) -> Iterator[str]:
-        """Where the account that should say the period is gone, the one named as `otherwise` counts."""
-        if probe.column is None or probe.column.otherwise is None or probe.when.account or probe.when.closed:
-            return
-        before = latest(probe.column.otherwise, self.window.horizon(self.as_of))
-        if probe.anchor is not Anchor.CLOSED and before is not None:
-            yield filled(
-                "propose_by_conversation",
-                conversations=f"{conversations} AND NOT EXISTS (SELECT 1 FROM accounts a WHERE a.id = c.account_id)",  # noqa: S608 — no value in it
-                anchor=_ANCHORS[probe.anchor],
-                horizon=sql.bound(before, "timestamptz"),
-                conditions=conditions,
-            )
-
-    def _by_history(self, probe: Probe, sql: _Sql, conditions: str, horizon: str) -> str:
-        plans = probe.when.any_plan or probe.when.all_plans
-        states = [state.value for state in (ConsentEpoch.OPEN, ConsentEpoch.CLOSED, ConsentEpoch.NONE)]
-        purpose = ""
-        if probe.consent is not None:
-            purpose = probe.consent.purpose
-            states = [state for state in states if probe.consent.epoch.admits(ConsentEpoch(state))]
-        epoch = f"epoch.purpose = {sql.bound(purpose, 'text')} AND epoch.state = ANY({sql.bound(states, 'text[]')})"
-        of_conversation = probe.column is not None and probe.column.relation == "conversation"
-        if probe.anchor is not Anchor.LAST_ACTIVITY or of_conversation:
-            anchor = "epoch.closed" if probe.anchor is Anchor.CONSENT_ENDED else _ANCHORS[probe.anchor]
-            conditions += f" AND {anchor} <= {horizon}"
-            horizon = "CAST('infinity' AS timestamptz)"
-        return filled(
+    def _by_history(self, rule: Rule, term: Term, horizon: str, to: Writer) -> Iterator[str]:
+        where, anchor = self._conditions(rule, term, to), ANCHORS[term.anchor]
+        is_bound = anchor is LAST_ACTIVITY and not _reads(term.period, "conversation")
+        if not is_bound:
+            where.append(f"{anchor.sql(to, rule)} <= {horizon}")
+        yield filled(
             "propose_by_history",
-            plans=f"s.plan = ANY({sql.bound(sorted(plans), 'text[]')})" if plans else "true",
-            epoch=epoch,
-            join_accounts="JOIN accounts a ON a.id = stay.account_id" if _needs_account(probe) else "",
-            horizon=horizon,
-            conditions=conditions,
+            plans=_all(c.stay(to) for c in conditions(rule) if isinstance(c, PlanCondition)),
+            purpose=to.bind(next(iter(to.epochs), _NO_PURPOSE), "text"),
+            join_accounts="JOIN accounts a ON a.id = stay.account_id" if _joins_account(rule, term) else "",
+            horizon=horizon if is_bound else NEVER,
+            conditions=_all(where),
         )
 
-    def _conditions(self, probe: Probe, sql: _Sql) -> Iterator[str]:
-        """What of a rule's conditions can be searched; the rest is left to `decide`."""
-        when = probe.when
-        for column, wanted in (("incognito", when.incognito), ("zero_retention", when.zero_retention)):
-            if wanted is not None:
-                yield f"c.{column}" if wanted else f"NOT c.{column}"
-        for column, words in (("kind", when.kind), ("platform", when.platform)):
-            if words is not None:
-                yield f"c.{column} = ANY({sql.bound(sorted(words), 'text[]')})"
-        for alias, columns in (("c", when.conversation), ("a", when.account)):
-            for column, values in columns.items():
-                listed = sql.bound(json.dumps(sorted(values, key=repr)), "jsonb")
-                yield f'to_jsonb({alias}."{column}") IN (SELECT jsonb_array_elements({listed}))'
-        if when.closed:
-            yield "a.closed_at <= :as_of"
-        if probe.floor is not None:
-            anchor = "epoch.closed" if probe.anchor is Anchor.CONSENT_ENDED else _ANCHORS[probe.anchor]
-            yield f"({anchor} >= {sql.bound(probe.floor, 'timestamptz')} OR c.flagged_at IS NOT NULL)"
-        since = floor_since(self.policy, self.window.horizon(self.as_of))
-        if since is not None:
-            yield f"(c.flagged_at > {sql.bound(since, 'timestamptz')} AND c.flagged_at <= :as_of) IS NOT TRUE"
-        if probe.spared_by is not None and probe.consent is not None:
-            yield self._beside(
-                probe.spared_by, probe.consent.epoch, self.policy.purposes[probe.consent.purpose].plans, sql
+    def _by_key(self, rule: Rule, term: Term, horizon: str, range_: AccountRange, to: Writer) -> Iterator[str]:
+        names = {"anchor": ANCHORS[term.anchor].sql(to, rule), "conditions": _all(self._conditions(rule, term, to))}
+        conversations = range_.covers("c.account_id", self.contract.type("conversations", "account_id"))
+        if not _joins_account(rule, term):
+            yield filled("propose_by_conversation", conversations=conversations, horizon=horizon, **names)
+            return
+        if not range_.orphaned:
+            accounts = range_.covers("a.id", self.contract.type("accounts"))
+            yield filled("propose_by_account", accounts=accounts, horizon=horizon, **names)
+        otherwise = _otherwise(rule, term)
+        rest = self._horizon(otherwise, to) if otherwise else None
+        if rest is not None:
+            conversations += " AND NOT EXISTS (SELECT 1 FROM accounts a WHERE a.id = c.account_id)"
+            yield filled("propose_by_conversation", conversations=conversations, horizon=rest, **names)
+
+    def _conditions(self, rule: Rule, term: Term, to: Writer) -> list[str]:
+        """Return what a search asks of a conversation besides the horizon: the rule's conditions, the window and the floors."""
+        where = [condition.search(to) for condition in conditions(rule)]
+        if self.window.since is not None and isinstance(term.period, Period):
+            earliest = term.period.earliest(self.window.since)
+            if earliest is not None:
+                where.append(
+                    f"({ANCHORS[term.anchor].sql(to, rule)} >= {to.instant(earliest)} OR c.flagged_at IS NOT NULL)"
+                )
+        if self.policy.floors:  # flagged after this and at or before as-of: certainly not due by a rule
+            reaches = (floor.period.before(self.window.horizon(self.as_of)) for floor in self.policy.floors)
+            since = min(self.policy.plausible.since if reach is None else reach + SLACK for reach in reaches)
+            shielded = (
+                f"c.flagged_at > {to.instant(max(since, self.policy.plausible.since))} AND {to.reached('c.flagged_at')}"
             )
+            where.append(f"({shielded}) IS NOT TRUE")
+        return where
 
-    def _beside(self, spared_by: Rule, state: ConsentEpoch, plans: frozenset[str], sql: _Sql) -> str:
-        """Where, inside an epoch of a purpose of `plans`, the rule yielded to may still not apply. Doubt: everywhere."""
-        when = spared_by.when
-        known = When.model_construct(
-            all_plans=when.all_plans,
-            any_plan=when.any_plan,
-            kind=when.kind,
-            platform=when.platform,
-            consent=when.consent,
-        )
-        if when.model_dump() != known.model_dump():
-            return "true"
-        wanted = [named for named in (when.any_plan, when.all_plans) if named is not None]
-        if any(state is ConsentEpoch.NONE or not plans <= named for named in wanted):
-            return "true"  # outside an epoch nothing is known of the plan; inside, it is one of the purpose's
-        outside = [
-            f"(c.{column} = ANY({sql.bound(sorted(words), 'text[]')})) IS NOT TRUE"
-            for column, words in (("kind", when.kind), ("platform", when.platform))
-            if words is not None
-        ]
-        if when.all_plans is not None:
-            outside.append("c.created_at < epoch.entered_at")
-        return f"({' OR '.join(outside)})" if outside else "false"
-
-    def _horizon(self, probe: Probe, sql: _Sql) -> str:
-        if probe.column is None:
-            return sql.bound(probe.horizon, "timestamptz")
-        return self._column_horizon(probe.column, sql)
-
-    def _column_horizon(self, source: ColumnPeriod, sql: _Sql) -> str:
-        """The latest anchor that may be due under a period read from a column; NULL (never found) where it is unusable."""
-        alias = "a" if source.relation == "account" else "c"
-        value = f'({alias}."{source.name}")::text'
-        least = _LEAST_SECONDS.get(source.unit, 1)
-        seconds = f"CASE WHEN {value} ~ '^[0-9]{{1,12}}$' THEN LEAST(CAST({value} AS numeric) * {least}, {_LONGEST_SECONDS}) END"
-        if source.otherwise is not None and not source.otherwise.forever:
-            otherwise = min(
-                source.otherwise.months * _LEAST_SECONDS["month"] + source.otherwise.seconds, _LONGEST_SECONDS
-            )
-            seconds = f"CASE WHEN {value} IS NULL THEN {otherwise} ELSE {seconds} END"
-        return (
-            f"(CAST(:as_of AS timestamptz) - CAST({seconds} AS double precision) * interval '1 second' "
-            f"+ {sql.bound(SLACK, 'interval')})"
-        )
+    def _horizon(self, period: Period | ColumnPeriod, to: Writer) -> str | None:
+        """Return the SQL of the latest anchor that can be due, with a slack for calendars; None if nothing ever is."""
+        as_of = self.window.horizon(self.as_of)
+        if isinstance(period, ColumnPeriod):
+            return f"({period.sql(to.instant(as_of), '-')} + {to.bind(SLACK, 'interval')})"
+        latest = period.latest(as_of)
+        return None if latest is None else to.instant(latest)
 
 
+_NO_PURPOSE = ""
+"""The name of a purpose without epochs, for rules that ask for plans alone."""
 _NOTHING = "SELECT c.account_id, c.id, c.last_activity_at, c.deleted_at FROM conversations c WHERE false"
 """Where no rule can reach a range: conversations of no account under a policy that asks for plans in every rule."""
-_ANCHORS = {
-    Anchor.LAST_ACTIVITY: "c.last_activity_at",
-    Anchor.CREATED: "c.created_at",
-    Anchor.DELETED: "c.deleted_at",
-    Anchor.FLAGGED: "c.flagged_at",
-    Anchor.CLOSED: "a.closed_at",
-}
 
 
 def _is_unnamed(names: str) -> str:
@@ -487,9 +396,28 @@ def _is_unnamed(names: str) -> str:
     return f"(SELECT true FROM sweeper.erasure_orders o WHERE {names} AND {due} ORDER BY o.due_at LIMIT 1) IS NULL"  # noqa: S608 — no value in it
 
 
-def _needs_account(probe: Probe) -> bool:
-    reads = probe.column is not None and probe.column.relation == "account"
-    return probe.anchor is Anchor.CLOSED or bool(probe.when.closed) or bool(probe.when.account) or reads
+def _all(conditions: Iterable[str]) -> str:
+    return " AND ".join(condition for condition in conditions if condition != "true") or "true"
+
+
+def _reads(period: Period | ColumnPeriod, relation: str) -> bool:
+    return isinstance(period, ColumnPeriod) and period.relation == relation
+
+
+def _is_of_account(rule: Rule, term: Term) -> bool:
+    """Return whether a term of a rule can apply only to a conversation that has an account."""
+    return "account" in {ANCHORS[term.anchor].relation, *(condition.reads for condition in conditions(rule))}
+
+
+def _joins_account(rule: Rule, term: Term) -> bool:
+    """Return whether a search joins the account."""
+    return _is_of_account(rule, term) or _reads(term.period, "account")
+
+
+def _otherwise(rule: Rule, term: Term) -> Period | None:
+    """Return the period of conversations whose account, which should set it, does not exist; None if there is none."""
+    found = term.period.otherwise if isinstance(term.period, ColumnPeriod) else None
+    return None if _is_of_account(rule, term) else found
 
 
 def exactly(order_column: str, key: str, type_: str) -> str:

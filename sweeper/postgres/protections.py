@@ -1,4 +1,4 @@
-"""Legal holds and erasure orders: placed, released, listed. Every change leaves an event, written by a trigger."""
+"""Places, releases and lists legal holds and erasure orders. A trigger records every change as an event."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ STATEMENT_MS = fence.WAIT_MS + 5_000
 
 
 def canonical(database: Database, type_: str, value: str | None, what: str) -> str | None:
-    """An id as the store itself would write it.
+    """Return an id as the store would write it.
 
     Raises:
         ConfigurationError: it cannot be an id of that type.
@@ -53,7 +53,7 @@ def place_hold(
 def release_holds(
     database: Database, matter: str | None, hold_id: int | None, released_at: datetime
 ) -> list[dict[str, Any]]:
-    """Release the holds of a matter, or one by its id; returns those released."""
+    """Release the holds of a matter, or one by its id; return those released."""
     with fence.transaction(database, "No hold was released.", statement_timeout_ms=STATEMENT_MS) as connection:
         rows = connection.execute(
             statement("hold_release"),
@@ -63,7 +63,7 @@ def release_holds(
 
 
 def list_holds(database: Database, *, released: bool) -> list[dict[str, Any]]:
-    """The holds in force, and with `released` also those that are not any more."""
+    """Return the holds in force, and with `released` also the released ones."""
     return _rows(database, "hold_list", {"all": released})
 
 
@@ -75,7 +75,7 @@ def add_order(
     recorded_at: datetime,
     due_at: datetime | None,
 ) -> dict[str, Any]:
-    """Record an erasure order; with both ids it names only what is exactly both."""
+    """Record an erasure order; with both ids it covers only records that have both."""
     with database.transaction() as connection:
         row = connection.execute(
             statement("order_add"),
@@ -92,7 +92,7 @@ def add_order(
 
 
 def list_orders(database: Database) -> list[dict[str, Any]]:
-    """The erasure orders, newest first."""
+    """Return the erasure orders, newest first."""
     return _rows(database, "order_list", {"store": database.settings.store.schema_name})
 
 
@@ -106,7 +106,7 @@ Known = dict[str, Counter[tuple[Any, ...]]]
 
 
 def known_protections(database: Database, stands: Callable[[StoredTimestamp], bool]) -> Known:
-    """The holds in force, and all orders; `stands` says of a hold's release whether it is in force all the same."""
+    """Return the holds in force and all orders; `stands` decides from the release time whether a hold is in force."""
     known: Known = {"hold": Counter(), "order": Counter()}
     for row in database.fetched(statement("known_protections"), {}):
         if stands(row.released_at):

@@ -5,7 +5,8 @@ Each statement begins with `-- name: NAME` and one line of English. Values are b
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from functools import cache, lru_cache
 from pathlib import Path
 from string import Template
@@ -58,6 +59,16 @@ def quoted(identifier: str) -> str:
 def quoted_path(name: str) -> str:
     """A table name with or without its schema, each part quoted."""
     return ".".join(map(quoted, name.split(".")))
+
+
+def literal(value: str | datetime | Sequence[str], type_: str) -> str:
+    """A value written out as a literal of the type, for a statement that has no parameters."""
+    written = value.isoformat() if isinstance(value, datetime) else value
+    return f"CAST({Literal(written).as_string(None)} AS {type_})"
+
+
+NO_PARAMETERS = {"no_parameters": True}
+"""Execution options for a statement of literals, so that the driver takes no percent sign for a placeholder."""
 
 
 def spelling(column: str, type_: str) -> str:

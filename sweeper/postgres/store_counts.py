@@ -1,4 +1,4 @@
-"""Counts of the store that the guards weigh: bounded where the store may be large."""
+"""Counts for the guards, bounded where the store may be large."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ from sweeper.postgres.statement import statement
 
 @dataclass(frozen=True)
 class Histories:
-    """How much history there is, and whether there is anything it could be about."""
+    """The number of plan changes and consent events, and whether there are conversations."""
 
     plan_changes: int
     consent_events: int
@@ -19,13 +19,13 @@ class Histories:
 
 
 def histories(connection: Connection) -> Histories:
-    """The counts as they are now."""
+    """Read the counts."""
     row = connection.execute(statement("count_histories")).one()
     return Histories(row.plan_changes, row.consent_events, row.conversations)
 
 
 def conversations(connection: Connection, limit: int) -> int:
-    """How many conversations there are, or `limit` if there are more: the cost follows the limit, not the store."""
+    """Return the number of conversations, but at most `limit`: the cost depends on the limit and not on the store."""
     found: int = connection.execute(statement("count_conversations"), {"limit": limit}).scalar_one()
     return found
 

@@ -1,4 +1,4 @@
-"""Holds and orders that do nothing: by what they name nothing is found in the store.
+"""Finds holds and orders without effect, because the store has nothing under the ids that they name.
 
 A hold finds what is spelt alike. An order erases only what is written exactly as the store writes it; one that is spelt in
 another way erases nothing, and what it may mean is not trained on.
@@ -25,7 +25,7 @@ _STATEMENTS: Mapping[Kind, tuple[str, ...]] = {
     "pending_orders": ("unmatched_orders", "unmatched_carried_out"),
 }
 STATEMENT_MS = 60_000
-"""How long one look may take, in milliseconds: where there are many holds and orders it reads the store's keys once."""
+"""Time limit of one search in milliseconds; with many holds and orders it reads all keys of the store once."""
 TEXTUAL = frozenset({"text", "character varying", "bpchar"})
 
 
@@ -35,14 +35,14 @@ NAMED = ("account_id", "conversation_id", "owner")
 
 @dataclass(frozen=True)
 class UnmatchedProtections:
-    """The ids of holds in force and of orders that find nothing; `misspelt` orders would find something if spelt as here."""
+    """The ids of holds in force and of orders that match nothing; `misspelt` orders match records under another spelling."""
 
     holds: tuple[int, ...] = ()
     orders: tuple[int, ...] = ()
     misspelt: tuple[int, ...] = ()
 
     def as_json(self) -> dict[str, int]:
-        """How many there are, for machines."""
+        """Return the numbers for JSON."""
         return {"holds": len(self.holds), "orders": len(self.orders), "misspelt_orders": len(self.misspelt)}
 
 
@@ -51,7 +51,7 @@ Types = Mapping[str, Mapping[str, str]]
 
 
 def attempt(database: Database, now: datetime) -> UnmatchedProtections | None:
-    """The holds in force at `now` (UTC) and the orders that find nothing.
+    """Find the holds in force at `now` (UTC) and the orders that match nothing.
 
     Returns:
         None where this role may not look at the store or its tombstones, or the store has not what is looked at.
@@ -64,7 +64,7 @@ def attempt(database: Database, now: datetime) -> UnmatchedProtections | None:
 
 
 def attempt_holds(database: Database, now: datetime) -> tuple[int, ...] | None:
-    """As `attempt`, the holds alone."""
+    """Find the holds that match nothing."""
     return _attempt(database, lambda connection, types: _holds(connection, types, now))
 
 

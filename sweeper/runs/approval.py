@@ -1,7 +1,7 @@
-"""An approval: what a dry run found, as a token that a person passes on to the run that may exceed the limits.
+"""Approvals: the counts of a preview as a token, with which a person allows a run to exceed the volume limits.
 
-It binds store, policy, as-of, the due counts by rule and, for a backfill, its plan.
-Fewer is fine, more refuses; it lapses after 24 hours.
+A token binds the store, the policy, the as-of, the counts by rule and, for a backfill, its scope. A run may purge fewer records
+than approved and is refused if more are due. A token is valid for 24 hours.
 """
 
 import base64
@@ -20,7 +20,7 @@ REMEDY = "Preview again with --dry-run, and approve what it finds."
 
 @dataclass(frozen=True)
 class Approval:
-    """What was previewed: counts of conversations due by rule are the ceilings of the run."""
+    """The result of a preview; its counts of due conversations by rule are the ceilings of the approved run."""
 
     store: str
     policy: str
@@ -28,14 +28,14 @@ class Approval:
     issued_at: datetime
     due: Mapping[str, int]
     scope: str = ""
-    """Which backfill it is for; "": a run."""
+    """The backfill that it approves; "" for a run."""
 
     def less(self, purged: Mapping[str, int]) -> "Approval":
-        """What is left of the approval where runs under it have purged so many by rule."""
+        """Return the approval that remains after runs under it have purged these counts by rule."""
         return replace(self, due={rule: max(count - purged.get(rule, 0), 0) for rule, count in self.due.items()})
 
     def token(self) -> str:
-        """The digest, as `run --dry-run` prints it and `run --approve` takes it."""
+        """Return the digest, as `run --dry-run` prints it and `run --approve` takes it."""
         said = asdict(self) | {"as_of": rfc3339(self.as_of), "issued_at": rfc3339(self.issued_at)}
         if not self.scope:
             del said["scope"]
@@ -48,7 +48,7 @@ class Approval:
 
 
 def read(token: str) -> Approval:
-    """The approval that a token carries.
+    """Return the approval that a token carries.
 
     Raises:
         ConfigurationError: it is no such token, or was cut or mistyped.
@@ -86,7 +86,7 @@ def decode(token: str) -> Approval:
 
 
 def check(approval: Approval, store: str, policy: str, now: datetime, scope: str = "") -> None:
-    """Refuse an approval that is for something else or has lapsed.
+    """Refuse an approval that is for something else or has expired.
 
     Raises:
         RefusedError: naming what differs.
@@ -111,7 +111,7 @@ def refuse_other(approval: Approval, store: str, policy: str, scope: str) -> Non
 
 
 def refuse_lapsed(approval: Approval, now: datetime) -> None:
-    """Refuse an approval that is older than 24 hours, or was given by a clock ahead of this one.
+    """Refuse an approval that is older than 24 hours, or was issued by a clock ahead of this one.
 
     Raises:
         RefusedError: naming the instants.

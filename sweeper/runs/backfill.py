@@ -1,6 +1,6 @@
-"""The plan of a backfill: years of what is overdue, previewed as a whole, approved once, begun, gone on with, given up.
+"""The life of a backfill plan: previewed as a whole, approved once, begun, continued, and finished or given up.
 
-The law of this file: nothing is purged here; `drain.py` does that, and only what a plan's approval covers.
+Invariant: nothing is purged here; `drain.py` does that, and only what a plan's approval covers.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from sweeper.runs.job import Job
 
 @dataclass(frozen=True)
 class BackfillScope:
-    """What a backfill is about: dues from `since` to `until` (UTC), in slices."""
+    """The scope of a backfill: due dates from `since` to `until` (UTC), in slices of `by`."""
 
     since: datetime
     until: datetime
@@ -28,12 +28,12 @@ class BackfillScope:
 
     @property
     def window(self) -> Window:
-        """All its dues."""
+        """The window of its due dates."""
         return Window(self.since, self.until)
 
     @classmethod
     def parse(cls, text: str) -> "BackfillScope":
-        """The scope that `str` wrote.
+        """Parse a scope as `str` writes it.
 
         Raises:
             ValueError: the text is none.
@@ -45,12 +45,12 @@ class BackfillScope:
         return f"backfill {rfc3339(self.since)}/{rfc3339(self.until)}/{self.by.value}"
 
     def as_json(self) -> dict[str, Any]:
-        """For machines."""
+        """Return the JSON form."""
         return {"since": rfc3339(self.since), "until": rfc3339(self.until), "by": self.by.value}
 
 
 def scope_of(approval: Approval) -> BackfillScope:
-    """The backfill that an approval is for.
+    """Return the scope of the backfill that an approval is for.
 
     Raises:
         RefusedError: it is for a run.
@@ -61,7 +61,7 @@ def scope_of(approval: Approval) -> BackfillScope:
 
 
 def refuse_future(scope: BackfillScope, now: datetime) -> None:
-    """A backfill is about what is overdue.
+    """Refuse a scope that ends in the future.
 
     Raises:
         ConfigurationError: its end lies ahead, or its beginning is not before its end.
@@ -76,7 +76,7 @@ def refuse_future(scope: BackfillScope, now: datetime) -> None:
 
 
 def begin(job: Job, scope: BackfillScope, approval: Approval | None) -> BackfillPlan:
-    """The plan to work on: begun under the approval of its preview, or one that was begun before and has not ended.
+    """Return the plan to work on: a new one under the approval, or one that was begun before and has not ended.
 
     Raises:
         RefusedError: nothing was approved for it, or something else was, or the policy has changed since.
@@ -100,7 +100,7 @@ def begin(job: Job, scope: BackfillScope, approval: Approval | None) -> Backfill
 
 
 def refuse_other_policy(plan: BackfillPlan, digest: str, done: Callable[[], str]) -> None:
-    """What was approved under one policy is not purged under another; `done` tells what has been purged, where it is asked.
+    """Refuse to continue a plan under another policy than it was approved under; `done` says what has been purged.
 
     Raises:
         RefusedError: the policy is another.
@@ -122,7 +122,7 @@ def _begun(connection: Any, job: Job, scope: BackfillScope, approval: Approval |
 
 
 def give_up(job: Job, scope: BackfillScope) -> BackfillPlan:
-    """End a plan that nobody goes on with; runs take what it has left.
+    """Give up a plan; runs purge what remains of it.
 
     Raises:
         ConfigurationError: there is none to be given up.

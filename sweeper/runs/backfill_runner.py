@@ -1,8 +1,8 @@
-"""Works on the plan of a backfill, slice by slice, the oldest due first.
+"""Runs a backfill plan slice by slice, the oldest due dates first.
 
     hours → lease → sweep the slice's window → note how far → give the lease back
 
-The law of this file: a slice is a sweep like any other (decided again under lock, with evidence of its own); a nightly run always
+Invariant: a slice is a sweep like any other (decided again under lock, with evidence of its own); a nightly run always
 goes first; killed anywhere and started again, it goes on where it was.
 """
 
@@ -30,14 +30,14 @@ from sweeper.runs.throttle import STEP_SECONDS, Budget, ProgressListener, StopRe
 from sweeper.settings import load_policy
 
 LOOK_SECONDS = 2.0
-"""How long it waits before it looks again whether it may go on: for the lease, the hours, the end of a pause."""
+"""How often a waiting backfill checks whether it may continue: for the lease, the hours, the end of a pause."""
 SEEN = timedelta(seconds=60)
-"""How often a backfill says that it is alive, at work or waiting."""
+"""How often a backfill records its heartbeat, whether it works or waits."""
 
 
 @dataclass
 class BackfillOutcome:
-    """How far a backfill has come. `left`: due, but they failed, stayed locked, were not approved or spared."""
+    """The progress of a backfill. `left`: due, but failed, locked, not approved or skipped."""
 
     plan: BackfillPlan
     outcome: str
@@ -51,11 +51,11 @@ class BackfillOutcome:
 
     @property
     def is_stalled(self) -> bool:
-        """Whether nothing at all was purged although something was left: nobody may take that for work that is done."""
+        """True if nothing was purged although conversations were due. Reported as a failure."""
         return self.purged_now == 0 and (self.left > 0 or bool(self.stop_reason))
 
     def as_json(self) -> dict[str, Any]:
-        """For machines."""
+        """Return the JSON form."""
         return {
             "backfill": self.plan.id,
             "since": rfc3339(self.plan.since),
@@ -76,7 +76,7 @@ class BackfillOutcome:
 
 @dataclass
 class BackfillRunner:
-    """Works on one plan, slice by slice, until it is done or told to stop."""
+    """Works on one plan, slice by slice, until it is done or asked to stop."""
 
     job: Job
     plan: BackfillPlan
@@ -95,7 +95,7 @@ class BackfillRunner:
     started: float = field(default_factory=time.monotonic)
 
     def run(self) -> BackfillOutcome:
-        """All slices that are left.
+        """Sweep all remaining slices.
 
         Raises:
             LeaseHeldError: another process is at work on a backfill of the store.
@@ -120,7 +120,7 @@ class BackfillRunner:
         return self._ended("failed" if self.failed else "completed", done_until)
 
     def _is_swept(self, window: Window) -> bool:
-        """Whether the slice is done with; if not, it is to be tried again, unless `stopped` says why not."""
+        """Sweep one slice; return False if it must be tried again, unless `stopped` holds a reason to stop."""
         self._wait_until_free()
         if self.stopped:
             return False
@@ -175,7 +175,7 @@ class BackfillRunner:
         self._be_seen()
 
     def _be_seen(self) -> bool:
-        """Say that the backfill is alive, unless it has said so lately; returns whether it had to."""
+        """Record the heartbeat if the last one is old enough; return True if it was recorded."""
         now = self.job.clock.now()
         if self.seen is not None and now - self.seen < SEEN:
             return False
@@ -213,7 +213,7 @@ class BackfillRunner:
         return self.job.further_reason() or (StopReason.HOURS if is_outside else "")
 
     def _left(self) -> Budget:
-        """What is left of the budget."""
+        """Return the rest of the budget."""
         seconds, purges = self.budget.seconds, self.budget.purges
         return replace(
             self.budget,
@@ -222,7 +222,7 @@ class BackfillRunner:
         )
 
     def _wait_until_free(self) -> None:
-        """Wait for the hours, the rate and the end of a pause, without the lease; what stops the backfill is in `stopped`."""
+        """Wait for the hours, the rate and the end of a pause, without the lease; a reason to stop is put in `stopped`."""
         while not self._is_spent() and (reason := self._reason_to_wait()):
             early = self.free_at - time.monotonic()
             self._sleep(reason, min(LOOK_SECONDS, early) if early > 0 else LOOK_SECONDS)

@@ -1,7 +1,7 @@
-"""One batch, one transaction, one log line after the commit: lock, read facts, decide, purge, record.
+"""Purges a batch in one transaction: lock, read the facts, evaluate, delete, insert tombstones; log after the commit.
 
-Invariants: a batch that fails is undone whole and done again in halves, down to the one row that fails. What a purge was
-decided from is read once more before the commit, and where it would be decided otherwise the batch is undone.
+Invariants: a batch that fails is rolled back and repeated in halves, down to the single row that fails. The facts of each
+purge are read again before the commit, and the batch is rolled back if the decision would differ.
 """
 
 import time
@@ -39,19 +39,19 @@ FENCE_WAIT_MS = 5_000
 """How long a batch waits for a placement of a legal hold to commit; it holds no row while it waits."""
 LOCK_NOT_AVAILABLE = "55P03"
 SLOW = frozenset({LOCK_NOT_AVAILABLE, "57014"})
-"""SQLSTATEs of lock and statement time-outs: a smaller batch helps where the same batch again would not."""
+"""SQLSTATEs of lock and statement time-outs, after which a smaller batch helps and the same batch does not."""
 FEEDBACK_AT_ONCE = 500
 
 HOPELESS_AFTER = 100
 
 
 class HopelessError(SweeperError):
-    """Record after record failed and none was purged; nothing more was tried."""
+    """Many records failed and none could be purged; the run stopped."""
 
 
 @dataclass(frozen=True)
 class ToDelete:
-    """A conversation that a batch purges, with what was decided and from what."""
+    """A conversation that a batch deletes, with the facts and the verdict."""
 
     proposal: Proposal
     facts: Facts
@@ -60,14 +60,14 @@ class ToDelete:
 
 @dataclass
 class BatchReport:
-    """What came of a batch: counts, rows that others held locked, and what was left for a next transaction."""
+    """The result of a batch: counts, rows that others hold locked, and rows left for the next transaction."""
 
     counts: Counts = field(default_factory=Counts)
     unlocked: list[Proposal] = field(default_factory=list)
     later: list[Proposal] = field(default_factory=list)
 
     def add(self, other: "BatchReport") -> "BatchReport":
-        """This report with another's counts and rows added."""
+        """Add another report's counts and rows, and return this one."""
         self.counts.add(other.counts)
         self.unlocked += other.unlocked
         return self
@@ -75,13 +75,13 @@ class BatchReport:
 
 @dataclass
 class FeedbackBatchReport:
-    """What came of some feedback rows: counts, and the rows that others held locked."""
+    """The result of a batch of feedback rows: counts, and rows that others hold locked."""
 
     counts: Counts
     unlocked: list[str] = field(default_factory=list)
 
     def add(self, other: "FeedbackBatchReport") -> "FeedbackBatchReport":
-        """This report with another's counts and rows added."""
+        """Add another report's counts and rows, and return this one."""
         self.counts.add(other.counts)
         self.unlocked += other.unlocked
         return self
@@ -89,7 +89,7 @@ class FeedbackBatchReport:
 
 @dataclass(frozen=True)
 class Purger:
-    """Purges batches of one run under its lease.
+    """Purges the batches of one run under its lease.
 
     `ceilings` bound what an approval allows, by rule; `limit` bounds what a run without one may purge in all.
     `evaluate` and `evaluate_feedback` replace the policy where something else has decided before.
@@ -107,10 +107,10 @@ class Purger:
     done: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
     changed: set[str] = field(default_factory=set)
-    """Conversations that were to be purged when a fact outside of their rows changed."""
+    """Conversations whose purge was undone because a fact outside of their rows changed."""
 
     def purge(self, proposals: Sequence[Proposal], *, waiting: bool = False) -> BatchReport:
-        """Purge what is due of the proposals, in one transaction or, where that fails, in several smaller ones.
+        """Purge the due conversations among the proposals, in one transaction or, if it fails, in several smaller ones.
 
         Raises:
             LeaseLostError: another run has taken over; nothing of the running transaction was purged.
@@ -148,7 +148,7 @@ class Purger:
         return report
 
     def _recount(self) -> None:
-        """After an answer that was lost, only the tombstones know what this run has purged."""
+        """Count the tombstones of this run: after a lost answer only they say what it has purged."""
         purged = self.job.database.within(lambda c: evidence.purged_by_rule(c, self.run.id))
         self.done.clear()
         self.done.update(purged["conversation"])
@@ -156,7 +156,7 @@ class Purger:
     def purge_feedback(
         self, feedback: PhysicalTable, ids: Sequence[str], *, waiting: bool = False
     ) -> FeedbackBatchReport:
-        """Purge what is due of the feedback rows, under the same rules; with `waiting`, locked rows are waited for."""
+        """Purge the due feedback rows in the same way; with `waiting`, wait for locked rows."""
         try:
             return self.job.database.retried(
                 lambda: self._feedback_once(feedback, ids, waiting=waiting),
@@ -175,7 +175,7 @@ class Purger:
             return first.add(self.purge_feedback(feedback, ids[half:], waiting=waiting))
 
     def _smaller(self, proposals: Sequence[Proposal], error: Exception, *, waiting: bool) -> BatchReport:
-        """The same work in halves; a single row that fails is counted, and the rest goes on."""
+        """Repeat the work in halves; count a single row that fails."""
         if isinstance(error, purge.SlowError) or _state(error) in SLOW:
             self.pace.halve()
         if len(proposals) > 1:
@@ -188,7 +188,7 @@ class Purger:
         return BatchReport(self._failed(f"conversation {proposals[0].conversation_id}", error))
 
     def _raise_if_hopeless(self, error: Exception) -> None:
-        """Where every other row would fare the same, or the process must end and cancels its statements, no more is tried."""
+        """Raise if every other row would fail too, or if the process must end and has cancelled its statements."""
         abandoned = self.job.database.stop.is_abandoned
         if isinstance(error, DBAPIError) and (abandoned or _is_hopeless(error)):
             raise unreachable(error) from None
@@ -212,7 +212,7 @@ class Purger:
         return Counts(failed=1)
 
     def _once(self, proposals: Sequence[Proposal], *, waiting: bool) -> BatchReport:
-        """One transaction: everything in it stands or none of it."""
+        """Run one transaction, which commits everything or nothing."""
         started = time.monotonic()
         with self._transaction() as connection:
             self._enter(connection)
@@ -228,7 +228,7 @@ class Purger:
         return report
 
     def _unlocked(self, connection: Connection, ids: Sequence[str], locked: Set[str]) -> set[str]:
-        """Of the rows that were not locked, those that others hold; the rest must be gone from what is read, too."""
+        """Return those of the rows not locked that others hold; refuse the rest if the relation still shows them."""
         missing = [id_ for id_ in ids if id_ not in locked]
         there = purge.existing(connection, self.job.contract.conversations, missing)
         purge.refuse_rowless(connection, self.job.contract, [id_ for id_ in missing if id_ not in there])
@@ -236,7 +236,7 @@ class Purger:
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
-        """The transaction of a batch; where a placement keeps it waiting for too long, the error names who has the fence."""
+        """Open the transaction of a batch; if it waits too long for the fence, the error names the holder."""
         database = self.job.database
         try:
             with database.transaction(lock_timeout_ms=FENCE_WAIT_MS) as connection:
@@ -245,7 +245,7 @@ class Purger:
             raise fence.busy(database, "Nothing more is purged while it lasts.") from None
 
     def _enter(self, connection: Connection) -> None:
-        """Show that the lease is still ours, then wait out any placement of a hold; no row is locked before that."""
+        """Renew the lease and share the fence before any row is locked."""
         self.lease.renew(connection)
         fence.share(connection)
         purge.bound_lock_wait(connection, self.job.settings.database.lock_timeout_ms)
@@ -253,7 +253,7 @@ class Purger:
     def _decide(
         self, proposals: Sequence[Proposal], unlocked: Set[str], facts: Mapping[str, Facts]
     ) -> tuple[BatchReport, list[ToDelete]]:
-        """What becomes of each proposal; as many to purge as one transaction should."""
+        """Evaluate each proposal; return no more conversations to delete than fit in one transaction."""
         job, report = self.job, BatchReport()
         to_delete: list[ToDelete] = []
         room = job.settings.purge.batch_children
@@ -288,7 +288,7 @@ class Purger:
         return found
 
     def _refuse_changed(self, connection: Connection, to_delete: Sequence[ToDelete]) -> None:
-        """Read again, as the last thing before the commit, what the locks do not cover, and decide again where it has changed.
+        """Read again, last before the commit, the facts that no lock covers, and evaluate again those that changed.
 
         A view or a table of histories cannot be locked row by row: whoever inserts waits for nobody. What commits after this
         has read it comes after the purge.
@@ -309,7 +309,7 @@ class Purger:
             raise ChangedError(f"facts of {len(changed)} conversations changed while they were purged")
 
     def _refuse_written(self, known: Sequence[Facts], connection: Connection) -> None:
-        """Undo a batch to whose conversations messages came that were not decided on.
+        """Refuse to commit if messages came to the conversations after their facts were read.
 
         Raises:
             ChangedError: there are such.
@@ -323,7 +323,7 @@ class Purger:
         return found.outcome is Outcome.PURGE and same
 
     def _is_over_ceiling(self, verdict: Verdict, report: BatchReport) -> bool:
-        """Whether an approval allows no more of the rule; without one, no more than was weighed is purged at all.
+        """Return True if the approval allows no more of this rule; without an approval, refuse to exceed the weighed number.
 
         Raises:
             RefusedError: more is due than when the run began.
@@ -426,7 +426,7 @@ def _state(error: BaseException) -> str | None:
 
 
 def _is_hopeless(error: DBAPIError) -> bool:
-    """Where the connection is gone, or the role may not, or a table is missing, every other row would fare the same."""
+    """Return True if every other row would fail as well: connection lost, privilege or table missing."""
     return databases.is_disconnected(error) or (_state(error) or "").startswith("42")
 
 

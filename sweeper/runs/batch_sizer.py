@@ -1,6 +1,6 @@
-"""How many conversations the next batch takes: as many as took the target time lately, fewer after a time-out.
+"""Sizes the next batch so that it takes the target time, and halves it after a time-out.
 
-The law of this file: a batch never grows to more than twice the one before it, and never beyond [purge] batch.
+Invariant: a batch never grows to more than twice the one before it, and never beyond [purge] batch.
 """
 
 from bisect import bisect_left
@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 FIRST = 100
-"""The first batch: nothing is known yet of this store, and a small one tells as much."""
+"""Size of the first batch, when nothing is known of this store yet."""
 NEWEST = 0.3
-"""How much the newest batch counts in the moving average."""
+"""Weight of the newest batch in the moving average."""
 BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
 @dataclass
 class TimeLimits:
-    """How long the batches took, in seconds; the last bucket has no bound."""
+    """Durations of the batches in seconds, as a histogram; the last bucket is unbounded."""
 
     count: int = 0
     seconds: float = 0.0
@@ -24,14 +24,14 @@ class TimeLimits:
     buckets: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
 
     def add(self, seconds: float) -> None:
-        """One more batch."""
+        """Count one batch."""
         self.count += 1
         self.seconds += seconds
         self.longest = max(self.longest, seconds)
         self.buckets[bisect_left(BUCKETS, seconds)] += 1
 
     def as_json(self) -> dict[str, Any]:
-        """For machines; the buckets are cumulative, as Prometheus counts them."""
+        """Return the histogram for machines, with cumulative buckets as in Prometheus."""
         names = [*(f"{bound:g}" for bound in BUCKETS), "+Inf"]
         return {
             "count": self.count,
@@ -55,7 +55,7 @@ class BatchSizer:
         self.size = self.size or min(FIRST, self.most)
 
     def took(self, count: int, seconds: float) -> None:
-        """A batch of so many conversations took so many seconds."""
+        """Record how long (seconds) a batch of that many conversations took."""
         self.times.add(seconds)
         if count < 1:
             return
@@ -66,7 +66,7 @@ class BatchSizer:
             self.size = max(1, min(wanted, 2 * self.size, self.most))
 
     def halve(self) -> None:
-        """A batch ran into a time-out: the next are half as large, until the average says otherwise."""
+        """Halve the next batches after a time-out, until the average allows larger ones."""
         self.size = max(1, self.size // 2)
         if self.average is not None:
             self.average = max(self.average, self.target / self.size)

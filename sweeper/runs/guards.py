@@ -1,6 +1,8 @@
-"""Guards: reasons not to begin. Each is a named setting, on by default, and refuses with the number, the limit, the way out.
+"""Guards: checks that refuse a run before it purges. Each is a setting, on by default.
 
-The law of this file: a guard that cannot find out refuses.
+A refusal names what was found, the limit and the remedy.
+
+Invariant: a guard that cannot find out refuses.
 """
 
 from collections.abc import Iterator
@@ -18,7 +20,7 @@ HISTORY_REMEDY = (
 
 
 def before(job: Job, histories: Histories, *, accept_history: bool = False) -> Iterator[RefusedError]:
-    """The refusals that are known before anything is proposed, with the histories as counted; a preview only tells them."""
+    """Yield the refusals that are known before anything is proposed, given the counted histories; a preview only shows them."""
     guards, now = job.settings.guards, job.clock.now()
     database_now = job.database.within(job.clock.database_now)
     last = job.database.within(lambda c: evidence.last_completed(c, job.settings.store.schema_name))
@@ -64,7 +66,7 @@ def before(job: Job, histories: Histories, *, accept_history: bool = False) -> I
 
 
 def volume(job: Job, due: int) -> Iterator[RefusedError]:
-    """The refusal of a run without an approval in which so many conversations are due, if they are too many."""
+    """Yield the refusal of a run without an approval if too many conversations are due."""
     guards = job.settings.guards
     if not guards.volume or due == 0:
         return
@@ -87,13 +89,13 @@ def volume(job: Job, due: int) -> Iterator[RefusedError]:
 
 
 def limit(job: Job, due: int) -> int | None:
-    """How many conversations a run may purge in which so many were due when it was weighed; None: as many as are due."""
+    """Return how many conversations a run may purge if `due` were due when it was weighed; None means no limit."""
     guards = job.settings.guards
     return max(guards.max_count - _purged_lately(job), due) if guards.volume else None
 
 
 def more_than_weighed(allowed: int, purged: int) -> RefusedError:
-    """The refusal to go on where more is due than when the run was weighed."""
+    """Return the refusal to continue when more is due than the run was weighed for."""
     return RefusedError(
         "volume",
         f"more than {allowed} conversations are due: facts changed meanwhile.",
@@ -104,14 +106,14 @@ def more_than_weighed(allowed: int, purged: int) -> RefusedError:
 
 
 def _purged_lately(job: Job) -> int:
-    """How many conversations were purged within the window without an approval."""
+    """Return how many conversations were purged without an approval within the window."""
     now = job.clock.now()
     since = now - timedelta(hours=job.settings.guards.window_hours)
     return job.database.within(lambda c: evidence.purged_lately(c, job.settings.store.schema_name, since, now))
 
 
 def _history(job: Job, now: Histories, last: evidence.LastCompleted) -> Iterator[RefusedError]:
-    """A failed or partial import must not read as "nobody consented"."""
+    """Refuse if history has shrunk or is missing: an incomplete import must not read as "nobody consented"."""
     if not now.conversations:
         return
     used = (

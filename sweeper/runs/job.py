@@ -1,4 +1,4 @@
-"""A job: one store, one policy, one as-of, made ready once and handed down."""
+"""A job: one store, one policy and one as-of, prepared once and passed down."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from sweeper.settings import Settings, load_policy
 
 @dataclass(frozen=True)
 class Job:
-    """All that a sweep, a preview or an explanation needs; `window`: which dues it is about.
+    """Everything that a run, a preview or an explanation needs; `window` limits the due dates.
 
     `further_reason` is called between steps of the work: it returns why that is to end, besides a stop request, or "".
     """
@@ -42,12 +42,12 @@ class Job:
 
     @property
     def settings(self) -> Settings:
-        """How the job runs."""
+        """The settings of the job."""
         return self.database.settings
 
     @property
     def is_present(self) -> bool:
-        """Whether as-of is now, as far as clocks agree: what lies after it was then written by a wrong one."""
+        """True if as-of is the present, within the clock tolerance; later timestamps then come from a wrong clock."""
         return self.clock.now() - self.as_of <= timedelta(seconds=self.settings.guards.clock_tolerance_seconds)
 
     @property
@@ -62,7 +62,7 @@ class Job:
 
 
 def prepare(settings: Settings, clock: Clock, as_of: datetime | None = None) -> Job:
-    """A job on the store of the settings; as-of is now unless given.
+    """Prepare a job on the store of the settings; as-of is now unless given.
 
     Raises:
         ConfigurationError: settings, policy or store cannot be used, or the policy does not believe as-of.
@@ -83,13 +83,13 @@ def prepare(settings: Settings, clock: Clock, as_of: datetime | None = None) -> 
 
 
 def untrusted_as_of(policy: Policy, as_of: datetime) -> str:
-    """Message for an as-of outside the policy's plausible range."""
+    """Return the message for an as-of outside the policy's plausible range."""
     since, before = policy.plausible.since, policy.plausible.before
     return f"as-of {rfc3339(as_of)} is not believed: plausible is from {rfc3339(since)} to before {rfc3339(before)}."
 
 
 def read_contract(database: Database, policy: Policy) -> Contract:
-    """The store's contract, once the sweeper's own tables are known to be there."""
+    """Read the store's contract, after checking that the sweeper's own tables exist."""
     try:
         migrate.refuse_other(migrate.revision(database))
         with database.transaction() as connection:
@@ -99,7 +99,7 @@ def read_contract(database: Database, policy: Policy) -> Contract:
 
 
 def unreachable(error: DBAPIError) -> DatabaseError:
-    """What to say when the database does not answer or does not allow."""
+    """Return the error for a database that does not answer or does not allow the statement."""
     if databases.sqlstate(error) == "42501":  # insufficient_privilege
         way_out = (
             "This role may not; deploy/postgres/roles.sql says which may: the job purges, officers hold, auditors read."

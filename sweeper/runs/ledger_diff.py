@@ -1,6 +1,6 @@
-"""What an exported ledger knows of and a restored database has lost: legal holds in force, and erasure orders.
+"""Finds legal holds in force and erasure orders that an exported ledger records and a restored database lacks.
 
-The law of this file: in doubt a hold is in force; what is lost is named, and nothing of it is restored here.
+Invariant: in doubt a hold is in force; what is lost is named, and nothing of it is restored here.
 """
 
 from collections import Counter
@@ -23,14 +23,14 @@ from sweeper.runs.job import Job
 
 @dataclass(frozen=True)
 class LostProtections:
-    """What the ledger knows of and this database does not: nothing of it is restored here."""
+    """Holds and orders of the ledger that are missing in this database; none is restored automatically."""
 
     holds: tuple[str, ...] = ()
     orders: tuple[str, ...] = ()
 
 
 def refuse_lost_holds(lost: LostProtections) -> None:
-    """Refuse to purge while holds that the ledger knows of are missing: they may protect what is back.
+    """Refuse to purge while holds of the ledger are missing, since they may protect restored records.
 
     Raises:
         RefusedError: naming their matters.
@@ -45,7 +45,7 @@ def refuse_lost_holds(lost: LostProtections) -> None:
 
 
 def missing(job: Job, ledger: Ledger) -> LostProtections:
-    """The holds in force and the erasure orders of the ledger that are not in this database."""
+    """Return the holds in force and the erasure orders of the ledger that are missing in this database."""
     holds, orders = _Latest("hold"), _Latest("order")
     for leaf in ledger.leaves():
         holds.see(leaf)
@@ -59,12 +59,12 @@ def missing(job: Job, ledger: Ledger) -> LostProtections:
 
 
 def _stands(policy: Policy, now: datetime, released_at: StoredTimestamp) -> bool:
-    """Whether a hold that is released then is in force, as a batch decides it."""
+    """Return True if a hold with this release time is in force, as a batch decides it."""
     return in_force(Hold("", None, None, None, released_at), policy, now)
 
 
 def _instant(told: object) -> StoredTimestamp:
-    """An instant as an event tells it, in whatever time zone; what cannot be read as one releases nothing."""
+    """Parse a timestamp of an event; text that is not a timestamp counts as not released."""
     try:
         return None if told is None else parse(str(told))
     except ValueError:
@@ -73,13 +73,13 @@ def _instant(told: object) -> StoredTimestamp:
 
 @dataclass
 class _Latest:
-    """The last state of each hold or order, as the events tell it."""
+    """The last state of each hold or order according to the events."""
 
     kind: str
     found: dict[Any, dict[str, Any] | None] = field(default_factory=dict)
 
     def see(self, leaf: Leaf) -> None:
-        """One more leaf; an event that has not what the trigger writes tells nothing."""
+        """Take in one leaf; events without the fields that the trigger writes are ignored."""
         if leaf["source"] != "events" or not str(leaf["kind"]).startswith(f"{self.kind}_"):
             return
         details = leaf["details"] if isinstance(leaf["details"], dict) else {}
@@ -90,12 +90,12 @@ class _Latest:
             self.found[now.get("id")] = now
 
     def rows(self) -> list[dict[str, Any]]:
-        """Those that were not dropped."""
+        """Return those that were not deleted."""
         return [row for row in self.found.values() if row is not None]
 
 
 def _absent(rows: Iterable[Mapping[str, Any]], here: Counter[tuple[Any, ...]], name: str) -> tuple[str, ...]:
-    """How those are called that are not here."""
+    """Return the names of those that are missing here."""
     wanted = Counter((str(row.get(name)), row.get("account_id"), row.get("conversation_id")) for row in rows)
     return tuple(sorted(_called(key) for key in (wanted - here).elements()))
 

@@ -20,7 +20,7 @@ from sweeper.postgres import store_counts
 from sweeper.runs.job import Job
 
 PORTION = 256
-"""So many events are held in memory at a time."""
+"""Number of events held in memory at a time."""
 REMEDY = "Restore schema sweeper (sweeper.identity) with the store, or name the ledger of this one."
 
 

@@ -1,8 +1,8 @@
-"""After a restore: purge again what the exported ledger says was purged and the backup brought back. Nothing else is done.
+"""Purges again, after a restore, what the exported ledger says was purged and the backup brought back. Does nothing else.
 
     check the ledger → compare holds → what is there again → purge it under lock, with evidence → say what else is missing
 
-The law of this file: a ledger that is not shown to be this store's own deletes nothing, and neither does one that knows of a
+Invariant: a ledger that is not shown to be this store's own deletes nothing, and neither does one that knows of a
 hold which this database has lost. What shows it is in the leaves, which the signature covers: each run tells in which database
 and store it was. Where the leaves do not say, a person must.
 """
@@ -40,18 +40,18 @@ from sweeper.runs.session import HURRIED_SECONDS, RunKind, Session, refuse_pause
 from sweeper.runs.throttle import Budget, ProgressListener, StopReason, Throttle
 
 PORTION = 500
-"""So many tombstones of the ledger are looked up at a time."""
+"""Number of tombstones looked up at a time."""
 UNREADABLE = "unreadable_tombstone"
-"""A tombstone whose instants no calendar holds, or whose id the table could not hold: none is purged on its word."""
+"""Reason: a tombstone with an invalid timestamp or an id that the table cannot hold; nothing is purged because of it."""
 NO_ID = frozenset({"22P02", "22003"})
 """SQLSTATEs of a text that is no id of the type, or a number too large for it."""
 UNSEEN = "not_in_relation"
-"""A row that is back in its table while the store's relation does not show it, so that nothing can be decided of it."""
+"""Reason: the row is in its table, but the contract relation does not show it, so it cannot be evaluated."""
 
 
 @dataclass
 class Reapplied:
-    """What came of it, or would."""
+    """The result of a reapplication or of its preview."""
 
     ledger: Ledger
     outcome: str
@@ -65,16 +65,16 @@ class Reapplied:
     stop_reason: str = ""
     seconds: float = 0.0
     newest: datetime | None = None
-    """The newest purge that the ledger tells of: later ones are not known here."""
+    """The time of the newest purge in the ledger; later purges are not known here."""
 
     @property
     def is_done(self) -> bool:
-        """Whether nothing that is back, and may go, is left."""
+        """True if no restored record that may be purged remains."""
         left = self.counts.failed + self.counts.skipped[Spared.LOCKED.value] + self.counts.skipped[UNSEEN]
         return self.outcome in ("completed", "preview") and not left
 
     def as_json(self) -> dict[str, Any]:
-        """For machines."""
+        """Return the JSON form."""
         conversations, feedback = self.purged.get("conversation", {}), self.purged.get("feedback", {})
         preview = self.outcome == "preview"
         return {
@@ -101,7 +101,7 @@ class Reapplied:
 
 
 def preview(job: Job, ledger: Ledger, confirmed: str | None = None) -> Reapplied:
-    """What would be purged again; nothing is locked or written. For `confirmed` see `belonging.claim`."""
+    """Return what would be purged again; nothing is locked or written. For `confirmed` see `ledger_owner.claim`."""
     started, found = time.monotonic(), Reapplied(ledger, "preview", None)
     found.claim = claim(job, ledger, confirmed)
     found.lost = missing(job, ledger)
@@ -116,7 +116,7 @@ def preview(job: Job, ledger: Ledger, confirmed: str | None = None) -> Reapplied
 
 
 def reapply(job: Job, ledger: Ledger, watch: ProgressListener | None = None, confirmed: str | None = None) -> Reapplied:
-    """Purge again what is back. For `confirmed` see `belonging.claim`.
+    """Purge restored records again. For `confirmed` see `ledger_owner.claim`.
 
     Raises:
         RefusedError: the ledger is not shown to be this store's, or holds of it are missing here; nothing was purged.
@@ -149,7 +149,7 @@ class _Reapply:
     started: float = field(default_factory=time.monotonic)
 
     def run(self) -> Reapplied:
-        """All tombstones of the ledger, in its order, as far as nobody stops it."""
+        """Work through all tombstones of the ledger in order, until something stops the run."""
         throttle = self.session.steered(self.watch, Budget(), self.done.total)
         self._record()
         try:
@@ -159,7 +159,7 @@ class _Reapply:
         return self._finished(throttle)
 
     def _record(self) -> None:
-        """Leave an event that names the ledger: from here on this log has another branch than that one."""
+        """Record an event that names the ledger: from here on this log differs from that one."""
         tree = self.ledger.tree
         told = {"log": tree.origin, "size": tree.size, "root": tree.root.hex(), "signed": self.ledger.signed}
         told |= self.claim.as_json()
@@ -183,7 +183,7 @@ class _Reapply:
         removal.remove_pending(self.job.database, self.session.run.id, self.job.clock.now(), self.session.renew, over)
 
     def _shown(self, kind: Kind, there: list[PurgedRecord]) -> list[PurgedRecord]:
-        """Those of which there are facts; the others are counted."""
+        """Return the records that have facts; count the others."""
         facts = _facts(self.job, kind, there)
         shown = [purged_record for purged_record in there if purged_record.record_id in facts]
         _count_unseen(self.counts, kind, len(there) - len(shown))
@@ -210,7 +210,7 @@ class _Reapply:
 
     @cached_property
     def lock_budget(self) -> float:
-        """How long a batch may take from its first lock on, in seconds; the server's setting, asked for once."""
+        """How long (seconds) a batch may take from its first lock; read once from the server."""
         return self.job.database.within(purge.read_lock_budget)
 
     def _purger(self, throttle: Throttle, there: Mapping[str, PurgedRecord]) -> Purger:
@@ -245,7 +245,7 @@ class _Reapply:
 
 
 def _portions(ledger: Ledger, ours: Set[int | str], counts: Counts) -> Iterator[tuple[Kind, list[PurgedRecord]]]:
-    """The tombstones of this store's runs, of one kind of record at a time, in the order of the ledger."""
+    """Yield the tombstones of this store's runs, one kind of record at a time, in the order of the ledger."""
     waiting: dict[Kind, dict[str, PurgedRecord]] = {
         "conversation": {},
         "feedback": {},
@@ -276,14 +276,14 @@ def _purged_record(leaf: Leaf) -> PurgedRecord:
 
 
 def _back(job: Job, kind: Kind, portion: list[PurgedRecord], counts: Counts) -> list[PurgedRecord]:
-    """Those whose rows are there again."""
+    """Return the records whose rows exist again."""
     table = job.contract.conversations if kind == "conversation" else job.contract.feedback
     there = _there(job, table, [purged_record.record_id for purged_record in portion], counts) if table else set()
     return [purged_record for purged_record in portion if purged_record.record_id in there]
 
 
 def _there(job: Job, table: PhysicalTable, ids: list[str], counts: Counts) -> set[str]:
-    """Of some ids, those that have a row; one that cannot be an id of this table is counted, and hides no other."""
+    """Return the ids that have a row; an id that the table cannot hold is counted and does not affect the others."""
     try:
         return job.database.within(lambda c: purge.existing(c, table, ids))
     except DBAPIError as error:
@@ -297,7 +297,7 @@ def _there(job: Job, table: PhysicalTable, ids: list[str], counts: Counts) -> se
 
 
 def _facts(job: Job, kind: Kind, there: list[PurgedRecord]) -> dict[str, Facts] | dict[str, FeedbackFacts]:
-    """What the store's relation says of them."""
+    """Read the facts of the records."""
     ids = [purged_record.record_id for purged_record in there]
     if kind == "conversation":
         return job.database.within(lambda c: job.reader.conversations(c, ids))
@@ -310,7 +310,7 @@ def _count_unseen(counts: Counts, kind: Kind, count: int) -> None:
 
 
 def _weighed(job: Job, kind: Kind, there: list[PurgedRecord]) -> Counts:
-    """What would become of some records that are back."""
+    """Count what a reapplication would do with restored records."""
     counts, of = Counts(), {purged_record.record_id: purged_record for purged_record in there}
     found = _facts(job, kind, there)
     _count_unseen(counts, kind, len(there) - len(found))

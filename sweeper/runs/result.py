@@ -1,4 +1,4 @@
-"""What a run did, as it is told to people and machines and kept in `sweeper.runs`."""
+"""The result of a run, as it is printed and stored in `sweeper.runs`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from sweeper.runs.job import Job
 from sweeper.runs.throttle import ORDERED, Throttle
 
 LEFT_THOUGH_DUE = (Spared.LOCKED, Spared.NOT_APPROVED, Spared.PROTECTED, Spared.STALE)
-"""Reasons to spare a record that is still due.
+"""Reasons to skip a record that is still due.
 
 A record under a hold known at as-of counts as held, and one that changed before it was locked is no longer due; neither is a
 failure.
@@ -21,14 +21,14 @@ failure.
 
 @dataclass(frozen=True)
 class ActiveBackfill:
-    """A backfill that the run leaves something to. `backlog`: nobody has worked on it lately, and there is something to do."""
+    """A backfill to which the run leaves conversations. `backlog`: it has been silent, and has conversations to purge."""
 
     plan: BackfillPlan
     silent: bool
     backlog: bool
 
     def as_json(self) -> dict[str, Any]:
-        """For machines."""
+        """Return the JSON form."""
         return {
             "backfill": self.plan.id,
             "due_from": rfc3339(self.plan.done_until),
@@ -41,7 +41,7 @@ class ActiveBackfill:
 
 @dataclass
 class Result:
-    """What a run did, as its evidence says."""
+    """What a run did, according to its evidence."""
 
     job: Job
     run_id: int
@@ -54,22 +54,22 @@ class Result:
     throttle: Throttle
     active_backfill: ActiveBackfill | None = None
     objects_kept: Mapping[str, int] = field(default_factory=dict)
-    """Pending objects that this run kept, by reason."""
+    """Objects that this run could not remove and that stay pending, by reason."""
 
     @property
     def count(self) -> int:
-        """How many conversations were purged."""
+        """The number of conversations purged."""
         return sum(self.purged["conversation"].values())
 
     @property
     def left(self) -> dict[str, int]:
-        """Due records that were left, by reason; `failed` counts those that could not be purged."""
+        """Due records that remain, by reason; `failed` counts those that could not be purged."""
         spared = {reason.value: self.counts.skipped[reason.value] for reason in LEFT_THOUGH_DUE}
         return {reason: count for reason, count in {"failed": self.counts.failed, **spared}.items() if count}
 
     @property
     def overdue(self) -> int:
-        """The number of due records that were left."""
+        """The number of due records that remain."""
         return sum(self.left.values())
 
     @property
@@ -79,18 +79,18 @@ class Result:
 
     @property
     def is_stalled(self) -> bool:
-        """True if the run purged nothing although records were due. Reported as a failure, whatever spared them."""
+        """True if the run purged nothing although records were due. Reported as a failure, whatever kept them."""
         abandoned = self.active_backfill is not None and self.active_backfill.backlog
         return self.purged_nothing and (self.overdue > 0 or bool(self.throttle.stopped) or abandoned)
 
     @property
     def is_done(self) -> bool:
-        """Whether the run did all that was asked of it; one that used up its budget did."""
+        """True if the run did all that was asked of it, which includes using up its budget."""
         in_order = self.outcome == "completed" or (self.outcome == "stopped" and self.throttle.stopped in ORDERED)
         return in_order and not self.is_stalled
 
     def as_json(self) -> dict[str, Any]:
-        """The result for machines."""
+        """Return the JSON form."""
         conversations, feedback = self.purged["conversation"], self.purged["feedback"]
         return {
             "run": self.run_id,

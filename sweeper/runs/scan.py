@@ -1,6 +1,6 @@
-"""Looks without touching: what a purge would do now, and the verdict on everything there is.
+"""Evaluates without locking or writing: what a purge would do now, and the verdict on every stored record.
 
-The law of this file: it locks nothing, writes nothing, and asks the same `dispose` and `decide` as the purge.
+Invariant: it locks nothing, writes nothing, and asks the same `dispose` and `decide` as the purge.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,11 +19,11 @@ from sweeper.runs.job import Job
 
 T = TypeVar("T")
 Seen = Callable[[int], None]
-"""Told how many more proposals were looked at; where it must keep a lease alive, this is where it does."""
+"""Called with the number of proposals just scanned; a run renews its lease here."""
 
 
 def portions(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """The items in portions of at most `size`."""
+    """Yield the items in portions of at most `size`."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
 
@@ -31,7 +31,7 @@ def portions(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 def scan(
     job: Job, pages: Iterable[Page], seen: Seen = lambda _: None, note: Callable[[Verdict], None] = lambda _: None
 ) -> Counts:
-    """What would become of the proposed conversations, read as they are now; `note` gets the verdict on each to purge."""
+    """Count what a purge would do with the proposed conversations; `note` is called with each verdict to purge."""
     counts = Counts()
     for page in pages:
         for portion in portions((*page.free, *page.held), job.settings.purge.batch):
@@ -45,7 +45,7 @@ def scan(
 
 
 def scan_feedback(job: Job) -> Counts:
-    """What would become of the feedback rows that may be due."""
+    """Count what a purge would do with the proposed feedback rows."""
     counts = Counts()
     for known in proposed_feedback(job):
         counts.count("feedback", evaluate_feedback(known, job.policy, job.as_of), feedback_anomalies(known, job.policy))
@@ -53,14 +53,14 @@ def scan_feedback(job: Job) -> Counts:
 
 
 def proposed_feedback(job: Job) -> Iterator[FeedbackFacts]:
-    """The feedback rows that may be due, read as they are now."""
+    """Yield the facts of the proposed feedback rows as they are now."""
     for page in job.selector.feedback():
         for ids in portions(page, job.settings.purge.batch):
             yield from _feedback_facts(job, ids).values()
 
 
 def evaluations(job: Job, portion: Sequence[Proposal]) -> Iterator[tuple[Facts, Evaluation]]:
-    """What would become of each proposed conversation that is still there, with its facts as they are now."""
+    """Yield the facts and the evaluation of each proposed conversation that still exists."""
     facts = _facts(job, [proposal.conversation_id for proposal in portion])
     for proposal in portion:
         known = facts.get(proposal.conversation_id)
@@ -78,7 +78,7 @@ def _feedback_facts(job: Job, ids: Sequence[str]) -> dict[str, FeedbackFacts]:
 
 @dataclass(frozen=True)
 class StoredRecord:
-    """The verdict on one conversation, with its facts and what should not be so."""
+    """A stored conversation: its facts, evaluation and anomalies."""
 
     facts: Facts
     evaluation: Evaluation
@@ -86,7 +86,7 @@ class StoredRecord:
 
 
 def everything(job: Job, ahead: Callable[[int], None] = lambda _: None) -> Iterator[StoredRecord]:
-    """The verdict on every conversation that exists at as-of, in the order of their keys; memory does not grow.
+    """Yield every conversation that exists at as-of, in the order of the keys, in constant memory.
 
     Args:
         job: what to look at.
@@ -114,7 +114,7 @@ def everything(job: Job, ahead: Callable[[int], None] = lambda _: None) -> Itera
 
 
 def every_feedback(job: Job) -> Iterator[FeedbackFacts]:
-    """Every feedback row, in the order of their keys; memory does not grow."""
+    """Yield every feedback row, in the order of the keys, in constant memory."""
     after: str | None = None
     size = job.settings.purge.batch
     type_ = job.contract.type("feedback")

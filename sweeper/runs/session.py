@@ -1,6 +1,6 @@
-"""What surrounds a run: lease, opening, and however it ends, its close, the lease given back, a checkpoint.
+"""Context manager for one run: takes the lease, records the run's start and outcome, releases the lease, takes a checkpoint.
 
-The law of this file: a run that was opened is closed with how it ended; only a run that was killed, or whose database is gone,
+Invariant: a run that was opened is closed with how it ended; only a run that was killed, or whose database is gone,
 stays open, and the next one records it as interrupted.
 """
 
@@ -31,26 +31,26 @@ from sweeper.runs.job import Job, unreachable
 from sweeper.runs.throttle import Budget, ProgressListener, StopReason, Throttle
 
 CHECKPOINT_SECONDS = 600.0
-"""How long the checkpoint after a run may take; what it has numbered by then stays so, and the next one goes on."""
+"""Seconds that the checkpoint after a run may take; the next checkpoint continues where it ended."""
 HURRIED_SECONDS = 2.0
-"""The same after a run that was told to stop."""
+"""The same after a run that was asked to stop."""
 
 
 @dataclass(frozen=True)
 class RunKind:
-    """What a run is for: the nightly sweep, one slice of a backfill, or what a restored backup brought back."""
+    """The kind of a run: a sweep, one slice of a backfill, or a reapplication after a restore."""
 
     kind: Literal["run", "backfill", "reapply"] = "run"
     backfill_id: int | None = None
 
     @property
     def preemptible(self) -> bool:
-        """Whether it is a slice: it gives way to a run, leaves feedback to it, and was weighed with its plan."""
+        """True for a slice of a backfill: it releases the lease on request and leaves feedback to runs."""
         return self.kind == "backfill"
 
 
 def refuse_paused(job: Job) -> None:
-    """Do not begin while somebody has paused the sweeper.
+    """Refuse to begin while the sweeper is paused.
 
     Raises:
         RefusedError: it is paused; nothing was purged.
@@ -66,7 +66,7 @@ def refuse_paused(job: Job) -> None:
 
 @dataclass
 class Session:
-    """One run from its opening to its close.
+    """One run between its start and its close.
 
     `histories`: what it saw of them, once it has looked. `checkpoint_seconds`: how long its checkpoint may take, in seconds.
     """
@@ -79,7 +79,7 @@ class Session:
     histories: store_counts.Histories | None = None
 
     def renew(self) -> None:
-        """Keep the lease.
+        """Renew the lease.
 
         Raises:
             LeaseLostError: another run has taken it over.
@@ -88,7 +88,7 @@ class Session:
         self.job.database.within(self.lease.renew)
 
     def steered(self, watch: ProgressListener, budget: Budget, purged: Callable[[], int]) -> Throttle:
-        """What steers this run: whoever watches, its budget, the load of the server, and whoever waits for a slice's lease."""
+        """Return the throttle of this run: progress listener, budget, load of the server, preemption requests."""
         settings, root = self.job.settings, self.job.contract.conversations
         pace = BatchSizer(settings.pace.target_batch_ms / 1000, settings.purge.batch)
         gauge = LoadProbe(self.job.database, [root.oid, *(key.oid for key in root.children)])
@@ -101,7 +101,7 @@ class Session:
         return StopReason.YIELDED if self.run_kind.preemptible and self.lease.preemption_requested else ""
 
     def close(self, outcome: evidence.Outcome, result: dict[str, Any]) -> None:
-        """Record how the run ended and give the lease back, in one transaction.
+        """Record how the run ended and release the lease, in one transaction.
 
         Raises:
             LeaseLostError: another run has taken over, and has recorded this one as interrupted.
@@ -120,14 +120,14 @@ class Session:
         self.lease.give_back(connection)
 
     def failure(self, error: str) -> tuple[evidence.Outcome, dict[str, Any]]:
-        """How a run ended that an error ended: as stopped where its statements were cancelled because the process must end."""
+        """Return the outcome of a run that raised: "stopped" if its statements were cancelled because the process must end."""
         if self.job.database.stop.is_abandoned:
             self.checkpoint_seconds = 0.0
             return "stopped", {"stop_reason": StopReason.SIGNAL.value, "error": error}
         return "failed", {"error": error}
 
     def close_if_possible(self, outcome: evidence.Outcome, result: dict[str, Any]) -> None:
-        """As `close`; a database that is gone leaves the run open, and the next run records it as interrupted."""
+        """Close the run; if the database is unreachable the run stays open, and the next run records it as interrupted."""
         try:
             self.close(outcome, result)
         except Exception:  # the first error is the one to tell
@@ -136,7 +136,7 @@ class Session:
 
 @contextmanager
 def session(job: Job, run_kind: RunKind, approval: Approval | None = None) -> Iterator[Session]:
-    """A run for the body of the `with` statement, which closes it; where the body raises, it is closed with that.
+    """Open a run for the body of the `with` statement and close it afterwards, also if the body raises.
 
     Where the job is to end while the lease is waited for, nothing is opened.
 
@@ -157,7 +157,7 @@ def session(job: Job, run_kind: RunKind, approval: Approval | None = None) -> It
 
 @contextmanager
 def _recorded(opened: Session) -> Iterator[None]:
-    """However the body fails, the run is closed with it."""
+    """Close the run with the error if the body raises."""
     try:
         yield
     except LeaseLostError:
@@ -177,7 +177,7 @@ def _recorded(opened: Session) -> Iterator[None]:
 
 
 def _cover(opened: Session, signer: Signer | None) -> None:
-    """Take a checkpoint of all evidence; where that fails the evidence stands all the same, and the next one covers it."""
+    """Take a checkpoint of all evidence. If it fails, the evidence is kept and the next checkpoint covers it."""
     until = time.monotonic() + opened.checkpoint_seconds
 
     def go_on() -> None:

@@ -1,4 +1,4 @@
-"""The page to read first: one sweep from beginning to end.
+"""One sweep from beginning to end: the module to read first.
 
     lease → guards → plan → purge in batches → rows that were locked → feedback → strays → objects → close → checkpoint
 
@@ -34,7 +34,7 @@ from sweeper.runs.session import HURRIED_SECONDS, RunKind, Session, refuse_pause
 from sweeper.runs.throttle import Budget, ProgressListener, StopReason, Throttle
 
 LOCKED_AT_MOST = 10_000
-"""So many rows that others hold locked are tried again at the end; the others wait for the next run."""
+"""Limit of the locked rows that are tried again at the end; the rest waits for the next run."""
 
 
 def preview(job: Job, watch: ProgressListener | None = None, scope: BackfillScope | None = None) -> PurgePlan:
@@ -67,7 +67,7 @@ def sweep(
     budget: Budget | None = None,
     run_kind: RunKind | None = None,
 ) -> Result:
-    """One sweep: purge what is due at as-of, and record it.
+    """Purge everything that is due at as-of, and record it.
 
     Raises:
         LeaseHeldError: another run is at work.
@@ -85,7 +85,7 @@ def sweep(
 
 
 def find_active_backfill(job: Job) -> ActiveBackfill | None:
-    """The backfill that has been approved for a part of what is due: a run neither weighs nor purges that."""
+    """Return the active backfill, if any: a run neither weighs nor purges what belongs to it."""
     now = job.clock.now()
     plan = job.database.within(lambda c: backfills.alive(c, job.contract.schema, now))
     if plan is None:
@@ -98,7 +98,7 @@ def find_active_backfill(job: Job) -> ActiveBackfill | None:
 
 
 def without(job: Job, active_backfill: ActiveBackfill | None) -> Job:
-    """The job without what it leaves to a backfill."""
+    """Return the job without the due dates that belong to the active backfill."""
     if active_backfill is None:
         return job
     plan = active_backfill.plan
@@ -106,14 +106,14 @@ def without(job: Job, active_backfill: ActiveBackfill | None) -> Job:
 
 
 def _left_of(job: Job, approval: Approval | None) -> Approval | None:
-    """What earlier runs under the same approval have left of it."""
+    """Return what earlier runs under the same approval have left of it."""
     if approval is None:
         return None
     return approval.less(job.database.within(lambda c: evidence.purged_under(c, approval.token())))
 
 
 class _InterruptedError(Exception):
-    """The run is to stop, and `steering.stopped` says why."""
+    """The run must stop; `Throttle.stopped` holds the reason."""
 
 
 @dataclass
@@ -137,7 +137,7 @@ class _Sweep:
         return self.plan.job
 
     def run(self) -> Result:
-        """All steps, in order, as far as nobody stops it."""
+        """Take all steps in order, until something stops the run."""
         try:
             self._work()
         except PausedError as paused:
@@ -168,7 +168,7 @@ class _Sweep:
 
     @cached_property
     def throttle(self) -> Throttle:
-        """Steers this run."""
+        """The throttle of this run."""
         return self.session.steered(self.watch, self.budget, self.done.total)
 
     def _weigh(self) -> int | None:
@@ -215,7 +215,7 @@ class _Sweep:
         return locked
 
     def _purge_locked(self, purger: Purger, locked: list[Proposal]) -> None:
-        """Try again what others had locked, waiting for one row at a time, no longer than [purge] locked_wait_seconds."""
+        """Try locked rows again, waiting for one row at a time, for [purge] locked_wait_seconds in all."""
         deadline = time.monotonic() + self.job.settings.purge.locked_wait_seconds
         while locked and (size := self.throttle.next_batch()):
             report = purger.purge(locked[:1], waiting=True)
@@ -254,7 +254,7 @@ class _Sweep:
             self._skip_locked("feedback", len(again.unlocked))
 
     def _feedback_room(self) -> int:
-        """How many feedback rows a batch may take: the budget allows as many of them as of conversations."""
+        """Return how many feedback rows a batch may take: the budget allows as many of them as of conversations."""
         if self.throttle.is_cut_short():
             return 0
         most = self.budget.purges
@@ -262,7 +262,7 @@ class _Sweep:
         return batch if most is None else max(0, min(batch, most - self.counts.feedback_by_rule.total()))
 
     def _refuse_feedback(self) -> None:
-        """Feedback behind a view cannot be purged: what is due of it has failed."""
+        """Count due feedback behind a view as failed, since its rows cannot be locked."""
         found = scan_feedback(self.job)
         due = found.feedback_by_rule.total()
         if due:
@@ -276,7 +276,7 @@ class _Sweep:
         self.counts.add(found)
 
     def _purge_orphans(self) -> int:
-        """Children without a key may have been inserted while their conversation was deleted: delete them now."""
+        """Delete orphans: children without a foreign key that were inserted while their conversation was deleted."""
         if not purge.is_open(self.job.contract):
             return 0
         database = self.job.database

@@ -1,6 +1,6 @@
-"""Between two batches: whether to go on, how large the next batch is, and what is waited for first.
+"""Decides between two batches whether to continue, how large the next batch is, and what to wait for first.
 
-The law of this file: whatever makes a run wait or stop has a name, and the name is logged, shown, recorded and counted.
+Invariant: whatever makes a run wait or stop has a name, and the name is logged, shown, recorded and counted.
 """
 
 import time
@@ -16,15 +16,15 @@ from sweeper.runs.batch_sizer import BatchSizer
 from sweeper.settings import Settings
 
 STEP_SECONDS = 0.1
-"""A wait is cut into steps, so that whoever asks it to stop is heard."""
+"""A wait is divided into steps of this length, so that a request to stop is noticed."""
 KEPT_BYTES = 16 << 20
 """Memory for the keys of what is proposed, compressed: several hundred thousand conversations."""
 BATCH_SECONDS = 1.0
-"""Under a rate limit a batch takes no more than may be purged in this time."""
+"""Under a rate limit, a batch takes no more than may be purged in this time."""
 
 
 class StopReason(StrEnum):
-    """Why a run ended before its work did; a pressure that lasted too long says its own name."""
+    """Why a run ended before its work did; a load limit that was exceeded for too long gives its own name."""
 
     SIGNAL = "signal"
     MAX_RUNTIME = "max_runtime"
@@ -36,12 +36,12 @@ class StopReason(StrEnum):
 
 
 ORDERED = frozenset({StopReason.MAX_RUNTIME, StopReason.MAX_PURGE})
-"""What the person who started the run asked for: no failure."""
+"""Reasons that the person who started the run asked for; they are no failure."""
 
 
 @dataclass(frozen=True)
 class ProgressListener:
-    """Who looks on: told what to expect, of each proposal done and of each wait."""
+    """Callbacks for progress: the number of proposals to expect, each one done, and each wait."""
 
     expect: Callable[[int], None] = lambda _: None
     advance: Callable[[int], None] = lambda _: None
@@ -50,7 +50,7 @@ class ProgressListener:
 
 @dataclass(frozen=True)
 class Budget:
-    """What a run may use at most: seconds, conversations (and as many feedback rows), conversations a second, bytes for keys."""
+    """Limits of a run: seconds, conversations (and as many feedback rows), conversations a second, bytes for keys."""
 
     seconds: float | None = None
     purges: int | None = None
@@ -66,15 +66,15 @@ class ThrottleStats:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def begin(self, reason: str) -> None:
-        """One more wait for this reason."""
+        """Count a wait for this reason."""
         self.count[reason] = self.count.get(reason, 0) + 1
 
     def add(self, reason: str, seconds: float) -> None:
-        """So much longer."""
+        """Add seconds to a wait."""
         self.seconds[reason] = self.seconds.get(reason, 0.0) + seconds
 
     def as_json(self) -> dict[str, Any]:
-        """For machines."""
+        """Return the JSON form."""
         return {
             reason: {"count": count, "seconds": round(self.seconds.get(reason, 0.0), 3)}
             for reason, count in sorted(self.count.items())
@@ -82,15 +82,15 @@ class ThrottleStats:
 
 
 class LoadReader(Protocol):
-    """Whoever looks at the server."""
+    """Reads the load of the server."""
 
     def read(self) -> Mapping[Pressure, str]:
-        """What is above its limit now, each in words."""
+        """Return what is above its limit now, each in words."""
 
 
 @dataclass
 class Throttle:
-    """Steers one run.
+    """Throttles one run.
 
     `renew` keeps its lease while it waits; `purged` says how many conversations it has purged, `stop_reason` why it is to end.
     `monotonic` (seconds, from any beginning) and `sleep` are those of the machine, so that a test need not wait.
@@ -116,7 +116,7 @@ class Throttle:
         self.started = self.paced_from = self.monotonic()
 
     def next_batch(self) -> int:
-        """How many conversations the next batch may take, once nothing speaks against it; 0: the run is to stop."""
+        """Wait until a batch may begin and return how many conversations it may take; 0 means that the run must stop."""
         if self.is_over():
             return 0
         self._give_way()
@@ -124,13 +124,13 @@ class Throttle:
         return 0 if self.is_over() else min(self.pace.size, self._room())
 
     def is_over(self) -> bool:
-        """Whether the run is to stop; the reason is then in `stopped`."""
+        """Return True if the run must stop; the reason is then in `stopped`."""
         if not self.is_cut_short() and self.budget.purges is not None and self.purged() >= self.budget.purges:
             self.stopped = StopReason.MAX_PURGE
         return bool(self.stopped)
 
     def is_cut_short(self) -> bool:
-        """As `is_over`, for what does not count against the purges that a budget allows."""
+        """As `is_over`, for work that does not count against the number of purges in the budget."""
         if self.stopped in ("", StopReason.MAX_PURGE):
             self.stopped = self.stop_reason() or self._out_of_time() or self.stopped
         return self.stopped not in ("", StopReason.MAX_PURGE)
@@ -140,7 +140,7 @@ class Throttle:
         return StopReason.MAX_RUNTIME if over else ""
 
     def _room(self) -> int:
-        """How many a batch may take for the budget's and the rate's sake."""
+        """Return how many conversations the budget and the rate allow in a batch."""
         rooms = [self.pace.most]
         if self.budget.purges is not None:
             rooms.append(self.budget.purges - self.purged())
@@ -150,19 +150,19 @@ class Throttle:
 
     @property
     def earliest(self) -> float:
-        """When, on the clock of `monotonic`, so many as were purged may have been."""
+        """Return when (on the clock of `monotonic`) the rate allows what was purged so far."""
         rate = self.budget.per_second
         return self.paced_from + self.purged() / rate if rate else self.paced_from
 
     def _keep_to_the_rate(self) -> None:
-        """Wait until so many as were purged may have been; what a wait or a slow batch has cost is not made up for."""
+        """Wait until the rate allows what was purged so far; time lost in waits or slow batches is not caught up."""
         while not self.is_over() and (left := self.earliest - self.monotonic()) > 0:
             self._sleep(min(self.settings.lease.seconds / 4, left))
             self.renew()
         self.paced_from += max(self.monotonic() - self.earliest, 0.0)
 
     def _give_way(self) -> None:
-        """Wait while the server is above a limit; after longest_pause_seconds the run stops rather than push on."""
+        """Wait while the server is above a limit; after longest_pause_seconds the run stops."""
         if self.monotonic() - self.looked < self.settings.pace.look_seconds:
             return
         begun, reason = self.monotonic(), ""

@@ -201,11 +201,9 @@ def test_rate_holds_over_slices(store: Store, policy: Policy) -> None:
     """Slices of a few conversations are purged no faster than --rate allows together."""
     fill(store, 1)
     job = job_of(store, policy)
-    told: list[str] = []
     token, began = token_of(job), time.monotonic()
-    result = drained(job, token=token, watch=ProgressListener(waits=told.append), budget=Budget(per_second=2.0))
+    result = drained(job, token=token, budget=Budget(per_second=2.0))
     assert result.purged == MONTHS - 1
-    assert "no more than 2 a second" in told
     assert time.monotonic() - began >= (MONTHS - 2) / 2.0
 
 

@@ -108,7 +108,7 @@ def test_plan_that_has_lapsed(sweeper: Sweeper, store: Store, file: Path) -> Non
     sweeper("run", "--dry-run", "--out", str(file))
     late = instant(NOW) + timedelta(hours=24)
     refused = sweeper("run", "--plan", str(file), now=rfc3339(late))
-    assert (refused.code, "lapsed after 24 hours" in refused.err, len(store.left())) == (3, True, DUE)
+    assert (refused.code, "has lapsed" in refused.err, len(store.left())) == (3, True, DUE)
     assert sweeper("run", "--plan", str(file), now=rfc3339(late - timedelta(microseconds=1))).code == 0
 
 

@@ -1,6 +1,6 @@
 """Whether the command line takes the words that a deployment gives it, and which names of the environment it knows.
 
-The law of this file: nothing runs. The words go through the program's own parser, and a stand-in is called for the command.
+Invariant: nothing runs. The words go through the program's own parser, and a stand-in is called for the command.
 """
 
 import io

@@ -1,6 +1,6 @@
 """The five fields of a cron expression, read strictly.
 
-The law of this file: what one of Debian's cron, cronie and Kubernetes would refuse or read in its own way is refused: macros,
+Invariant: what one of Debian's cron, cronie and Kubernetes would refuse or read in its own way is refused: macros,
 `?`, zones, seconds, 7 for Sunday, and names in ranges or lists.
 """
 

@@ -1,6 +1,6 @@
 """As much of PromQL as our rules and panels use: which series an expression asks for, with which labels, and what it groups by.
 
-The law of this file: what it does not know it refuses; nothing that it skips could hold a name.
+Invariant: what it does not know it refuses; nothing that it skips could hold a name.
 """
 
 import re

@@ -1,6 +1,6 @@
 """What a kustomization makes, read without kustomize: its resources, the ConfigMaps it generates, the images it sets.
 
-The law of this file: it knows no field that the repository does not use, and refuses what it does not know. It leaves names
+Invariant: it knows no field that the repository does not use, and refuses what it does not know. It leaves names
 as they are written; kustomize adds a hash to those of generated ConfigMaps.
 """
 

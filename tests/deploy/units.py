@@ -1,6 +1,6 @@
 """systemd units, read as systemd reads them: sections of directives, of which a directive may stand more than once.
 
-The law of this file: a directive that is not in the lists below is refused, for systemd only warns of a misspelt one and goes on
+Invariant: a directive that is not in the lists below is refused, for systemd only warns of a misspelt one and goes on
 without it.
 """
 

@@ -1,6 +1,6 @@
 """What must stand in every manifest that runs the sweeper, as tables: where, what is allowed, and an example of what is not.
 
-The law of this file: Kubernetes' own schema says nothing of what is here. It takes any string for an enumeration and knows no
+Invariant: Kubernetes' own schema says nothing of what is here. It takes any string for an enumeration and knows no
 safety.
 """
 

@@ -16,7 +16,7 @@ from sweeper.postgres.facts import FactsReader
 from sweeper.runs.job import read_contract
 from tests.facts import World, instant
 from tests.store.stores import ID_TYPES, Store
-from tests.store.test_propose import SYNTHETIC, Bench, furnished, policies
+from tests.store.test_propose import Bench, furnished, policies
 
 Reasons = dict[str, str]
 
@@ -102,7 +102,7 @@ def test_shipped_policy(bench: Judged, policy: Policy, world: World, ahead: bool
 def test_any_policy(bench: Judged, world: World, several: Sequence[Policy], scope: str) -> None:
     """Under random policies they agree too, whatever conditions, anchors and periods the rules have."""
     bench.load(world)
-    for policy in (*several, *SYNTHETIC):
+    for policy in several:
         bench.judge(trained(policy, scope, "18 months"), instant(world["as_of"]))
 
 

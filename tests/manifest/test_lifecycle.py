@@ -22,7 +22,7 @@ from sweeper.manifest.description import DamagedError
 from sweeper.manifest.lifecycle import FrozenManifest, StateError
 from sweeper.manifest.pseudonym import Pseudonym
 from sweeper.policy.instant import rfc3339
-from sweeper.policy.schema import Policy
+from sweeper.policy.schema import Names, Policy
 from sweeper.postgres import fence, manifests
 from sweeper.runs.job import Job
 from sweeper.runs.sweep import sweep
@@ -310,6 +310,18 @@ def test_recall_of_several_manifests(store: Store, policy: Policy, tmp_path: Pat
     recalled = rows(tmp_path / "out", "recall")
     assert len(recalled) == 18
     assert {row["message_id"] for row in recalled} == messages(store, "c1", "c3", "c5")
+
+
+def test_recall_under_a_policy_with_a_percent_sign(
+    store: Store, policy: Policy, made: FrozenManifest, tmp_path: Path
+) -> None:
+    """A driver does not take a percent sign or a colon in the name of a plan for a placeholder."""
+    raw = policy.model_dump(mode="json", by_alias=True)
+    raw["plans"]["commercial"].append("50% :off")
+    withdraw(store, "a1", NOW)
+    changed = Policy.model_validate(raw, context=Names.of(raw))
+    (found,) = lifecycle.recall(job(store, changed, LATER), tmp_path / "out")
+    assert found.reasons == {"no_consent": 6}
 
 
 def test_recall_without_output_records_nothing(

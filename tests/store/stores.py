@@ -1,6 +1,6 @@
 """A real PostgreSQL for the tests: a template database per id type, an empty copy of it per test, worlds loaded into it.
 
-The law of this file: the program connects as the role `sweeper` of deploy/postgres/roles.sql, and so sweeps with no more
+Invariant: the program connects as the role `sweeper` of deploy/postgres/roles.sql, and so sweeps with no more
 privileges than it needs; only what a test does itself, to arrange and to look, is done as the superuser.
 """
 

@@ -41,7 +41,7 @@ class Hand:
 
 
 class Watched(CatchUp):
-    """It is told which duties begin; a daemon has just begun."""
+    """It is told which jobs begin; a daemon has just begun."""
 
     def __init__(self, store: Store, hand: Hand, **schedule: str) -> None:
         self.begun: list[str] = []
@@ -168,7 +168,7 @@ def test_every_beginning_is_recorded(store: Store) -> None:
 
 
 @pytest.mark.parametrize("of", ["store", "another"])
-def test_other_duties_by_their_own_evidence(of: str, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_jobs_by_their_own_evidence(of: str, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A manifest counts when it was frozen, a recall and a report when their events were written, each for its own store only."""
     monkeypatch.setenv("SWEEPER_PSEUDONYM_KEY", "a key of the tests, with 32 bytes or more")
     served(store)

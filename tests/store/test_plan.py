@@ -50,7 +50,7 @@ def proposing(job: Job) -> Iterator[list[int]]:
     found: list[int] = []
 
     def look(_c: Any, cursor: Any, sql: str, *_: Any) -> None:
-        if "WITH probed AS" in sql:
+        if "WITH searched AS" in sql:
             found.append(cursor.rowcount)
 
     event.listen(job.database.engine, "after_cursor_execute", look)

@@ -15,11 +15,11 @@ from sqlalchemy import text
 from sweeper.policy.decide import decide, exists
 from sweeper.policy.facts import Facts
 from sweeper.policy.feedback import decide_feedback
-from sweeper.policy.period import Period
-from sweeper.policy.probe import SLACK
+from sweeper.policy.period import SLACK, Period
 from sweeper.policy.schema import Names, Policy, parse
 from sweeper.policy.window import EVERYTHING
 from sweeper.postgres.contract import Contract
+from sweeper.postgres.database import Database
 from sweeper.postgres.facts import FactsReader
 from sweeper.postgres.proposals import AccountRange, Selector
 from sweeper.postgres.statement import statement
@@ -40,6 +40,12 @@ class Bench:
 
     store: Store
     contract: Contract
+    opened: Database | None = None
+
+    @property
+    def database(self) -> Database:
+        """The program's engine."""
+        return self.opened or self.store.database()
 
     def load(self, world: World) -> None:
         """The world, and nothing else."""
@@ -47,19 +53,20 @@ class Bench:
         self.store.load(world)
         for chat in world["conversations"]:
             if chat.get("columns"):
+                names = ", ".join(f"{name} = %s" for name in chat["columns"])
                 self.store.execute(
-                    "UPDATE conversations SET keep_days = %s WHERE id = %s",
-                    chat["columns"]["keep_days"],
+                    f"UPDATE conversations SET {names} WHERE id = %s",
+                    *chat["columns"].values(),
                     self.store.id(chat["id"]),
                 )
 
     def selector(self, policy: Policy, as_of: datetime, **sizes: int) -> Selector:
         """A selector whose ranges and pages may be tiny."""
-        return Selector(self.store.database(), self.contract, policy, as_of, EVERYTHING, **sizes)
+        return Selector(self.database, self.contract, policy, as_of, EVERYTHING, **sizes)
 
     def facts(self, policy: Policy, as_of: datetime) -> dict[str, Facts]:
         """The facts of every conversation, with all its holds and orders."""
-        with self.store.database().transaction() as connection:
+        with self.database.transaction() as connection:
             return FactsReader(self.contract, policy, as_of).conversations(
                 connection, sorted(self.store.left()), every=True
             )
@@ -90,7 +97,7 @@ class Bench:
             plain, shielded = decide(facts, policy, as_of), decide(facts.protected(as_of), policy, as_of)
             return plain.rule, plain.due, plain.held, shielded.purge
 
-        with self.store.database().transaction() as connection:
+        with self.database.transaction() as connection:
             few = FactsReader(self.contract, policy, as_of).conversations(connection, sorted(every))
         assert {name: decided(facts) for name, facts in few.items()} == {n: decided(f) for n, f in every.items()}
         assert all(len(facts.orders) <= 1 for facts in few.values())
@@ -100,7 +107,7 @@ class Bench:
         proposed = [id_ for page in self.selector(policy, as_of, **sizes).feedback() for id_ in page]
         assert len(proposed) == len(set(proposed))
         ids = [str(row[0]) for row in self.store.execute("SELECT id FROM feedback")]
-        with self.store.database().transaction() as connection:
+        with self.database.transaction() as connection:
             facts = FactsReader(self.contract, policy, as_of).feedback(connection, ids)
         expired = {name for name, known in facts.items() if decide_feedback(known, policy, as_of).expired}
         assert expired - set(proposed) == set(), "due and never proposed"
@@ -174,32 +181,34 @@ def optional(draw: st.DrawFn, one_in: int) -> bool:
     return draw(st.integers(0, one_in - 1)) == one_in // 2
 
 
+OWN_CONDITIONS: dict[str, list[Any]] = {
+    "kind": [["chat"], ["coding_session"], ["chat", "coding_session"]],
+    "platform": [["first_party"], ["bedrock", "vertex"], ["moonbase", "first_party"]],
+    "incognito": [True, False],
+    "zero_retention": [True, False],
+    "deleted": [True, False],
+    "closed": [True, False],
+    "flagged": [True, False],
+    "account": [{"history_enabled": [False]}, {"history_enabled": [True, False]}, {"retention_days": [1, 30]}],
+    "conversation": [{"keep_days": [0, 30]}],
+}
+PLAN_LISTS = [["consumer"], ["commercial"], ["api"], ["free"], ["consumer", "api"]]
+HISTORY_CONDITIONS: dict[str, list[Any]] = {
+    "any_plan": PLAN_LISTS,
+    "all_plans": PLAN_LISTS,
+    "consent": [{"purpose": p, "epoch": e} for p in sorted(PURPOSES) for e in ("open", "closed", "any", "none")],
+}
+
+
 @st.composite
 def conditions(draw: st.DrawFn, *, history: bool) -> Raw:
     """Conditions of a rule: few, so that worlds meet them; with history, mostly on plans and consent."""
-    when: Raw = {}
-    for name, values in (
-        ("kind", [["chat"], ["coding_session"], ["chat", "coding_session"]]),
-        ("platform", [["first_party"], ["bedrock", "vertex"], ["moonbase", "first_party"]]),
-        ("incognito", [True, False]),
-        ("zero_retention", [True, False]),
-        ("deleted", [True, False]),
-        ("closed", [True, False]),
-        ("flagged", [True, False]),
-        ("account", [{"history_enabled": [False]}, {"history_enabled": [True, False]}, {"retention_days": [1, 30]}]),
-        ("conversation", [{"keep_days": [0, 30]}]),
-    ):
-        if optional(draw, 9):
-            when[name] = draw(st.sampled_from(values))
+    when: Raw = {name: draw(st.sampled_from(values)) for name, values in OWN_CONDITIONS.items() if optional(draw, 9)}
     if history:
-        plans = st.sampled_from([["consumer"], ["commercial"], ["api"], ["free"], ["consumer", "api"]])
-        if draw(st.booleans()):
-            when[draw(st.sampled_from(["any_plan", "any_plan", "all_plans"]))] = draw(plans)
-        if draw(st.booleans()):
-            when["consent"] = {
-                "purpose": draw(st.sampled_from(sorted(PURPOSES))),
-                "epoch": draw(st.sampled_from(["open", "closed", "any", "none"])),
-            }
+        for names in (["any_plan", "any_plan", "all_plans"], ["consent"]):
+            if draw(st.booleans()):
+                name = draw(st.sampled_from(names))
+                when[name] = draw(st.sampled_from(HISTORY_CONDITIONS[name]))
     return when
 
 
@@ -218,9 +227,8 @@ def terms(draw: st.DrawFn, anchor: str) -> Raw:
 
 
 @st.composite
-def policies(draw: st.DrawFn) -> Policy:
-    """A policy of one rule, so that no other rule's probe hides what its own misses; what it yields to never is due."""
-    planned = draw(st.booleans())
+def rules_of_any_kind(draw: st.DrawFn, name: str, unless: Sequence[str] = (), *, planned: bool) -> Raw:
+    """A rule with whatever conditions, anchors and periods; `unless`: rules without an `unless` that it may yield to."""
     when = draw(conditions(history=planned))
     anchors = [draw(st.sampled_from(ANCHORS)) for _ in range(draw(st.sampled_from([1, 1, 2])))]
     for anchor in anchors:
@@ -231,19 +239,31 @@ def policies(draw: st.DrawFn) -> Policy:
             when["consent"] = {"purpose": purpose, "epoch": "closed"}
         else:
             anchors = ["last_activity"]
-    rules: list[Raw] = []
-    if optional(draw, 3):
-        when["unless"] = ["spared"]
-        spared = draw(conditions(history=planned))
-        rules.append({"name": "spared", "because": "…", "when": spared, "due": [FOREVER]})
-    rule: Raw = {"name": "rule", "because": "…", "when": when, "due": [draw(terms(anchor)) for anchor in anchors]}
+    if unless and optional(draw, 3):
+        when["unless"] = draw(st.lists(st.sampled_from(unless), min_size=1, max_size=2, unique=True))
+    rule: Raw = {"name": name, "because": "…", "when": when, "due": [draw(terms(anchor)) for anchor in anchors]}
     if not {"any_plan", "all_plans", "consent", "unless"} & when.keys():
         rule["stands_unclassified"] = draw(st.booleans())
-    floors = [
+    return rule
+
+
+@st.composite
+def floor_lists(draw: st.DrawFn) -> list[Raw]:
+    """None to two floors."""
+    return [
         {"name": f"floor{number}", "because": "…", "anchor": "flagged", "period": draw(PERIODS)}
         for number in range(draw(st.sampled_from([0, 0, 1, 2])))
     ]
-    return made([*rules, rule], floors, planned=planned)
+
+
+@st.composite
+def policies(draw: st.DrawFn) -> Policy:
+    """A policy of one rule, so that no other rule's search hides what its own misses; what it yields to never is due."""
+    planned = draw(st.booleans())
+    rule = draw(rules_of_any_kind("rule", ["spared"], planned=planned))
+    spared = {"name": "spared", "because": "…", "when": draw(conditions(history=planned)), "due": [FOREVER]}
+    rules = [spared, rule] if "unless" in rule["when"] else [rule]
+    return made(rules, draw(floor_lists()), planned=planned)
 
 
 FOREVER = {"anchor": "last_activity", "period": "forever"}
@@ -462,6 +482,45 @@ YIELDING = [
         id="without plans",
     ),
 ]
+
+
+SINGLE = [{name: value} for name, values in (OWN_CONDITIONS | HISTORY_CONDITIONS).items() for value in values]
+"""Each condition by itself."""
+
+
+def test_what_yields_to_any_condition_is_proposed(bench: Bench) -> None:
+    """A rule that yields to a rule of one condition, whichever it is, misses nothing, be it searched by key or by plans."""
+    traits: list[Raw] = [
+        {},
+        {"kind": "coding_session", "incognito": True, "columns": {"keep_days": 30}},
+        {"platform": "bedrock", "zero_retention": True, "flagged_at": "2025-12-03T00:00:00Z"},
+        {"deleted_at": "2025-12-03T00:00:00Z"},
+        {"created_at": "2024-06-01T00:00:00Z"},
+        {"last_activity_at": "2026-02-02T00:00:00Z"},
+    ]
+    world = world_of([chat(f"a{n}c{m}", account=f"a{n}", **more) for n in (1, 2, 3) for m, more in enumerate(traits)])
+    for number, plans, more in (
+        (1, [ALWAYS_API], {"columns": {"retention_days": 30, "history_enabled": False}}),
+        (2, [change("2020-01-01T00:00:00Z", "team"), change("2025-01-01T00:00:00Z", "pro")], {}),
+        (3, [change("2020-01-01T00:00:00Z", "free")], {"closed_at": "2026-01-01T00:00:00Z"}),
+    ):
+        consent = [PARTNERED, CONSENTED, event("2026-01-01T00:00:00Z", granted=False)]
+        world["accounts"] += [{"id": f"a{number}", "plans": plans, "consent": consent, **more}]
+    world["accounts"].pop(0)
+    bench.load(world)
+    every = bench.facts(
+        made([rule(account={"history_enabled": [False], "retention_days": [1]}, conversation={"keep_days": [1]})]),
+        AS_OF,
+    )
+    some, beside = list[Raw](), list[Raw]([{}, {"any_plan": ["consumer", "commercial"]}])
+    for when in SINGLE:
+        for more in beside:
+            policy = made([{**rule("spared", **when), "due": [FOREVER]}, rule(unless=["spared"], **more)])
+            due = {name for name, facts in every.items() if decide(facts, policy, AS_OF).expired}
+            found = {p.conversation_id for page in bench.selector(policy, AS_OF).pages() for p in page.free}
+            assert due - found == set(), when
+            some += [when] if 0 < len(due) < len(every) else []
+    assert len(some) > len(SINGLE), "most conditions tell the conversations apart"
 
 
 @pytest.mark.parametrize(("policy", "plans"), YIELDING)

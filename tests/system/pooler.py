@@ -1,6 +1,6 @@
 """A real pgbouncer in transaction mode in front of the tests' own server.
 
-The law of this file: pgbouncer gets no setting that would help the sweeper, is reached by a private socket only, and never
+Invariant: pgbouncer gets no setting that would help the sweeper, is reached by a private socket only, and never
 outlives the thread that started it.
 """
 

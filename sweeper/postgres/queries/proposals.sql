@@ -11,14 +11,14 @@ ORDER BY o.$named
 OFFSET :names LIMIT 1
 
 -- name: propose
--- Conversations of a range that may be due: what any probe finds, once each, in the order of their keys. A row under a hold that
+-- Conversations of a range that may be due: what any search finds, once each, in the order of their keys. A row under a hold that
 -- is known is marked; each row asks the indexes of the holds, so that the cost follows the rows and not the holds. ORDER BY: a
 -- planner that believes most holds to name one account would read the table until it meets one.
-WITH probed AS MATERIALIZED (
+WITH searched AS MATERIALIZED (
 $histories
-$probes
+$searches
 ), page AS MATERIALIZED (
-    SELECT p.* FROM probed p
+    SELECT p.* FROM searched p
     WHERE p.id IS NOT NULL AND $others $after
     ORDER BY p.account_id, p.id
     LIMIT :limit
@@ -46,80 +46,30 @@ FROM page p
 ORDER BY p.account_id, p.id
 
 -- name: propose_histories
--- Per account of the range: its stays on plans, its epochs of consent, and the gaps between them. A proposal only: what
--- is found here is decided again from the facts.
+-- Per account of the range: its stays on plans, its epochs of consent, and the gaps between them, in which `opened` is NULL. A
+-- proposal only: what is found here is decided again from the facts.
 WITH members AS (
-    SELECT a.id AS account_id, a.created_at, a.closed_at
-    FROM accounts a
-    WHERE $accounts
-), changes AS (
-    SELECT DISTINCT ON (p.account_id, p.effective_at) p.account_id, p.effective_at, p.plan
-    FROM plan_changes p
-    WHERE $plan_changes AND p.effective_at <= :as_of
-    ORDER BY p.account_id, p.effective_at, p.id DESC
+    SELECT a.id, a.created_at, a.closed_at FROM accounts a WHERE $accounts
 ), stays AS (
-    SELECT c.account_id,
-           c.plan,
-           CASE WHEN lag(c.effective_at) OVER w IS NULL AND m.created_at >= :plausible_from
-                THEN LEAST(c.effective_at, m.created_at) ELSE c.effective_at END AS since,
-           COALESCE(lead(c.effective_at) OVER w, 'infinity') AS until
-    FROM changes c
-    JOIN members m USING (account_id)
-    WINDOW w AS (PARTITION BY c.account_id ORDER BY c.effective_at)
-), purposes AS (
-    SELECT p.purpose, ARRAY(SELECT jsonb_array_elements_text(p.plans)) AS plans, p.not_before
-    FROM jsonb_to_recordset(CAST(:purposes AS jsonb)) AS p (purpose text, plans jsonb, not_before timestamptz)
-), inside AS (
-    SELECT s.account_id, p.purpose, s.since, s.until, COALESCE(s.plan = ANY(p.plans), false) AS belongs
-    FROM stays s CROSS JOIN purposes p
-), memberships AS (
-    SELECT i.*,
-           min(i.since) FILTER (WHERE NOT i.belongs) OVER (PARTITION BY i.account_id, i.purpose ORDER BY i.since DESC) AS left_at,
-           max(i.until) FILTER (WHERE NOT i.belongs) OVER (PARTITION BY i.account_id, i.purpose ORDER BY i.since) AS entered_at
-    FROM inside i
-), events AS (
-    SELECT e.account_id,
-           e.purpose,
-           e.granted,
-           GREATEST(e.recorded_at, e.effective_at, p.not_before) AS opened,
-           min(e.recorded_at) FILTER (WHERE NOT e.granted)
-               OVER (PARTITION BY e.account_id, e.purpose ORDER BY e.recorded_at DESC, e.id DESC) AS withdrawn_at
-    FROM consent_events e
-    JOIN purposes p ON p.purpose = e.purpose
-    WHERE $consent_events AND e.recorded_at <= :as_of
-), grants AS (
-    SELECT e.account_id,
-           e.purpose,
-           e.opened,
-           m.entered_at,
-           LEAST(e.withdrawn_at, m.left_at, CASE WHEN a.closed_at <= :as_of THEN a.closed_at END) AS closed
-    FROM events e
-    JOIN members a ON a.account_id = e.account_id
-    JOIN memberships m
-      ON m.account_id = e.account_id AND m.purpose = e.purpose AND m.belongs AND m.since <= e.opened AND e.opened < m.until
-    WHERE e.granted AND e.opened <= :as_of
+$stays
 ), epochs AS (
-    SELECT g.account_id, g.purpose, min(g.opened) AS opened, g.closed, max(g.entered_at) AS entered_at
-    FROM grants g
-    WHERE g.closed IS NULL OR g.closed > g.opened
-    GROUP BY g.account_id, g.purpose, g.closed
+$epochs
 ), segments AS (
-    SELECT e.account_id, e.purpose, CASE WHEN e.closed IS NULL THEN 'open' ELSE 'closed' END AS state,
-           e.opened AS since, COALESCE(e.closed, 'infinity') AS until, e.closed, e.entered_at
+    SELECT e.account_id, e.purpose, e.opened, e.closed, e.entered_at, e.opened AS since, COALESCE(e.closed, 'infinity') AS until
     FROM epochs e
     UNION ALL
-    SELECT e.account_id, e.purpose, 'none',
-           COALESCE(lag(e.closed) OVER (PARTITION BY e.account_id, e.purpose ORDER BY e.opened), '-infinity'), e.opened, NULL, NULL
+    SELECT e.account_id, e.purpose, NULL, NULL, NULL,
+           COALESCE(lag(e.closed) OVER (PARTITION BY e.account_id, e.purpose ORDER BY e.opened), '-infinity'), e.opened
     FROM epochs e
     UNION ALL
-    SELECT e.account_id, e.purpose, 'none', max(e.closed), 'infinity', NULL, NULL
+    SELECT e.account_id, e.purpose, NULL, NULL, NULL, max(e.closed), 'infinity'
     FROM epochs e
     GROUP BY e.account_id, e.purpose
     HAVING bool_and(e.closed IS NOT NULL)
     UNION ALL
-    SELECT m.account_id, p.purpose, 'none', '-infinity', 'infinity', NULL, NULL
-    FROM members m CROSS JOIN purposes p
-    WHERE NOT EXISTS (SELECT 1 FROM epochs e WHERE e.account_id = m.account_id AND e.purpose = p.purpose)
+    SELECT m.id, p.purpose, NULL, NULL, NULL, '-infinity', 'infinity'
+    FROM members m CROSS JOIN unnest($purposes) AS p (purpose)
+    WHERE NOT EXISTS (SELECT 1 FROM epochs e WHERE e.account_id = m.id AND e.purpose = p.purpose)
 )
 
 -- name: propose_by_conversation
@@ -144,7 +94,7 @@ FROM (
     WHERE $plans
     GROUP BY s.account_id
 ) AS stay
-JOIN segments AS epoch ON epoch.account_id = stay.account_id AND $epoch
+JOIN segments AS epoch ON epoch.account_id = stay.account_id AND epoch.purpose = $purpose
 $join_accounts
 CROSS JOIN LATERAL (
     SELECT k.*
@@ -172,7 +122,7 @@ JOIN conversations c ON $names
 -- Feedback rows that may be due, in the order of their keys.
 SELECT f.id::text AS id
 FROM (
-$probe
+$search
 ) AS f
 WHERE f.id IS NOT NULL AND $after
 ORDER BY f.id

@@ -1,4 +1,4 @@
-"""What `serve` does at set times: each duty with settings and policy as they are now, whatever fails an outcome in words."""
+"""What `serve` does at set times: each job with settings and policy as they are now, whatever fails an outcome in words."""
 
 import json
 from collections.abc import Callable
@@ -28,7 +28,7 @@ NOW = made.AS_OF
 
 
 def bench(store: Store, folder: Path, now: str = NOW, fresh: Callable[[], Settings] | None = None) -> JobContext:
-    """What duties of a store work with; manifests and recalls go into the folder."""
+    """What jobs of a store work with; manifests and recalls go into the folder."""
     schedule = {
         "manifest_directory": str(folder / "manifests"),
         "recall_directory": str(folder / "recalls"),
@@ -42,7 +42,7 @@ def test_sweep(store: Store, tmp_path: Path) -> None:
     """A sweep ends as its run does, with what that counted."""
     store.load(made.world())
     ended = perform("sweep", bench(store, tmp_path))
-    assert (ended.duty, ended.outcome, ended.passing) == ("sweep", JobOutcome.COMPLETED, False)
+    assert (ended.name, ended.outcome, ended.passing) == ("sweep", JobOutcome.COMPLETED, False)
     assert store.execute("SELECT result->>'purged' FROM sweeper.runs") == [(str(ended.result["purged"]),)]
     assert json.loads(json.dumps(ended.as_json()))["result"]["run"] == 1
 
@@ -142,7 +142,7 @@ def test_manifest_and_recall(store: Store, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_policy_is_read_each_time(store: Store, tmp_path: Path) -> None:
-    """A policy that was changed on disk holds from the next duty on; one that cannot be read fails it, in words."""
+    """A policy that was changed on disk holds from the next job on; one that cannot be read fails it, in words."""
     policy = tmp_path / "policy.toml"
     settings = store.settings().model_copy(
         update={"policy": store.settings().policy.model_copy(update={"file": policy})}
@@ -185,7 +185,7 @@ def test_every_error_is_an_outcome(
     store: Store,
     tmp_path: Path,
 ) -> None:
-    """Whatever a duty raises is how it ended; of an unforeseen error only kind and place are told."""
+    """Whatever a job raises is how it ended; of an unforeseen error only kind and place are told."""
     ended = perform("sweep", bench(store, tmp_path, fresh=broken(error)))
     assert (ended.outcome, ended.passing) == (outcome, passing)
     assert ended.result["text"].startswith(words)
@@ -228,7 +228,7 @@ def test_cancelled_statement(store: Store) -> None:
 
 
 def test_cancelled_manifest(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A manifest whose statement is cancelled is not there, and the duty ends as stopped."""
+    """A manifest whose statement is cancelled is not there, and the job ends as stopped."""
     monkeypatch.setenv("SWEEPER_PSEUDONYM_KEY", KEY)
     store.load(made.world())
     store.execute("ALTER TABLE messages RENAME TO words")
@@ -249,7 +249,7 @@ def test_cancelled_manifest(store: Store, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_diary() -> None:
-    """How duties ended is told in words and in Prometheus' form: the last instant, how often, and when next."""
+    """How jobs ended is told in words and in Prometheus' form: the last instant, how often, and when next."""
     job_metrics, nexts = JobMetrics(), {"sweep": instant("2026-01-11T02:17:00Z")}
     assert job_metrics.said(nexts)["sweep"] == {"next_at": nexts["sweep"], "last_outcome": None, "last_ended_at": None}
     for outcome, day in ((JobOutcome.COMPLETED, 9), (JobOutcome.COMPLETED, 10), (JobOutcome.REFUSED, 11)):

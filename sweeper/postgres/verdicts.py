@@ -1,0 +1,141 @@
+"""SQL of the verdict on every conversation of a store: `policy/decide.py` in one statement, from the same conditions.
+
+Invariant: rule, due time, hold and first doubt are those of `decide`. Values are written as literals, so that any client can run
+the statements, with no parameters and in a session in UTC; they read no clock.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from sweeper.policy.conditions import Writer, applies_sql, due_sql
+from sweeper.policy.decide import Doubt
+from sweeper.policy.history import View
+from sweeper.policy.schema import ColumnPeriod, Policy, Rule
+from sweeper.postgres.contract import Contract
+from sweeper.postgres.histories import history_sql
+from sweeper.postgres.statement import filled, literal, spelling
+
+
+def verdicts(contract: Contract, policy: Policy, as_of: datetime) -> str:
+    """Return the query of `conversation_id`, `rule`, `due`, `held` and `doubt` of each conversation that exists at as-of.
+
+    `due` is NULL for none and for never. `doubt` is the first doubt, a value of `Doubt`, or NULL.
+
+    Args:
+        contract: The store.
+        policy: The rules.
+        as_of: The instant (UTC) at which the store is looked at.
+    """
+    to = writer(policy, as_of)
+    known = f"{to.trusted('v.flagged_at')} AND v.flagged_at <= {to.instant(as_of)}"
+    floors = [to.never_after(floor.period.sql("v.flagged_at")) for floor in policy.floors]
+    return filled(
+        "verdicts",
+        stays=history_sql("stays", to),
+        epochs=history_sql("epochs", to, View.RETENTION),
+        owners=history_sql("owners", to),
+        decided=decided(contract, to, owners="owners", epochs="epochs"),
+        as_of=to.instant(as_of),
+        placed_trusted=to.trusted("h.placed_at"),
+        released_trusted=to.trusted("h.released_at"),
+        account_spelling=spelling("v.account_id", contract.type("conversations", "account_id")),
+        conversation_spelling=spelling("v.id", contract.type("conversations")),
+        least=", ".join(f"CASE WHEN {known} THEN {due} END AS due_{n}" for n, due in enumerate(floors)) or "NULL",
+        names="".join(f", f.due_{n}" for n in range(len(floors))),
+        floors=_named("f", [floor.name for floor in policy.floors]),
+    )
+
+
+def writer(policy: Policy, as_of: datetime, *, ahead: bool = False) -> Writer:
+    """Return the writer of exact statements: values are literals, and each purpose that a rule asks for has its epoch joined."""
+    purposes = sorted({rule.when.consent.purpose for rule in policy.rules if rule.when.consent is not None})
+    return Writer(policy, as_of, literal, {purpose: f"e{number}" for number, purpose in enumerate(purposes)}, ahead)
+
+
+def decided(contract: Contract, to: Writer, *, owners: str, epochs: str, further: str = "") -> str:
+    """Return the query of what the rules decide for each conversation, before floors, orders and holds.
+
+    Args:
+        contract: The store.
+        to: Writes the values; made by `writer`.
+        owners: The relation that holds the result of the query `owners`, joined as `k`.
+        epochs: The relation that holds the result of the query `epochs`.
+        further: Further columns, each after a comma.
+    """
+    rules = to.policy.rules
+    repeated = (
+        "SELECT c.id FROM conversations c LEFT JOIN accounts a ON a.id = c.account_id GROUP BY c.id HAVING count(*) > 1"
+    )
+    unusable = [
+        f"({'NOT d.no_rule' if rule.stands_unclassified else 'd.doubt IS NULL'} AND {applies_sql(rule, to)} "
+        f"AND NOT {term.period.usable_sql})"
+        for rule in rules
+        for term in rule.due
+        if isinstance(term.period, ColumnPeriod)
+    ]
+    return filled(
+        "decided",
+        as_of=to.instant(to.as_of),
+        store=literal(contract.schema, "text"),
+        ahead="true" if to.ahead else "false",
+        account_spelling=spelling("c.account_id", contract.type("conversations", "account_id")),
+        conversation_spelling=spelling("c.id", contract.type("conversations")),
+        ordered_trusted=to.trusted("o.created_at"),
+        due_trusted=to.trusted("o.due_at"),
+        created_trusted=to.trusted("c.created_at"),
+        distinct=" DISTINCT ON (c.id)" if contract.unkeyed else "",
+        repeated=f"c.id IN ({repeated})" if contract.unkeyed else "false",
+        owners=owners,
+        epochs="".join(_epoch(purpose, alias, epochs, to) for purpose, alias in to.epochs.items()),
+        further=further,
+        doubts=" ".join(f"WHEN {condition} THEN {doubt}" for condition, doubt in _doubts(to)),
+        flag_doubt=_is_doubtful("flagged_at", to),
+        period_doubt=f"CASE WHEN {' OR '.join(unusable)} THEN '{Doubt.PERIOD}' END" if unusable else "NULL",
+        dues=", ".join(f"{_due(rule, to)} AS due_{number}" for number, rule in enumerate(rules)),
+        names=", ".join(f"t.due_{number}" for number in range(len(rules))),
+        rules=_named("t", [rule.name for rule in rules]),
+    )
+
+
+def _epoch(purpose: str, alias: str, epochs: str, to: Writer) -> str:
+    """Join the retention epoch of a purpose that contains the last activity; its edges are outside (policy, Consent 4)."""
+    return (
+        f"\nLEFT JOIN {epochs} {alias} ON {alias}.account_id = c.account_id AND {alias}.side = '{View.RETENTION}' "
+        f"AND {alias}.purpose = {to.bind(purpose, 'text')} AND {alias}.opened < c.last_activity_at "
+        f"AND ({alias}.closed IS NULL OR c.last_activity_at < {alias}.closed)"
+    )
+
+
+def _due(rule: Rule, to: Writer) -> str:
+    """Return the due time of a rule if it applies; only `stands_unclassified` rules count for an unclassified conversation."""
+    counts = "NOT d.no_rule" if rule.stands_unclassified else "p.doubt IS NULL"
+    return f"CASE WHEN {counts} AND {applies_sql(rule, to)} THEN {due_sql(rule, to)} END"
+
+
+def _named(alias: str, names: list[str]) -> str:
+    """Return the arms of a CASE on a due time that select the first name with the same due time."""
+    arms = [f"WHEN {alias}.due_{number} THEN {literal(name, 'text')}" for number, name in enumerate(names)]
+    return " ".join(arms) or "WHEN NULL THEN NULL"
+
+
+def _is_doubtful(column: str, to: Writer) -> str:
+    return f"NOT COALESCE({to.trusted(f'c.{column}')}, true)"
+
+
+def _doubts(to: Writer) -> Iterator[tuple[str, str]]:
+    """Yield each reason why a conversation is unclassified, in the order of `decide`, with the doubt."""
+    yield "h.repeated", f"'{Doubt.REPEATED}'"
+    yield "k.account_id IS NULL", f"'{Doubt.ACCOUNT}'"
+    yield "k.doubt IS NOT NULL", "k.doubt"
+    yield from (
+        (f"c.{doubt} IS NULL", f"'{doubt}'") for doubt in (Doubt.PLATFORM, Doubt.INCOGNITO, Doubt.ZERO_RETENTION)
+    )
+    yield from ((_is_doubtful(doubt, to), f"'{doubt}'") for doubt in (Doubt.DELETED, Doubt.RESTORED, Doubt.FLAGGED))
+    yield from (
+        (f"{to.trusted(f'c.{doubt}')} IS NOT TRUE", f"'{doubt}'") for doubt in (Doubt.CREATED, Doubt.LAST_ACTIVITY)
+    )
+    yield "c.last_activity_at < c.created_at", f"'{Doubt.ORDER_OF_LIFE}'"
+    if to.policy.uses_plans:
+        first = "width_bucket(c.created_at, k.starts)"
+        yield f"COALESCE({first}, 0) = 0", f"'{Doubt.NO_PLAN}'"
+        yield f"NOT k.plans[GREATEST({first}, 1):] <@ {to.texts(to.policy.known_plans)}", f"'{Doubt.UNKNOWN_PLAN}'"
