@@ -24,7 +24,7 @@ Positive = Annotated[Whole, Field(ge=1)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 
-def _place(text: str) -> str:
+def _prefix(text: str) -> str:
     """Validate a prefix and return its canonical form."""
     try:
         return f"{uri.parse_prefix(text).text}/"
@@ -35,20 +35,20 @@ def _place(text: str) -> str:
         ) from None
 
 
-Prefix = Annotated[str, Field(min_length=1), AfterValidator(_place)]
+Prefix = Annotated[str, Field(min_length=1), AfterValidator(_prefix)]
 
 
-def _nameable(path: Path) -> Path:
+def _without_nul(path: Path) -> Path:
     if "\0" in str(path):
         raise ValueError("must be a file name without a NUL character")
     return path
 
 
-Place = Annotated[Path, AfterValidator(_nameable)]
+Place = Annotated[Path, AfterValidator(_without_nul)]
 
 
 class Section(BaseModel):
-    """A table of the file: no unknown key, no guessing between types, never changed."""
+    """A table of the settings file. Unknown keys and values of another type are refused; instances are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -287,7 +287,7 @@ ENVIRONMENT = {
 
 
 def load(file: Path | None, environment: Mapping[str, str] = os.environ) -> Settings:
-    """The settings from `file` (or SWEEPER_CONFIG, or config/sweeper.toml if it is there), overridden by the environment.
+    """Load the settings from `file` (or SWEEPER_CONFIG, or config/sweeper.toml if it is there), overridden by the environment.
 
     Raises:
         ConfigurationError: a file that was named is missing or unreadable, or a value is wrong; every fault is listed.
@@ -306,11 +306,11 @@ def load(file: Path | None, environment: Mapping[str, str] = os.environ) -> Sett
         return Settings.model_validate(raw)
     except ValidationError as error:
         faults = (f"  {fault.line(raw)}{_origin(fault, environment)}" for fault in faults_of(error))
-        raise ConfigurationError(f"settings {path or 'of the environment'}: nothing was done. Mend:", *faults) from None
+        raise ConfigurationError(f"settings {path or 'of the environment'}: nothing was done. Fix:", *faults) from None
 
 
 def load_policy(settings: Settings) -> policies.Policy:
-    """The policy that the settings name.
+    """Load the policy that the settings name.
 
     Raises:
         ConfigurationError: the file is missing, unreadable or faulty; every fault is listed with its key.
@@ -326,11 +326,11 @@ def load_policy(settings: Settings) -> policies.Policy:
         ) from None
     except policies.PolicyError as error:
         faults = (f"  {line}" for line in str(error).split("\n"))
-        raise ConfigurationError(f"policy {path}: nothing was decided or purged. Mend:", *faults) from None
+        raise ConfigurationError(f"policy {path}: nothing was decided or purged. Fix:", *faults) from None
 
 
 def _value(text: str) -> object:
-    """The value of a variable: a list in TOML syntax, or the text itself."""
+    """Return the value of a variable: a list if it is in TOML syntax, otherwise the text itself."""
     try:
         return toml.parse(f"value = {text}")["value"] if text.startswith("[") else text
     except TomlError:
@@ -338,7 +338,7 @@ def _value(text: str) -> object:
 
 
 def _origin(fault: InputFault, environment: Mapping[str, str]) -> str:
-    """Where a value comes from that the file does not hold."""
+    """Return which environment variable a value comes from that is not in the file."""
     variables = [name for name, key in ENVIRONMENT.items() if key == fault.loc[:2] and environment.get(name)]
     return f" (from {variables[0]})" if variables else ""
 
@@ -358,4 +358,4 @@ def _read(path: Path) -> dict[str, Any]:
             "Give --config FILE or SWEEPER_CONFIG."
         ) from None
     except TomlError as error:
-        raise ConfigurationError(f"settings {path}: not TOML ({error}). Nothing was done. Mend the file.") from None
+        raise ConfigurationError(f"settings {path}: not TOML ({error}). Nothing was done. Fix the file.") from None

@@ -1,8 +1,6 @@
-"""The command line: reads the clock once, prepares a job, prints what came of it. Data to stdout, logs to stderr.
+"""The command line. Commands print data to stdout and log to stderr; `EXIT_CODES` lists the documented exit codes.
 
-Exit codes are documented API: 0 done, 1 failed, 2 usage or configuration, 3 refused by a guard, 4 another run holds the lease.
-
-Invariant: `sweeper --help` is instant, so what a command works with is imported where the command runs.
+Invariant: `sweeper --help` is instant, so a command imports what it needs inside its function.
 """
 
 import sys
@@ -53,8 +51,8 @@ app.add_typer(manifest_app, name="manifest")
 app.add_typer(audit_app, name="audit")
 
 
-def _version(wanted: bool) -> None:  # noqa: FBT001 — typer hands over the option's value
-    if not wanted:
+def _version(requested: bool) -> None:  # noqa: FBT001 — typer passes the value of the option
+    if not requested:
         return
     from importlib import metadata
 
@@ -63,19 +61,19 @@ def _version(wanted: bool) -> None:  # noqa: FBT001 — typer hands over the opt
 
 
 @app.callback()
-def _everywhere(
+def _callback(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """What comes before every command."""
+    """Configure logging before every command."""
     from sweeper import log
 
     log.configure(once=True)
 
 
 def main() -> NoReturn:
-    """Run the command line; every expected failure is one message on stderr and its exit code."""
+    """Run the command line and exit. An expected failure prints one message to stderr and sets the exit code."""
     console.secure_streams()
     code = 0
     try:
@@ -88,14 +86,14 @@ def main() -> NoReturn:
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except SweeperError as error:
-        code = _told(error)
+        code = _print_error(error)
     except OSError as error:
         if not console.is_broken(error):
             raise
-        code = _told(console.output_error(error))
+        code = _print_error(console.output_error(error))
     sys.exit(console.flush(code))
 
 
-def _told(error: SweeperError) -> int:
+def _print_error(error: SweeperError) -> int:
     console.print_error(error)
     return error.exit_code

@@ -1,6 +1,6 @@
-"""`audit`: checkpoints over the evidence, their verification, receipts and exports.
+"""`audit`: take checkpoints of the evidence, verify it, and write receipts and exports.
 
-Invariant: what is not proven is never called good; a signature that is missing or was not checked is said.
+Invariant: no output calls unproven evidence good; it reports every signature that is missing or was not checked.
 """
 
 from pathlib import Path
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 audit_app = typer.Typer(help="Checkpoint, verify, prove and export the evidence.", no_args_is_help=True)
 Out = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write to this file instead of stdout.")]
 UNSIGNED = (
-    "it is UNSIGNED: whoever owns the database could have written it. Make a key (`openssl genpkey -algorithm ed25519 -out "
+    "it is UNSIGNED: the owner of the database could have written it. Make a key (`openssl genpkey -algorithm ed25519 -out "
     "signing.pem`), name it in SWEEPER_SIGNING_KEY_FILE and run `sweeper audit checkpoint`."
 )
 
@@ -56,13 +56,13 @@ def audit_checkpoint(
 
 def _print_checkpoint(last: "Checkpoint | None", *, is_new: bool, as_json: bool) -> None:
     if as_json:
-        told = {"size": last.size, "root": last.root.hex(), "signed_by": last.signed_by} if last else {"size": 0}
-        console.print_json({"new": is_new, **told, "note": last.note if last else None})
+        fields = {"size": last.size, "root": last.root.hex(), "signed_by": last.signed_by} if last else {"size": 0}
+        console.print_json({"new": is_new, **fields, "note": last.note if last else None})
         return
     if last is None:
         console.say("There is no evidence yet, and so no checkpoint.")
         return
-    console.say(f"Checkpoint of {last.size} leaves{'' if is_new else '; nothing is new since'}:")
+    console.say(f"Checkpoint of {last.size} leaves{'' if is_new else '; no evidence is newer'}:")
     console.say(*last.note.rstrip().split("\n"))
     if last.signed_by is None:
         console.warn(UNSIGNED)
@@ -85,7 +85,7 @@ def audit_verify(
 ) -> None:
     """Compute the tree again from the rows, and compare runs, holds, orders, pauses and manifests with their events.
 
-    Names what does not fit. Writes nothing.
+    Prints every mismatch. Writes nothing.
 
     Example: sweeper audit verify --checkpoint checkpoint.txt --key sweeper.pub
     """
@@ -118,13 +118,14 @@ def _kept(path: Path) -> "KeptCheckpoint":
         return KeptCheckpoint(str(path), notes.parse(_read(path).decode()))
     except ValueError as error:
         raise ConfigurationError(
-            f"--checkpoint {path}: is no checkpoint ({error}). Nothing was verified. Give what `sweeper audit checkpoint` wrote."
+            f"--checkpoint {path}: is not a checkpoint ({error}). Nothing was verified. Give a file that "
+            "`sweeper audit checkpoint` wrote."
         ) from None
 
 
 def _print_report(report: "VerifyReport") -> None:
-    told = ", ".join(f"{count} {state}" for state, count in report.checkpoints.items())
-    console.say(f"{report.verified} of {report.size} leaves verified; checkpoints: {told or 'none'}.")
+    states = ", ".join(f"{count} {state}" for state, count in report.checkpoints.items())
+    console.say(f"{report.verified} of {report.size} leaves verified; checkpoints: {states or 'none'}.")
     if report.kept:
         console.say(f"The ledger continues {report.kept} kept elsewhere.")
     for fault in report.faults:
@@ -138,21 +139,21 @@ def _print_report(report: "VerifyReport") -> None:
     if report.size > report.covered:
         console.say(f"{report.size - report.covered} leaves are under no checkpoint yet.")
     if any(report.uncovered.values()):
-        told = ", ".join(f"{count} {source}" for source, count in report.uncovered.items())
-        console.say(f"Not covered yet, until the next checkpoint: {told}.")
+        sources = ", ".join(f"{count} {source}" for source, count in report.uncovered.items())
+        console.say(f"Not covered yet, until the next checkpoint: {sources}.")
     _print_trust(report)
 
 
 def _print_compared(report: "VerifyReport") -> None:
     if not report.compared:
-        console.say("Nothing else was looked at: where the ledger does not fit, no other table can be held against it.")
+        console.say("Nothing else was compared: no table can be compared with a ledger that does not fit.")
         return
-    told = ", ".join(f"{count} {table.replace('_', ' ')}" for table, count in report.compared.items())
-    console.say(f"Held against the events: {told}, and the database's identity.")
+    tables = ", ".join(f"{count} {table.replace('_', ' ')}" for table, count in report.compared.items())
+    console.say(f"Compared with the events: {tables}, and the database's identity.")
 
 
 def _print_trust(report: "VerifyReport") -> None:
-    """Print how far the checkpoints can be trusted: little, without a verified signature or a checkpoint kept elsewhere."""
+    """Warn about checkpoints whose signature is missing or was not checked."""
     if report.checkpoints["not checked"]:
         console.warn("signatures were NOT checked: give --key.")
     if report.checkpoints["unsigned"] and not report.checkpoints["verified"]:
@@ -178,24 +179,28 @@ def audit_prove(
         console.say(*written.receipt.text().rstrip().split("\n"))
     else:
         _write(out, written.receipt.text())
-        told = {**receipts.proven(written.receipt), "tombstones": written.tombstones, "file": str(out)}
+        proven = {**receipts.proven(written.receipt), "tombstones": written.tombstones, "file": str(out)}
         with console.afterwards():
-            _print_proven(told, as_json=as_json)
+            _print_proven(proven, as_json=as_json)
             if not as_json:
                 console.say(f"The receipt is in {out}.")
     if written.tombstones > 1:
-        console.warn(f"it was purged {written.tombstones} times; the receipt is of the newest that is covered.")
+        console.warn(
+            f"it was purged {written.tombstones} times; the receipt is of the newest purge that a checkpoint covers."
+        )
 
 
 def _as_stored(database: "Database", conversation: str) -> str:
-    """Return the id as the store writes it; unchanged if the store no longer has the relation."""
+    """Return the id as the store writes it; unchanged if the store no longer has that relation."""
     from sweeper.postgres import contract
 
     with database.transaction() as connection:
         types, _ = contract.relations(connection, database.settings.store.schema_name)
     what = "prove: the conversation"
     type_ = types.get("conversations", {}).get("id")
-    found = context.known_id(database, type_, conversation, what) if type_ else context.words(what, conversation)
+    found = (
+        context.known_id(database, type_, conversation, what) if type_ else context.text_argument(what, conversation)
+    )
     return found or conversation
 
 
@@ -218,20 +223,22 @@ def audit_check_receipt(
     if not as_json:
         key_id = verifier.line(receipt.checkpoint.tree.origin).split("+")[1]
         console.say(
-            f"Checked: the signature of key {key_id}, and that the leaf is in the tree it signs. So this row of evidence has not "
-            "been changed since. It does not prove that no other copy of the conversation exists."
+            f"Checked: the signature of key {key_id}, and that the leaf is in the signed tree. This row of evidence has not been "
+            "changed since. It does not prove that no other copy of the conversation exists."
         )
 
 
-def _print_proven(told: dict[str, Any], *, as_json: bool) -> None:
+def _print_proven(proven: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        console.print_json(told)
+        console.print_json(proven)
         return
     console.say(
-        f"The {told['record']} {told['record_id']} was purged at {told['purged_at']} by run {told['run']}: rule {told['rule']}, "
-        f"due {told['due_at']}, as-of {told['as_of']}, policy {told['policy'][:12]}."
+        f"The {proven['record']} {proven['record_id']} was purged at {proven['purged_at']} by run {proven['run']}: "
+        f"rule {proven['rule']}, due {proven['due_at']}, as-of {proven['as_of']}, policy {proven['policy'][:12]}."
     )
-    console.say(f"This is leaf {told['leaf']} of the log {told['log']}, signed when it had {told['size']} leaves.")
+    console.say(
+        f"This is leaf {proven['leaf']} of the log {proven['log']}, signed when it had {proven['size']} leaves."
+    )
 
 
 @audit_app.command("export")
@@ -275,27 +282,27 @@ def audit_check_export(
     from sweeper.evidence import keys as signing
 
     ledger = export.read(file, signing.verifier(key))
-    held: Counter[str] = Counter()
+    leaves: Counter[str] = Counter()
     runs: set[export.OpenedRun] = set()
     for leaf in ledger.leaves():
-        held[leaf["source"]] += 1
+        leaves[leaf["source"]] += 1
         if (opened := export.opened_run(leaf)) is not None:
             runs.add(opened)
-    told: dict[str, Any] = {"log": ledger.tree.origin, "size": ledger.tree.size, "root": ledger.tree.root.hex()}
-    told |= {source: held[source] for source in ("tombstones", "events")}
-    told["databases"] = sorted({run.identity for run in runs if run.identity is not None})
-    told["stores"] = sorted({run.store for run in runs if run.store is not None})
+    summary: dict[str, Any] = {"log": ledger.tree.origin, "size": ledger.tree.size, "root": ledger.tree.root.hex()}
+    summary |= {source: leaves[source] for source in ("tombstones", "events")}
+    summary["databases"] = sorted({run.identity for run in runs if run.identity is not None})
+    summary["stores"] = sorted({run.store for run in runs if run.store is not None})
     if as_json:
-        console.print_json(told)
+        console.print_json(summary)
         return
     console.say(
-        f"Everything fits: {told['size']} leaves of the log {told['log']} under a signed checkpoint, {told['tombstones']} "
-        f"tombstones and {told['events']} events."
+        f"Everything fits: {summary['size']} leaves of the log {summary['log']} under a signed checkpoint, "
+        f"{summary['tombstones']} tombstones and {summary['events']} events."
     )
-    databases = ", ".join(told["databases"]) or "a database that they do not tell (they are of an earlier version)"
+    databases = ", ".join(summary["databases"]) or "a database that they do not name (they are of an earlier version)"
     if runs:
         console.say(
-            f"Its runs were in {databases}, in the stores {', '.join(told['stores']) or 'that they do not tell'}."
+            f"Its runs were in {databases}, in the stores {', '.join(summary['stores']) or 'that they do not name'}."
         )
 
 

@@ -1,4 +1,4 @@
-"""`backfill`: clears a backlog of years, slice by slice."""
+"""`backfill`: purge a large backlog of overdue conversations, slice by slice."""
 
 from math import isfinite
 from pathlib import Path
@@ -74,33 +74,33 @@ def backfill(
 
     Example: sweeper backfill --since 2021-01-01T00:00:00Z --until 2026-01-01T00:00:00Z --dry-run
     """
-    from sweeper.runs import backfill as filling
+    from sweeper.runs import backfill as backfills
     from sweeper.runs.backfill_runner import BackfillRunner
 
     if dry_run + give_up + (approve is not None or plan is not None) > 1:
         raise ConfigurationError(
-            "--dry-run, --give-up, and --approve or --plan are three things: nothing was done. Preview first, then approve "
+            "--dry-run, --give-up, and --approve or --plan exclude one another: nothing was done. Preview first, then approve "
             "what that finds."
         )
     if plan is not None and (since, until, by) != (None, None, None):
-        raise ConfigurationError("--plan brings its own --since, --until and --by: nothing was done. Leave them out.")
+        raise ConfigurationError("--plan contains its own --since, --until and --by: nothing was done. Leave them out.")
     approval = read_approval(approve, plan, out, dry_run=dry_run)
     with context.prepared(config) as job:
-        scope = _scope(job, since, until, by) if approval is None or plan is None else filling.scope_of(approval)
+        scope = _scope(job, since, until, by) if approval is None or plan is None else backfills.scope_of(approval)
         hours = _hours(job, between)
         budget = read_budget(max_runtime, max_purge, _rate(job, rate))
         if dry_run:
             show_plan(job, scope, out, as_json=as_json)
             return
         if give_up:
-            _print_given_up(filling.give_up(job, scope), as_json=as_json)
+            _print_given_up(backfills.give_up(job, scope), as_json=as_json)
             return
-        begun = filling.begin(job, scope, approval)
+        started = backfills.begin(job, scope, approval)
         with stop_on_signal(job.database.stop), _watched() as watch:
-            drained = BackfillRunner(job, begun, watch, budget, hours, accept_history).run()
+            outcome = BackfillRunner(job, started, watch, budget, hours, accept_history).run()
     with console.afterwards():
-        _print_drained(drained, as_json=as_json)
-    if drained.outcome == "failed" or drained.stop_reason == "signal" or drained.is_stalled:
+        _print_outcome(outcome, as_json=as_json)
+    if outcome.outcome == "failed" or outcome.stop_reason == "signal" or outcome.is_stalled:
         raise typer.Exit(1)
 
 
@@ -109,7 +109,7 @@ def _print_given_up(plan: "BackfillPlan", *, as_json: bool) -> None:
         console.print_json({"backfill": plan.id, "outcome": "given_up", "done_until": rfc3339(plan.done_until)})
     else:
         console.say(
-            f"Backfill {plan.id} is given up, done until {rfc3339(plan.done_until)}. `sweeper run` takes what is left."
+            f"Backfill {plan.id} is given up, done until {rfc3339(plan.done_until)}. `sweeper run` purges the rest."
         )
 
 
@@ -134,7 +134,7 @@ def _rate(job: "Job", rate: float | None) -> float:
     if rate is None:
         return job.settings.backfill.per_second
     if not isfinite(rate):
-        raise ConfigurationError(f"--rate {rate} is no number of conversations a second. Nothing was done.")
+        raise ConfigurationError(f"--rate {rate} is not a number of conversations a second. Nothing was done.")
     return rate
 
 
@@ -146,34 +146,35 @@ def _hours(job: "Job", between: str | None) -> "Hours | None":
     text = job.settings.backfill.between if between is None else between
     if not text:
         return None
-    where = "[backfill] between" if between is None else "--between"
+    source = "[backfill] between" if between is None else "--between"
     try:
         return Hours.parse(text, ZoneInfo(job.settings.schedule.zone))
     except (ValueError, OSError) as error:
-        raise ConfigurationError(f"{where}: {error}. Nothing was done.") from None
+        raise ConfigurationError(f"{source}: {error}. Nothing was done.") from None
 
 
-def _print_drained(drained: "BackfillOutcome", *, as_json: bool) -> None:
-    said = drained.as_json()
+def _print_outcome(outcome: "BackfillOutcome", *, as_json: bool) -> None:
+    found = outcome.as_json()
     if as_json:
-        console.print_json(said)
+        console.print_json(found)
         return
     console.say(
-        f"Backfill {said['backfill']} {said['outcome']}: {said['purged_now']} conversations purged now, {said['purged']} of "
-        f"{said['expected']} in all, in {said['duration_s']} s. Everything due before {said['done_until']} has been swept."
+        f"Backfill {found['backfill']} {found['outcome']}: {found['purged_now']} conversations purged now, {found['purged']} of "
+        f"{found['expected']} in all, in {found['duration_s']} s. Everything due before {found['done_until']} has been swept."
     )
-    if drained.stop_reason:
+    if outcome.stop_reason:
         console.say(
-            f"It stopped early: {STOPS.get(drained.stop_reason, drained.stop_reason)}; the same command goes on."
+            f"It stopped early: {STOPS.get(outcome.stop_reason, outcome.stop_reason)}; the same command continues it."
         )
-    if drained.is_stalled:
+    if outcome.is_stalled:
         console.warn(
-            "NOTHING was purged, and not all that is overdue has been looked at or could be purged. See the log."
+            "NOTHING was purged, although records are overdue: not all were looked at or could be purged. See the log."
         )
-    if drained.left > drained.failed:
+    if outcome.left > outcome.failed:
         console.say(
-            f"{drained.left - drained.failed} that are due were left: others had them locked, more is due than was approved, or "
-            "a hold, a flag or a user message spared them. The next `sweeper run` takes those that nothing spares any more."
+            f"{outcome.left - outcome.failed} due conversations were skipped: other sessions had locked them, they exceed what "
+            "was approved, or a hold, a flag or a user message protects them. The next `sweeper run` purges those that "
+            "nothing protects any more."
         )
-    if drained.failed:
-        console.say(f"{drained.failed} records could not be purged; the log on stderr names each with its reason.")
+    if outcome.failed:
+        console.say(f"{outcome.failed} records could not be purged; the log on stderr names each with its reason.")

@@ -1,6 +1,6 @@
-"""What the commands share: common options, the clock, settings, a database or a job, and the parsing of instants and ids.
+"""What commands share: common options, the clock, and access to settings, database or job; parsing of instants and ids.
 
-Invariant: what a command does not need cannot stop it. A hold is placed while the policy file is broken.
+Invariant: a command opens only what it needs, so that a hold can be placed while the policy file is broken.
 """
 
 from collections.abc import Iterator
@@ -36,10 +36,10 @@ EMBEDDED = "embedded:"
 
 @contextmanager
 def configured(config: Path | None) -> Iterator["Settings"]:
-    """Yield the settings; a database URL of `embedded:DIR` starts the demo's own PostgreSQL while the command runs.
+    """Yield the settings. A database URL of `embedded:DIR` starts the demo's own PostgreSQL while the command runs.
 
     Raises:
-        DatabaseError: for whatever the database answered while the command ran.
+        DatabaseError: the database failed while the command ran, or a text is not UTF-8.
     """
     from sqlalchemy.exc import DBAPIError
 
@@ -47,7 +47,7 @@ def configured(config: Path | None) -> Iterator["Settings"]:
     from sweeper.runs.job import unreachable
     from sweeper.settings import load
 
-    with _served(load(config)) as settings:
+    with _with_server(load(config)) as settings:
         try:
             yield settings
         except DBAPIError as error:
@@ -60,7 +60,7 @@ def configured(config: Path | None) -> Iterator["Settings"]:
 
 
 @contextmanager
-def _served(settings: "Settings") -> Iterator["Settings"]:
+def _with_server(settings: "Settings") -> Iterator["Settings"]:
     url = settings.database.url
     if not url.startswith(EMBEDDED):
         yield settings
@@ -70,8 +70,8 @@ def _served(settings: "Settings") -> Iterator["Settings"]:
     folder = url.removeprefix(EMBEDDED)
     if not folder or not _holds_database(Path(folder)):
         raise ConfigurationError(
-            f"SWEEPER_DATABASE_URL is {url}, and there is no demo's database in {folder or 'a directory without a name'}: "
-            "nothing was done. Make one with `sweeper demo --keep DIR`, then write embedded:DIR."
+            f"SWEEPER_DATABASE_URL is {url}, and there is no database of the demo in {folder or 'a directory without a name'}: "
+            "nothing was done. Make one with `sweeper demo --keep DIR`, then set embedded:DIR."
         )
     with embedded.server(Path(folder)) as server:
         database = settings.database.model_copy(update={"url": server.url()})
@@ -82,12 +82,12 @@ def _holds_database(folder: Path) -> bool:
     try:
         return (folder / "postgres" / "PG_VERSION").is_file()
     except OSError:
-        return True  # closed to us: the server says what is wrong with it
+        return True  # not readable: the server reports what is wrong
 
 
 @contextmanager
 def prepared(config: Path | None, as_of: datetime | None = None) -> Iterator["Job"]:
-    """Yield a job on the store of the settings, at as-of or now."""
+    """Yield a job on the store of the settings, at `as_of` or now."""
     from sweeper.runs.job import prepare
 
     with configured(config) as settings:
@@ -100,7 +100,7 @@ def prepared(config: Path | None, as_of: datetime | None = None) -> Iterator["Jo
 
 @contextmanager
 def connected(config: Path | None) -> Iterator["Database"]:
-    """Yield the database of the settings without checking it."""
+    """Yield the database of the settings, without a check of its contents."""
     from sweeper.postgres import database as databases
 
     with configured(config) as settings:
@@ -113,7 +113,7 @@ def connected(config: Path | None) -> Iterator["Database"]:
 
 @contextmanager
 def migrated(config: Path | None) -> Iterator["Database"]:
-    """Yield the database of the settings, which must have the sweeper's own tables; store and policy are not checked."""
+    """Yield the database of the settings if it has the sweeper's tables in this version; store and policy are not read."""
     from sweeper.postgres import migrate
 
     with connected(config) as database:
@@ -122,34 +122,34 @@ def migrated(config: Path | None) -> Iterator["Database"]:
 
 
 def instant(option: str, text: str | None) -> datetime | None:
-    """Return the instant that an option names.
+    """Return the instant that an option names; None if the option is not given.
 
     Raises:
-        ConfigurationError: the text is no instant, or one that means different things on different machines.
+        ConfigurationError: the text is not an instant, or has no offset from UTC.
     """
     if text is None:
         return None
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
-        raise _wrong(option, text, "is no instant") from None
+        raise _invalid(option, text, "is not an instant") from None
     try:
         return aware(found)
     except ValueError as error:
-        raise _wrong(option, text, f"cannot be used: {error}") from None
+        raise _invalid(option, text, f"cannot be used: {error}") from None
 
 
-def _wrong(option: str, text: str, what: str) -> ConfigurationError:
+def _invalid(option: str, text: str, what: str) -> ConfigurationError:
     return ConfigurationError(
         f"{option} {text!r} {what}. Nothing was done. Write an instant with its offset, for instance 2026-01-31T00:00:00Z."
     )
 
 
-def words(what: str, text: str) -> str:
-    """A text to be stored as it is.
+def text_argument(what: str, text: str) -> str:
+    """Return a text unchanged if it can be stored.
 
     Raises:
-        ConfigurationError: there is nothing to read in it, or it is no UTF-8.
+        ConfigurationError: the text is blank or not UTF-8.
     """
     if not text.strip():
         raise ConfigurationError(f"{what} is empty. Nothing was done. Name it.")
@@ -161,11 +161,11 @@ def words(what: str, text: str) -> str:
 
 
 def known_id(database: "Database", type_: str, value: str | None, what: str) -> str | None:
-    """Return an id as the store would write it; None stays None.
+    """Return an id as the store writes it; None stays None.
 
     Raises:
-        ConfigurationError: it cannot be an id of that type.
+        ConfigurationError: the value is not an id of that type.
     """
     from sweeper.postgres import protections
 
-    return None if value is None else protections.canonical(database, type_, words(what, value), what)
+    return None if value is None else protections.canonical(database, type_, text_argument(what, value), what)

@@ -1,4 +1,4 @@
-"""`explain`: explains one conversation in plain words, or lists all in a line each, with totals."""
+"""`explain`: one conversation in plain words, or every conversation in one line with totals."""
 
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class WhatIf(StrEnum):
-    """What a user could do at as-of."""
+    """An action of a user that --what-if supposes at as-of."""
 
     OPT_OUT = "opt-out"
     DELETE = "delete"
@@ -45,7 +45,7 @@ def explain(
     if (conversation_id is None) == (not everything):
         raise ConfigurationError("explain takes either one ID or --all. Nothing was read.")
     if everything and what_if is not None:
-        raise ConfigurationError("explain: --what-if supposes something of one ID, not of --all. Nothing was read.")
+        raise ConfigurationError("explain: --what-if works with one ID, not with --all. Nothing was read.")
     with context.prepared(config, context.instant("--as-of", as_of)) as job:
         if conversation_id is None:
             _explain_all(job, as_json=as_json)
@@ -78,7 +78,7 @@ def _explanation(job: "Job", facts: "Facts", messages: list["Message"], what_if:
 
     if not exists(facts.conversation, job.policy, job.as_of):
         raise SweeperError(
-            f"conversation {facts.conversation.id} begins after as-of {rfc3339(job.as_of)}: it does not exist there yet. "
+            f"conversation {facts.conversation.id} was created after as-of {rfc3339(job.as_of)}: it did not exist then. "
             "Nothing to explain. Give a later --as-of."
         )
     if what_if is None:
@@ -88,25 +88,25 @@ def _explanation(job: "Job", facts: "Facts", messages: list["Message"], what_if:
 
 
 def _explain_purged(job: "Job", id_: str, *, as_json: bool) -> None:
-    """Explain a purged conversation from its tombstone."""
+    """Print what the tombstone records of a purged conversation."""
     from sweeper.policy import explain as explanations
     from sweeper.postgres import evidence
 
     with job.database.transaction() as connection:
-        stone = evidence.tombstone_of(connection, job.settings.store.schema_name, id_)
-    if stone is None:
+        tombstone = evidence.tombstone_of(connection, job.settings.store.schema_name, id_)
+    if tombstone is None:
         raise SweeperError(
             f"there is no conversation {id_}, and no tombstone names it: it was never here, or something else deleted it. "
             "Nothing to explain."
         )
     if as_json:
-        console.print_json(explanations.purged_json(id_, stone))
+        console.print_json(explanations.purged_json(id_, tombstone))
     else:
-        console.say(explanations.purged_text(id_, stone))
+        console.say(explanations.purged_text(id_, tombstone))
 
 
 def _shown(evaluation: "Evaluation") -> str:
-    """Return in a word what a run would do with a conversation."""
+    """Return in one word what a run would do with a conversation."""
     if evaluation.verdict.held:
         return "held"
     return {"purge": "purge", "spared": "spare"}.get(evaluation.outcome, "keep")
@@ -128,7 +128,7 @@ def _explain_all(job: "Job", *, as_json: bool) -> None:
         else:
             console.say(
                 f"{line['conversation_id']}  {_shown(record.evaluation):<5}  {line['rule'] or 'no rule':<17}  "
-                f"{line['due_at'] or 'no due'}"
+                f"{line['due_at'] or 'no due date'}"
             )
     if as_json:
         log.get().info("totals", **_totals_json(counts.conversations))
@@ -140,7 +140,7 @@ def _explain_all(job: "Job", *, as_json: bool) -> None:
 
 
 def _totals(counts: "RecordCounts") -> "list[tuple[str, dict[str, int]]]":
-    """By rule, how many conversations a run would purge, hold back, skip and keep."""
+    """Return by rule how many conversations a run would purge, find held, skip and keep."""
     from sweeper.policy.evaluate import Outcome
 
     return [

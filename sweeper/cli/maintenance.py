@@ -1,4 +1,4 @@
-"""`init`, `migrate`, `check` and `demo`."""
+"""`init`, `migrate`, `check` and `demo`: set up, check and try the sweeper."""
 
 import contextlib
 from pathlib import Path
@@ -83,7 +83,7 @@ def check(
 ) -> None:
     """Check connection, privileges, contract, indexes, clock and policy, and try to purge; each fault with its remedy.
 
-    It deletes a few conversations, and one made up for that, and rolls it back: what would fail, and where would content survive?
+    The trial deletes a few conversations and one made up for it, reports what fails and where content survives, and rolls back.
 
     Example: sweeper check
     """
@@ -108,7 +108,7 @@ def check(
 
 
 def _signing(settings: "Settings") -> "CheckFinding":
-    """Check the key that signs checkpoints; without a usable one no run begins."""
+    """Check that the signing key can be used; a run refuses to begin with a broken one."""
     from sweeper.evidence import keys
     from sweeper.postgres.finding import CheckFinding, Level
 
@@ -116,7 +116,7 @@ def _signing(settings: "Settings") -> "CheckFinding":
         signer = keys.read(settings)
     except ConfigurationError as error:
         return CheckFinding(
-            Level.FAULT, "signing key", str(error), "mend the key's file, or name none: runs refuse to begin"
+            Level.FAULT, "signing key", str(error), "fix the key file, or name none: runs refuse to begin"
         )
     if signer is None:
         text = "there is none: checkpoints of the evidence are unsigned"
@@ -141,7 +141,7 @@ def _pseudonyms() -> "Iterator[CheckFinding]":
 
 
 def _exposed(settings: "Settings") -> "Iterator[CheckFinding]":
-    """Check that nobody else may read or replace the key files."""
+    """Check that no other user may read or replace the key files."""
     import os
 
     from sweeper import files
@@ -178,8 +178,8 @@ def demo(
 
 
 def _run_command(arguments: "Sequence[str]") -> None:
-    """Run the program as if typed, except that its exit code ends nothing."""
-    from sweeper.cli import app  # which imports this module
+    """Run a command as if typed, but ignore its exit code."""
+    from sweeper.cli import app  # imports this module, so not at the top
 
     with contextlib.suppress(typer.Exit):
         app(list(arguments), standalone_mode=False)

@@ -1,6 +1,6 @@
-"""`manifest`: which messages a training run may use, and what it must drop.
+"""`manifest`: build, check and recall the lists of messages that a training run may use.
 
-Invariant: a manifest that names something that may not be trained on is never called good: it exits 1.
+Invariant: `manifest verify` exits with 1 if the manifest contains a message that may not be trained on.
 """
 
 from collections import Counter
@@ -46,12 +46,12 @@ def manifest_build(
     with context.prepared(config, context.instant("--as-of", as_of)) as job:
         _refuse_future(job)
         frozen = lifecycle.freeze(job, directory, key, with_text=with_text)
-    said = {**frozen.description.to_dict(), "directory": str(frozen.folder), "revoked": dict(frozen.revoked)}
+    built = {**frozen.description.to_dict(), "directory": str(frozen.folder), "revoked": dict(frozen.revoked)}
     with console.afterwards():
         if as_json:
-            console.print_json(said)
+            console.print_json(built)
         else:
-            _print_built(said)
+            _print_built(built)
     if not frozen.description.eligible:
         console.warn("the manifest is EMPTY: not one message may be trained on. Look at `excluded` for the reasons.")
 
@@ -61,21 +61,21 @@ def _refuse_future(job: "Job") -> None:
     if job.as_of > now:
         raise RefusedError(
             "future_as_of",
-            f"--as-of {rfc3339(job.as_of)} is later than now: what is withdrawn until then is not known yet.",
+            f"--as-of {rfc3339(job.as_of)} is in the future: what users withdraw until then is not known yet.",
             f"Now is {rfc3339(now)}.",
             "Give an --as-of that is not in the future.",
             "No manifest was built.",
         )
 
 
-def _print_built(said: dict[str, Any]) -> None:
-    console.say(f"Manifest {said['id']} frozen at as-of {said['as_of']} in {said['directory']}")
-    rows: list[tuple[object, ...]] = [("eligible", "", said["eligible"])]
-    rows += [("excluded", reason, count) for reason, count in said["excluded"].items() if count]
-    rows += [("revoked since", reason, count) for reason, count in sorted(said["revoked"].items())]
-    if said["filter"]:
-        rows += [("text replaced", kind, count) for kind, count in said["filter"]["found"].items()]
-        rows.append(("text not written", "did not pass the filter", said["filter"]["not_passed"]))
+def _print_built(built: dict[str, Any]) -> None:
+    console.say(f"Manifest {built['id']} frozen at as-of {built['as_of']} in {built['directory']}")
+    rows: list[tuple[object, ...]] = [("eligible", "", built["eligible"])]
+    rows += [("excluded", reason, count) for reason, count in built["excluded"].items() if count]
+    rows += [("revoked since", reason, count) for reason, count in sorted(built["revoked"].items())]
+    if built["filter"]:
+        rows += [("text replaced", kind, count) for kind, count in built["filter"]["found"].items()]
+        rows.append(("text not written", "did not pass the filter", built["filter"]["not_passed"]))
     console.print_table(("", "", "messages"), rows)
 
 
@@ -100,7 +100,7 @@ def manifest_start(
             return
         console.say(
             f"Manifest {manifest_id} started: {description.eligible - revoked.total()} of {description.eligible} messages may be "
-            "used. Take an anti-join with revoked-*.parquet."
+            "used. Anti-join them with revoked-*.parquet."
         )
         _print_reasons("revoked", revoked)
 
@@ -164,14 +164,14 @@ def manifest_verify(
     with context.prepared(config) as job:
         verified = lifecycle.verify(job, directory, key)
     if as_json:
-        console.print_json(_verified(verified))
+        console.print_json(_verification_json(verified))
     else:
-        _print_verified(verified)
+        _print_verification_json(verified)
     if verified.faults or verified.ineligible:
         raise typer.Exit(1)
 
 
-def _verified(verified: "Verification") -> dict[str, Any]:
+def _verification_json(verified: "Verification") -> dict[str, Any]:
     return {
         "id": verified.description.id,
         "eligible": verified.description.eligible,
@@ -181,18 +181,18 @@ def _verified(verified: "Verification") -> dict[str, Any]:
     }
 
 
-def _print_verified(verified: "Verification") -> None:
+def _print_verification_json(verified: "Verification") -> None:
     for fault in verified.faults:
         console.say(f"FAULT: {fault}. Do not train on it; restore the directory from a copy.")
     if verified.faults:
         return
-    said = f"Manifest {verified.description.id}: files intact, {verified.description.eligible} rows."
+    checked = f"Manifest {verified.description.id}: files intact, {verified.description.eligible} rows."
     if not verified.ineligible:
-        console.say(f"{said} All may still be trained on.")
+        console.say(f"{checked} All may still be trained on.")
         return
-    others = ", the others in what `sweeper manifest recall --out DIR` writes"
+    others = ", the others in the files that `sweeper manifest recall --out DIR` writes"
     console.say(
-        f"{said} {verified.ineligible.total()} may not be trained on any more; {verified.revoked} of those are named in its "
+        f"{checked} {verified.ineligible.total()} may not be trained on any more; {verified.revoked} of those are named in its "
         f"revoked-*.parquet{others if verified.revoked < verified.ineligible.total() else ''}."
     )
     _print_reasons("left", verified.ineligible)
@@ -222,19 +222,19 @@ def manifest_recall(
         for one in lifecycle.recall(job, out, everything=everything):
             found.append(one)
             if not as_json:
-                _print_recalled(one, handed=out is not None)
+                _print_recalled(one, written=out is not None)
     with console.afterwards():
         if as_json:
-            console.print_json({"manifests": [_recalled(one) for one in found], "recorded": out is not None})
+            console.print_json({"manifests": [_recall_json(one) for one in found], "recorded": out is not None})
         elif not found:
             console.say("No manifest was ever frozen.")
         elif out is None:
-            console.say("Nothing was recorded as recalled: give --out DIR to hand the rows over.")
+            console.say("Nothing was recorded as recalled: give --out DIR to write the rows.")
     if any(one.missing for one in found):
         raise typer.Exit(1)
 
 
-def _recalled(one: "RecallResult") -> dict[str, Any]:
+def _recall_json(one: "RecallResult") -> dict[str, Any]:
     return {
         "id": one.manifest_id,
         "directory": one.directory,
@@ -245,15 +245,15 @@ def _recalled(one: "RecallResult") -> dict[str, Any]:
     }
 
 
-def _print_recalled(one: "RecallResult", *, handed: bool) -> None:
+def _print_recalled(one: "RecallResult", *, written: bool) -> None:
     if one.missing:
         console.say(
-            f"Manifest {one.manifest_id} ({one.state}) was NOT looked through: {one.missing} Put it back from a copy and recall "
-            "again: nothing is lost by waiting. The others are recalled all the same."
+            f"Manifest {one.manifest_id} ({one.state}) was NOT searched: {one.missing} Restore it from a copy and recall "
+            "again: nothing is lost by waiting. The other manifests are recalled."
         )
         return
     console.say(f"Manifest {one.manifest_id} ({one.state}): {one.reasons.total()} rows to drop since the last recall.")
-    _print_reasons("drop" if handed else "to drop", one.reasons)
+    _print_reasons("drop" if written else "to drop", one.reasons)
     for file in one.files:
         console.say(f"  written to {file}")
 

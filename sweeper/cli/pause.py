@@ -1,4 +1,4 @@
-"""`pause` and `resume`. They need no policy and no store, only the sweeper's own tables."""
+"""`pause` and `resume`: stop and allow all purging. They need only the sweeper's own tables, neither policy nor store."""
 
 from typing import Annotated
 
@@ -21,7 +21,7 @@ def pause(
     """
     from sweeper.postgres import pauses
 
-    context.words("--reason", reason)
+    context.text_argument("--reason", reason)
     with context.migrated(config) as database:
         made = pauses.pause(database, reason, context.CLOCK.now())
     with console.afterwards():
@@ -32,7 +32,7 @@ def pause(
 
 
 def resume(config: Config = None, as_json: AsJson = False) -> None:
-    """Lift every pause. Runs that a pause ended start again at their next time; a waiting backfill continues.
+    """Lift every pause. Runs that a pause stopped start again at their next scheduled time; a waiting backfill continues.
 
     Example: sweeper resume
     """

@@ -1,4 +1,4 @@
-"""A progress bar with rate and remaining time, shown only on a terminal."""
+"""Show a progress bar with rate and remaining time, on a terminal only."""
 
 import sys
 from collections.abc import Iterator
@@ -20,13 +20,13 @@ class _Rate(ProgressColumn):
 
 
 def is_watched() -> bool:
-    """Return True if stderr is a terminal that shows a progress bar."""
+    """Return whether stderr is a terminal, so that a progress bar is shown."""
     return safe_stream().isatty()
 
 
 @contextmanager
 def watched() -> Iterator[ProgressListener]:
-    """Yield a listener that draws a progress bar on stderr if that is a terminal; log lines appear above it."""
+    """Yield a listener that draws a progress bar on stderr if that is a terminal; log lines appear above the bar."""
     if not is_watched():
         yield ProgressListener()
         return

@@ -1,6 +1,6 @@
-"""`hold` and `order`: legal holds and erasure orders.
+"""`hold` and `order`: place, release and list legal holds; add and list erasure orders.
 
-Invariant: neither a broken policy nor a missing table behind the purge keeps anybody from placing a hold.
+Invariant: a hold can be placed while the policy is broken or a table of the store is missing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,15 +46,15 @@ def hold_place(
         raise ConfigurationError(
             "hold place: name --account, --conversation or both, or else --everything. Nothing was held."
         )
-    _check_words({"hold place: the matter": matter, "--account": account, "--conversation": conversation})
+    _check_texts({"hold place: the matter": matter, "--account": account, "--conversation": conversation})
     with context.migrated(config) as database:
-        reached = None if everything else hold_scope.read(database, account, conversation)
-        if reached is not None and not unknown:
-            _refuse_unknown(reached, "held")
-        ids = (reached.account_id, reached.conversation_id) if reached else (None, None)
+        scope = None if everything else hold_scope.read(database, account, conversation)
+        if scope is not None and not unknown:
+            _refuse_unknown(scope, "held")
+        ids = (scope.account_id, scope.conversation_id) if scope else (None, None)
         hold = protections.place_hold(database, matter, *ids, context.CLOCK.now())
     with console.afterwards():
-        _print_placed(hold, reached.either if reached else None, as_json=as_json)
+        _print_placed(hold, scope.either if scope else None, as_json=as_json)
 
 
 @hold_app.command("release")
@@ -72,7 +72,7 @@ def hold_release(
 
     if (matter is None) == (hold_id is None):
         raise ConfigurationError("hold release: name a matter or --id. Nothing was released.")
-    _check_words({"hold release: the matter": matter})
+    _check_texts({"hold release: the matter": matter})
     with context.migrated(config) as database:
         released = protections.release_holds(database, matter, hold_id, context.CLOCK.now())
     if not released:
@@ -87,7 +87,7 @@ def hold_list(
     as_json: AsJson = False,
     released: Annotated[bool, typer.Option("--all", help="Also list released holds.")] = False,
 ) -> None:
-    """List legal holds, active ones first, then by age, the newest first.
+    """List legal holds, active ones first, then by age, newest first.
 
     Example: sweeper hold list --all
     """
@@ -122,31 +122,29 @@ def order_add(
     from sweeper.postgres import hold_scope, protections
 
     if account is None and conversation is None:
-        raise ConfigurationError(
-            "order add: name --account, --conversation or both; an order of neither names nothing."
-        )
-    _check_words({"order add: the reference": reference, "--account": account, "--conversation": conversation})
+        raise ConfigurationError("order add: name --account, --conversation or both. Nothing was recorded.")
+    _check_texts({"order add: the reference": reference, "--account": account, "--conversation": conversation})
     due_at = context.instant("--due", due)
     with context.migrated(config) as database:
         _refuse_implausible(database.settings, due_at)
-        reached = hold_scope.read(database, account, conversation)
+        scope = hold_scope.read(database, account, conversation)
         if not unknown:
-            _refuse_unknown(reached, "recorded")
-            _refuse_apart(reached)
-        ids = (reached.account_id, reached.conversation_id)
+            _refuse_unknown(scope, "recorded")
+            _refuse_unrelated(scope)
+        ids = (scope.account_id, scope.conversation_id)
         order = protections.add_order(database, reference, *ids, context.CLOCK.now(), due_at)
     with console.afterwards():
-        _print_placed(order, reached.both, as_json=as_json)
+        _print_placed(order, scope.both, as_json=as_json)
         if due_at is None:
             console.warn(
-                "it names no due: what it covers is not trained on any more, but NOTHING will be erased by it. To have it "
-                "erased, add the order with --due."
+                "it has no due date: what it covers is no longer trained on, but NOTHING will be erased by it. To erase it, "
+                "add the order with --due."
             )
 
 
 @order_app.command("list")
 def order_list(config: Config = None, as_json: AsJson = False) -> None:
-    """List erasure orders, the newest first.
+    """List erasure orders, newest first.
 
     Example: sweeper order list --json
     """
@@ -155,61 +153,61 @@ def order_list(config: Config = None, as_json: AsJson = False) -> None:
     with context.migrated(config) as database:
         orders = protections.list_orders(database)
         found, unknown = unmatched.attempt_orders(database, purged=False), "unknown_id"
-        if found is None:  # an officer does not read the tombstones
+        if found is None:  # the role of an officer may not read the tombstones
             found, unknown = unmatched.attempt_orders(database, purged=True), "unknown_id_or_purged"
     _mark(orders, None if found is None else dict(zip((unknown, "other_spelling"), found, strict=True)))
     _print_rows(orders, as_json=as_json)
 
 
 def _mark(rows: Sequence[dict[str, Any]], unmatched: Mapping[str, Sequence[int]] | None) -> None:
-    """Set `unmatched` of each row: why the hold or order matches nothing, or None. Warn if this role could not look."""
+    """Set `unmatched` of each row: why the hold or order matches nothing, or None. Warn if this role may not look."""
     if unmatched is None:
         console.warn(
-            "holds and orders that match nothing were not looked for: this role may not read the store's ids (see roles.sql)."
+            "could not look for holds and orders that match nothing: this role may not read the store's ids (see roles.sql)."
         )
         return
-    said = {id_: what for what, ids in unmatched.items() for id_ in ids}
+    reasons = {id_: what for what, ids in unmatched.items() for id_ in ids}
     for row in rows:
-        row["unmatched"] = said.get(row["id"])
+        row["unmatched"] = reasons.get(row["id"])
 
 
-def _check_words(said: Mapping[str, str | None]) -> None:
-    for what, text in said.items():
+def _check_texts(texts: Mapping[str, str | None]) -> None:
+    for what, text in texts.items():
         if text is not None:
-            context.words(what, text)
+            context.text_argument(what, text)
 
 
-def _refuse_unknown(reached: "HoldScope", done: str) -> None:
-    """Refuse an id that the store does not know: mistyped, it would protect or erase nothing."""
-    if reached.unknown:
+def _refuse_unknown(scope: "HoldScope", done: str) -> None:
+    """Refuse an id that the store does not know: a mistyped id would protect or erase nothing."""
+    if scope.unknown:
         raise ConfigurationError(
-            f"the store knows no {' and no '.join(reached.unknown)}. Nothing was {done}. Mend the id, or give --unknown if the "
+            f"the store knows no {' and no '.join(scope.unknown)}. Nothing was {done}. Fix the id, or give --unknown if the "
             "store will know it later."
         )
 
 
-def _refuse_apart(reached: "HoldScope") -> None:
-    """Refuse an order of a conversation and an account that are not each other's."""
-    if reached.account_id is not None and reached.conversation_id is not None and not reached.both:
+def _refuse_unrelated(scope: "HoldScope") -> None:
+    """Refuse an order that names a conversation and an account to which it does not belong."""
+    if scope.account_id is not None and scope.conversation_id is not None and not scope.both:
         raise ConfigurationError(
-            f"conversation {reached.conversation_id} is not of account {reached.account_id}, and an order that names both covers "
-            "only what is exactly both. Nothing was recorded. Name one of them, or give --unknown."
+            f"conversation {scope.conversation_id} does not belong to account {scope.account_id}, and an order that names both "
+            "covers only a conversation of that account. Nothing was recorded. Name one of them, or give --unknown."
         )
 
 
 def _refuse_implausible(settings: "Settings", due_at: datetime | None) -> None:
-    """Refuse a due that no decision would believe."""
+    """Refuse a due date outside the plausible range: no decision would use it."""
     plausible = _plausible(settings)
     if due_at is not None and not plausible.holds(due_at):
         raise ConfigurationError(
-            f"--due {rfc3339(due_at)} is not believed: plausible is from {rfc3339(plausible.since)} to before "
-            f"{rfc3339(plausible.before)}, and such an order would move no due. Nothing was recorded. "
+            f"--due {rfc3339(due_at)} is implausible: the policy accepts instants from {rfc3339(plausible.since)} to before "
+            f"{rfc3339(plausible.before)}, so the order would have no due date. Nothing was recorded. "
             "Give the instant by which it must be gone, or no --due."
         )
 
 
 def _plausible(settings: "Settings") -> "Plausible":
-    """Return the policy's plausible range; the usual one if the policy cannot be read."""
+    """Return the policy's plausible range; a usual one if the policy cannot be read."""
     from sweeper.policy.schema import Plausible
     from sweeper.settings import load_policy
 
@@ -220,7 +218,7 @@ def _plausible(settings: "Settings") -> "Plausible":
 
 
 def _print_placed(row: dict[str, Any], covered: int | None, *, as_json: bool) -> None:
-    """Print what was placed, and how many conversations it covers now (None: all)."""
+    """Print what was placed and how many conversations it covers now (`covered`; None: all)."""
     if as_json:
         console.print_json({**row, "covers": covered})
         return

@@ -1,4 +1,4 @@
-"""`reapply`: after a restore, purge again what the backup brought back."""
+"""`reapply`: after a restore from backup, purge again the conversations that the backup brought back."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -64,7 +64,7 @@ def _reapplied(job: "Job", read: "Ledger", accept_ledger: str | None) -> "Reappl
 
 
 def _read(job: "Job", path: Path, key: str | None, *, accept_unsigned: bool) -> "Ledger":
-    """Return the ledger, checked from the first line to the last."""
+    """Read and check the whole ledger."""
     from sweeper.evidence import export, keys
 
     signer = keys.read(job.settings) if key is None else None
@@ -72,27 +72,29 @@ def _read(job: "Job", path: Path, key: str | None, *, accept_unsigned: bool) -> 
     if verifier is None and not accept_unsigned:
         raise RefusedError(
             "ledger",
-            f"nothing vouches for {path}: there is no key to check it with.",
+            f"{path} cannot be verified: there is no key to check its signature with.",
             "",
-            "Give --key, or, where the ledger was never signed and you trust the file, --accept-unsigned.",
+            "Give --key, or, if the ledger was never signed and you trust the file, --accept-unsigned.",
         )
     return export.read(path, None if accept_unsigned else verifier)
 
 
 def _print(found: "Reapplied", *, as_json: bool) -> None:
-    said = found.as_json()
+    counted = found.as_json()
     if as_json:
-        console.print_json(said)
+        console.print_json(counted)
         return
     what = "Preview" if found.outcome == "preview" else f"Run {found.run_id} {found.outcome}"
-    count, verb = (said["would_purge"], "would be purged") if "would_purge" in said else (said["purged"], "were purged")
-    console.say(
-        f"{what}: of {said['in_ledger']} purged records in the ledger {said['back']} are back; {count} conversations and "
-        f"{said.get('feedback_would_purge', said.get('feedback_purged'))} feedback rows {verb} again."
+    count, verb = (
+        (counted["would_purge"], "would be purged") if "would_purge" in counted else (counted["purged"], "were purged")
     )
-    if said["newest_purge"]:
+    console.say(
+        f"{what}: of {counted['in_ledger']} purged records in the ledger {counted['back']} are back; {count} conversations and "
+        f"{counted.get('feedback_would_purge', counted.get('feedback_purged'))} feedback rows {verb} again."
+    )
+    if counted["newest_purge"]:
         console.say(
-            f"The newest purge in the ledger is of {said['newest_purge']}; what was purged after it is not known here."
+            f"The newest purge in the ledger is of {counted['newest_purge']}; what was purged after it is not in the ledger."
         )
     print_counts(found.counts, "again", found.counts.by_rule, found.counts.feedback_by_rule)
     if found.stop_reason:

@@ -1,6 +1,6 @@
-"""`report` and `status`: how much there is of what, and how things stand.
+"""`report` and `status`: print counts of all records, and the state of operation with advice.
 
-Invariant: whatever goes wrong with a report, the file for node_exporter is written and says so.
+Invariant: `report --textfile` writes the file for node_exporter even if the report fails.
 """
 
 import time
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from sweeper.settings import Settings
 
 COUNT_SECONDS = 10.0
-"""Seconds that `status` spends counting what is overdue; `report` counts everything."""
-COUNTED_AHEAD = 50_000_000
-"""Up to this number of conversations, the progress bar shows a total."""
+"""How long `status` counts overdue records; `report` counts all."""
+MAX_PROGRESS_TOTAL = 50_000_000
+"""The progress bar shows a total in stores smaller than this."""
 
 
 def report(
@@ -42,14 +42,16 @@ def report(
     """Count every record: kept, overdue, held, in doubt, due next, purged. Exits with 1 if nothing is purged while overdue.
 
     That is, if something has been overdue for more than 26 hours and nothing of its kind was purged in the last 26 hours.
-    Changes nothing but for an event of kind `reported`.
+    Changes nothing except that it records an event of kind `reported`.
 
     Example: sweeper report --textfile /var/lib/prometheus/node-exporter/sweeper.prom
     """
     if textfile is not None and as_of is not None:
-        raise ConfigurationError("--textfile tells of now: nothing was read or written. Leave out --as-of.")
+        raise ConfigurationError(
+            "--textfile writes the numbers as of now: nothing was read or written. Leave out --as-of."
+        )
     at = context.instant("--as-of", as_of)
-    with context.configured(config) as settings, _written(settings, textfile):
+    with context.configured(config) as settings, _textfile_written(settings, textfile):
         from sweeper.runs.job import prepare
 
         job = prepare(settings, context.CLOCK, at)
@@ -67,8 +69,8 @@ def report(
 
 
 @contextmanager
-def _written(settings: "Settings", file: Path | None) -> Iterator[None]:
-    """Write the metrics after the block, even if it raised; the block's own error is reported first."""
+def _textfile_written(settings: "Settings", file: Path | None) -> Iterator[None]:
+    """Write the metrics when the block ends, even by an exception; that exception is then the one raised."""
     try:
         yield
     except BaseException:
@@ -94,8 +96,8 @@ def _reported(job: "Job") -> "Report":
 
     with progress.watched() as watch:
         if progress.is_watched():
-            count = job.database.within(lambda connection: store_counts.conversations(connection, COUNTED_AHEAD))
-            if count < COUNTED_AHEAD:
+            count = job.database.within(lambda connection: store_counts.conversations(connection, MAX_PROGRESS_TOTAL))
+            if count < MAX_PROGRESS_TOTAL:
                 watch.expect(count)
         return reports.report(job, watch.advance)
 
@@ -125,7 +127,7 @@ def _print_report(report: "Report") -> None:
 def _unmatched(report: "Report") -> str:
     found = report.unmatched
     if found is None:
-        return "could not be looked for"
+        return "could not be checked"
     return f"{len(found.holds)} holds, {len(found.orders)} orders, {len(found.misspelt)} orders in another spelling"
 
 
@@ -191,14 +193,14 @@ def _forecast(seconds: float | None) -> str:
     from sweeper.report.status import length
 
     if seconds is None:
-        return "unknown, for no run has purged anything lately"
+        return "unknown, because no run has purged anything lately"
     return f"{length(seconds)} of work at the recent pace" if seconds else "nothing to do"
 
 
 def status(config: Config = None, as_json: AsJson = False) -> None:
-    """Show pauses, the lease, runs, backfills and what is overdue, and say what to do. Exits with 0 if it could look.
+    """Show pauses, the lease, runs, backfills and what is overdue, with advice. Exits with 0 whatever it finds.
 
-    Counts what is overdue for at most 10 s; `report` counts all of it.
+    Counts overdue records for at most 10 s; `report` counts all.
 
     Example: sweeper status --json
     """
@@ -248,10 +250,8 @@ def _lease(status: "Status") -> str:
     if holder is None or not holder.held or holder.expires_at is None or holder.renewed_at is None:
         return "free"
     who = f"run {holder.run_id} ({holder.kind})" if holder.run_id else "a run that is about to begin"
-    wanted = f"; another waits since {rfc3339(holder.wanted_at)}" if holder.wanted_at else ""
-    return (
-        f"held by {who}, renewed {rfc3339(holder.renewed_at)}, ends {rfc3339(holder.expires_at)} unless renewed{wanted}"
-    )
+    waiting = f"; another waits since {rfc3339(holder.wanted_at)}" if holder.wanted_at else ""
+    return f"held by {who}, renewed {rfc3339(holder.renewed_at)}, ends {rfc3339(holder.expires_at)} unless renewed{waiting}"
 
 
 def _print_overdue(status: "Status") -> None:
@@ -267,7 +267,7 @@ def _print_overdue(status: "Status") -> None:
     )
     console.say(
         f"overdue   {counts.due} conversations, {counts.feedback_by_rule.total()} feedback rows; {counts.held} held past "
-        f"their due{more}"
+        f"their due date{more}"
     )
     rows = [
         (kind, rule, count, found.oldest_due[rule])

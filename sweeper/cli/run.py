@@ -1,4 +1,4 @@
-"""`run`: one sweep, or its preview."""
+"""`run`: purge what is due, or preview that."""
 
 import shlex
 import signal
@@ -28,38 +28,38 @@ if TYPE_CHECKING:
     from sweeper.runs.result import ActiveBackfill, Result
     from sweeper.runs.throttle import Budget
 
-WAYS_OUT = {
+PREVIEW_REMEDIES = {
     "volume": "If that is right, approve the digest below (sweeper run --approve DIGEST) or a plan file (--out, --plan).",
     "future_as_of": "A preview may look ahead, a run may not.",
 }
-"""Remedies for a reader of a preview, where the refusal itself would send them to a preview."""
+"""By guard, the remedy that a preview prints instead of that of the refusal, which tells the reader to preview."""
 STOPS = {
-    "signal": "it was asked to by a signal",
+    "signal": "it received a signal",
     "max_runtime": "--max-runtime is used up",
     "max_purge": "--max-purge is used up",
-    "paused": "somebody has paused the sweeper. When that is over: `sweeper resume`",
+    "paused": "somebody has paused the sweeper. To continue: `sweeper resume`",
     "replica_lag": "a replica stayed too far behind for longer than [pace] longest_pause_seconds",
     "wal_rate": "the server wrote too much WAL for longer than [pace] longest_pause_seconds",
     "blocked_queries": "too many sessions waited for locks for longer than [pace] longest_pause_seconds",
     "autovacuum": "a VACUUM of a purged table took longer than [pace] longest_pause_seconds",
 }
 """Message for each reason to stop."""
-LEFT = {
+NOT_PURGED = {
     "failed": "could not be purged",
-    "locked": "stayed locked by others",
-    "not_approved": "are more than was approved",
-    "protected_after_as_of": "were spared by a hold or flag recorded after as-of, even if released since",
-    "stale_last_activity": "were spared because a user message is newer than last_activity_at",
+    "locked": "stayed locked by other sessions",
+    "not_approved": "exceed what was approved",
+    "protected_after_as_of": "were skipped because of a hold or flag recorded after as-of, even if released since",
+    "stale_last_activity": "were skipped because a user message is newer than last_activity_at",
 }
-"""Message for each reason why a due record was left."""
+"""Message for each reason why a due record was not purged."""
 
 
 MaxRuntime = Annotated[
-    str | None, typer.Option("--max-runtime", metavar="TIME", help="Stop in order after this time, e.g. 90s, 15m, 2h.")
+    str | None, typer.Option("--max-runtime", metavar="TIME", help="Stop cleanly after this time, e.g. 90s, 15m, 2h.")
 ]
 MaxPurge = Annotated[
     int | None,
-    typer.Option("--max-purge", metavar="N", min=1, help="Stop in order after N conversations were purged."),
+    typer.Option("--max-purge", metavar="N", min=1, help="Stop cleanly after N conversations were purged."),
 ]
 AcceptHistory = Annotated[
     bool,
@@ -96,14 +96,14 @@ def run(
     max_runtime: MaxRuntime = None,
     max_purge: MaxPurge = None,
 ) -> None:
-    """Purge what is due, with evidence, and print what was done.
+    """Purge what is due, record evidence, and print the result.
 
     Example: sweeper run --dry-run
     """
     approval = read_approval(approve, plan, out, dry_run=dry_run)
     if approval is not None and (as_of is not None or dry_run):
         raise ConfigurationError(
-            f"{'--approve' if approve else '--plan'} brings its own as-of: nothing was done. Leave out --as-of and --dry-run."
+            f"{'--approve' if approve else '--plan'} contains its own as-of: nothing was done. Leave out --as-of and --dry-run."
         )
     at = approval.as_of if approval else context.instant("--as-of", as_of)
     budget = read_budget(max_runtime, max_purge)
@@ -112,7 +112,7 @@ def run(
             show_plan(job, None, out, as_json=as_json)
             return
         try:
-            result = _swept(job, approval, budget, accept_history=accept_history)
+            result = _sweep(job, approval, budget, accept_history=accept_history)
         except RefusedError as refusal:
             if as_json:
                 console.print_json({"outcome": "refused", **refusal.to_dict()})
@@ -142,10 +142,10 @@ def read_approval(approve: str | None, plan: Path | None, out: Path | None, *, d
 
 
 def read_budget(max_runtime: str | None, max_purge: int | None, per_second: float = 0.0) -> "Budget":
-    """Return the budget of a run.
+    """Return the limits of a run.
 
     Raises:
-        ConfigurationError: `max_runtime` is no length of time.
+        ConfigurationError: `max_runtime` is not a length of time.
     """
     from sweeper.cli import duration
     from sweeper.runs.throttle import Budget
@@ -157,7 +157,7 @@ def read_budget(max_runtime: str | None, max_purge: int | None, per_second: floa
     return Budget(seconds, max_purge, per_second)
 
 
-def _swept(job: "Job", approval: "Approval | None", budget: "Budget", *, accept_history: bool) -> "Result":
+def _sweep(job: "Job", approval: "Approval | None", budget: "Budget", *, accept_history: bool) -> "Result":
     from sweeper.cli.progress import watched
     from sweeper.postgres import store_counts
     from sweeper.runs import approval as approvals
@@ -195,36 +195,34 @@ def show_plan(job: "Job", scope: "BackfillScope | None", out: Path | None, *, as
 
 
 def _print_plan(plan: "PurgePlan") -> None:
-    """Print what would be purged (by rule, for a backfill by slice), what is kept, and what a run would refuse."""
+    """Print what would be purged by rule (a backfill: also by slice), what is kept, and what a run would refuse."""
     job, scope, counts = plan.job, plan.scope, plan.counts
     console.say(
         f"Preview {f'of {scope} ' if scope else ''}at {rfc3339(job.as_of)}, policy {job.policy.name!r} "
         f"({job.policy.digest[:12]}). Nothing was written."
     )
-    feedback = (
-        ". Feedback is left to `sweeper run`" if scope else f" and {counts.feedback_by_rule.total()} feedback rows"
-    )
+    feedback = ". `sweeper run` purges feedback" if scope else f" and {counts.feedback_by_rule.total()} feedback rows"
     console.say(f"Would purge {counts.due} conversations{feedback}.")
     print_counts(counts, "would purge", counts.by_rule, counts.feedback_by_rule)
     if plan.by_slice:
         console.print_table(("due from", "to", "would purge"), (row.values() for row in plan.as_json()["slices"]))
     if scope and counts.outside:
         console.say(
-            f"{counts.outside} more are due outside of the plan. While it is at work, runs leave alone what is due "
-            "before --until."
+            f"{counts.outside} more are due outside the plan. While the backfill is at work, runs skip what is due before "
+            "--until."
         )
     for refusal in plan.refusals:
-        console.say(f"A run would refuse ({refusal.guard}): {_seen_from_a_preview(refusal)}")
+        console.say(f"A run would refuse ({refusal.guard}): {_preview_refusal(refusal)}")
 
 
-def _seen_from_a_preview(refusal: RefusedError) -> str:
-    """Return the refusal with the remedy for a reader of a preview."""
-    nearer = WAYS_OUT.get(refusal.guard)
-    return " ".join(filter(None, (refusal.found, refusal.limit, nearer))) if nearer else str(refusal)
+def _preview_refusal(refusal: RefusedError) -> str:
+    """Return the text of a refusal with the remedy for a reader of a preview."""
+    remedy = PREVIEW_REMEDIES.get(refusal.guard)
+    return " ".join(filter(None, (refusal.found, refusal.limit, remedy))) if remedy else str(refusal)
 
 
 def print_result(result: "Result", *, as_json: bool) -> None:
-    """Print what a run did."""
+    """Print the result of a run."""
     found = result.as_json()
     if as_json:
         console.print_json(found)
@@ -261,29 +259,29 @@ def _print_objects(result: "Result") -> None:
         )
         return
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(result.objects_kept.items()))
-    said = f"; kept by this run: {reasons} (sweeper.object_purges.last_error says which)" if reasons else ""
-    console.say(f"{waiting}{said}. The next run tries again.")
+    details = f"; kept by this run: {reasons} (sweeper.object_purges.last_error says which)" if reasons else ""
+    console.say(f"{waiting}{details}. The next run tries again.")
 
 
 def _print_active_backfill(active_backfill: "ActiveBackfill") -> None:
     plan = active_backfill.plan
-    left = f"what is due from {rfc3339(plan.done_until)} to {rfc3339(plan.until)} is left to backfill {plan.id}"
+    deferred = f"what is due from {rfc3339(plan.done_until)} to {rfc3339(plan.until)} is left to backfill {plan.id}"
     if active_backfill.silent:
         console.warn(
-            f"{left}, which NOBODY has worked on since {rfc3339(plan.seen_at)}: `{plan.command}` goes on with it, the same with "
-            "--give-up leaves it to runs."
+            f"{deferred}, which NOBODY has worked on since {rfc3339(plan.seen_at)}: `{plan.command}` continues it, the same with "
+            "--give-up leaves the rest to runs."
         )
     else:
-        console.say(f"{left[0].upper()}{left[1:]}, which is at work.")
+        console.say(f"{deferred[0].upper()}{deferred[1:]}, which is at work.")
 
 
 def _stalled(result: "Result") -> str:
-    left = "not all that may be overdue was looked at or taken"
+    reason = "not all records that may be overdue were looked at"
     if result.overdue:
-        why = ", ".join(f"{count} {LEFT[reason]} ({reason})" for reason, count in result.left.items())
-        left = f"{result.overdue} records were due: {why}"
+        why = ", ".join(f"{count} {NOT_PURGED[reason]} ({reason})" for reason, count in result.left.items())
+        reason = f"{result.overdue} records were due: {why}"
     return (
-        f"NOTHING was purged, and {left}. Look at the log and at `sweeper status`, fix what they name, and run again."
+        f"NOTHING was purged, and {reason}. Look at the log and at `sweeper status`, fix what they name, and run again."
     )
 
 
@@ -297,7 +295,7 @@ def _print_changed(result: "Result") -> None:
 
 
 def print_counts(counts: "Counts", verb: str, conversations: Mapping[str, int], feedback: Mapping[str, int]) -> None:
-    """Print the counts of a preview or a run by reason."""
+    """Print the counts of a preview or a run, by rule and reason."""
     rows: list[tuple[object, ...]] = [(verb, rule, count) for rule, count in sorted(conversations.items())]
     rows += [(f"{verb} (feedback)", rule, count) for rule, count in sorted(feedback.items())]
     held = counts.held + counts.feedback.held_past_due
@@ -312,12 +310,12 @@ def print_counts(counts: "Counts", verb: str, conversations: Mapping[str, int], 
 
 
 ABANDON_SECONDS = 4.0
-"""Seconds after a request to stop at which retries end; a batch ends well before."""
+"""Seconds after a signal at which a run stops waiting for an unreachable server; a batch ends well before."""
 
 
 @contextmanager
 def stop_on_signal(stop: "StopRequest") -> Iterator[None]:
-    """Ask the sweep to stop after the batch at work when SIGINT or SIGTERM comes, and soon after that not to try again."""
+    """Context manager: on SIGINT or SIGTERM, stop after the current batch; `ABANDON_SECONDS` later, stop retrying too."""
 
     def ask(_: int, __: FrameType | None) -> None:
         if not stop.is_asked:
@@ -326,9 +324,9 @@ def stop_on_signal(stop: "StopRequest") -> Iterator[None]:
             abandon.start()
         stop.ask()
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

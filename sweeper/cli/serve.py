@@ -1,4 +1,4 @@
-"""`serve`: everything by itself, at set times."""
+"""`serve`: run all jobs by schedule, with an HTTP endpoint."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -31,11 +31,11 @@ def serve(
     from sweeper.daemon import serve as serving
 
     with context.configured(config) as opened:
-        serving.serve(lambda: _fresh(config, opened), context.CLOCK, listen, _print if as_json else lambda _: None)
+        serving.serve(lambda: _reload(config, opened), context.CLOCK, listen, _print if as_json else lambda _: None)
 
 
-def _fresh(config: Path | None, opened: "Settings") -> "Settings":
-    """Read the settings again from disk; an embedded server stays the one that was started."""
+def _reload(config: Path | None, opened: "Settings") -> "Settings":
+    """Load the settings from disk again; keep the URL of a demo's own server, which is already running."""
     from sweeper.settings import load
 
     settings = load(config)

@@ -57,7 +57,7 @@ class RecordCounts:
             self.due_in[rule].update(days for days in self.days if ahead <= timedelta(days=days))
 
     def add(self, other: "RecordCounts") -> None:
-        """Add the counts of another."""
+        """Add the counts of `other`."""
         for rule, outcomes in other.by_rule.items():
             self.by_rule[rule].update(outcomes)
         for rule, due in other.oldest_due.items():
@@ -81,12 +81,12 @@ class RecordCounts:
 
     @property
     def held_past_due(self) -> int:
-        """The number of records that are due and kept only by a legal hold."""
+        """How many records are due and kept by a legal hold alone."""
         return self.of(Outcome.HELD).total()
 
     @property
     def total(self) -> int:
-        """The number of records counted."""
+        """How many records were counted."""
         return sum(found.total() for found in self.by_rule.values())
 
     @property
@@ -95,7 +95,7 @@ class RecordCounts:
         return min(self.oldest_due.values(), default=None)
 
     def kept(self, rule: str) -> int:
-        """Return how many records of the rule stay, legal holds and skipped ones left aside."""
+        """Return how many records of the rule stay, not counting held and skipped ones."""
         found = self.by_rule[rule]
         return found.total() - found[Outcome.PURGE] - found[Outcome.SPARED] - self.held[rule]
 
@@ -124,7 +124,7 @@ class RecordCounts:
 
 @dataclass
 class Counts:
-    """Conversations and feedback rows that a run or a preview looked at, with what it could not purge and the anomalies."""
+    """Conversations and feedback rows that a run or a preview evaluated, with the failed ones and the anomalies."""
 
     conversations: RecordCounts = field(default_factory=RecordCounts)
     feedback: RecordCounts = field(default_factory=RecordCounts)
@@ -142,7 +142,7 @@ class Counts:
         return self
 
     def add(self, other: "Counts") -> None:
-        """Add the counts of another."""
+        """Add the counts of `other`."""
         self.conversations.add(other.conversations)
         self.feedback.add(other.feedback)
         self.failed += other.failed
@@ -170,21 +170,21 @@ class Counts:
 
     @property
     def held(self) -> int:
-        """The number of conversations that are due and held."""
+        """How many conversations are due and kept by a legal hold alone."""
         return self.conversations.held_past_due
 
     @property
     def outside(self) -> int:
-        """The number of conversations due outside of the window."""
+        """How many conversations are due outside the window of the run."""
         return self.conversations.of(Outcome.OUTSIDE).total()
 
     @property
     def due(self) -> int:
-        """The number of conversations to purge."""
+        """How many conversations are to be purged."""
         return self.by_rule.total()
 
     def as_json(self) -> dict[str, Any]:
-        """Return the counts for machines; sums beside their reasons."""
+        """Return the counts for --json; totals beside the counts by reason."""
         skipped, unclassified = self.skipped, self.unclassified
         return {
             "spared": skipped.total(),

@@ -1,6 +1,6 @@
-"""A verdict in plain words: which facts led to which rule and due, what would change it, and what may be trained on.
+"""Explain a verdict in plain words: its facts, rule and due date, what would change it, and what may be trained on.
 
-Invariant: it computes nothing; every number it prints comes from the verdict, the facts or the policy.
+Invariant: this module decides nothing; every value it prints comes from the verdict, the facts or the policy.
 """
 
 from collections import Counter
@@ -34,45 +34,45 @@ MESSAGES_SHOWN = 12
 
 DOUBTS = {
     Doubt.ACCOUNT: "its account does not exist",
-    Doubt.NO_PLAN: "no plan was in force during a part of its life",
-    Doubt.UNKNOWN_PLAN: "a plan that the policy does not know was in force since it began: {plans}",
-    Doubt.PLAN_CHANGE: "the account has a plan change whose instant cannot be trusted",
+    Doubt.NO_PLAN: "no plan was in force during part of its life",
+    Doubt.UNKNOWN_PLAN: "a plan that the policy does not know has been in force since it began: {plans}",
+    Doubt.PLAN_CHANGE: "the account has a plan change whose time cannot be trusted",
     Doubt.CONSENT_EVENT: "the account has a consent event that cannot be trusted",
-    Doubt.CREATED: "its creation is unset or implausible",
-    Doubt.LAST_ACTIVITY: "its last activity is unset or implausible",
-    Doubt.ORDER_OF_LIFE: "its last activity lies before its creation",
-    Doubt.DELETED: "its deletion has an implausible instant",
-    Doubt.RESTORED: "its restoring has an implausible instant",
-    Doubt.FLAGGED: "its flag has an implausible instant",
-    Doubt.CLOSED: "the closing of its account has an implausible instant",
+    Doubt.CREATED: "its creation time is unset or implausible",
+    Doubt.LAST_ACTIVITY: "the time of its last activity is unset or implausible",
+    Doubt.ORDER_OF_LIFE: "its last activity is before its creation",
+    Doubt.DELETED: "its deletion time is implausible",
+    Doubt.RESTORED: "its restoration time is implausible",
+    Doubt.FLAGGED: "the time of its flag is implausible",
+    Doubt.CLOSED: "the time at which its account was closed is implausible",
     Doubt.PLATFORM: "its platform is not set",
     Doubt.INCOGNITO: "whether it is incognito is not set",
     Doubt.ZERO_RETENTION: "whether it is zero-retention is not set",
-    Doubt.REPEATED: "the store shows it, or its account, more than once, and the rows may differ",
+    Doubt.REPEATED: "the store has more than one row for it or its account, and the rows may differ",
     Doubt.PERIOD: "the column that holds its period cannot be used: {periods}",
 }
 EXCLUSIONS = {
     Exclusion.UNCLASSIFIED: "there is doubt about the conversation's or the message's own data",
-    Exclusion.DELETED: "the conversation was deleted, or was once and restored: that exclusion stays",
+    Exclusion.DELETED: "the conversation was deleted; the exclusion stays even if it was restored",
     Exclusion.ACCOUNT_CLOSED: "the account is closed",
     Exclusion.ERASURE_ORDER: "an erasure order covers the conversation",
     Exclusion.ZERO_RETENTION: "the conversation is zero-retention",
     Exclusion.INCOGNITO: "the conversation is incognito",
     Exclusion.FLAGGED: "safety review flagged the conversation",
-    Exclusion.EXPIRED: "the conversation is past its due",
+    Exclusion.EXPIRED: "the conversation is past its due date",
     Exclusion.PLATFORM: "the conversation took place on a platform that is not trained on",
-    Exclusion.PLAN: "the plan, now or when it was written, belongs to no purpose that allows training",
+    Exclusion.PLAN: "the plan, now or when the message was written, belongs to no purpose that allows training",
     Exclusion.NO_CONSENT: "no consent is in force",
     Exclusion.BEFORE_CONSENT: "it was written outside the consent that is in force",
-    Exclusion.TOO_OLD: "it is older than may be trained on",
+    Exclusion.TOO_OLD: "it is older than the policy allows for training",
 }
 ANOMALIES = {
     Anomaly.STALE_LAST_ACTIVITY: "a user message is newer than last_activity_at says; that message counts as the last activity",
     Anomaly.ZERO_RETENTION_STORED: "a zero-retention conversation is stored: an incident",
-    Anomaly.UNDECIDED: "the user wrote after the deadline for choosing without ever having chosen",
-    Anomaly.LAST_ACTIVITY_AHEAD: "its last activity lies after as-of",
+    Anomaly.UNDECIDED: "the user wrote after the deadline for choosing and has never chosen",
+    Anomaly.LAST_ACTIVITY_AHEAD: "its last activity is after as-of",
 }
-SPARED = {
+SKIP_REASONS = {
     Spared.PROTECTED: "a hold or a flag recorded after as-of protects it",
     Spared.STALE: "a user message is newer than last_activity_at says, and counts as the last activity",
 }
@@ -88,7 +88,7 @@ ANCHORS = {
 
 @dataclass(frozen=True)
 class Explanation:
-    """One conversation explained, at one as-of, possibly under a supposition."""
+    """The explanation of one conversation at one as-of, possibly under a supposition (`supposing`, one of `WHAT_IFS`)."""
 
     facts: Facts
     policy: Policy
@@ -103,20 +103,20 @@ class Explanation:
 
     @property
     def spared(self) -> Spared | None:
-        """Why a run would spare it although it is due on the row as stored."""
+        """Why a run would skip it although it is due by the row as stored; None if it would not."""
         return evaluate_stored(self.facts, self.policy, self.as_of).spared
 
     def trained_on(self) -> dict[str, Exclusion | None]:
-        """Each message that exists with the reason why it may not be trained on; None where it may."""
+        """Return for each message id the reason why it may not be trained on; None if it may."""
         found = exclusions(self.facts, self.messages, self.policy, self.as_of)
         return {message.id: reason for message, reason in found}
 
     def eligible(self) -> int:
-        """How many messages may be trained on."""
+        """Return how many messages may be trained on."""
         return sum(reason is None for reason in self.trained_on().values())
 
     def as_json(self) -> dict[str, Any]:
-        """The explanation for machines; `messages` maps each id to `eligible` or its reason."""
+        """Return the explanation for --json; `messages` maps each id to `eligible` or the reason against it."""
         verdict = self.verdict
         return {
             **line(self.facts, verdict),
@@ -135,7 +135,7 @@ class Explanation:
         }
 
     def as_lines(self) -> list[str]:
-        """The explanation for a person, line by line; an id or a matter may hold anything, a line break too."""
+        """Return the explanation as lines of text; an id or a matter may contain any character, even a line break."""
         verdict = self.verdict
         parts = [
             [f"Conversation {self.facts.conversation.id}, at {rfc3339(self.as_of)}", *self._supposition()],
@@ -151,24 +151,24 @@ class Explanation:
         return [f"Supposing {SUPPOSED[self.supposing]}."] if self.supposing else []
 
     def _changes(self, verdict: Verdict) -> Iterator[str]:
-        """What the two things that a user can do would make of it now."""
+        """How each of `WHAT_IFS` and releasing its holds would change the outcome."""
         for name in WHAT_IFS:
             if name == "delete" or self.policy.purposes:
                 yield f"{CHANGES[name]}: {self._change(verdict, name)}."
         if verdict.holds:
             yield f"Releasing {_holds(verdict)}: " + (
-                "it would be purged." if verdict.expired else "no change until its due."
+                "it would be purged." if verdict.expired else "no change until its due date."
             )
 
     def _change(self, verdict: Verdict, name: str) -> str:
         supposed = suppose(self.facts, self.policy, self.as_of, name)
         changed = decide(supposed, self.policy, self.as_of)
         same = (changed.rule, changed.due) == (verdict.rule, verdict.due)
-        said = [] if same else [_would(changed, evaluate_stored(supposed, self.policy, self.as_of).spared)]
+        changes = [] if same else [_would(changed, evaluate_stored(supposed, self.policy, self.as_of).spared)]
         fewer = replace(self, facts=supposed).eligible()
         if fewer != self.eligible():
-            said.append(f"{fewer} of its messages could be trained on instead of {self.eligible()}")
-        return "; ".join(said) or "no change"
+            changes.append(f"{fewer} of its messages could be trained on instead of {self.eligible()}")
+        return "; ".join(changes) or "no change"
 
     def _training(self) -> Iterator[str]:
         found = self.trained_on()
@@ -176,13 +176,13 @@ class Explanation:
             yield "It has no messages."
             return
         yield f"{self.eligible()} of {len(found)} messages may be trained on."
-        for reason, count in Counter(r for r in found.values() if r is not None).most_common():
-            yield f"{count} may not ({reason.value}): {EXCLUSIONS[reason]}."
+        for exclusion, count in Counter(r for r in found.values() if r is not None).most_common():
+            yield f"{count} may not ({exclusion.value}): {EXCLUSIONS[exclusion]}."
         written = {message.id: message for message in self.messages}
         for id_ in list(found)[:MESSAGES_SHOWN]:
             message = written[id_]
-            said = why.value if (why := found[id_]) else "eligible"
-            yield f"  {id_}  {shown(message.created_at):<27} {message.author or 'unknown author':<9}  {said}"
+            status = reason.value if (reason := found[id_]) else "eligible"
+            yield f"  {id_}  {shown(message.created_at):<27} {message.author or 'unknown author':<9}  {status}"
         if len(found) > MESSAGES_SHOWN:
             yield f"  … and {len(found) - MESSAGES_SHOWN} more; --json lists all."
 
@@ -192,7 +192,7 @@ CHANGES = {"opt-out": "If the account withdrew its consent now", "delete": "If t
 
 
 def line(facts: Facts, verdict: Verdict) -> dict[str, Any]:
-    """One conversation as a line of `explain --all --json`."""
+    """Return one conversation as a line of `explain --all --json`."""
     return {
         "conversation_id": facts.conversation.id,
         "rule": verdict.rule,
@@ -202,31 +202,35 @@ def line(facts: Facts, verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def purged_json(id_: str, stone: Mapping[str, Any]) -> dict[str, Any]:
-    """What the tombstone of a conversation says, with the fields of one that is there."""
+def purged_json(id_: str, tombstone: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a purged conversation for --json, from its tombstone, with the fields of `line`."""
     return {
         "conversation_id": id_,
-        "rule": stone["rule"],
-        "due_at": rfc3339(stone["due_at"]),
+        "rule": tombstone["rule"],
+        "due_at": rfc3339(tombstone["due_at"]),
         "held": False,
         "purge": False,
-        "purged": {"at": rfc3339(stone["purged_at"]), "run": stone["run_id"], "as_of": rfc3339(stone["as_of"])},
+        "purged": {
+            "at": rfc3339(tombstone["purged_at"]),
+            "run": tombstone["run_id"],
+            "as_of": rfc3339(tombstone["as_of"]),
+        },
     }
 
 
-def purged_text(id_: str, stone: Mapping[str, Any]) -> str:
-    """What the tombstone of a conversation says, in a sentence."""
+def purged_text(id_: str, tombstone: Mapping[str, Any]) -> str:
+    """Return a purged conversation as a sentence, from its tombstone."""
     return (
-        f"Conversation {id_} was PURGED on {rfc3339(stone['purged_at'])} by run {stone['run_id']}: "
-        f"rule {stone['rule']}, due {rfc3339(stone['due_at'])}, as-of {rfc3339(stone['as_of'])}."
+        f"Conversation {id_} was PURGED on {rfc3339(tombstone['purged_at'])} by run {tombstone['run_id']}: "
+        f"rule {tombstone['rule']}, due {rfc3339(tombstone['due_at'])}, as-of {rfc3339(tombstone['as_of'])}."
     )
 
 
 def suppose(facts: Facts, policy: Policy, as_of: datetime, what: str) -> Facts:
-    """The facts as they would be if the user did `what` (opt-out, delete) at as-of."""
+    """Return the facts as if the user did `what` (one of `WHAT_IFS`) at as-of."""
     if what == "delete":
         if is_deleted(facts.conversation, as_of):
-            return facts  # deleting again moves nothing
+            return facts  # deleting again changes nothing
         return replace(facts, conversation=replace(facts.conversation, deleted_at=as_of, restored_at=None))
     account = facts.account
     if account is None:
@@ -235,13 +239,15 @@ def suppose(facts: Facts, policy: Policy, as_of: datetime, what: str) -> Facts:
     withdrawals = [
         ConsentEvent(last + number, purpose, granted=False, recorded_at=as_of, effective_at=None)
         for number, purpose in enumerate(policy.purposes, 1)
-        if any(event.purpose == purpose for event in account.consent_events)  # who never chose has nothing to withdraw
+        if any(
+            event.purpose == purpose for event in account.consent_events
+        )  # an account that never chose has nothing to withdraw
     ]
     return replace(facts, account=replace(account, consent_events=(*account.consent_events, *withdrawals)))
 
 
 def shown(stored: StoredTimestamp) -> str:
-    """An instant for a person."""
+    """Format a stored timestamp; `not set` for None."""
     if stored is None:
         return "not set"
     return stored.value if isinstance(stored, OutOfRange) else rfc3339(stored)
@@ -253,7 +259,7 @@ def _indented(lines: Iterable[str]) -> Iterator[str]:
 
 def _outcome(verdict: Verdict, spared: Spared | None) -> str:
     if spared is not None:
-        return f"DUE, BUT KEPT: {_due(verdict)}. A run would spare it: {SPARED.get(spared, spared.value)}."
+        return f"DUE, BUT KEPT: {_due(verdict)}. A run would skip it: {SKIP_REASONS.get(spared, spared.value)}."
     if verdict.purge:
         return f"TO BE PURGED: {_due(verdict)}."
     if verdict.expired:
@@ -266,7 +272,7 @@ def _outcome(verdict: Verdict, spared: Spared | None) -> str:
 
 def _due(verdict: Verdict) -> str:
     if verdict.rule is None:
-        return "no rule applies, so it has no due"
+        return "no rule applies, so it has no due date"
     if verdict.due is None:
         return f"it is never due ({verdict.rule})"
     tense = "was" if verdict.expired else "is"
@@ -274,13 +280,13 @@ def _due(verdict: Verdict) -> str:
 
 
 def _would(verdict: Verdict, spared: Spared | None) -> str:
-    """What would become of it under a supposition."""
+    """Return what would happen to it under a supposition."""
     if not verdict.expired:
         return _due(verdict)
     if verdict.held:
-        return f"it would be due at once ({verdict.rule}) and stay as long as it is held"
+        return f"it would be due at once ({verdict.rule}) and kept as long as it is held"
     if spared is not None:
-        return f"it would be due at once ({verdict.rule}), and a run would spare it: {SPARED.get(spared, spared.value)}"
+        return f"it would be due at once ({verdict.rule}), and a run would skip it: {SKIP_REASONS.get(spared, spared.value)}"
     return f"it would be purged by the next run ({verdict.rule})"
 
 
@@ -292,37 +298,37 @@ def _why(facts: Facts, policy: Policy, verdict: Verdict) -> Iterator[str]:
     for doubt in verdict.doubts:
         yield f"Doubt ({doubt.value}): {_doubt(doubt, facts, policy, verdict.as_of)}."
     if verdict.doubts:
-        yield "Where there is doubt, only rules that need no plan and erasure orders count."
+        yield "If there is doubt, only rules that need no plan and erasure orders apply."
     first = True
     for ruling in sorted(verdict.rulings, key=lambda r: (r.due is None, r.due)):
         lead = "Rule" if first else "Also applies:"
         yield f"{lead} {ruling.rule}: {policy.by_name[ruling.rule].because}."
-        yield f"  {_sum(ruling)}"
+        yield f"  {_computation(ruling)}"
         first = False
     if not verdict.rulings and not verdict.doubts:
         yield "No rule of the policy applies."
     reasons = {floor.name: floor.because for floor in policy.floors}
     for move in verdict.moves:
         if move.rule == ERASURE_ORDER:
-            yield f"Then {ERASURE_ORDER}: an erasure order sets the due to {shown(move.due)}."
+            yield f"Then {ERASURE_ORDER}: an erasure order sets the due date to {shown(move.due)}."
         else:
-            yield f"Then {move.rule}: {reasons[move.rule]}, so the due is at least"
-            yield f"  {_sum(move)}"
+            yield f"Then {move.rule}: {reasons[move.rule]}, so the due date is at least"
+            yield f"  {_computation(move)}"
     yield from _idle_orders(facts, policy, verdict)
 
 
 def _idle_orders(facts: Facts, policy: Policy, verdict: Verdict) -> Iterator[str]:
-    """The erasure orders that cover it and move no due."""
+    """The erasure orders that cover it and do not change its due date."""
     moved = any(move.rule == ERASURE_ORDER for move in verdict.moves)
     if not moved and any(due_orders(facts, policy, verdict.as_of)):
         yield "An erasure order covers it, but its date is not earlier."
     for order in covering(facts, policy, verdict.as_of):
         if not (isinstance(order.due_at, datetime) and policy.plausible.holds(order.due_at)):
-            yield f"Erasure order {order.reference!r} covers it and names no date: it is not trained on, but moves no due."
+            yield f"Erasure order {order.reference!r} covers it and has no due date: it only excludes it from training."
 
 
 def _doubt(doubt: Doubt, facts: Facts, policy: Policy, as_of: datetime) -> str:
-    """The doubt in words; where a value is at fault, which, and where to mend it."""
+    """Return the doubt in words; if a value is wrong, with that value and where to fix it."""
     if doubt is Doubt.UNKNOWN_PLAN:
         return DOUBTS[doubt].format(plans="; ".join(_unknown_plans(facts, policy, as_of)))
     if doubt is Doubt.PERIOD:
@@ -338,27 +344,27 @@ def _unknown_plans(facts: Facts, policy: Policy, as_of: datetime) -> Iterator[st
     found = case.known.timeline.between(created, max(created, as_of)) - policy.known_plans
     for plan in sorted(found, key=lambda plan: plan or ""):
         if plan is None:
-            yield "a plan without a name; mend plan_changes"
+            yield "a plan without a name; fix plan_changes"
         else:
-            yield f"plan {plan!r} is in no class of [plans]; add it there or mend plan_changes"
+            yield f"plan {plan!r} is in no class of [plans]; add it there or fix plan_changes"
 
 
 def _unusable_periods(facts: Facts, policy: Policy) -> Iterator[str]:
     sources = {t.period.column: t.period for r in policy.rules for t in r.due if isinstance(t.period, ColumnPeriod)}
     for column, source in sources.items():
-        value = _further(facts, source.relation).get(source.name)
+        value = _extra_columns(facts, source.relation).get(source.name)
         if not source.is_usable(value):
             yield f"{column} is {value!r}; a whole number of {source.unit}s is needed, or none"
 
 
-def _further(facts: Facts, relation: str) -> Mapping[str, object]:
-    """The further columns of the conversation or of its account."""
+def _extra_columns(facts: Facts, relation: str) -> Mapping[str, object]:
+    """Return the additional columns of the conversation or of its account."""
     if relation == "conversation":
         return facts.conversation.columns
     return facts.account.columns if facts.account else {}
 
 
-def _sum(ruling: RuleMatch) -> str:
+def _computation(ruling: RuleMatch) -> str:
     if ruling.anchor is None or ruling.since is None:
         return shown(ruling.due)
     due = rfc3339(ruling.due) if ruling.due else "never"
@@ -369,10 +375,10 @@ def _facts(facts: Facts, policy: Policy, as_of: datetime, verdict: Verdict) -> I
     c = facts.conversation
     yield f"created {shown(c.created_at)}, last activity {shown(c.last_activity_at)}"
     yield (
-        f"kind {c.kind or 'not set'}, platform {c.platform or 'not set'}, incognito {_yes(c.incognito)}, "
-        f"zero-retention {_yes(c.zero_retention)}"
+        f"kind {c.kind or 'not set'}, platform {c.platform or 'not set'}, incognito {_yes_no(c.incognito)}, "
+        f"zero-retention {_yes_no(c.zero_retention)}"
     )
-    yield from _further_facts(facts, policy)
+    yield from _extra_facts(facts, policy)
     for what, instant in (("deleted", c.deleted_at), ("restored", c.restored_at), ("flagged", c.flagged_at)):
         if instant is not None:
             yield f"{what} {shown(instant)}"
@@ -389,16 +395,16 @@ def _facts(facts: Facts, policy: Policy, as_of: datetime, verdict: Verdict) -> I
         yield f"note ({anomaly.value}): {ANOMALIES[anomaly]}"
 
 
-def _further_facts(facts: Facts, policy: Policy) -> Iterator[str]:
-    """The further columns that the policy reads."""
+def _extra_facts(facts: Facts, policy: Policy) -> Iterator[str]:
+    """The additional columns that the policy reads."""
     for name in policy.columns("conversation"):
-        yield f"conversation.{name}: {_value(facts.conversation.columns.get(name))}"
+        yield f"conversation.{name}: {_shown_value(facts.conversation.columns.get(name))}"
     for name in policy.columns("account") if facts.account else ():
-        yield f"account.{name}: {_value(_further(facts, 'account').get(name))}"
+        yield f"account.{name}: {_shown_value(_extra_columns(facts, 'account').get(name))}"
 
 
-def _value(value: object) -> str:
-    return _yes(value) if value is None or isinstance(value, bool) else str(value)
+def _shown_value(value: object) -> str:
+    return _yes_no(value) if value is None or isinstance(value, bool) else str(value)
 
 
 def _histories(known: History, policy: Policy, verdict: Verdict) -> Iterator[str]:
@@ -419,7 +425,7 @@ def _epoch(epoch: EpochState) -> str:
     return f"from {rfc3339(epoch.opened)} to {rfc3339(epoch.closed)} ({epoch.ended_by})"
 
 
-def _yes(value: bool | None) -> str:  # noqa: FBT001 — the value shown, not a switch
+def _yes_no(value: bool | None) -> str:  # noqa: FBT001 — the value shown, not a switch
     return "not set" if value is None else "yes" if value else "no"
 
 

@@ -1,7 +1,7 @@
-"""Renders the numbers for Prometheus, from one table of the exported metrics.
+"""Render the numbers in the Prometheus text format.
 
-Invariant: every series is a row of `TABLE`; what could not be read is left out, so that no stale number looks
-fresh: then `sweeper_up` is 0. Every series has the label `store`, so that the files of two stores on one machine do not collide.
+Invariant: every metric is a row of `TABLE`. A number that could not be read is left out and `sweeper_up` is 0, so that no stale
+number looks fresh. Every series has the label `store`, so that the files of two stores on one machine do not collide.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -34,13 +34,13 @@ OUTCOMES = (*get_args(evidence.Outcome), "interrupted")
 KINDS = ("run", "backfill", "reapply")
 GUARDS = tuple(name for name, setting in GuardSettings.model_fields.items() if setting.default is True)
 REASONS = ("replica_lag", "wal_rate", "blocked_queries", "autovacuum")
-"""Reasons for which runs pause."""
+"""Kinds of server load for which a run waits."""
 RECORDS = ("conversation", "feedback")
 
 
 @dataclass(frozen=True)
 class MetricRow:
-    """One metric: its name without the suffix of its type, what it tells, its labels beside `store`, and its samples."""
+    """One metric: name without the suffix of its type, help text, labels besides `store`, and how to get its samples."""
 
     name: str
     type: Literal["gauge", "counter", "histogram"]
@@ -50,53 +50,53 @@ class MetricRow:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of its series, as they are written."""
+        """The names of its series in the text format."""
         suffixes = {"gauge": ("",), "counter": ("_total",), "histogram": ("_bucket", "_count", "_sum")}
         return tuple(self.name + suffix for suffix in suffixes[self.type])
 
 
-def _gauge(name: str, told: str, get: Get, *labels: str) -> MetricRow:
-    return MetricRow(name, "gauge", told, labels, get)
+def _gauge(name: str, help_text: str, get: Get, *labels: str) -> MetricRow:
+    return MetricRow(name, "gauge", help_text, labels, get)
 
 
-def _counter(name: str, told: str, get: Get, *labels: str) -> MetricRow:
-    return MetricRow(name, "counter", told, labels, get)
+def _counter(name: str, help_text: str, get: Get, *labels: str) -> MetricRow:
+    return MetricRow(name, "counter", help_text, labels, get)
 
 
-def _histogram(name: str, told: str, get: Get, *labels: str) -> MetricRow:
-    return MetricRow(name, "histogram", told, labels, get)
+def _histogram(name: str, help_text: str, get: Get, *labels: str) -> MetricRow:
+    return MetricRow(name, "histogram", help_text, labels, get)
 
 
-def _of(part: Callable[[Numbers], T | None]) -> Callable[[Callable[[T], Samples]], Get]:
-    """Return samples of a part of the numbers; none if it could not be read."""
+def _if_read(part: Callable[[Numbers], T | None]) -> Callable[[Callable[[T], Samples]], Get]:
+    """Return a decorator for sample functions of one part of the numbers; no samples if that part could not be read."""
 
-    def of(get: Callable[[T], Samples]) -> Get:
+    def wrap(get: Callable[[T], Samples]) -> Get:
         def samples(found: Numbers) -> Samples:
             known = part(found)
             return () if known is None else get(known)
 
         return samples
 
-    return of
+    return wrap
 
 
-_recorded: Callable[[Callable[[Recorded], Samples]], Get] = _of(lambda found: found.recorded)
-_overdue: Callable[[Callable[[Overdue], Samples]], Get] = _of(lambda found: found.overdue)
-_unmatched: Callable[[Callable[[UnmatchedProtections], Samples]], Get] = _of(
+_recorded: Callable[[Callable[[Recorded], Samples]], Get] = _if_read(lambda found: found.recorded)
+_overdue: Callable[[Callable[[Overdue], Samples]], Get] = _if_read(lambda found: found.overdue)
+_unmatched: Callable[[Callable[[UnmatchedProtections], Samples]], Get] = _if_read(
     lambda found: found.overdue.unmatched if found.overdue else None
 )
-_reported: Callable[[Callable[[Reported], Samples]], Get] = _of(
+_reported: Callable[[Callable[[Reported], Samples]], Get] = _if_read(
     lambda found: found.recorded.reported if found.recorded else None
 )
-_drain: Callable[[Callable[[float], Samples]], Get] = _of(lambda found: found.drain_seconds)
+_drain: Callable[[Callable[[float], Samples]], Get] = _if_read(lambda found: found.drain_seconds)
 
 
-def _one(value: float) -> Samples:
+def _single(value: float) -> Samples:
     return [((), float(value))]
 
 
 def _each(found: Mapping[str, float], known: Iterable[str] = ()) -> Samples:
-    """Return one sample per label; known labels without a value are 0, so that a first increase is visible."""
+    """Return one sample per label; known labels that were not found are 0, so that the first increase is visible."""
     return [((label,), float(found.get(label, 0))) for label in sorted({*known, *found})]
 
 
@@ -105,7 +105,7 @@ def _pairs(found: Mapping[tuple[str, str], float], known: Iterable[tuple[str, st
 
 
 def _stamp(instant: datetime | None) -> float:
-    """Return seconds since 1970; 0 for None."""
+    """Return an instant in seconds since 1970; 0 for None."""
     return instant.timestamp() if instant else 0.0
 
 
@@ -116,7 +116,7 @@ def _ages(found: Overdue, kind: Literal["conversations", "feedback"]) -> Samples
 
 
 def _purged(found: Numbers) -> Samples:
-    """Records ever purged by rule; 0 for rules of the policy that have purged nothing yet."""
+    """Return all purges so far by record kind and rule; 0 for rules that have purged nothing yet, if the policy can be read."""
     if found.recorded is None:
         return ()
     rules = (found.overdue.rules, found.overdue.feedback_rules) if found.overdue else ((), ())
@@ -125,10 +125,10 @@ def _purged(found: Numbers) -> Samples:
 
 
 def _incidents(found: Numbers) -> Samples:
-    """Records purged by the policy's zero-retention rules."""
+    """Return how many conversations the policy's zero-retention rules have purged."""
     if found.recorded is None or found.overdue is None:
         return ()
-    return _one(
+    return _single(
         sum(found.recorded.totals.purged.get(("conversation", rule), 0) for rule in found.overdue.incident_rules)
     )
 
@@ -140,55 +140,57 @@ def _unclassified(found: Reported, kind: str) -> Mapping[str, float]:
 
 TABLE: tuple[MetricRow, ...] = (
     _gauge(
-        "sweeper_up", "1 if all numbers could be read; what could not be is left out.", lambda n: _one(not n.faults)
+        "sweeper_up",
+        "1 if all numbers could be read. Numbers that could not be read are left out.",
+        lambda n: _single(not n.faults),
     ),
     _gauge(
         "sweeper_info",
-        "Version of the program and beginning of the policy's digest.",
+        "Version of the program and first characters of the policy's digest.",
         lambda n: [((numbers.version(), n.policy), 1.0)],
         "version",
         "policy",
     ),
-    _gauge("sweeper_numbers_timestamp_seconds", "When these numbers were read.", lambda n: _one(_stamp(n.at))),
+    _gauge("sweeper_numbers_timestamp_seconds", "When these numbers were read.", lambda n: _single(_stamp(n.at))),
     _gauge(
         "sweeper_overdue_conversations",
-        "Conversations past their due and not held, by rule.",
+        "Conversations past their due date and not held, by rule.",
         _overdue(lambda o: _each(o.counts.by_rule, o.rules)),
         "rule",
     ),
     _gauge(
         "sweeper_oldest_overdue_seconds",
-        "For how long the oldest overdue conversation of a rule is overdue; 0: none is.",
+        "How long the oldest overdue conversation of a rule has been overdue; 0 if none is.",
         _overdue(lambda o: _ages(o, "conversations")),
         "rule",
     ),
     _gauge(
         "sweeper_overdue_feedback",
-        "Feedback rows past their due and not held, by rule.",
+        "Feedback rows past their due date and not held, by rule.",
         _overdue(lambda o: _each(o.counts.feedback_by_rule, o.feedback_rules)),
         "rule",
     ),
     _gauge(
         "sweeper_oldest_overdue_feedback_seconds",
-        "For how long the oldest overdue feedback row of a rule is overdue; 0: none is.",
+        "How long the oldest overdue feedback row of a rule has been overdue; 0 if none is.",
         _overdue(lambda o: _ages(o, "feedback")),
         "rule",
     ),
     _gauge(
         "sweeper_held_conversations",
-        "Conversations past their due that only a legal hold keeps.",
-        _overdue(lambda o: _one(o.counts.held)),
+        "Conversations past their due date that only a legal hold keeps.",
+        _overdue(lambda o: _single(o.counts.held)),
     ),
     _gauge(
         "sweeper_unmatched_protections",
-        "Legal holds in force and erasure orders that find nothing in the store; absent: nobody could look.",
+        "Legal holds in force and erasure orders that match nothing in the store; absent if that could not be checked.",
         _unmatched(lambda u: _each(u.as_json(), ("holds", "orders", "misspelt_orders"))),
         "kind",
     ),
     _gauge(
         "sweeper_drain_seconds",
-        "How long runs at their recent pace need for the overdue conversations; absent: nobody can say.",
-        _drain(_one),
+        "How long runs at their recent pace need for the overdue conversations; absent if unknown.",
+        _drain(_single),
     ),
     _counter("sweeper_purged", "Records purged, by kind and rule.", _purged, "record", "rule"),
     _gauge(
@@ -199,45 +201,45 @@ TABLE: tuple[MetricRow, ...] = (
     ),
     _counter(
         "sweeper_spared",
-        "Proposed records that a run kept, by reason.",
+        "Records that were due and that a run skipped, by reason.",
         _recorded(lambda r: _each(r.totals.spared, Spared)),
         "reason",
     ),
-    _counter("sweeper_failed", "Records that a run could not purge.", _recorded(lambda r: _one(r.totals.failed))),
+    _counter("sweeper_failed", "Records that a run could not purge.", _recorded(lambda r: _single(r.totals.failed))),
     _counter(
-        "sweeper_zero_retention_incidents", "Zero-retention conversations that were stored, and purged.", _incidents
+        "sweeper_zero_retention_incidents", "Zero-retention conversations that were stored and then purged.", _incidents
     ),
     _histogram(
         "sweeper_batch_seconds",
-        "How long the transactions took that purge.",
+        "Duration of the purging transactions.",
         _recorded(lambda r: _each(r.totals.batch_buckets, ("+Inf",))),
         "le",
     ),
     _counter(
         "sweeper_pauses",
-        "Times that a run gave way, by what it gave way to.",
+        "How often runs waited for the server, by reason.",
         _recorded(lambda r: _each(r.totals.pauses, REASONS)),
         "reason",
     ),
     _counter(
         "sweeper_pause_seconds",
-        "Seconds that runs gave way, by what they gave way to.",
+        "How long runs waited for the server, by reason.",
         _recorded(lambda r: _each(r.totals.pause_seconds, REASONS)),
         "reason",
     ),
     _gauge(
         "sweeper_paused",
-        "1 while `sweeper pause` keeps everything from being purged.",
-        _recorded(lambda r: _one(r.paused)),
+        "1 while `sweeper pause` stops all purging.",
+        _recorded(lambda r: _single(r.paused)),
     ),
     _gauge(
         "sweeper_last_success_timestamp_seconds",
-        "When the last run ended that did all it was asked to; 0: none ever has.",
-        _recorded(lambda r: _one(_stamp(r.ended.success))),
+        "When the last successful run ended; 0 if none has succeeded.",
+        _recorded(lambda r: _single(_stamp(r.ended.success))),
     ),
     _gauge(
         "sweeper_last_run_outcome",
-        "1 at the outcome of the last run that ended, backfills left aside.",
+        "1 for the outcome of the last run that ended, not counting backfills.",
         _recorded(lambda r: [((outcome,), float(outcome == r.ended.outcome)) for outcome in OUTCOMES]),
         "outcome",
     ),
@@ -256,64 +258,64 @@ TABLE: tuple[MetricRow, ...] = (
     ),
     _gauge(
         "sweeper_objects_pending",
-        "Objects of purged attachments that are still to be removed.",
-        _recorded(lambda r: _one(r.objects_pending)),
+        "Objects of purged attachments that have not been removed yet.",
+        _recorded(lambda r: _single(r.objects_pending)),
     ),
     _gauge(
         "sweeper_checkpoint_timestamp_seconds",
-        "When the newest checkpoint of the evidence was taken; 0: never.",
-        _recorded(lambda r: _one(_stamp(r.covered.checkpoint_at))),
+        "When the newest checkpoint of the evidence was taken; 0 if none was.",
+        _recorded(lambda r: _single(_stamp(r.covered.checkpoint_at))),
     ),
     _gauge(
         "sweeper_uncovered_evidence_rows",
         "Rows of evidence that no checkpoint covers, counted up to a million a table.",
-        _recorded(lambda r: _one(r.covered.rows)),
+        _recorded(lambda r: _single(r.covered.rows)),
     ),
     _gauge(
         "sweeper_last_report_timestamp_seconds",
-        "When `sweeper report` last looked at everything; 0: never.",
-        _recorded(lambda r: _one(_stamp(r.reported.at if r.reported else None))),
+        "When `sweeper report` last ran; 0 if it never did.",
+        _recorded(lambda r: _single(_stamp(r.reported.at if r.reported else None))),
     ),
     _gauge(
         "sweeper_unclassified_conversations",
-        "Conversations kept because of doubt, by reason, when the last report looked.",
+        "Conversations kept because of doubt, by reason, as of the last report.",
         _reported(lambda r: _each(_unclassified(r, "conversations"), Doubt.of_conversations())),
         "reason",
     ),
     _gauge(
         "sweeper_unclassified_feedback",
-        "Feedback rows kept because of doubt, by reason, when the last report looked.",
+        "Feedback rows kept because of doubt, by reason, as of the last report.",
         _reported(lambda r: _each(_unclassified(r, "feedback"), Doubt.of_feedback())),
         "reason",
     ),
     _gauge(
         "sweeper_zero_retention_stored_conversations",
-        "Zero-retention conversations that were stored, held ones too, when the last report looked.",
-        _reported(lambda r: _one(r.details["anomalies"].get(Anomaly.ZERO_RETENTION_STORED.value, 0))),
+        "Zero-retention conversations in the store, including held ones, as of the last report.",
+        _reported(lambda r: _single(r.details["anomalies"].get(Anomaly.ZERO_RETENTION_STORED.value, 0))),
     ),
     _gauge(
         "sweeper_undecided_after_deadline_conversations",
-        "Conversations whose user wrote after the deadline without ever having chosen, when the last report looked.",
-        _reported(lambda r: _one(r.details["anomalies"].get(Anomaly.UNDECIDED.value, 0))),
+        "Conversations whose user wrote after the deadline for choosing and never chose, as of the last report.",
+        _reported(lambda r: _single(r.details["anomalies"].get(Anomaly.UNDECIDED.value, 0))),
     ),
 )
 
 
 def text(found: Numbers) -> bytes:
-    """Return the numbers in Prometheus' text format."""
+    """Return the numbers in the Prometheus text format."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Numbers(found))
+    registry.register(_NumbersCollector(found))
     return generate_latest(registry)
 
 
-@dataclass(frozen=True, eq=False)  # a registry finds its collectors by their identity
-class _Numbers(Collector):
-    """All that is collected: no number of this process is among them."""
+@dataclass(frozen=True, eq=False)  # the registry hashes its collectors by identity
+class _NumbersCollector(Collector):
+    """Collects the rows of `TABLE` and nothing about this process."""
 
     found: Numbers
 
     def collect(self) -> Iterator[Metric]:
-        """Yield every row of the table that has samples."""
+        """Yield one family for each row of the table that has samples."""
         for row in TABLE:
             samples = list(row.get(self.found))
             if samples:
@@ -331,7 +333,7 @@ def _family(row: MetricRow, samples: Samples, found: Numbers) -> Metric:
 
 
 def _batches(row: MetricRow, samples: Samples, found: Numbers) -> Metric:
-    """The one histogram: cumulative counts by upper bound, and the seconds of all batches together."""
+    """Return the histogram: cumulative counts by upper bound, and the total seconds of all batches."""
     buckets = sorted(((labels[0], value) for labels, value in samples), key=lambda bucket: float(bucket[0]))
     family = HistogramMetricFamily(row.name, row.help, labels=("store",))
     family.add_metric((found.store,), buckets, found.recorded.totals.batch_seconds if found.recorded else 0.0)

@@ -1,6 +1,6 @@
-"""Reads the numbers for metrics at one instant: from the sweeper's own tables, and what is overdue now.
+"""Read all exported numbers at one instant: those in the sweeper's own tables, and what is overdue now.
 
-Invariant: a number that cannot be read is not there; it is never 0, and never an old one.
+Invariant: a number that cannot be read is None; it is never 0 and never an old value.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ from sweeper.settings import Settings, load_policy
 
 @dataclass(frozen=True)
 class Recorded:
-    """The numbers from the sweeper's own tables."""
+    """Numbers from the sweeper's own tables."""
 
     totals: LifetimeTotals
     ended: EndedRun
@@ -44,7 +44,7 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Numbers:
-    """The numbers of one store at one instant (UTC). None means not readable; `faults` say why."""
+    """The numbers of one store at one instant (UTC). None if they could not be read; `faults` says why."""
 
     store: str
     policy: str
@@ -55,14 +55,14 @@ class Numbers:
 
     @property
     def drain_seconds(self) -> float | None:
-        """Seconds that runs at their recent rate need for the overdue conversations; None if unknown."""
+        """How many seconds runs at their recent pace need for the overdue conversations; None if unknown."""
         if self.recorded is None or self.overdue is None:
             return None
         return operation.drain(self.overdue.counts.due, self.recorded.pace)
 
 
 def read(settings: Settings, clock: Clock) -> Numbers:
-    """Read the numbers now; an unusable database or policy is reported in `faults` and not raised."""
+    """Return the numbers as of now. An unusable database or policy is recorded in `faults`, not raised."""
     now, store, policy = clock.now(), store_name(settings), _policy(settings)
     try:
         database = databases.connect(impatient(settings))
@@ -81,14 +81,14 @@ def read(settings: Settings, clock: Clock) -> Numbers:
 
 
 def impatient(settings: Settings) -> Settings:
-    """Return settings for reading only, which do not wait for an unreachable server."""
+    """Return the settings for read-only commands: they do not wait for an unreachable server."""
     return settings.model_copy(
         update={"database": settings.database.model_copy(update={"attempts": 2, "outage_seconds": 0.0})}
     )
 
 
 def store_name(settings: Settings) -> str:
-    """Return the store as database/schema, known without asking the database."""
+    """Return the name of the store as database/schema, without connecting to it."""
     try:
         url = make_url(settings.database.url)
     except (ArgumentError, ValueError):
@@ -102,7 +102,7 @@ def version() -> str:
 
 
 def _policy(settings: Settings) -> str:
-    """The beginning of the policy's digest; empty where it cannot be read."""
+    """Return the first 12 characters of the policy's digest; empty if the policy cannot be read."""
     try:
         return load_policy(settings).digest[:12]
     except ConfigurationError:

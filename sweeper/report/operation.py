@@ -1,6 +1,6 @@
-"""Reads the state of the operation from the sweeper's own tables: pauses, lease, runs, backfills, and what was purged when.
+"""Read the state of operation from the sweeper's own tables: pauses, lease, runs, backfills and purges.
 
-Invariant: it reads a few rows by their index, locks nothing, and needs neither policy nor store.
+Every query reads a few rows by an index and locks nothing. None needs the policy or the store.
 """
 
 from collections import Counter
@@ -17,14 +17,14 @@ from sweeper.postgres.backfills import BackfillPlan
 from sweeper.postgres.statement import statement
 
 PACE_RUNS = 20
-"""Number of the newest runs that the rate is computed from."""
+"""How many of the newest runs the recent pace is computed from."""
 UNCOVERED_AT_MOST = 1_000_000
-"""Uncovered rows of a table are counted up to here: where nobody takes checkpoints, all rows are uncovered."""
+"""Counting uncovered rows of a table stops here, because without checkpoints all rows are uncovered."""
 
 
 @dataclass(frozen=True)
 class Pause:
-    """A pause of the sweeper."""
+    """One pause in force."""
 
     id: int
     reason: str
@@ -33,7 +33,7 @@ class Pause:
 
 @dataclass(frozen=True)
 class Holder:
-    """The current or last holder of the store's lease."""
+    """The run that holds the lease of the store, or held it last."""
 
     run_id: int | None
     kind: str | None
@@ -45,7 +45,7 @@ class Holder:
 
 @dataclass(frozen=True)
 class RunEntry:
-    """One run in the list of runs; an `outcome` of None means running, or dead and not yet recorded as interrupted."""
+    """One run in the list of runs. `outcome` is None while it runs, and after it died until the next run records that."""
 
     id: int
     kind: str
@@ -62,7 +62,7 @@ class RunEntry:
 
     @property
     def seconds(self) -> float | None:
-        """Duration of the run in seconds; None if its end is unknown."""
+        """How many seconds the run took; None if it did not record its end."""
         if self.finished_at is None or self.outcome == "interrupted":
             return None
         return (self.finished_at - self.started_at).total_seconds()
@@ -77,14 +77,14 @@ class Progress:
 
     @property
     def share(self) -> float:
-        """The done share of its time span, from 0 to 1."""
+        """The done share of its range of due dates, from 0 to 1."""
         return (self.plan.done_until - self.plan.since) / (self.plan.until - self.plan.since)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        told = ("id", "since", "until", "by", "done_until", "expected", "begun_at", "seen_at")
+        """Return the backfill for --json."""
+        fields = ("id", "since", "until", "by", "done_until", "expected", "begun_at", "seen_at")
         return {
-            **{name: getattr(self.plan, name) for name in told},
+            **{name: getattr(self.plan, name) for name in fields},
             "purged": self.purged,
             "share": round(self.share, 4),
         }
@@ -92,7 +92,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class EndedRun:
-    """The outcome of the newest sweep (None if none has ended), and the time of the last successful one."""
+    """The outcome of the newest run that is not a backfill (None: none has ended), and when the last successful one ended."""
 
     outcome: str | None
     success: datetime | None
@@ -100,7 +100,7 @@ class EndedRun:
 
 @dataclass(frozen=True)
 class Reported:
-    """The newest report on the present, and when it was made."""
+    """The newest report as of its own present: when it was made, and its counts."""
 
     at: datetime
     details: Mapping[str, Any]
@@ -108,7 +108,7 @@ class Reported:
 
 @dataclass(frozen=True)
 class ManifestStates:
-    """The number of manifests by state, of those never recalled, and the time of the oldest last recall."""
+    """The training manifests: how many in each state, how many were never recalled, and the oldest last recall."""
 
     by_state: Mapping[str, int]
     never_recalled: int
@@ -117,7 +117,10 @@ class ManifestStates:
 
 @dataclass(frozen=True)
 class Covered:
-    """The newest checkpoint (None if there is none), whether it or any is signed, and the rows that no checkpoint covers."""
+    """The newest checkpoint: when it was taken (None: never) and whether it or any earlier one is signed.
+
+    `uncovered` counts the rows by table that no checkpoint covers.
+    """
 
     checkpoint_at: datetime | None
     is_signed: bool
@@ -126,7 +129,7 @@ class Covered:
 
     @property
     def rows(self) -> int:
-        """Rows that no checkpoint covers."""
+        """How many rows no checkpoint covers."""
         return sum(self.uncovered.values())
 
 
@@ -135,12 +138,12 @@ Purged = dict[str, Counter[str]]
 
 
 def pauses(connection: Connection) -> list[Pause]:
-    """Return the pauses in force, the oldest first."""
+    """Return the pauses in force, oldest first."""
     return [Pause(**row._mapping) for row in connection.execute(statement("pauses"))]
 
 
 def holder(connection: Connection, store: str, seconds: float) -> Holder | None:
-    """Return the holder of a store's lease; None if no run ever took it. `seconds` is the length of a lease."""
+    """Return the holder of the lease of a store; None if no run ever took it. `seconds` is how long a lease lasts."""
     row = connection.execute(statement("operation_lease"), {"store": store}).one_or_none()
     if row is None:
         return None
@@ -150,19 +153,19 @@ def holder(connection: Connection, store: str, seconds: float) -> Holder | None:
 
 
 def runs(connection: Connection, store: str, limit: int) -> list[RunEntry]:
-    """Return the newest runs of a store, the newest first."""
+    """Return at most `limit` runs of a store, newest first."""
     rows = connection.execute(statement("operation_runs"), {"store": store, "limit": limit})
     return [RunEntry(**row._mapping) for row in rows]
 
 
 def ended(connection: Connection, store: str, ordered: Iterable[str]) -> EndedRun:
-    """Return the outcome of the newest sweep of a store; `ordered` are stop reasons that count as success."""
-    asked = {"store": store, "ordered": sorted(ordered)}
-    return EndedRun(*connection.execute(statement("operation_ended"), asked).one())
+    """Return how the newest runs of a store ended. Runs that stopped for a reason in `ordered` count as successful."""
+    parameters = {"store": store, "ordered": sorted(ordered)}
+    return EndedRun(*connection.execute(statement("operation_ended"), parameters).one())
 
 
 def progress(connection: Connection, store: str) -> list[Progress]:
-    """Return the unfinished backfills of a store, the oldest first."""
+    """Return the unfinished backfills of a store, oldest first."""
     return [Progress(plan, _backfilled(connection, plan.id)) for plan in backfills.unfinished(connection, store)]
 
 
@@ -171,7 +174,7 @@ def _backfilled(connection: Connection, backfill: int) -> int:
 
 
 def covered(connection: Connection) -> Covered:
-    """Return how much of the evidence is covered by a checkpoint."""
+    """Return the newest checkpoint and how many rows of evidence it does not cover."""
     last = ledger.last(connection)
     return Covered(
         checkpoint_at=_finite(last.taken_at) if last else None,
@@ -187,7 +190,7 @@ def _uncovered(connection: Connection, source: str) -> int:
 
 
 def purged(connection: Connection, store: str, since: datetime, until: datetime) -> Purged:
-    """Return what was purged from a store after `since`, up to `until`."""
+    """Return what was purged from a store after `since` and up to `until`."""
     found: Purged = {"conversation": Counter(), "feedback": Counter()}
     for row in connection.execute(statement("operation_purged"), {"store": store, "since": since, "until": until}):
         found[row.record][row.rule] = row.purged
@@ -195,26 +198,26 @@ def purged(connection: Connection, store: str, since: datetime, until: datetime)
 
 
 def pace(connection: Connection, store: str, now: datetime) -> float | None:
-    """Return the conversations a second of the newest runs that purged any; None if none did."""
+    """Return the conversations per second of the newest runs that purged any; None if none did."""
     row = connection.execute(statement("operation_pace"), {"store": store, "now": now, "runs": PACE_RUNS}).one()
     return float(row.purged) / float(row.seconds) if row.purged else None
 
 
 def drain(overdue: int, per_second: float | None) -> float | None:
-    """Return the seconds of work needed to purge what is overdue; None if unknown."""
+    """Return how many seconds of work purging the overdue conversations takes; None if the pace is unknown."""
     if overdue == 0:
         return 0.0
     return overdue / per_second if per_second else None
 
 
 def reported(connection: Connection, store: str) -> Reported | None:
-    """Return the newest report on the present, if there is one."""
+    """Return the newest report as of its own present; None if there is none."""
     row = connection.execute(statement("operation_reported"), {"store": store}).one_or_none()
     return Reported(row.at, row.details) if row is not None else None
 
 
 def manifests(connection: Connection, store: str) -> ManifestStates:
-    """Return the states of a store's manifests."""
+    """Return the states of the manifests of a store."""
     rows = connection.execute(statement("operation_manifests"), {"store": store}).all()
     return ManifestStates(
         {row.state: row.manifests for row in rows},

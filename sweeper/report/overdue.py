@@ -1,8 +1,7 @@
-"""Counts what is overdue: past its due date, not held, and still stored.
+"""Count what is overdue now: past its due date, not held, and still in the store.
 
-It is counted among the proposals, so that it costs what is due, not what is stored.
-
-Invariant: it locks nothing, writes nothing, and asks the same `dispose` as the purge.
+The count reads only proposed records, so its cost depends on what is due and not on what is stored. It locks and writes nothing,
+and evaluates records as the purge does.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,12 +26,12 @@ from sweeper.settings import load_policy
 
 HOUR = timedelta(hours=1)
 PATIENCE = timedelta(hours=26)
-"""A day and two hours: records overdue for longer, while nothing was purged for as long, mean that no run purges."""
+"""A day and two hours, for nightly runs. Records overdue for longer, with no purge in that time, raise an alarm."""
 
 
 @dataclass
 class Overdue:
-    """The records overdue at as-of, and those that are only held. If not `complete`, counting stopped early."""
+    """What is overdue at as-of, and what would be if it were not held. A lower bound unless `complete`."""
 
     as_of: datetime
     rules: tuple[str, ...]
@@ -41,10 +40,10 @@ class Overdue:
     counts: Counts = field(default_factory=Counts)
     complete: bool = True
     unmatched: UnmatchedProtections | None = None
-    """Holds and orders that match nothing; None if they were not or could not be looked for."""
+    """Holds and orders that match nothing; None if that was not or could not be checked."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return the JSON form."""
+        """Return the counts for --json."""
         return {
             "conversations": self.counts.conversations.overdue_json(self.as_of),
             "feedback": self.counts.feedback.overdue_json(self.as_of),
@@ -59,10 +58,10 @@ def count(job: Job, enough: Callable[[], bool] = lambda: False) -> Overdue:
     """Count what is overdue at the job's as-of.
 
     Args:
-        job: what to look at.
-        enough: asked between portions; True ends the count, which then is not `complete`.
+        job: the store, the policy and the as-of.
+        enough: called between portions; True stops the count, which then is not `complete`.
     """
-    found = _nothing(job.policy, job.as_of)
+    found = _empty(job.policy, job.as_of)
     found.unmatched = unmatched.attempt(job.database, job.as_of)
     for page in job.selector.pages():
         for portion in portions((*page.free, *page.held), job.settings.purge.batch):
@@ -77,7 +76,7 @@ def count(job: Job, enough: Callable[[], bool] = lambda: False) -> Overdue:
 
 
 def attempt(database: Database, clock: Clock, enough: Callable[[], bool] = lambda: False) -> Overdue | str:
-    """Count what is overdue now, or return the reason why that is impossible, such as a broken policy."""
+    """Return what is overdue now, or the error message if that cannot be counted, for instance because of a broken policy."""
     try:
         return count(_job(database, clock), enough)
     except SweeperError as error:
@@ -86,8 +85,8 @@ def attempt(database: Database, clock: Clock, enough: Callable[[], bool] = lambd
         return str(unreachable(error))
 
 
-def _nothing(policy: Policy, as_of: datetime) -> Overdue:
-    """Return an empty count with every rule that may set a due date, and the rules whose purges are incidents."""
+def _empty(policy: Policy, as_of: datetime) -> Overdue:
+    """Return an empty count with the names of all rules, and of those whose every purge is an incident."""
     rules = (*(rule.name for rule in policy.rules), *(floor.name for floor in policy.floors), ERASURE_ORDER)
     feedback = (*(rule.name for rule in policy.feedback), ERASURE_ORDER)
     incidents = tuple(rule.name for rule in policy.rules if rule.when.zero_retention)
@@ -95,12 +94,12 @@ def _nothing(policy: Policy, as_of: datetime) -> Overdue:
 
 
 def alarms(overdue: Mapping[str, RecordCounts], purged: Mapping[str, int], now: datetime) -> list[str]:
-    """Return a sentence for each kind of record of which some are overdue while none is purged.
+    """Return one sentence for each kind of record that has overdue records and no recent purge.
 
     Args:
-        overdue: what is overdue by kind of record (`conversation`, `feedback`).
+        overdue: the overdue records by kind of record (`conversation`, `feedback`).
         purged: how many of each kind were purged within `PATIENCE`.
-        now: the instant that ages are counted to.
+        now: the instant at which ages are computed.
     """
     return [
         _alarm(kind, counts.due.total(), (now - counts.earliest_due) // HOUR)

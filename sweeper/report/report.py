@@ -1,6 +1,6 @@
-"""Makes the report for a privacy officer: all records by rule, with what is overdue, held, in doubt, due next and purged.
+"""Build the report for a privacy officer: what is kept, overdue, held, in doubt, due next and purged, by rule.
 
-Invariant: it looks at every conversation and every feedback row, changes none, and leaves one event that says so.
+A report reads every conversation and every feedback row, changes none, and records one event.
 """
 
 import time
@@ -31,7 +31,7 @@ DAYS = (1, 7, 30)
 
 @dataclass(frozen=True)
 class Past:
-    """What was done so far, according to the sweeper's own tables."""
+    """What was done so far, from the sweeper's own tables."""
 
     purged: Mapping[int, Purged]
     purged_lately: Mapping[str, int]
@@ -42,9 +42,9 @@ class Past:
     covered: Covered
 
     def as_json(self) -> dict[str, Any]:
-        """Return the JSON form."""
+        """Return what was done, for --json."""
         return {
-            "purged_in_days": {str(days): _json(purged) for days, purged in self.purged.items()},
+            "purged_in_days": {str(days): _purged_json(purged) for days, purged in self.purged.items()},
             "last_success_at": rfc3339(self.success) if self.success else None,
             "objects_pending": self.objects_pending,
             "manifests": {
@@ -62,7 +62,7 @@ class Past:
 
 @dataclass
 class Report:
-    """A report at one as-of."""
+    """One report at one as-of."""
 
     job: Job
     past: Past
@@ -72,26 +72,26 @@ class Report:
 
     @property
     def drain_seconds(self) -> float | None:
-        """Seconds that runs at their recent rate need for the overdue conversations; None if unknown."""
+        """How many seconds runs at their recent pace need for the overdue conversations; None if unknown."""
         return operation.drain(self.counts.due, self.past.pace)
 
     @property
     def is_present(self) -> bool:
-        """True if it reports on the present, within the clock tolerance; others raise no alarm."""
+        """Whether its as-of is now, within the clock tolerance. A report at another as-of has no alarms."""
         return abs(self.job.clock.now() - self.job.as_of) <= timedelta(seconds=self.seconds) + timedelta(
             seconds=self.job.settings.guards.clock_tolerance_seconds
         )
 
     @property
     def alarms(self) -> list[str]:
-        """Alarms: records are overdue while nothing is purged."""
+        """One sentence for each kind of record that is overdue while nothing is purged."""
         if not self.is_present:
             return []
         overdue = {"conversation": self.counts.conversations, "feedback": self.counts.feedback}
         return alarms(overdue, self.past.purged_lately, self.job.as_of)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the JSON form."""
+        """Return the report for --json."""
         return {
             "store": numbers.store_name(self.job.settings),
             "as_of": rfc3339(self.job.as_of),
@@ -108,14 +108,14 @@ class Report:
 
 
 def report(job: Job, advance: Callable[[int], None] = lambda _: None) -> Report:
-    """Make the report at the job's as-of and record it as an event.
+    """Build the report at the job's as-of and record it as an event.
 
     Args:
-        job: what to look at.
-        advance: told of each conversation looked at.
+        job: the store, the policy and the as-of.
+        advance: called with 1 after each conversation.
 
     Raises:
-        DBAPIError: the database failed, or the role may not record; nothing is recorded then.
+        DBAPIError: the database failed, or the role may not record events; nothing is recorded.
     """
     started, counts = time.monotonic(), Counts(RecordCounts(DAYS), RecordCounts(DAYS))
     for record in everything(job, lambda count: _count_ahead(counts, count)):
@@ -124,8 +124,8 @@ def report(job: Job, advance: Callable[[int], None] = lambda _: None) -> Report:
     for known in every_feedback(job):
         counts.count("feedback", evaluate_feedback(known, job.policy, job.as_of), feedback_anomalies(known, job.policy))
     past = job.database.within(lambda connection: _past(connection, job))
-    idle = unmatched.attempt(job.database, job.as_of)
-    found = Report(job, past, counts, idle, time.monotonic() - started)
+    unmatched_protections = unmatched.attempt(job.database, job.as_of)
+    found = Report(job, past, counts, unmatched_protections, time.monotonic() - started)
     job.database.within(lambda connection: _record(connection, found))
     return found
 
@@ -176,14 +176,14 @@ def _past(connection: Connection, job: Job) -> Past:
 
 
 def _record(connection: Connection, found: Report) -> None:
-    """Record an event with the counts of the report."""
-    told = found.as_json()
+    """Record the report as an event; counts only."""
+    fields = found.as_json()
     details = {
-        key: told[key] for key in ("as_of", "policy", "conversations", "feedback", "anomalies", "unmatched", "alarms")
+        key: fields[key] for key in ("as_of", "policy", "conversations", "feedback", "anomalies", "unmatched", "alarms")
     }
     store = found.job.settings.store.schema_name
     evidence.record(connection, "reported", None, {"store": store, "present": found.is_present, **details})
 
 
-def _json(purged: Purged) -> dict[str, dict[str, int]]:
+def _purged_json(purged: Purged) -> dict[str, dict[str, int]]:
     return {kind: dict(sorted(by_rule.items())) for kind, by_rule in purged.items()}

@@ -1,6 +1,6 @@
-"""The status on one screen: what is running, what ran last, what is overdue, and what to do if something is wrong.
+"""Read the status of a store: pauses, lease, runs, backfills, what is overdue, and advice on what is wrong.
 
-Invariant: it only looks, and what it cannot find out (a broken policy, say) it says in the place of the answer.
+Reading the status changes nothing. If a part cannot be read, for instance because of a broken policy, the status says why.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,13 +23,13 @@ from sweeper.report.overdue import PATIENCE, Overdue
 from sweeper.runs.throttle import ORDERED, StopReason
 
 RUNS_SHOWN = 10
-GOES_ON = frozenset({StopReason.YIELDED, StopReason.HOURS, StopReason.PAUSED})
-"""Stop reasons of a slice after which the backfill continues by itself."""
+RESUMED = frozenset({StopReason.YIELDED, StopReason.HOURS, StopReason.PAUSED})
+"""Reasons why a slice of a backfill stops and the backfill continues it by itself."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """The status at one instant (UTC). `overdue` is an error text if it could not be counted."""
+    """The status at one instant (UTC). `overdue` is an error message if it could not be counted."""
 
     at: datetime
     store: str
@@ -44,30 +44,30 @@ class Status:
 
     @property
     def running(self) -> list[RunEntry]:
-        """The runs without a recorded end."""
+        """The runs without a recorded outcome: they are running or died."""
         return [run for run in self.runs if run.outcome is None]
 
     def is_alive(self, run: RunEntry) -> bool:
-        """Return True if a run without a recorded end still holds the lease."""
+        """Return whether a run without an outcome still holds the lease."""
         return self.holder is not None and self.holder.held and self.holder.run_id == run.id
 
     @property
     def binding(self) -> BackfillPlan | None:
-        """The backfill plan whose conversations runs leave alone; None if there is none or it has been silent for too long."""
+        """The backfill whose conversations runs leave to it; None if there is none or it has been silent for too long."""
         return backfills.binding([progress.plan for progress in self.backfills], self.at)
 
     @property
     def success_age(self) -> timedelta | None:
-        """Time since the last sweep completed; None if none has."""
+        """How long ago the last successful run ended, not counting backfills; None if none has succeeded."""
         return self.at - self.ended.success if self.ended.success else None
 
     @property
     def advice(self) -> list[str]:
-        """What is wrong, and what to do about it."""
+        """What is wrong and what to do about it; empty if nothing is wrong."""
         return [line for look in ADVICE for line in look(self)]
 
     def as_json(self) -> dict[str, Any]:
-        """Return the JSON form."""
+        """Return the status for --json."""
         return {
             "at": rfc3339(self.at),
             "store": self.store,
@@ -86,12 +86,12 @@ class Status:
 
 
 def read(database: Database, clock: Clock, enough: Callable[[], bool] = lambda: False) -> Status:
-    """Read the status now.
+    """Read the status as of now.
 
     Args:
-        database: where; policy and store need not be in order.
-        clock: what says now.
-        enough: asked between portions of what is counted as overdue; True ends the count.
+        database: the database of the store; policy and store may be broken.
+        clock: the source of the present.
+        enough: called between portions of the count of overdue records; True stops the count.
 
     Raises:
         ConfigurationError: the sweeper's own tables are missing, older or newer.
@@ -99,8 +99,8 @@ def read(database: Database, clock: Clock, enough: Callable[[], bool] = lambda: 
     """
     migrate.refuse_other(migrate.revision(database))
     now = clock.now()
-    told = database.within(lambda connection: _read(connection, database, now))
-    return replace(told, overdue=overdues.attempt(database, clock, enough))
+    found = database.within(lambda connection: _read(connection, database, now))
+    return replace(found, overdue=overdues.attempt(database, clock, enough))
 
 
 def _read(connection: Connection, database: Database, now: datetime) -> Status:
@@ -120,7 +120,7 @@ def _read(connection: Connection, database: Database, now: datetime) -> Status:
 
 
 def length(span: timedelta | float) -> str:
-    """Return a duration for a person in its two largest units; a short one in tenths of a second."""
+    """Format a length of time with its two largest units; below 10 s in tenths of a second."""
     seconds_in_all = span.total_seconds() if isinstance(span, timedelta) else span
     if abs(seconds_in_all) < 10:
         return f"{seconds_in_all:.1f} s"
@@ -147,13 +147,13 @@ def _success(status: Status) -> Iterator[str]:
         yield "No run has completed yet: `sweeper check`, then `sweeper run --dry-run`, then `sweeper run`."
     elif age > PATIENCE:
         yield (
-            f"The last success was {length(age)} ago: see whether cron, the timer, the CronJob or `sweeper serve` is alive, "
-            "and make up for it with `sweeper run`."
+            f"The last success was {length(age)} ago: check whether cron, the timer, the CronJob or `sweeper serve` is alive, "
+            "then make up for it with `sweeper run`."
         )
 
 
 def _last_run(status: Status) -> Iterator[str]:
-    """Advice on the newest run if it needs action; a later run makes up for an older one, a slice of a backfill does not."""
+    """Advice on the newest run and the newest run that is not a backfill; a later slice does not make up for a failed run."""
     ended = [run for run in status.runs if run.outcome is not None]
     plain = [run for run in ended if run.kind != "backfill"]
     for last in dict.fromkeys([*plain[:1], *ended[:1]]):
@@ -161,41 +161,41 @@ def _last_run(status: Status) -> Iterator[str]:
 
 
 def _ended(last: RunEntry) -> Iterator[str]:
-    if last.kind == "backfill" and (last.outcome == "interrupted" or last.stop_reason in GOES_ON):
-        return  # the backfill goes on by itself, or was not seen lately and is told of as such
+    if last.kind == "backfill" and (last.outcome == "interrupted" or last.stop_reason in RESUMED):
+        return  # the backfill continues by itself; if nobody works on it, `_stalled` says so
     if last.outcome == "refused":
         yield f"Run {last.id} was refused by {last.guard or 'a guard'}: {last.said or 'see sweeper.runs'}"
     elif last.outcome == "failed":
-        said = last.said or f"{last.failed} records could not be purged"
-        yield f"Run {last.id} failed: {said}. Its log names each reason, sweeper.events too; `sweeper check`, then `sweeper run`."
+        reason = last.said or f"{last.failed} records could not be purged"
+        yield f"Run {last.id} failed: {reason}. Its log and sweeper.events name each reason; `sweeper check`, then `sweeper run`."
     elif last.stalled:
-        yield f"Run {last.id} purged nothing although something was left: its log says what; `sweeper run --dry-run` says more."
+        yield f"Run {last.id} purged nothing although records were due: its log and `sweeper run --dry-run` say which."
     elif last.outcome == "interrupted" or (last.outcome == "stopped" and last.stop_reason not in ORDERED):
         why = f" ({last.stop_reason})" if last.stop_reason else ""
-        yield f"Run {last.id} was {last.outcome}{why}: what it purged stands, the next `sweeper run` goes on."
+        yield f"Run {last.id} was {last.outcome}{why}: what it purged stays purged, and the next `sweeper run` continues."
 
 
 def _dead(status: Status) -> Iterator[str]:
     for run in status.running:
         if not status.is_alive(run):
-            yield f"Run {run.id} has not ended and holds no lease: it died. The next `sweeper run` records that and goes on."
+            yield f"Run {run.id} has not ended and holds no lease: it died. The next `sweeper run` records that and continues."
 
 
 def _stalled(status: Status) -> Iterator[str]:
-    """Backfills without a heartbeat; one that waits for its hours or a pause still sends one every minute."""
+    """Backfills that no process works on. One that waits for its hours or a pause updates `seen_at` every minute."""
     if status.holder is not None and status.holder.held and status.holder.kind == "backfill":
         return
     for plan in (progress.plan for progress in status.backfills):
         if status.at - plan.seen_at > backfills.SILENT:
             yield (
                 f"Backfill {plan.id} was last seen {length(status.at - plan.seen_at)} ago, done until "
-                f"{rfc3339(plan.done_until)}: `{plan.command}` goes on from there."
+                f"{rfc3339(plan.done_until)}: `{plan.command}` continues from there."
             )
 
 
 def _overdue(status: Status) -> Iterator[str]:
     if isinstance(status.overdue, str):
-        yield f"What is overdue could not be counted: {status.overdue}"
+        yield f"Overdue records could not be counted: {status.overdue}"
         return
     found = status.overdue.counts
     for kind, counts in (("conversations", found.conversations), ("feedback rows", found.feedback)):
@@ -206,34 +206,34 @@ def _overdue(status: Status) -> Iterator[str]:
             forecast = f"; at the recent pace {length(drain)} of work" if drain else ""
             yield (
                 f"{at_least}{due} {kind} are overdue, the oldest for {length(status.at - earliest)}{forecast}: "
-                f"{_way(status, earliest, kind)}"
+                f"{_remedy(status, earliest, kind)}"
             )
 
 
-def _way(status: Status, earliest: datetime, kind: str) -> str:
-    """Return the command that purges it: while a backfill is active, runs leave what is due before its end."""
+def _remedy(status: Status, earliest: datetime, kind: str) -> str:
+    """Return what purges it. While a backfill is at work, runs leave to it what is due before its end."""
     plan = status.binding
     if kind == "conversations" and plan is not None and earliest < plan.until:
-        left = f"runs leave to backfill {plan.id} what is due before {rfc3339(plan.until)}; it must be at work"
-        return f"{left}: `{plan.command}` goes on with it, the same with --give-up leaves it to runs."
-    more = ", or `sweeper backfill` where it is years of them." if kind == "conversations" else "."
+        reason = f"runs leave what is due before {rfc3339(plan.until)} to backfill {plan.id}, which must be at work"
+        return f"{reason}: `{plan.command}` continues it, the same with --give-up leaves the rest to runs."
+    more = ", or `sweeper backfill` for a backlog of years." if kind == "conversations" else "."
     return f"`sweeper run --dry-run`, then `sweeper run`{more}"
 
 
 def _unmatched(status: Status) -> Iterator[str]:
-    """Holds and orders that match nothing, although somebody may rely on them."""
+    """Holds and orders that match nothing; somebody may rely on them."""
     if isinstance(status.overdue, str) or status.overdue.unmatched is None:
         return
     found = status.overdue.unmatched
     if found.holds:
         yield (
-            f"{len(found.holds)} legal holds protect nothing: the store has no account or conversation by the ids that they "
-            "name. `sweeper hold list` marks them; place each again with the id as the store writes it, and release it."
+            f"{len(found.holds)} legal holds protect nothing: the store has no account or conversation with their ids. "
+            "`sweeper hold list` marks them; place each again with the id as the store writes it, then release the old one."
         )
     if found.misspelt or found.orders:
         yield (
-            f"{len(found.orders) + len(found.misspelt)} erasure orders erase nothing: {len(found.misspelt)} spell an id in "
-            f"another way than the store, {len(found.orders)} name what it does not have. `sweeper order list` marks them; "
+            f"{len(found.orders) + len(found.misspelt)} erasure orders erase nothing: {len(found.misspelt)} spell an id "
+            f"differently from the store, {len(found.orders)} name an id that it does not have. `sweeper order list` marks them; "
             "add each again with the id as the store writes it."
         )
 
@@ -242,11 +242,11 @@ def _unsigned(status: Status) -> Iterator[str]:
     if status.covered.was_signed and not status.covered.is_signed:
         yield (
             "The newest checkpoint of the evidence is unsigned, though earlier ones are signed: give runs the key again "
-            "(SWEEPER_SIGNING_KEY_FILE), then `sweeper audit checkpoint`."
+            "(SWEEPER_SIGNING_KEY_FILE), then run `sweeper audit checkpoint`."
         )
 
 
 ADVICE: tuple[Callable[[Status], Iterator[str]], ...] = (
     *(_paused, _overdue, _unmatched, _success, _last_run, _dead, _stalled, _unsigned),
 )
-"""The checks behind the advice, the most urgent first."""
+"""The checks behind `Status.advice`, most urgent first."""

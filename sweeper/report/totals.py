@@ -1,6 +1,6 @@
-"""Lifetime totals of a store: counters that only grow, independent of the process that reads them.
+"""Sum all runs of a store into counters that only grow, independent of the process that reads them.
 
-Invariant: a purge is counted once, by its run's result or, where a run left none, by its tombstones.
+Invariant: a purge is counted once, from the result of its run or, if the run left none, from its tombstones.
 """
 
 from collections import Counter, defaultdict
@@ -14,7 +14,7 @@ from sweeper.postgres.statement import statement
 
 @dataclass(frozen=True)
 class LifetimeTotals:
-    """Sums over all runs of a store; what a run met but purged not is known only of runs that ended by themselves."""
+    """Sums over all runs of a store. Skipped and failed records are known only of runs that recorded a result."""
 
     purged: Mapping[tuple[str, str], int]
     runs: Mapping[tuple[str, str], int]
@@ -28,7 +28,7 @@ class LifetimeTotals:
 
 
 def read(connection: Connection, store: str) -> LifetimeTotals:
-    """Read the sums now."""
+    """Return the current sums."""
     purged = connection.execute(statement("totals_purged"), {"store": store})
     found: dict[str, dict[str, float]] = defaultdict(dict)
     for row in connection.execute(statement("totals_of_runs"), {"store": store}):

@@ -64,7 +64,7 @@ def test_checkpoint(signing_sweeper: Command, purged: list[str], tmp_path: Path)
     assert (first["new"], first["size"]) == (True, 302)
     assert (tmp_path / "cp.txt").read_text() == first["note"]
     assert json.loads(signing_sweeper("audit", "checkpoint", "--json").out) == {**first, "new": False}
-    assert "302 leaves; nothing is new since" in signing_sweeper("audit", "checkpoint").out
+    assert "302 leaves; no evidence is newer" in signing_sweeper("audit", "checkpoint").out
 
 
 def test_no_evidence(sweeper: Command, tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_purged_twice(signing_sweeper: Command, store: Store, policy: Policy, pu
     signing_sweeper("audit", "checkpoint")
     twice = signing_sweeper("audit", "prove", purged[0])
     assert [json.loads(done.out)["leaf"]["run_id"] for done in (once, twice)] == [1, 2]
-    assert "purged 2 times; the receipt is of the newest that is covered" in twice.err
+    assert "purged 2 times; the receipt is of the newest purge that a checkpoint covers" in twice.err
 
 
 def test_altered_evidence_has_no_receipt(signing_sweeper: Command, store: Store, purged: list[str]) -> None:

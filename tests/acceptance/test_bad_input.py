@@ -73,7 +73,7 @@ def test_every_fault_of_a_policy_at_once(sweeper: Command, tmp_path: Path) -> No
 
 DATABASES = {
     "": ("no database", 2),
-    "embedded:": ("no demo's database", 2),
+    "embedded:": ("no database of the demo", 2),
     "embedded:/nowhere": ("sweeper demo --keep DIR", 2),
     "not a url": ("is not a URL", 2),
     "mysql://u@h/d": ("Only PostgreSQL", 2),
@@ -151,7 +151,7 @@ def test_migrated_already(sweeper: Command, store: Store) -> None:
 WORDS = {
     "run --as-of yesterday": "--as-of 'yesterday'",
     "run --as-of 2026-01-01T00:00:00": "naive instant",
-    "run --as-of 2026-01-01T00:00:00+99:00": "is no instant",
+    "run --as-of 2026-01-01T00:00:00+99:00": "is not an instant",
     "run --as-of 9999-12-31T23:00:00-05:00": "after year 9999",
     "run --as-of 0001-01-01T00:00:00Z": "as-of 0001-01-01T00:00:00Z is not believed: plausible is from 2015-01-01T00:00:00Z",
     "run --dry-run --as-of 0001-01-01T00:00:00Z": "is not believed",

@@ -28,14 +28,14 @@ def id_(store: Store) -> str:
 
 
 def test_what_a_run_would_spare(sweeper: Command, store: Store, id_: str) -> None:
-    """Due on the row as stored, but with a newer user message: `purge` stays true, and both texts say that a run spares it."""
+    """Due on the row as stored, but with a newer user message: `purge` stays true, and both texts say that a run skips it."""
     late = {"id": "late", "author": "user", "created_at": STANDARD["as_of"]}
     store.load({**STANDARD, "conversations": [{**STANDARD["conversations"][0], "messages": [late]}]})
     at = ("--as-of", STANDARD["as_of"])
     told = json.loads(sweeper("explain", id_, "--json", *at).out)
     assert (told["purge"], told["rule"], told["spared"]) == (True, "standard", "stale_last_activity")
     text = sweeper("explain", id_, *at).out
-    assert "A run would spare it: a user message is newer" in text
+    assert "A run would skip it: a user message is newer" in text
     assert "TO BE PURGED" not in text
     assert f"{id_}  spare" in sweeper("explain", "--all", *at).out
     run = json.loads(sweeper("run", "--json", "--accept-history", *at).out)
@@ -77,7 +77,7 @@ def test_totals(sweeper: Command, store: Store, id_: str) -> None:
 def test_what_if_needs_one_id(sweeper: Command) -> None:
     """A supposition about everything is a usage error, not a question that is left unanswered."""
     done = sweeper("explain", "--all", "--what-if", "delete")
-    assert (done.code, done.out, "--what-if supposes something of one ID" in done.err) == (2, "", True)
+    assert (done.code, done.out, "--what-if works with one ID" in done.err) == (2, "", True)
 
 
 def test_the_plan_at_fault(sweeper: Command, store: Store, id_: str) -> None:
@@ -85,7 +85,7 @@ def test_the_plan_at_fault(sweeper: Command, store: Store, id_: str) -> None:
     plans = [{"effective_at": "2020-01-01T00:00:00Z", "plan": "platinum"}]
     store.load({**DUE, "accounts": [{**DUE["accounts"][0], "plans": plans}]})
     text = sweeper("explain", id_, "--as-of", DUE["as_of"]).out
-    assert "plan 'platinum' is in no class of [plans]; add it there or mend plan_changes" in text
+    assert "plan 'platinum' is in no class of [plans]; add it there or fix plan_changes" in text
 
 
 def test_the_period_at_fault(sweeper: Command, store: Store, id_: str) -> None:

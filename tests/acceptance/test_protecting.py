@@ -56,7 +56,7 @@ def test_a_conversation_of_somebody_else(sweeper: Command, store: Store, ids: tu
     """An order that names an account and another's conversation would cover nothing, and is refused."""
     store.execute("INSERT INTO accounts VALUES (%s, '2020-01-01Z')", NOBODY["uuid"])
     done = sweeper("order", "add", "DSR", "--account", NOBODY["uuid"], "--conversation", ids[1])
-    assert (done.code, "is not of account" in done.err) == (2, True)
+    assert (done.code, "does not belong to account" in done.err) == (2, True)
     assert json.loads(sweeper("order", "list", "--json").out) == []
 
 
@@ -130,5 +130,5 @@ def test_order_without_due(sweeper: Command, ids: tuple[str, str]) -> None:
     assert added.code == 0
     assert "NOTHING will be erased" in added.err
     told = sweeper("explain", ids[1])
-    assert "Erasure order 'DSR-9' covers it and names no date" in " ".join(told.out.split())
+    assert "Erasure order 'DSR-9' covers it and has no due date" in " ".join(told.out.split())
     assert "NOTHING" not in sweeper("order", "add", "D", "--conversation", ids[1], "--due", "2099-01-01T00:00:00Z").err

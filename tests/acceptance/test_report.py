@@ -192,7 +192,7 @@ def test_status_text(sweeper: Command, store: Store) -> None:
     lines = sweeper("status").out.splitlines()
     assert lines[1:3] == ["paused    no", "lease     free"]
     assert lines[3].startswith("success   2")
-    assert lines[4] == "overdue   0 conversations, 0 feedback rows; 0 held past their due"
+    assert lines[4] == "overdue   0 conversations, 0 feedback rows; 0 held past their due date"
     assert [line.split()[:3] for line in lines[6:8]] == [["run", "kind", "as"], ["1", "run", lines[7].split()[2]]]
     assert lines[-1] == "Nothing is wrong."
     assert len(lines) < 25
@@ -206,7 +206,7 @@ def test_status_with_a_broken_policy(sweeper: Command, store: Store, tmp_path: P
     done = sweeper("status", **broken)
     assert done.code == 0
     assert "overdue   could not be counted" in done.out
-    assert f"! What is overdue could not be counted: policy {tmp_path / 'p.toml'}" in done.out
+    assert f"! Overdue records could not be counted: policy {tmp_path / 'p.toml'}" in done.out
     assert "! Paused since" in done.out
     told = json.loads(sweeper("status", "--json", **broken).out)
     assert told["overdue"] is None

@@ -23,7 +23,7 @@ def refused(folder: Path, text: str, **environment: str) -> list[str]:
     with pytest.raises(ConfigurationError) as caught:
         load(file, environment)
     first, *faults = str(caught.value).splitlines()
-    assert first == f"settings {file}: nothing was done. Mend:"
+    assert first == f"settings {file}: nothing was done. Fix:"
     return [fault.removeprefix("  ") for fault in faults]
 
 
@@ -239,7 +239,7 @@ def test_faulty_policy(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load_policy(load(CONFIG / "sweeper.toml", {"SWEEPER_POLICY_FILE": str(file)}))
     first, *faults = str(caught.value).splitlines()
-    assert first == f"policy {file}: nothing was decided or purged. Mend:"
+    assert first == f"policy {file}: nothing was decided or purged. Fix:"
     assert [fault.partition(": ")[0].strip() for fault in faults] == [
         "rules[5] (partner).due[0].period",
         "floors[0] (flagged).period",

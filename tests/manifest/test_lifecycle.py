@@ -661,7 +661,7 @@ BAD: dict[str, tuple[dict[str, str], list[str], int, str]] = {
     "a short key": ({"SWEEPER_PSEUDONYM_KEY": "short"}, [], 2, "has 5 bytes, at least 32"),
     "a key file that is none": ({"SWEEPER_PSEUDONYM_KEY_FILE": "/nowhere/key"}, [], 2, "cannot be read"),
     "a future as-of": ({}, ["--as-of", "2999-01-01T00:00:00Z"], 3, "is later than now"),
-    "no instant": ({}, ["--as-of", "yesterday"], 2, "is no instant"),
+    "no instant": ({}, ["--as-of", "yesterday"], 2, "is not an instant"),
 }
 
 

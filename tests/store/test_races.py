@@ -21,7 +21,7 @@ from sqlalchemy.exc import OperationalError
 
 from sweeper.errors import LeaseHeldError, LeaseLostError
 from sweeper.policy.schema import Policy
-from sweeper.postgres import evidence, fence, protections, purge
+from sweeper.postgres import evidence, fence, protections, purge, statement
 from sweeper.postgres import lease as leases
 from sweeper.runs import batch
 from sweeper.runs.result import Result
@@ -35,6 +35,7 @@ AS_OF = "2026-07-01T00:00:00Z"
 LATER = instant(AS_OF) + timedelta(minutes=1)
 ACCOUNT = "acc0ffee-0000-4000-8000-000000000001"
 GUARDS = {"history": False, "volume": False}
+LOCK_ROWS_WAITING = statement.source("lock_rows_waiting").partition("\n")[0]
 LEVELS = ("read committed", "repeatable read", "serializable")
 
 
@@ -497,7 +498,7 @@ def test_locked_row_is_purged_at_the_end(isolated: Store, policy: Policy, thread
     with another(isolated) as application:
         application.execute("SELECT FROM conversations WHERE id = %s FOR UPDATE", [ids[1]])
         running = threads.submit(swept, isolated, policy)
-        until(is_waiting(isolated, "waiting for those that others hold"))
+        until(is_waiting(isolated, LOCK_ROWS_WAITING))
         assert isolated.left() == {ids[1]}
         application.execute("COMMIT")
         result = running.result(20).as_json()
@@ -511,7 +512,7 @@ def test_row_resumed_under_its_lock_survives(isolated: Store, policy: Policy, th
     with another(isolated) as application:
         application.execute("UPDATE conversations SET last_activity_at = '2026-06-30Z' WHERE id = %s", [ids[1]])
         running = threads.submit(swept, isolated, policy)
-        until(is_waiting(isolated, "waiting for those that others hold"))
+        until(is_waiting(isolated, LOCK_ROWS_WAITING))
         application.execute("COMMIT")
         result = running.result(20).as_json()
     assert isolated.left() == {ids[1]}
@@ -561,7 +562,7 @@ def test_insert_before_the_lock_survives(isolated: Store, policy: Policy, thread
     with another(isolated) as application:
         application.execute(INSERT, [ids[0], "2026-06-30Z"])
         running = threads.submit(swept, isolated, policy)
-        until(is_waiting(isolated, "waiting for those that others hold"))
+        until(is_waiting(isolated, LOCK_ROWS_WAITING))
         application.execute("COMMIT")
         result = running.result(20).as_json()
     assert isolated.left() == {ids[0]}

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from sweeper.cli.run import LEFT, print_result
+from sweeper.cli.run import NOT_PURGED, print_result
 from sweeper.policy.evaluate import Spared
 from sweeper.policy.schema import Policy
 from sweeper.runs.result import LEFT_THOUGH_DUE, Result
@@ -48,7 +48,7 @@ def test_spared_entirely(name: str, store: Store, sweeper: Command) -> None:
     store.load(found)
     done = sweeper("run", "--as-of", NOW)
     assert (done.code, f"NOTHING was purged, and {count} records were due" in done.err) == (1, True)
-    assert f"{count} {LEFT[reason]} ({reason})" in done.err
+    assert f"{count} {NOT_PURGED[reason]} ({reason})" in done.err
     assert store.execute("SELECT outcome, result -> 'stalled', result -> 'spared_by_reason' FROM sweeper.runs") == [
         ("completed", True, {reason: count})
     ]
@@ -88,4 +88,4 @@ def test_changed(store: Store, policy: Policy, capsys: pytest.CaptureFixture[str
 def test_every_reason_is_decided() -> None:
     """Each reason to spare is either a failure where nothing is purged, with words for it, or is `changed`."""
     assert set(Spared) - set(LEFT_THOUGH_DUE) == {Spared.CHANGED}
-    assert set(LEFT) == {"failed", *(reason.value for reason in LEFT_THOUGH_DUE)}
+    assert set(NOT_PURGED) == {"failed", *(reason.value for reason in LEFT_THOUGH_DUE)}

@@ -51,7 +51,7 @@ def test_advice(store: Store) -> None:
     ran(store, {"stop_reason": "max_runtime"}, "stopped")
     assert advice(store) == ""
     stalled = ran(store, {"stalled": True})
-    assert f"Run {stalled} purged nothing although something was left" in advice(store)
+    assert f"Run {stalled} purged nothing although records were due" in advice(store)
     ran(store, {})
     assert advice(store) == ""
     running = ran(store, None, "")
@@ -117,7 +117,7 @@ def test_backlog_of_a_backfill(store: Store) -> None:
         NOW, NOW,
     )  # fmt: skip
     assert (
-        "runs leave to backfill 1 what is due before 2026-05-30T00:00:00Z; it must be at work: `sweeper backfill"
+        "runs leave what is due before 2026-05-30T00:00:00Z to backfill 1, which must be at work: `sweeper backfill"
         in advice(store)
     )
     assert "sweeper run" not in advice(store)
