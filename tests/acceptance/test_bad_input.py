@@ -166,7 +166,7 @@ WORDS = {
     "hold place CASE --everything --account x": "--everything",
     "hold place CASE --account x": "is not of type uuid",
     "hold release": "name a matter or --id",
-    "order add DSR": "names nothing",
+    "order add DSR": "name --account, --conversation or both",
     "order add DSR --conversation x": "is not of type uuid",
     "order add DSR --account 9c9a9d0e-6f4c-4f53-9d5e-0d6a3b2f1c11 --due soon": "--due 'soon'",
     "run --no-such-option": "No such option",

@@ -660,7 +660,7 @@ BAD: dict[str, tuple[dict[str, str], list[str], int, str]] = {
     "no key": ({"SWEEPER_PSEUDONYM_KEY": ""}, [], 2, "no key for pseudonyms"),
     "a short key": ({"SWEEPER_PSEUDONYM_KEY": "short"}, [], 2, "has 5 bytes, at least 32"),
     "a key file that is none": ({"SWEEPER_PSEUDONYM_KEY_FILE": "/nowhere/key"}, [], 2, "cannot be read"),
-    "a future as-of": ({}, ["--as-of", "2999-01-01T00:00:00Z"], 3, "is later than now"),
+    "a future as-of": ({}, ["--as-of", "2999-01-01T00:00:00Z"], 3, "is in the future"),
     "no instant": ({}, ["--as-of", "yesterday"], 2, "is not an instant"),
 }
 
