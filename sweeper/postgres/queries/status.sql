@@ -67,9 +67,16 @@ ORDER BY e.id DESC
 LIMIT 1
 
 -- name: operation_manifests
--- How many manifests are in each state, the oldest last recall, and how many were never recalled.
+-- How many manifests in use are in each state, the oldest last recall, and how many were never recalled.
 SELECT m.state, count(*) AS manifests, count(*) FILTER (WHERE m.recalled_at IS NULL) AS never_recalled, min(m.recalled_at) AS recalled_at
-FROM sweeper.manifests m WHERE m.store = :store GROUP BY m.state
+FROM sweeper.manifests m
+WHERE m.store = :store AND (
+    SELECT e.kind FROM sweeper.events e
+    WHERE e.details ->> 'manifest' = m.id
+      AND e.kind IN ('manifest_frozen', 'manifest_copied', 'manifest_relocated', 'manifest_retired')
+    ORDER BY e.id DESC LIMIT 1
+) IS DISTINCT FROM 'manifest_retired'
+GROUP BY m.state
 
 -- name: operation_uncovered
 -- How many committed rows no checkpoint covers yet, counted up to a limit.
