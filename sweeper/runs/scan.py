@@ -13,6 +13,7 @@ from sweeper.policy.decide import Verdict, exists
 from sweeper.policy.evaluate import Evaluation, Outcome, Proposal, evaluate, evaluate_stored
 from sweeper.policy.facts import Facts
 from sweeper.policy.feedback import FeedbackFacts, evaluate_feedback, feedback_anomalies
+from sweeper.postgres import lookup
 from sweeper.postgres.proposals import Page
 from sweeper.postgres.statement import statement
 from sweeper.runs.job import Job
@@ -98,19 +99,25 @@ def everything(job: Job, ahead: Callable[[int], None] = lambda _: None) -> Itera
     while True:
         where = f"c.id > CAST(:after AS {type_})" if after is not None else "true"
         rows = job.database.fetched(statement("all_conversations", after=where), {"after": after, "limit": size})
-        facts = _facts(job, [row.id for row in rows])
-        for row in rows:
-            known = facts.get(row.id)
-            if known is None:
-                continue
-            if not exists(known.conversation, job.policy, job.as_of):
-                ahead(int(job.is_present))
-                continue
-            found = evaluate_stored(known, job.policy, job.as_of)
-            yield StoredRecord(known, found, tuple(anomalies(known, job.policy, job.as_of, present=job.is_present)))
+        yield from _stored(job, [row.id for row in rows], ahead)
         if len(rows) < size:
             return
         after = rows[-1].id
+
+
+def of_account(job: Job, account_id: str, most: int) -> Iterator[StoredRecord]:
+    """Yield the first conversations of an account that exist at as-of, in order of id."""
+    yield from _stored(job, lookup.conversations_of(job.database, job.contract, account_id, most), lambda _: None)
+
+
+def _stored(job: Job, ids: Sequence[str], ahead: Callable[[int], None]) -> Iterator[StoredRecord]:
+    facts = _facts(job, ids)
+    for known in (facts[id_] for id_ in ids if id_ in facts):
+        if not exists(known.conversation, job.policy, job.as_of):
+            ahead(int(job.is_present))
+            continue
+        found = evaluate_stored(known, job.policy, job.as_of)
+        yield StoredRecord(known, found, tuple(anomalies(known, job.policy, job.as_of, present=job.is_present)))
 
 
 def every_feedback(job: Job) -> Iterator[FeedbackFacts]:
