@@ -26,6 +26,9 @@ def explain_account(job: "Job", account_id: str, *, as_json: bool) -> None:
 
     found = lookup.account(job.database, job.contract, account_id, job.as_of)
     if not found.is_known:
+        context.known_id(
+            job.database, job.contract.type("accounts"), account_id, "account"
+        )  # refuse what cannot be one
         raise SweeperError(
             _unknown(job, f"account {account_id}", "no row of the store and no tombstone of it names it")
         )
@@ -49,8 +52,10 @@ def explain_other(job: "Job", id_: str, *, supposed: bool, as_json: bool) -> Non
         _print(job, found, as_json=as_json)
         return
     named = lookup.other(job.database, job.contract, id_)
-    if named is None:  # refuse an id that no conversation can have
-        context.known_id(job.database, job.contract.type("conversations"), id_, "conversation")
+    if named is None:
+        context.known_id(
+            job.database, job.contract.type("conversations"), id_, "conversation"
+        )  # refuse what cannot be one
     raise SweeperError(
         named
         or _unknown(

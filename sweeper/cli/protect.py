@@ -126,7 +126,9 @@ def hold_list(
         holds = protections.list_holds(database, released=released)
         found = unmatched.attempt_holds(database, context.CLOCK.now())
     _mark(holds, None if found is None else {"unknown_id": found})
-    _print_rows(sorted(holds, key=lambda hold: (hold["released_at"] is not None, -hold["id"])), as_json=as_json)
+    holds.sort(key=lambda hold: (hold["released_at"] is not None, -hold["id"]))
+    none = "no legal hold" if released else "no legal hold is in force; --all lists released ones as well"
+    _print_rows(holds, as_json=as_json, none=none)
 
 
 @order_app.command("add")
@@ -222,7 +224,7 @@ def order_list(config: Config = None, as_json: AsJson = False) -> None:
         if found is None:  # the role of an officer may not read the tombstones
             found, unknown = unmatched.attempt_orders(database, purged=True), "unknown_id_or_purged"
     _mark(orders, None if found is None else dict(zip((unknown, "other_spelling"), found, strict=True)))
-    _print_rows(orders, as_json=as_json)
+    _print_rows(orders, as_json=as_json, none="no erasure order for this store")
 
 
 def _mark(rows: Sequence[dict[str, Any]], unmatched: Mapping[str, Sequence[int]] | None) -> None:
@@ -297,10 +299,10 @@ def _covers(reach: "Reach | None") -> str:
     return "covers everything" if reach is None else f"covers {reach}"
 
 
-def _print_rows(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
+def _print_rows(rows: Sequence[dict[str, Any]], *, as_json: bool, none: str = "") -> None:
     if as_json:
         console.print_json(list(rows))
     elif rows:
         console.print_table(rows[0], [row.values() for row in rows])
     else:
-        console.say("none")
+        console.say(none)
