@@ -240,9 +240,14 @@ def _print_status(status: "Status") -> None:
     )
     _print_overdue(status)
     _print_backfills(status)
+    _print_upkeep(status)
     _print_runs(status)
     console.say("")
-    console.say(*[f"! {line}" for line in status.advice] or ["Nothing is wrong."])
+    console.say(
+        *(f"! {line}" for line in status.advice), *(f"? Not looked at: {line}" for line in status.not_looked_at)
+    )
+    if not status.advice:
+        console.say("Nothing wrong was found in what was looked at." if status.not_looked_at else "Nothing is wrong.")
 
 
 def _lease(status: "Status") -> str:
@@ -276,6 +281,16 @@ def _print_overdue(status: "Status") -> None:
     ]
     if rows:
         console.print_table(("overdue", "rule", "count", "oldest due"), rows)
+
+
+def _print_upkeep(status: "Status") -> None:
+    upkeep = status.upkeep
+    missing = "unknown" if isinstance(upkeep.indexes, str) else len(upkeep.indexes)
+    console.say(
+        f"upkeep    guards off: {len(upkeep.guards_off)}; missing indexes: {missing}; unreachable manifests: "
+        f"{len(upkeep.unreachable)} of {upkeep.manifests}; pending objects: {upkeep.objects_pending}; uncovered rows of evidence: "
+        f"{status.covered.rows}"
+    )
 
 
 def _print_backfills(status: "Status") -> None:

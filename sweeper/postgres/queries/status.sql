@@ -71,6 +71,20 @@ LIMIT 1
 SELECT m.state, count(*) AS manifests, count(*) FILTER (WHERE m.recalled_at IS NULL) AS never_recalled, min(m.recalled_at) AS recalled_at
 FROM sweeper.manifests m WHERE m.store = :store GROUP BY m.state
 
+-- name: operation_manifest_places
+-- Where the manifests of a store are that may still be trained on or have been.
+SELECT m.id, m.directory FROM sweeper.manifests m
+WHERE m.store = :store AND m.state IN ('frozen', 'started', 'completed')
+ORDER BY m.frozen_at, m.id
+
+-- name: operation_counted
+-- What the two newest sweeps with a full result purged, skipped and found in doubt.
+SELECT r.id AS run, r.finished_at AS at, r.result -> 'spared_by_reason' AS skipped, r.result -> 'unclassified_by_reason' AS doubted,
+       CAST(r.result ->> 'purged' AS bigint) + CAST(r.result ->> 'feedback_purged' AS bigint) AS purged
+FROM sweeper.runs r
+WHERE r.store = :store AND r.kind = 'run' AND r.result -> 'unclassified_by_reason' IS NOT NULL
+ORDER BY r.id DESC LIMIT 2
+
 -- name: operation_uncovered
 -- How many committed rows no checkpoint covers yet, counted up to a limit.
 SELECT count(*)
