@@ -110,6 +110,15 @@ DOUBTED: Mapping[Doubt, Remedy] = {
 }
 
 
+USUAL = 10
+"""So many records may change while a run is at work without anything being wrong."""
+
+
+def is_usual(reason: str, count: int, purged: int) -> bool:
+    """Return True if nothing is wrong with records that were skipped because they changed: they are few beside those purged."""
+    return reason == Spared.CHANGED and count <= USUAL + purged
+
+
 def mend(remedy: Remedy, schema: str, which: str = "") -> str:
     """Return what mends the data; `which` is a further SQL condition on the conversation `c`."""
     return remedy.mend.format(schema=schema, which=which)

@@ -133,8 +133,7 @@ def skipped(upkeep: Upkeep, now: Counts | None) -> Iterator[str]:
     if now is not None:
         found |= {reason.value: now.skipped[reason.value] for reason in COUNTED_NOW}
     for why, count in found.items():
-        is_usual = why == Spared.CHANGED and last is not None and count <= last.purged
-        if count and not is_usual:
+        if count and not remedies.is_usual(why, count, last.purged if last else 0):
             source = "counted now" if now is not None and why in COUNTED_NOW else _by(last)
             yield remedies.skipped(why, count, upkeep.schema, source)
 

@@ -90,9 +90,12 @@ class Result:
     def advice(self) -> list[str]:
         """What is wrong with the data, and what mends it, for each reason that kept more records than the run purged."""
         purged, schema = self.purged_in_all, self.job.contract.schema
-        skipped = [remedies.skipped(*each, schema) for each in self.counts.skipped.most_common() if each[1] > purged]
+        skipped = ((why, n) for why, n in self.counts.skipped.most_common() if not remedies.is_usual(why, n, purged))
         doubted = self.counts.unclassified.most_common()
-        return skipped + [remedies.in_doubt(*each, schema) for each in doubted if each[1] > purged]
+        return [
+            *(remedies.skipped(why, count, schema) for why, count in skipped if count > purged),
+            *(remedies.in_doubt(why, count, schema) for why, count in doubted if count > purged),
+        ]
 
     @property
     def is_stalled(self) -> bool:
