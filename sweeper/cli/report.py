@@ -288,8 +288,8 @@ def _print_upkeep(status: "Status") -> None:
     missing = "unknown" if isinstance(upkeep.indexes, str) else len(upkeep.indexes)
     console.say(
         f"upkeep    guards off: {len(upkeep.guards_off)}; missing indexes: {missing}; unreachable manifests: "
-        f"{len(upkeep.unreachable)} of {upkeep.manifests}; pending objects: {upkeep.objects_pending}; uncovered rows of evidence: "
-        f"{status.covered.rows}"
+        f"{len(upkeep.unreachable)} of {upkeep.manifests}; pending objects: {upkeep.objects_pending}; uncovered rows of "
+        f"evidence: {status.covered.rows}"
     )
 
 
