@@ -314,10 +314,11 @@ def _print_runs(status: "Status") -> None:
             run.outcome or ("running" if status.is_alive(run) else "died"),
             run.stop_reason or run.guard,
             run.purged,
+            run.skipped,
             length(run.seconds) if run.seconds is not None else None,
         )
         for run in status.runs
     ]
     if rows:
         console.say("")
-        console.print_table(("run", "kind", "as of", "outcome", "why", "purged", "took"), rows)
+        console.print_table(("run", "kind", "as of", "outcome", "why", "purged", "skipped", "took"), rows)

@@ -26,7 +26,7 @@ from sweeper.policy.evaluate import Spared, evaluate_stored, is_later, protected
 from sweeper.policy.facts import ConsentEvent, Facts, Message
 from sweeper.policy.history import EpochState, History, View, history
 from sweeper.policy.instant import OutOfRange, StoredTimestamp, rfc3339
-from sweeper.policy.remedies import DOUBTED, SKIPPED, mend
+from sweeper.policy.remedies import DOUBTED, SKIPPED, mend, mend_last_activity
 from sweeper.policy.schema import Anchor, ColumnPeriod, Policy
 from sweeper.policy.training import Exclusion, exclusions
 
@@ -102,12 +102,11 @@ class Explanation:
     def mending(self) -> list[str]:
         """What mends the data because of which it is skipped, stale or in doubt; empty if nothing is wrong with them."""
         found = [mend(DOUBTED[doubt], self.schema) for doubt in self.verdict.doubts]
-        reason = Spared.STALE if self.is_stale else self.spared
-        return [*found, mend(SKIPPED[reason], self.schema, self._which())] if reason else found
-
-    def _which(self) -> str:
-        quoted = self.facts.conversation.id.replace("'", "''")
-        return f" AND c.id = '{quoted}'"
+        if self.is_stale:
+            found.append(mend_last_activity(self.schema, self.facts.conversation.id))
+        elif self.spared is not None:
+            found.append(mend(SKIPPED[self.spared], self.schema))
+        return found
 
     def trained_on(self) -> dict[str, Exclusion | None]:
         """Return for each message id the reason why it may not be trained on; None if it may."""

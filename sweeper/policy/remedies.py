@@ -1,6 +1,6 @@
 """Says why a record is skipped or in doubt, and what mends that. Runs, `status` and `explain` print these texts.
 
-`{schema}` stands for the schema of the store, `{which}` for the rows to look at.
+`{schema}` stands for the schema of the store.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ SKIPPED: Mapping[Spared, Remedy] = {
         "fix what writes messages without updating last_activity_at, then run: "
         "UPDATE {schema}.conversations c SET last_activity_at = m.newest FROM (SELECT conversation_id, max(created_at) AS newest "
         "FROM {schema}.messages WHERE author = 'user' GROUP BY conversation_id) m "
-        "WHERE m.conversation_id = c.id AND (m.newest > c.last_activity_at) IS NOT FALSE{which}; "
+        "WHERE m.conversation_id = c.id AND (m.newest > c.last_activity_at) IS NOT FALSE; "
         "if conversations is a view, mend the column of last_activity_at behind it",
     ),
     Spared.CHANGED: Remedy(
@@ -119,9 +119,20 @@ def is_usual(reason: str, count: int, purged: int) -> bool:
     return reason == Spared.CHANGED and count <= USUAL + purged
 
 
-def mend(remedy: Remedy, schema: str, which: str = "") -> str:
-    """Return what mends the data; `which` is a further SQL condition on the conversation `c`."""
-    return remedy.mend.format(schema=schema, which=which)
+def mend(remedy: Remedy, schema: str) -> str:
+    """Return what mends the data of all such records."""
+    return remedy.mend.format(schema=schema)
+
+
+ONE_LAST_ACTIVITY = (
+    "UPDATE {schema}.conversations c SET last_activity_at = (SELECT max(created_at) FROM {schema}.messages m "
+    "WHERE m.conversation_id = c.id AND m.author = 'user') WHERE c.id = '{id}';"
+)
+
+
+def mend_last_activity(schema: str, conversation_id: str) -> str:
+    """Return the statement that mends the last activity of one conversation."""
+    return ONE_LAST_ACTIVITY.format(schema=schema, id=conversation_id.replace("'", "''"))
 
 
 def skipped(reason: str, count: int, schema: str, source: str = "") -> str:

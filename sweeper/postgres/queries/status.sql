@@ -13,6 +13,7 @@ SELECT r.id, r.kind, r.as_of, r.started_at, r.finished_at, r.outcome,
        COALESCE(r.result ->> 'stalled', 'false') = 'true' AS stalled,
        COALESCE(r.result ->> 'text', r.result ->> 'error') AS said,
        COALESCE(CAST(r.result ->> 'failed' AS bigint), 0) AS failed,
+       COALESCE(CAST(r.result ->> 'spared' AS bigint), 0) AS skipped,
        COALESCE(CAST(r.result ->> 'purged' AS bigint),
                 (SELECT count(*) FROM sweeper.tombstones t WHERE t.run_id = r.id AND t.record = 'conversation')) AS purged
 FROM sweeper.runs r
