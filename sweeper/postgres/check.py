@@ -293,6 +293,9 @@ def _left_to_others(subject: CheckContext) -> Iterator[CheckFinding]:
 def _indexes(subject: CheckContext) -> Iterator[CheckFinding]:
     for index in indexes.missing(subject.connection, subject.settings.store.schema_name, subject.contract):
         yield CheckFinding(Level.WARNING, index.table, index.effect, index.create)
+    if views := indexes.unseen(subject.connection, subject.settings.store.schema_name):
+        text = f"not looked at behind the views {', '.join(views)}"
+        yield CheckFinding(Level.OK, "indexes", text, "see Your tables in the documentation for what is searched")
 
 
 def _guards(subject: CheckContext) -> Iterator[CheckFinding]:

@@ -58,6 +58,18 @@ def missing(connection: Connection, schema: str, contract: Contract | None) -> l
     return list(found.values())
 
 
+def unseen(connection: Connection, schema: str) -> list[str]:
+    """Return the searched relations that are views: which index a search behind them needs is not known."""
+    searched = {relation for relation, _, _ in SEARCHED}
+    return [
+        row.relation for row in _relations(connection, schema) if row.kind not in TABLES and row.relation in searched
+    ]
+
+
+def _relations(connection: Connection, schema: str) -> Sequence[Any]:
+    return connection.execute(statement("check_relations"), {"schema": schema, "relations": list(CONTRACT)}).all()
+
+
 def _of_keys(connection: Connection, contract: Contract) -> Iterator[MissingIndex]:
     indexes = _stored(connection, hazards.purged_tables(contract))
     for branch in branches(contract.conversations):
@@ -68,9 +80,7 @@ def _of_keys(connection: Connection, contract: Contract) -> Iterator[MissingInde
 
 
 def _of_searches(connection: Connection, schema: str) -> Iterator[MissingIndex]:
-    parameters = {"schema": schema, "relations": list(CONTRACT)}
-    rows = connection.execute(statement("check_relations"), parameters)
-    relations = {row.relation: row for row in rows if row.kind in TABLES}
+    relations = {row.relation: row for row in _relations(connection, schema) if row.kind in TABLES}
     indexes = _stored(connection, [row.oid for row in relations.values()])
     for relation, columns, predicate in SEARCHED:
         if relation in relations and not _is_indexed(indexes, relations[relation].oid, columns, predicate):

@@ -53,6 +53,7 @@ class Upkeep:
         unreachable: the directories of those that cannot be read from this machine, by id.
         guards_off: the guards that are off, with what runs therefore do not refuse.
         indexes: the missing indexes, or why that could not be found out.
+        views: relations behind which no index was looked for.
         objects_pending: objects that are still to be removed.
         objects_behind: those of them that a run has tried in vain, that are old, or that no prefix allows to remove.
     """
@@ -63,6 +64,7 @@ class Upkeep:
     unreachable: Mapping[str, str]
     guards_off: Mapping[str, str]
     indexes: Sequence[MissingIndex] | str
+    views: Sequence[str]
     objects_pending: int
     objects_behind: int
 
@@ -103,6 +105,7 @@ def read(connection: Connection, settings: Settings, now: datetime) -> Upkeep:
         unreachable={place.id: place.directory for place in places if not _is_there(place.directory)},
         guards_off=settings.guards.off,
         indexes=_indexes(connection, settings),
+        views=indexes.unseen(connection, schema),
         objects_pending=objects.pending,
         objects_behind=objects.behind,
     )
