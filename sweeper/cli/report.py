@@ -285,9 +285,10 @@ def _print_overdue(status: "Status") -> None:
 
 def _print_upkeep(status: "Status") -> None:
     upkeep = status.upkeep
+    off = len(upkeep.guards_off) + len(upkeep.guards_off_in_run)
     missing = "unknown" if isinstance(upkeep.indexes, str) else len(upkeep.indexes)
     console.say(
-        f"upkeep    guards off: {len(upkeep.guards_off)}; missing indexes: {missing}; unreachable manifests: "
+        f"upkeep    guards off: {off}; missing indexes: {missing}; unreachable manifests: "
         f"{len(upkeep.unreachable)} of {upkeep.manifests}; pending objects: {upkeep.objects_pending}; uncovered rows of "
         f"evidence: {status.covered.rows}"
     )

@@ -234,8 +234,8 @@ TABLE: tuple[MetricRow, ...] = (
     ),
     _gauge(
         "sweeper_guard_off",
-        "1 for each guard that the settings switch off.",
-        _upkeep(lambda u: _each(dict.fromkeys(u.guards_off, 1), GUARDS)),
+        "1 for each guard that the settings switch off, here or in the last run.",
+        _upkeep(lambda u: _each(dict.fromkeys([*u.guards_off, *u.guards_off_in_run], 1), GUARDS)),
         "guard",
     ),
     _gauge(

@@ -25,7 +25,7 @@ from sweeper.postgres.indexes import MissingIndex
 from sweeper.postgres.statement import statement
 from sweeper.report.operation import Reported
 from sweeper.report.overdue import PATIENCE
-from sweeper.settings import Settings
+from sweeper.settings import GuardSettings, Settings
 
 COUNTED_NOW = (Spared.STALE, Spared.PROTECTED)
 """Reasons to skip a record that can be told without locking it."""
@@ -33,13 +33,14 @@ COUNTED_NOW = (Spared.STALE, Spared.PROTECTED)
 
 @dataclass(frozen=True)
 class RunCounts:
-    """What one sweep purged, skipped and found in doubt, by reason."""
+    """What one sweep purged, skipped and found in doubt, by reason, and which guards were off in its settings."""
 
     run: int
     at: datetime
     purged: int
     skipped: Mapping[str, int]
     doubted: Mapping[str, int]
+    guards_off: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Upkeep:
         counted: the two newest sweeps that recorded counts, newest first.
         manifests: how many manifests there are.
         unreachable: the directories of those that cannot be read from this machine, by id.
-        guards_off: the guards that are off, with what runs therefore do not refuse.
+        guards_off: the guards that are off in these settings, with what runs therefore do not refuse.
         indexes: the missing indexes, or why that could not be found out.
         views: relations behind which no index was looked for.
         objects_pending: objects that are still to be removed.
@@ -73,6 +74,12 @@ class Upkeep:
         """The newest sweep that recorded counts."""
         return self.counted[0] if self.counted else None
 
+    @property
+    def guards_off_in_run(self) -> dict[str, str]:
+        """The guards that were off in the last run, although they are not in these settings."""
+        names = set(self.last.guards_off) - set(self.guards_off) if self.last else ()
+        return {name: text for name, text in GuardSettings.switches().items() if name in names}
+
     def as_json(self) -> dict[str, Any]:
         """Return it for --json; `skipped` and `in_doubt` are of the last sweep with a full result."""
         last = self.last
@@ -81,7 +88,7 @@ class Upkeep:
             "skipped": dict(last.skipped) if last else {},
             "in_doubt": dict(last.doubted) if last else {},
             "unreachable_manifests": dict(self.unreachable),
-            "guards_off": list(self.guards_off),
+            "guards_off": [*self.guards_off, *self.guards_off_in_run],
             "missing_indexes": None if isinstance(self.indexes, str) else [index.create for index in self.indexes],
             "objects_pending": self.objects_pending,
             "objects_behind": self.objects_behind,
@@ -137,7 +144,7 @@ def skipped(upkeep: Upkeep, now: Counts | None) -> Iterator[str]:
         found |= {reason.value: now.skipped[reason.value] for reason in COUNTED_NOW}
     for why, count in found.items():
         if count and not remedies.is_usual(why, count, last.purged if last else 0):
-            source = "counted now" if now is not None and why in COUNTED_NOW else _by(last)
+            source = "counted now" if now is not None and why in COUNTED_NOW else f"by {_named(last)}"
             yield remedies.skipped(why, count, upkeep.schema, source)
 
 
@@ -151,7 +158,7 @@ def doubted(upkeep: Upkeep, now: Counts | None, reported: Reported | None) -> It
             source = f"by the report of {rfc3339(reported.at)}; `sweeper report` counts again"
             yield remedies.in_doubt(why, of_all, upkeep.schema, source)
         elif count:
-            source = "counted now among what may be due" if now is not None else _by(upkeep.last)
+            source = "counted now among what may be due" if now is not None else f"by {_named(upkeep.last)}"
             yield remedies.in_doubt(why, count, upkeep.schema, source + _more(upkeep, why, count))
 
 
@@ -170,14 +177,19 @@ def _more(upkeep: Upkeep, why: str, count: int) -> str:
     return f"; {more} more than by run {before.run}" if more > 0 else ""
 
 
-def _by(last: RunCounts | None) -> str:
-    return f"by run {last.run} of {rfc3339(last.at)}" if last else ""
+def _named(last: RunCounts | None) -> str:
+    return f"run {last.run} of {rfc3339(last.at)}" if last else "no run"
 
 
 def installation(upkeep: Upkeep) -> Iterator[str]:
     """Yield advice on guards that are off, missing indexes, manifests that are gone and objects that are behind."""
     for guard, refused in upkeep.guards_off.items():
         yield f"Guard {guard} is off, so runs do not refuse {refused}: set [guards] {guard} = true."
+    for guard, refused in upkeep.guards_off_in_run.items():
+        yield (
+            f"Guard {guard} was off in {_named(upkeep.last)}, which had other settings than these: it did not refuse {refused}. "
+            f"Set [guards] {guard} = true there, and run again."
+        )
     if not isinstance(upkeep.indexes, str):
         for index in upkeep.indexes:
             yield f"{index.table}: {index.effect}. Runs are slow until you create it: {index.create};"

@@ -120,6 +120,7 @@ class Result:
             "stop_reason": self.throttle.stopped or None,
             "stalled": self.is_stalled,
             "advice": self.advice,
+            "guards_off": list(self.job.settings.guards.off),
             "purged": self.count,
             **self.counts.as_json(),
             "by_rule": dict(sorted(conversations.items())),

@@ -81,6 +81,7 @@ ORDER BY m.frozen_at, m.id
 -- name: operation_counted
 -- What the two newest sweeps with a full result purged, skipped and found in doubt.
 SELECT r.id AS run, r.finished_at AS at, r.result -> 'spared_by_reason' AS skipped, r.result -> 'unclassified_by_reason' AS doubted,
+       COALESCE(r.result -> 'guards_off', '[]') AS guards_off,
        CAST(r.result ->> 'purged' AS bigint) + CAST(r.result ->> 'feedback_purged' AS bigint) AS purged
 FROM sweeper.runs r
 WHERE r.store = :store AND r.kind = 'run' AND r.result -> 'unclassified_by_reason' IS NOT NULL

@@ -24,4 +24,8 @@ def test_the_night(sweeper: Command, store: Store, tmp_path: Path) -> None:
     assert "→ [guards] volume = true" in checked
     settings.write_text("[guards]\nvolume = true\n")
     assert "guard volume" not in sweeper("check", *config).out
+    [line] = morning.advice(sweeper("status", *config).out)  # who reads it may have other settings than the run
+    assert line.startswith("! Guard volume was off in run 1 of 2")
+    assert "Set [guards] volume = true there" in line
+    assert sweeper("run", *config).code == 0
     assert morning.is_well(sweeper)
