@@ -18,7 +18,7 @@ class Remedy:
     mend: str
 
 
-SKIPPED: Mapping[Spared, Remedy] = {
+SKIPPED: Mapping[str, Remedy] = {
     Spared.PROTECTED: Remedy(
         "a hold or a flag recorded after as-of protects it",
         "a hold that is new counts as held in the next run; if its time lies in the future, fix the clock that wrote it: "
@@ -48,7 +48,7 @@ SKIPPED: Mapping[Spared, Remedy] = {
         "preview and approve the rest: `sweeper run --dry-run`, then `sweeper run --approve DIGEST`",
     ),
 }
-DOUBTED: Mapping[Doubt, Remedy] = {
+DOUBTED: Mapping[str, Remedy] = {
     Doubt.ACCOUNT: Remedy(
         "its account does not exist",
         "add the accounts that are missing: SELECT DISTINCT c.account_id FROM {schema}.conversations c "
@@ -110,6 +110,8 @@ DOUBTED: Mapping[Doubt, Remedy] = {
 }
 
 
+UNKNOWN = Remedy("another version of the program wrote this reason", "`sweeper run`, so that this version counts again")
+"""For reasons that a run of another version recorded."""
 USUAL = 10
 """So many records may change while a run is at work without anything being wrong."""
 
@@ -138,14 +140,13 @@ def mend_last_activity(schema: str, conversation_id: str) -> str:
 def skipped(reason: str, count: int, schema: str, source: str = "") -> str:
     """Return how many records are skipped for a reason, why, and what mends it; `source` says who counted them."""
     listed = reason in (Spared.STALE, Spared.PROTECTED)
-    return _advice(f"{count} records are skipped", reason, source, SKIPPED[Spared(reason)], schema, listed=listed)
+    return _advice(f"{count} records are skipped", reason, source, SKIPPED.get(reason, UNKNOWN), schema, listed=listed)
 
 
 def in_doubt(reason: str, count: int, schema: str, source: str = "") -> str:
     """Return how many records are kept because of a doubt, why, and what mends it; `source` says who counted them."""
-    doubt = Doubt(reason)
-    listed = doubt in Doubt.of_conversations()
-    return _advice(f"{count} records are in doubt and kept", reason, source, DOUBTED[doubt], schema, listed=listed)
+    listed, remedy = reason in Doubt.of_conversations(), DOUBTED.get(reason, UNKNOWN)
+    return _advice(f"{count} records are in doubt and kept", reason, source, remedy, schema, listed=listed)
 
 
 def _advice(what: str, reason: str, source: str, remedy: Remedy, schema: str, *, listed: bool) -> str:

@@ -3,6 +3,8 @@
 Reading it changes nothing and takes the catalogue, a few rows of the sweeper's own tables and the manifests' directories.
 """
 
+import shlex
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -165,7 +167,9 @@ def doubted(upkeep: Upkeep, now: Counts | None, reported: Reported | None) -> It
 def _reported(reported: Reported | None) -> Mapping[str, int]:
     if reported is None:
         return {}
-    return {**reported.details["conversations"]["unclassified"], **reported.details["feedback"]["unclassified"]}
+    return Counter(reported.details["conversations"]["unclassified"]) + Counter(
+        reported.details["feedback"]["unclassified"]
+    )
 
 
 def _more(upkeep: Upkeep, why: str, count: int) -> str:
@@ -196,7 +200,7 @@ def installation(upkeep: Upkeep) -> Iterator[str]:
     for manifest, directory in upkeep.unreachable.items():
         yield (
             f"Manifest {manifest} cannot be reached: {directory} has no {description.NAME} on this machine, so no row is "
-            f"recalled from it. Restore the directory from a copy, then `sweeper manifest verify {directory}` and "
+            f"recalled from it. Restore the directory from a copy, then `sweeper manifest verify {shlex.quote(directory)}` and "
             "`sweeper manifest recall`."
         )
     if upkeep.objects_behind:

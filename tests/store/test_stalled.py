@@ -95,6 +95,7 @@ def test_every_reason_has_a_remedy() -> None:
     assert set(remedies.DOUBTED) == set(Doubt)
     told = [remedies.skipped(reason, 2, "shop") for reason in Spared]
     told += [remedies.in_doubt(doubt, 2, "shop") for doubt in Doubt]
+    told += [remedies.skipped("of_old", 2, "shop"), remedies.in_doubt("of_old", 2, "shop")]
     for line in told:
         assert re.fullmatch(r"2 records are .+ \(\w+\): .+ To mend it: .+[.;]", line)
         assert "{" not in line
