@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, TextClause
 
 from sweeper.postgres import evidence, fence
 from sweeper.postgres.database import Database
-from sweeper.postgres.statement import statement
+from sweeper.postgres.statement import filled, statement
 
 ManifestState = Literal["frozen", "started", "completed"]
 ManifestRow = Literal["freeze", "start", "recall"]
@@ -89,9 +89,14 @@ def lock(connection: Connection, manifest_id: str) -> None:
     connection.execute(statement("manifest_lock"), {"id": manifest_id})
 
 
+def stored(name: str) -> TextClause:
+    """Return a statement that reads manifests with the places and retirements that the events record."""
+    return statement(name, stored=filled("manifest_stored"))
+
+
 def get(connection: Connection, store: str, manifest_id: str | None = None) -> list[dict[str, Any]]:
     """Return the manifests of a store, oldest first, or only the one with that id."""
-    rows = connection.execute(statement("manifest_get"), {"store": store, "id": manifest_id})
+    rows = connection.execute(stored("manifest_get"), {"store": store, "id": manifest_id})
     return [dict(row._mapping) for row in rows]
 
 

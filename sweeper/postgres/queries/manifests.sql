@@ -5,12 +5,11 @@ VALUES (:id, :store, :directory, :as_of, :policy_digest, :eligible, 'frozen', :n
 ON CONFLICT (id) DO NOTHING
 RETURNING id
 
--- name: manifest_get
--- The manifests of a store, or one of them, oldest first, each with the place that the last relocation recorded. One that was
--- built again after it was retired is in use again.
-SELECT id, COALESCE(place.directory, m.directory) AS directory, as_of, policy_digest, eligible, state, frozen_at, started_at,
-       completed_at, recalled_at, last.retired_at,
-       (SELECT count(DISTINCT r.message_id) FROM sweeper.revocations r WHERE r.manifest_id = m.id) AS revoked
+-- name: manifest_stored
+-- The manifests, each with the place that its last relocation recorded and when it was retired. One that was built again after
+-- it was retired is in use again.
+SELECT m.id, m.store, COALESCE(place.directory, m.directory) AS directory, m.as_of, m.policy_digest, m.eligible, m.state,
+       m.frozen_at, m.started_at, m.completed_at, m.recalled_at, last.retired_at
 FROM sweeper.manifests m
 LEFT JOIN LATERAL (
     SELECT e.details ->> 'directory' AS directory FROM sweeper.events e
@@ -23,6 +22,12 @@ LEFT JOIN LATERAL (
       AND e.kind IN ('manifest_frozen', 'manifest_copied', 'manifest_relocated', 'manifest_retired')
     ORDER BY e.id DESC LIMIT 1
 ) last ON true
+
+-- name: manifest_get
+-- The manifests of a store, or one of them, oldest first.
+SELECT id, directory, as_of, policy_digest, eligible, state, frozen_at, started_at, completed_at, recalled_at, retired_at,
+       (SELECT count(DISTINCT r.message_id) FROM sweeper.revocations r WHERE r.manifest_id = m.id) AS revoked
+FROM ($stored) m
 WHERE store = :store AND (CAST(:id AS text) IS NULL OR id = :id)
 ORDER BY frozen_at, id
 

@@ -70,19 +70,12 @@ LIMIT 1
 -- name: operation_manifests
 -- How many manifests in use are in each state, the oldest last recall, and how many were never recalled.
 SELECT m.state, count(*) AS manifests, count(*) FILTER (WHERE m.recalled_at IS NULL) AS never_recalled, min(m.recalled_at) AS recalled_at
-FROM sweeper.manifests m
-WHERE m.store = :store AND (
-    SELECT e.kind FROM sweeper.events e
-    WHERE e.details ->> 'manifest' = m.id
-      AND e.kind IN ('manifest_frozen', 'manifest_copied', 'manifest_relocated', 'manifest_retired')
-    ORDER BY e.id DESC LIMIT 1
-) IS DISTINCT FROM 'manifest_retired'
-GROUP BY m.state
+FROM ($stored) m WHERE m.store = :store AND m.retired_at IS NULL GROUP BY m.state
 
 -- name: operation_manifest_places
--- Where the manifests of a store are that may still be trained on or have been.
-SELECT m.id, m.directory FROM sweeper.manifests m
-WHERE m.store = :store AND m.state IN ('frozen', 'started', 'completed')
+-- Where the manifests in use of a store are.
+SELECT m.id, m.directory FROM ($stored) m
+WHERE m.store = :store AND m.retired_at IS NULL
 ORDER BY m.frozen_at, m.id
 
 -- name: operation_counted
