@@ -202,8 +202,8 @@ def installation(upkeep: Upkeep) -> Iterator[str]:
         yield (
             f"Manifest {manifest} cannot be reached: {directory} has no {description.NAME} on this machine, so no row is "
             f"recalled from it. Restore the directory from a copy, then `sweeper manifest verify {shlex.quote(directory)}` and "
-            f"`sweeper manifest recall`. If it was moved, name its place: `sweeper manifest relocate {manifest} DIR`; if neither it "
-            f"nor a model from it is used any more: `sweeper manifest retire {manifest}`."
+            f"`sweeper manifest recall`. If it was moved, name its place: `sweeper manifest relocate {manifest} DIR`; if neither "
+            f"it nor a model from it is used any more: `sweeper manifest retire {manifest}`."
         )
     if upkeep.objects_behind:
         yield (
