@@ -94,18 +94,28 @@ def warn(text: str) -> None:
         _write_error(f"sweeper: {text}")
 
 
-def print_error(error: SweeperError) -> None:
-    """Print an error to stderr; `SweeperError` has escaped its lines, so that all line breaks are meant."""
+def print_error(error: SweeperError, *, as_json: bool = False) -> None:
+    """Print an error to stderr, and for machines to stdout; its lines are escaped, so that all line breaks are meant."""
     if str(error):
         _write_error(*f"sweeper: {error}".split("\n"))
+        if as_json and not isinstance(error, OutputError):
+            _print_json_error(error.to_dict())
 
 
-def print_usage_error(error: Any) -> int:
-    """Print a usage error of typer, which quotes arguments, to stderr and return its exit code."""
+def print_usage_error(error: Any, *, as_json: bool = False) -> int:
+    """Print a usage error of typer, which quotes arguments, to stderr, and for machines to stdout; return its exit code."""
     shown = io.StringIO()
     error.show(shown)
     _write_error(*shown.getvalue().removesuffix("\n").split("\n"))
+    if as_json:
+        text = printable(error.format_message())
+        _print_json_error({"error": text, "guard": None, "remedy": None, "exit_code": error.exit_code})
     return int(error.exit_code)
+
+
+def _print_json_error(fields: Mapping[str, Any]) -> None:
+    with suppress(OutputError):  # stderr has the error
+        print_json(fields)
 
 
 def say(*lines: str) -> None:

@@ -85,7 +85,7 @@ def backfill(
     if plan is not None and (since, until, by) != (None, None, None):
         raise ConfigurationError("--plan contains its own --since, --until and --by: nothing was done. Leave them out.")
     approval = read_approval(approve, plan, out, dry_run=dry_run)
-    with context.prepared(config) as job:
+    with context.prepared(config, is_patient=not (dry_run or give_up)) as job:
         scope = _scope(job, since, until, by) if approval is None or plan is None else backfills.scope_of(approval)
         hours = _hours(job, between)
         budget = read_budget(max_runtime, max_purge, _rate(job, rate))

@@ -279,12 +279,15 @@ def _print_overdue(status: "Status") -> None:
 
 
 def _print_backfills(status: "Status") -> None:
+    from sweeper.report.status import length
+
     for progress in status.backfills:
-        plan = progress.plan
+        plan, remaining = progress.plan, status.remaining(progress)
+        rest = f", {length(remaining)} of work left at the recent pace" if remaining else ""
         console.say(
             f"backfill  {plan.id}: {rfc3339(plan.since)} to {rfc3339(plan.until)} by {plan.by}, done until "
-            f"{rfc3339(plan.done_until)} ({progress.share:.0%}), {progress.purged} of {plan.expected} purged, "
-            f"seen {rfc3339(plan.seen_at)}"
+            f"{rfc3339(plan.done_until)}, {progress.purged} of {plan.expected} purged ({progress.share:.0%}){rest}, "
+            f"{'stopped' if plan.stopped_at else 'last heartbeat'} {rfc3339(plan.stopped_at or plan.seen_at)}"
         )
 
 

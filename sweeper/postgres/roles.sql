@@ -177,7 +177,7 @@ INSERT INTO allowed VALUES
     ('sweeper', 'sweeper.pauses', 'UPDATE', 'resumed_at'),   -- why and since when it was paused stays
     ('sweeper', 'sweeper.backfills', 'SELECT', NULL),
     ('sweeper', 'sweeper.backfills', 'INSERT', NULL),
-    ('sweeper', 'sweeper.backfills', 'UPDATE', 'done_until, seen_at, finished_at'),  -- how far it is; its plan stays
+    ('sweeper', 'sweeper.backfills', 'UPDATE', 'done_until, seen_at, stopped_at, finished_at'),  -- how far it is; its plan stays
     ('sweeper', 'sweeper.ledger_sources', 'SELECT', NULL),   -- the Merkle tree: it grows, and nothing in it changes
     ('sweeper', 'sweeper.ledger_sources', 'UPDATE', 'unnumbered'),  -- what evidence has no place in it yet
     ('sweeper', 'sweeper.leaves', 'SELECT', NULL),

@@ -16,8 +16,6 @@ from sweeper.postgres import backfills
 from sweeper.postgres.backfills import BackfillPlan
 from sweeper.postgres.statement import statement
 
-PACE_RUNS = 20
-"""How many of the newest runs the recent pace is computed from."""
 UNCOVERED_AT_MOST = 1_000_000
 """Counting uncovered rows of a table stops here, because without checkpoints all rows are uncovered."""
 
@@ -77,12 +75,12 @@ class Progress:
 
     @property
     def share(self) -> float:
-        """The done share of its range of due dates, from 0 to 1."""
-        return (self.plan.done_until - self.plan.since) / (self.plan.until - self.plan.since)
+        """The purged share of the conversations that were due when the plan was approved, from 0 to 1."""
+        return min(self.purged / self.plan.expected, 1.0) if self.plan.expected else 1.0
 
     def as_json(self) -> dict[str, Any]:
         """Return the backfill for --json."""
-        fields = ("id", "since", "until", "by", "done_until", "expected", "begun_at", "seen_at")
+        fields = ("id", "since", "until", "by", "done_until", "expected", "begun_at", "seen_at", "stopped_at")
         return {
             **{name: getattr(self.plan, name) for name in fields},
             "purged": self.purged,
@@ -195,19 +193,6 @@ def purged(connection: Connection, store: str, since: datetime, until: datetime)
     for row in connection.execute(statement("operation_purged"), {"store": store, "since": since, "until": until}):
         found[row.record][row.rule] = row.purged
     return found
-
-
-def pace(connection: Connection, store: str, now: datetime) -> float | None:
-    """Return the conversations per second of the newest runs that purged any; None if none did."""
-    row = connection.execute(statement("operation_pace"), {"store": store, "now": now, "runs": PACE_RUNS}).one()
-    return float(row.purged) / float(row.seconds) if row.purged else None
-
-
-def drain(overdue: int, per_second: float | None) -> float | None:
-    """Return how many seconds of work purging the overdue conversations takes; None if the pace is unknown."""
-    if overdue == 0:
-        return 0.0
-    return overdue / per_second if per_second else None
 
 
 def reported(connection: Connection, store: str) -> Reported | None:

@@ -17,7 +17,7 @@ from sweeper.policy.counts import Counts, RecordCounts, in_order
 from sweeper.policy.evaluate import Outcome
 from sweeper.policy.feedback import evaluate_feedback, feedback_anomalies
 from sweeper.policy.instant import rfc3339
-from sweeper.postgres import evidence, unmatched
+from sweeper.postgres import evidence, pace, unmatched
 from sweeper.postgres.unmatched import UnmatchedProtections
 from sweeper.report import numbers, operation
 from sweeper.report.operation import Covered, ManifestStates, Purged
@@ -73,7 +73,7 @@ class Report:
     @property
     def drain_seconds(self) -> float | None:
         """How many seconds runs at their recent pace need for the overdue conversations; None if unknown."""
-        return operation.drain(self.counts.due, self.past.pace)
+        return pace.remaining_seconds(self.counts.due, self.past.pace)
 
     @property
     def is_present(self) -> bool:
@@ -167,7 +167,7 @@ def _past(connection: Connection, job: Job) -> Past:
     return Past(
         purged={days: purged(timedelta(days=days)) for days in DAYS},
         purged_lately={kind: by_rule.total() for kind, by_rule in purged(PATIENCE).items()},
-        pace=operation.pace(connection, store, now),
+        pace=pace.recent(connection, store, now),
         success=operation.ended(connection, store, ORDERED).success,
         objects_pending=removal.pending(connection, store),
         manifests=operation.manifests(connection, store),

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from sweeper.clock import Clock
 from sweeper.policy.instant import rfc3339
-from sweeper.postgres import backfills, migrate
+from sweeper.postgres import backfills, migrate, pace
 from sweeper.postgres.backfills import BackfillPlan
 from sweeper.postgres.database import Database
 from sweeper.report import numbers as numbers
@@ -55,6 +55,10 @@ class Status:
     def binding(self) -> BackfillPlan | None:
         """The backfill whose conversations runs leave to it; None if there is none or it has been silent for too long."""
         return backfills.binding([progress.plan for progress in self.backfills], self.at)
+
+    def remaining(self, progress: Progress) -> float | None:
+        """Return how many seconds of work the rest of a backfill takes; None if the pace is unknown."""
+        return pace.remaining_seconds(progress.plan.expected - progress.purged, self.pace)
 
     @property
     def success_age(self) -> timedelta | None:
@@ -114,7 +118,7 @@ def _read(connection: Connection, database: Database, now: datetime) -> Status:
         ended=operation.ended(connection, store, ORDERED),
         backfills=operation.progress(connection, store),
         covered=operation.covered(connection),
-        pace=operation.pace(connection, store, now),
+        pace=pace.recent(connection, store, now),
         overdue="not counted",
     )
 
@@ -182,14 +186,15 @@ def _dead(status: Status) -> Iterator[str]:
 
 
 def _stalled(status: Status) -> Iterator[str]:
-    """Backfills that no process works on. One that waits for its hours or a pause updates `seen_at` every minute."""
+    """Backfills that no process works on, by the lease and their heartbeat."""
     if status.holder is not None and status.holder.held and status.holder.kind == "backfill":
         return
     for plan in (progress.plan for progress in status.backfills):
-        if status.at - plan.seen_at > backfills.SILENT:
+        if plan.is_silent(status.at):
+            ended = f"its process ended {rfc3339(plan.stopped_at)}" if plan.stopped_at else "its process died"
             yield (
-                f"Backfill {plan.id} was last seen {length(status.at - plan.seen_at)} ago, done until "
-                f"{rfc3339(plan.done_until)}: `{plan.command}` continues from there."
+                f"Nobody works on backfill {plan.id} ({ended}, last heartbeat {length(status.at - plan.seen_at)} ago), done "
+                f"until {rfc3339(plan.done_until)}: `{plan.command}` continues from there."
             )
 
 
@@ -202,7 +207,7 @@ def _overdue(status: Status) -> Iterator[str]:
         earliest, due = counts.earliest_due, counts.due.total()
         if earliest is not None and status.at - earliest > PATIENCE:
             at_least = "" if status.overdue.complete else "at least "
-            drain = operation.drain(due, status.pace) if kind == "conversations" else None
+            drain = pace.remaining_seconds(due, status.pace) if kind == "conversations" else None
             forecast = f"; at the recent pace {length(drain)} of work" if drain else ""
             yield (
                 f"{at_least}{due} {kind} are overdue, the oldest for {length(status.at - earliest)}{forecast}: "
@@ -211,10 +216,10 @@ def _overdue(status: Status) -> Iterator[str]:
 
 
 def _remedy(status: Status, earliest: datetime, kind: str) -> str:
-    """Return what purges it. While a backfill is at work, runs leave to it what is due before its end."""
+    """Return what purges it. Until a backfill is finished or given up, runs leave to it what is due before its end."""
     plan = status.binding
     if kind == "conversations" and plan is not None and earliest < plan.until:
-        reason = f"runs leave what is due before {rfc3339(plan.until)} to backfill {plan.id}, which must be at work"
+        reason = f"runs leave what is due before {rfc3339(plan.until)} to backfill {plan.id}"
         return f"{reason}: `{plan.command}` continues it, the same with --give-up leaves the rest to runs."
     more = ", or `sweeper backfill` for a backlog of years." if kind == "conversations" else "."
     return f"`sweeper run --dry-run`, then `sweeper run`{more}"

@@ -8,8 +8,9 @@ run, `batch.py` purges one batch of it, and `throttle.py` decides whether there 
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 from sqlalchemy import Connection
 
@@ -21,6 +22,7 @@ from sweeper.policy.counts import Counts, Kind
 from sweeper.policy.evaluate import Outcome, Proposal, Spared
 from sweeper.policy.window import Window
 from sweeper.postgres import backfills, evidence, hazards, purge, store_counts
+from sweeper.postgres.backfills import BackfillPlan
 from sweeper.postgres.proposals import Page
 from sweeper.runs import guards
 from sweeper.runs.approval import Approval
@@ -31,7 +33,7 @@ from sweeper.runs.plan import PurgePlan
 from sweeper.runs.result import ActiveBackfill, Result
 from sweeper.runs.scan import portions, scan, scan_feedback
 from sweeper.runs.session import HURRIED_SECONDS, RunKind, Session, refuse_paused, session
-from sweeper.runs.throttle import Budget, ProgressListener, StopReason, Throttle
+from sweeper.runs.throttle import STEP_SECONDS, Budget, ProgressListener, StopReason, Throttle
 
 LOCKED_AT_MOST = 10_000
 """The most rows locked by others that are tried again at the end; further ones wait for the next run."""
@@ -47,7 +49,8 @@ def preview(job: Job, watch: ProgressListener | None = None, scope: BackfillScop
     watch, started = watch or ProgressListener(), time.monotonic()
     job = replace(job, window=scope.window) if scope else without(job, find_active_backfill(job))
     plan = PurgePlan(job, scope)
-    plan.propose()
+    plan.propose(partial(_show_proposals, watch, Counter()))
+    watch.waits("")
     watch.expect(plan.free + plan.held)
     plan.decide(watch.advance)
     if scope is None:
@@ -56,6 +59,12 @@ def preview(job: Job, watch: ProgressListener | None = None, scope: BackfillScop
         plan.refusals += [*guards.before(job, histories), *guards.volume(job, plan.counts.due)]
     plan.seconds = time.monotonic() - started
     return plan
+
+
+def _show_proposals(watch: ProgressListener, found: Counter[str], more: int) -> None:
+    """Tell the listener how many proposals were found so far, since their number is not known before all are."""
+    found["proposals"] += more
+    watch.waits(f"for the store to propose what may be due: {found['proposals']} so far")
 
 
 def sweep(
@@ -90,11 +99,16 @@ def find_active_backfill(job: Job) -> ActiveBackfill | None:
     plan = job.database.within(lambda c: backfills.alive(c, job.contract.schema, now))
     if plan is None:
         return None
-    silent = now - plan.seen_at > backfills.SILENT
-    its_own = replace(job, window=Window(plan.done_until, plan.until))
-    active_backfill = ActiveBackfill(plan, silent, silent and any(page.free for page in its_own.selector.pages()))
+    silent = plan.is_silent(now)
+    active_backfill = ActiveBackfill(plan, silent, silent and _has_backlog(job, plan))
     log.get().info("leaves to a backfill what is due there", **active_backfill.as_json())
     return active_backfill
+
+
+def _has_backlog(job: Job, plan: BackfillPlan) -> bool:
+    """Return whether anything that no hold covers is proposed in the range of the plan."""
+    its_own = replace(job, window=Window(plan.done_until, plan.until))
+    return any(page.free for page in its_own.selector.pages())
 
 
 def without(job: Job, active_backfill: ActiveBackfill | None) -> Job:
@@ -301,6 +315,7 @@ class _Sweep:
         purged = self.job.database.within(lambda c: evidence.purged_by_rule(c, self.session.run.id))
         pending = removal.count_pending(self.job.database)
         outcome: evidence.Outcome = "completed"
+        self.active_backfill = self.active_backfill and self._settled(self.active_backfill, purged)
         if self.throttle.stopped:
             outcome, self.session.checkpoint_seconds = "stopped", HURRIED_SECONDS
         elif self.counts.failed:
@@ -321,6 +336,25 @@ class _Sweep:
         )
         self.session.close(outcome, result.as_json())
         return result
+
+    def _settled(self, found: ActiveBackfill, purged: Mapping[str, Mapping[str, int]]) -> ActiveBackfill:
+        """Return the backfill as it is at the end of the run.
+
+        A process that was killed a moment ago has a fresh heartbeat. So a run that purged nothing, and leaves a backlog to the
+        backfill, waits for the next heartbeat: without one for `SILENT`, nobody is at work, and the run is no success.
+        """
+        until, nothing = time.monotonic() + backfills.SILENT.total_seconds(), not any(purged.values())
+        while True:
+            plan = self.job.database.within(lambda c: backfills.by_approval(c, found.plan.approval)) or found.plan
+            if plan.finished_at is not None:
+                return ActiveBackfill(plan, silent=False, backlog=False)
+            if plan.is_silent(self.job.clock.now()) or time.monotonic() > until:
+                return ActiveBackfill(plan, silent=True, backlog=_has_backlog(self.job, plan))
+            is_proven = plan.seen_at > found.plan.seen_at
+            if is_proven or not nothing or self.job.stop_reason() or not _has_backlog(self.job, plan):
+                return ActiveBackfill(plan, silent=False, backlog=False)
+            self.job.database.within(self.session.lease.keep)
+            time.sleep(STEP_SECONDS)
 
     def _renew_or_stop(self, _: int) -> None:
         self.session.renew()

@@ -6,6 +6,7 @@ import signal
 import time
 from dataclasses import replace
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -125,7 +126,9 @@ def test_any_slices_do_the_same(store: Store, policy: Policy, by: Slice) -> None
 def test_progress(store: Store, policy: Policy) -> None:
     """Whoever watches is told of the whole plan and of each proposal; the log tells rate and remaining time of each slice."""
     fill(store)
-    job = job_of(store, policy)
+    ticks = count()
+    clock = Clock(lambda: instant(NOW) + timedelta(seconds=next(ticks)), lambda _: instant(NOW))
+    job = job_of(store, policy, clock)
     expected: list[int] = []
     advanced: list[int] = []
     with capture_logs() as logged:
@@ -134,6 +137,9 @@ def test_progress(store: Store, policy: Policy) -> None:
     slices = [entry for entry in logged if entry["event"] == "slice"]
     assert [entry["purged_in_all"] for entry in slices] == [3, 6, 8, 11, 14, 17, 17]
     assert all(entry["per_second"] > 0 and entry["remaining_seconds"] >= 0 for entry in slices)
+    assert [entry["remaining_seconds"] for entry in slices] == sorted(
+        (e["remaining_seconds"] for e in slices), reverse=True
+    )
     assert slices[-1]["remaining_seconds"] == 0
 
 

@@ -1,0 +1,1 @@
+"""Bad nights, judged by what the program prints alone."""
