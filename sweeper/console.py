@@ -11,14 +11,15 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from types import TracebackType
 from typing import Any, TextIO
 
+from sweeper.encoding import to_json
 from sweeper.errors import SweeperError, printable
-from sweeper.policy.instant import OutOfRange, rfc3339
+from sweeper.policy.instant import OutOfRange
 
 WIDTH = 160
 """Width of tables if stdout is not a terminal."""
@@ -113,9 +114,9 @@ def say(*lines: str) -> None:
     _write(lines)
 
 
-def print_json(value: Mapping[str, Any] | list[Any]) -> None:
-    """Print one line of JSON in ASCII."""
-    _write([json.dumps(value, default=_as_json)])
+def print_json(value: Any) -> None:
+    """Print any value of the program as one line of JSON in ASCII."""
+    _write([json.dumps(to_json(value))])
 
 
 def print_table(headers: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
@@ -138,15 +139,7 @@ def print_table(headers: Iterable[str], rows: Iterable[Iterable[object]]) -> Non
 def _cell_text(cell: object) -> str:
     if cell is None:
         return ""
-    return _as_json(cell) if isinstance(cell, datetime | OutOfRange) else str(cell)
-
-
-def _as_json(value: object) -> str:
-    if isinstance(value, OutOfRange):
-        return value.value
-    if isinstance(value, datetime):
-        return rfc3339(value)
-    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+    return str(to_json(cell) if isinstance(cell, datetime | OutOfRange) else cell)
 
 
 def _write(lines: Iterable[str]) -> None:

@@ -57,7 +57,7 @@ class RefusedError(SweeperError):
         super().__init__(" ".join(part for part in (found, limit, effect, remedy) if part))
         self.guard, self.found, self.limit, self.remedy = guard, found, limit, remedy
 
-    def to_dict(self) -> dict[str, str]:
+    def as_json(self) -> dict[str, str]:
         """Return the guard, the whole message and its parts."""
         fields = {"found": self.found, "limit": self.limit, "remedy": self.remedy}
         return {"guard": self.guard, "text": str(self), **{name: printable(value) for name, value in fields.items()}}

@@ -8,6 +8,7 @@ import typer
 from sweeper import console
 from sweeper.cli import context
 from sweeper.cli.context import AsJson, AsOf, Config
+from sweeper.encoding import to_json
 from sweeper.errors import ConfigurationError, SweeperError
 from sweeper.policy.instant import rfc3339
 
@@ -61,7 +62,7 @@ def _explain_one(job: "Job", conversation_id: str, what_if: WhatIf | None, *, as
         return
     explanation = _explanation(job, facts, messages, what_if)
     if as_json:
-        console.print_json(explanation.as_json())
+        console.print_json(explanation)
     else:
         console.say(*explanation.as_lines())
 
@@ -122,7 +123,7 @@ def _explain_all(job: "Job", *, as_json: bool) -> None:
     counts = Counts()
     for record in everything(job, lambda count: counts.anomalies.update({Anomaly.CREATED_AHEAD.value: count})):
         counts.count("conversation", record.evaluation, record.anomalies)
-        line = explanations.line(record.facts, record.evaluation.verdict)
+        line = to_json(explanations.line(record.facts, record.evaluation.verdict))
         if as_json:
             console.print_json(line)
         else:

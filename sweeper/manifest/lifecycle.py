@@ -24,7 +24,6 @@ from sweeper.manifest import parquet, recheck
 from sweeper.manifest.description import DamagedError, Description
 from sweeper.manifest.pseudonym import Pseudonym
 from sweeper.manifest.recheck import RecheckSnapshot
-from sweeper.policy.instant import rfc3339
 from sweeper.postgres import fence, manifests, store_counts
 from sweeper.postgres.database import Database
 from sweeper.postgres.manifests import ManifestRow, ManifestState, RevokedRow
@@ -400,8 +399,3 @@ def _temporary_directory(folder: Path) -> Iterator[Path]:
         yield new
     finally:
         shutil.rmtree(new, ignore_errors=True)
-
-
-def to_dict(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Return a row of a manifest for JSON output."""
-    return {key: rfc3339(value) if isinstance(value, datetime) else value for key, value in manifest.items()}

@@ -257,7 +257,7 @@ def _needs(subject: CheckContext) -> Iterator[Need]:
 
 
 def _lacking(subject: CheckContext, needs: Sequence[Need]) -> Iterator[Need]:
-    numbered = [{"number": number, **need.as_json()} for number, need in enumerate(needs)]
+    numbered = [{"number": number, **vars(need)} for number, need in enumerate(needs)]
     for row in subject.rows("check_privileges", needs=json.dumps(numbered)):
         yield needs[row.number]
 

@@ -45,12 +45,12 @@ class Overdue:
     def as_json(self) -> dict[str, Any]:
         """Return the counts for --json."""
         return {
-            "conversations": self.counts.conversations.overdue_json(self.as_of),
-            "feedback": self.counts.feedback.overdue_json(self.as_of),
+            "conversations": self.counts.conversations.overdue(self.as_of),
+            "feedback": self.counts.feedback.overdue(self.as_of),
             "held": self.counts.held,
             "feedback_held": self.counts.feedback.held_past_due,
             "complete": self.complete,
-            "unmatched": self.unmatched.as_json() if self.unmatched else None,
+            "unmatched": self.unmatched,
         }
 
 

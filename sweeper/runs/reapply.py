@@ -17,6 +17,7 @@ from typing import Any
 from sqlalchemy.exc import DBAPIError
 
 from sweeper import log
+from sweeper.encoding import to_json
 from sweeper.errors import PausedError
 from sweeper.evidence.export import Ledger
 from sweeper.evidence.leaf import Leaf
@@ -26,7 +27,7 @@ from sweeper.policy.counts import Counts, Kind
 from sweeper.policy.evaluate import Evaluation, Proposal, Spared
 from sweeper.policy.facts import Facts
 from sweeper.policy.feedback import FeedbackFacts, feedback_anomalies
-from sweeper.policy.instant import parse, rfc3339
+from sweeper.policy.instant import parse
 from sweeper.policy.restored import PurgedRecord, evaluate_restored, evaluate_restored_feedback
 from sweeper.postgres import evidence, purge
 from sweeper.postgres.database import sqlstate
@@ -83,9 +84,9 @@ class Reapplied:
             "log": self.ledger.tree.origin,
             "size": self.ledger.tree.size,
             "signed": self.ledger.signed,
-            **self.claim.as_json(),
+            **to_json(self.claim),
             "in_ledger": self.purged_record,
-            "newest_purge": rfc3339(self.newest) if self.newest else None,
+            "newest_purge": self.newest,
             "back": self.back,
             **self.counts.as_json(),
             ("would_purge" if preview else "purged"): self.counts.due if preview else sum(conversations.values()),
@@ -93,8 +94,8 @@ class Reapplied:
                 self.counts.feedback_by_rule.total() if preview else sum(feedback.values())
             ),
             **({"would_refuse": ["holds"] if self.lost.holds else []} if preview else {}),
-            "lost_holds": list(self.lost.holds),
-            "lost_orders": list(self.lost.orders),
+            "lost_holds": self.lost.holds,
+            "lost_orders": self.lost.orders,
             "duration_s": round(self.seconds, 3),
         }
 
@@ -161,7 +162,7 @@ class _Reapply:
         """Record an event that names the ledger: from here on this log and that one diverge."""
         tree = self.ledger.tree
         details = {"log": tree.origin, "size": tree.size, "root": tree.root.hex(), "signed": self.ledger.signed}
-        details |= self.claim.as_json()
+        details |= to_json(self.claim)
         self.job.database.within(lambda c: evidence.record(c, "reapply", self.session.run.id, details))
 
     def _work(self, throttle: Throttle) -> None:
@@ -238,7 +239,7 @@ class _Reapply:
             time.monotonic() - self.started,
             self.newest,
         )
-        self.session.close(outcome, {**found.as_json(), "batches": throttle.pace.times.as_json()})
+        self.session.close(outcome, {**found.as_json(), "batches": throttle.pace.times})
         log.get().info("reapplied", run=self.session.run.id, back=self.back, purged=found.as_json()["purged"])
         return found
 

@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from sweeper import log
+from sweeper.encoding import to_json
 from sweeper.errors import LeaseLostError, RefusedError, SweeperError
 from sweeper.evidence import checkpoint, keys, ledger
 from sweeper.evidence.checkpoint import LedgerError
@@ -100,14 +101,15 @@ class Session:
     def _preemption_reason(self) -> str:
         return StopReason.YIELDED if self.run_kind.preemptible and self.lease.preemption_requested else ""
 
-    def close(self, outcome: evidence.Outcome, result: dict[str, Any]) -> None:
-        """Record the outcome and release the lease, in one transaction.
+    def close(self, outcome: evidence.Outcome, result: Any) -> None:
+        """Record the outcome with its result, encoded as JSON, and release the lease, in one transaction.
 
         Raises:
             LeaseLostError: another run has taken over, and has recorded this one as interrupted.
         """
-        self.job.database.within(lambda connection: self._close(connection, outcome, result))
-        text = {"guard": result["guard"]} if "guard" in result else {}
+        fields = to_json(result)
+        self.job.database.within(lambda connection: self._close(connection, outcome, fields))
+        text = {"guard": fields["guard"]} if "guard" in fields else {}
         log.get().info("run closed", run=self.run.id, outcome=outcome, **text)
 
     def _close(self, connection: Connection, outcome: evidence.Outcome, result: dict[str, Any]) -> None:
@@ -161,7 +163,7 @@ def _closing_on_error(opened: Session) -> Iterator[None]:
     except LeaseLostError:
         raise  # the run that took over has recorded this one as interrupted
     except RefusedError as refusal:
-        opened.close("refused", refusal.to_dict())
+        opened.close("refused", refusal)
         raise
     except SweeperError as error:
         opened.close_if_possible(*opened.failure(str(error)))

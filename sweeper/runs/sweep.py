@@ -14,6 +14,7 @@ from functools import cached_property
 from sqlalchemy import Connection
 
 from sweeper import log
+from sweeper.encoding import to_json
 from sweeper.errors import PausedError
 from sweeper.evidence import keys
 from sweeper.objects import removal
@@ -93,7 +94,7 @@ def find_active_backfill(job: Job) -> ActiveBackfill | None:
     silent = now - plan.seen_at > backfills.SILENT
     its_own = replace(job, window=Window(plan.done_until, plan.until))
     active_backfill = ActiveBackfill(plan, silent, silent and any(page.free for page in its_own.selector.pages()))
-    log.get().info("leaves to a backfill what is due there", **active_backfill.as_json())
+    log.get().info("leaves to a backfill what is due there", **to_json(active_backfill))
     return active_backfill
 
 
@@ -319,7 +320,7 @@ class _Sweep:
             self.active_backfill,
             self.objects_kept,
         )
-        self.session.close(outcome, result.as_json())
+        self.session.close(outcome, result)
         return result
 
     def _renew_or_stop(self, _: int) -> None:

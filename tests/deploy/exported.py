@@ -41,7 +41,7 @@ def numbers() -> Numbers:
         pace=10.0,
         reported=reported,
         objects_pending=0,
-        covered=Covered(NOW, is_signed=True, was_signed=True, uncovered={}),
+        covered=Covered(NOW, signed=True, was_signed=True, uncovered={}),
     )
     overdue = Overdue(NOW, ("standard", "zero_retention"), ("feedback",), ("zero_retention",))
     overdue.unmatched = UnmatchedProtections()
