@@ -127,14 +127,18 @@ class Counts:
     failed: int = 0
     anomalies: Counter[str] = field(default_factory=Counter)
 
+    def of(self, kind: Kind) -> RecordCounts:
+        """Return the counts of one kind of record."""
+        return self.conversations if kind == "conversation" else self.feedback
+
     def count(self, kind: Kind, evaluation: Evaluation, anomalies: Iterable[Anomaly] = ()) -> None:
         """Count one record with its anomalies."""
-        (self.conversations if kind == "conversation" else self.feedback).count(evaluation)
+        self.of(kind).count(evaluation)
         self.anomalies.update(anomaly.value for anomaly in anomalies)
 
     def skip(self, kind: Kind, reason: Spared | str, number: int = 1) -> "Counts":
         """Count records that were skipped before they could be evaluated."""
-        (self.conversations if kind == "conversation" else self.feedback).skipped[str(reason)] += number
+        self.of(kind).skipped[str(reason)] += number
         return self
 
     def add(self, other: "Counts") -> None:

@@ -31,6 +31,10 @@ class FeedbackFacts:
     repeated: bool = False
     """True if the store shows the row more than once, so that no version of it can be trusted."""
 
+    def reads_as(self, other: "FeedbackFacts") -> bool:
+        """Return True if the other facts are equal."""
+        return self == other
+
 
 def decide_feedback(facts: FeedbackFacts, policy: Policy, as_of: datetime, *, protect: bool = False) -> Verdict:
     """The verdict on one feedback row; with `protect`, a hold counts whatever its instant of placing.

@@ -129,7 +129,7 @@ class _Trial:
     def purge_feedback(self, id_: str) -> None:
         """Delete a feedback row as a batch does."""
         if self.contract.feedback is not None:
-            purge.delete_feedback(self.connection, self.contract.feedback, [id_])
+            purge.delete_exactly(self.connection, self.contract.feedback, [id_])
             self._record("feedback", id_, {})
 
     def _record(self, kind: Literal["conversation", "feedback"], id_: str, children: Mapping[str, int]) -> None:

@@ -32,6 +32,7 @@ from sweeper.runs import guards
 from sweeper.runs.approval import Approval
 from sweeper.runs.backfill import BackfillScope
 from sweeper.runs.job import Job
+from sweeper.runs.record_kind import conversations
 from sweeper.runs.scan import Seen, scan
 from sweeper.runs.throttle import KEPT_BYTES
 
@@ -90,7 +91,7 @@ class PurgePlan:
     def decide(self, seen: Seen = lambda _: None) -> None:
         """Decide every proposal without a lock, for the statistics of the plan."""
         self.by_slice.clear()
-        self.counts = scan(self.job, self.pages(), seen, self._note)
+        self.counts = scan(conversations(self.job), self.pages(), seen, self._note)
 
     def weigh(self, approval: Approval | None, seen: Seen) -> int:
         """Check the proposals against `approval`, or against the volume limits if there is none.

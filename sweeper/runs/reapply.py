@@ -8,7 +8,7 @@ here. The proof is in the signed leaves, in which each run names its database an
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property, partial
@@ -22,13 +22,11 @@ from sweeper.errors import PausedError
 from sweeper.evidence.export import Ledger
 from sweeper.evidence.leaf import Leaf
 from sweeper.objects import removal
-from sweeper.policy.anomaly import anomalies
 from sweeper.policy.counts import Counts, Kind
 from sweeper.policy.evaluate import Evaluation, Proposal, Spared
-from sweeper.policy.facts import Facts
-from sweeper.policy.feedback import FeedbackFacts, feedback_anomalies
 from sweeper.policy.instant import parse
 from sweeper.policy.restored import PurgedRecord, evaluate_restored, evaluate_restored_feedback
+from sweeper.policy.schema import Policy
 from sweeper.postgres import evidence, purge
 from sweeper.postgres.database import sqlstate
 from sweeper.postgres.related_tables import PhysicalTable
@@ -36,6 +34,7 @@ from sweeper.runs.batch import Purger
 from sweeper.runs.job import Job
 from sweeper.runs.ledger_diff import LostProtections, missing, refuse_lost_holds
 from sweeper.runs.ledger_owner import LedgerClaim, claim
+from sweeper.runs.record_kind import KINDS
 from sweeper.runs.session import HURRIED_SECONDS, RunKind, Session, refuse_paused, session
 from sweeper.runs.throttle import Budget, ProgressListener, StopReason, Throttle
 
@@ -145,7 +144,7 @@ class _Reapply:
     purged_record: int = 0
     newest: datetime | None = None
     back: int = 0
-    locked: list[PurgedRecord] = field(default_factory=list)
+    locked: dict[Kind, list[PurgedRecord]] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
 
     def run(self) -> Reapplied:
@@ -177,8 +176,9 @@ class _Reapply:
                 self._purge(throttle, kind, there[:size])
                 there = there[size:]
             self.session.renew()
-        if self.locked and not throttle.is_over():
-            self._purge(throttle, "conversation", self.locked, waiting=True)
+        for kind, locked in self.locked.items():
+            if not throttle.is_over():
+                self._purge(throttle, kind, locked, waiting=True)
         over = throttle.is_over
         removal.remove_pending(self.job.database, self.session.run.id, self.job.clock.now(), self.session.renew, over)
 
@@ -190,35 +190,25 @@ class _Reapply:
         return visible
 
     def _purge(self, throttle: Throttle, kind: Kind, there: list[PurgedRecord], *, waiting: bool = False) -> None:
-        purger = self._purger(throttle, {purged_record.record_id: purged_record for purged_record in there})
-        if kind == "conversation":
-            report = purger.purge([_proposal(purged_record) for purged_record in there], waiting=waiting)
-            self.counts.add(report.counts)
-            left = {proposal.conversation_id for proposal in report.unlocked}
-            if waiting:
-                self._skip_locked("conversation", len(left))
-            else:
-                self.locked += [purged_record for purged_record in there if purged_record.record_id in left]
-        elif self.job.contract.feedback is not None:
-            found = purger.purge_feedback(self.job.contract.feedback, [b.record_id for b in there], waiting=True)
-            self.counts.add(found.counts)
-            self._skip_locked("feedback", len(found.unlocked))
-
-    def _skip_locked(self, kind: Kind, count: int) -> None:
-        if count:
-            self.counts.skip(kind, Spared.LOCKED, count)
+        purger = self._purger(throttle, kind, {purged_record.record_id: purged_record for purged_record in there})
+        report = purger.purge([_proposal(purged_record) for purged_record in there], waiting=waiting)
+        self.counts.add(report.counts)
+        left = {proposal.record_id for proposal in report.unlocked}
+        if waiting:
+            self.counts.skip(kind, Spared.LOCKED, len(left))
+        else:
+            self.locked[kind] = [*self.locked.get(kind, ()), *(each for each in there if each.record_id in left)]
 
     @cached_property
     def lock_budget(self) -> float:
         """How long a batch may hold locks, in seconds; read from the server's settings once."""
         return self.job.database.within(purge.read_lock_budget)
 
-    def _purger(self, throttle: Throttle, there: Mapping[str, PurgedRecord]) -> Purger:
+    def _purger(self, throttle: Throttle, kind: Kind, there: Mapping[str, PurgedRecord]) -> Purger[Any]:
         job, session = self.job, self.session
-        purger = Purger(job, session.run, session.lease, self.lock_budget, throttle.pace, done=self.done)
-        return replace(
-            purger, evaluate=partial(_evaluate, job, there), evaluate_feedback=partial(_evaluate_feedback, job, there)
-        )
+        evaluated = replace(KINDS[kind](job), evaluate=partial(_evaluate, job, kind, there))
+        purger = Purger(evaluated, session.run, session.lease, self.lock_budget, throttle.pace, done=self.done)
+        return purger if kind == "conversation" else purger.of(evaluated)
 
     def _finish(self, throttle: Throttle) -> Reapplied:
         purged = self.job.database.within(lambda c: evidence.purged_by_rule(c, self.session.run.id))
@@ -277,11 +267,9 @@ def _purged_record(leaf: Leaf) -> PurgedRecord:
 
 def _restored(job: Job, kind: Kind, portion: list[PurgedRecord], counts: Counts) -> list[PurgedRecord]:
     """Return the records of a portion whose rows exist again."""
-    table = job.contract.conversations if kind == "conversation" else job.contract.feedback
-    there = (
-        _existing_ids(job, table, [purged_record.record_id for purged_record in portion], counts) if table else set()
-    )
-    return [purged_record for purged_record in portion if purged_record.record_id in there]
+    table = KINDS[kind](job).table
+    there = _existing_ids(job, table, [each.record_id for each in portion], counts) if table else set()
+    return [each for each in portion if each.record_id in there]
 
 
 def _existing_ids(job: Job, table: PhysicalTable, ids: list[str], counts: Counts) -> set[str]:
@@ -298,12 +286,9 @@ def _existing_ids(job: Job, table: PhysicalTable, ids: list[str], counts: Counts
     return _existing_ids(job, table, ids[:half], counts) | _existing_ids(job, table, ids[half:], counts)
 
 
-def _facts(job: Job, kind: Kind, there: list[PurgedRecord]) -> dict[str, Facts] | dict[str, FeedbackFacts]:
+def _facts(job: Job, kind: Kind, there: list[PurgedRecord]) -> dict[str, Any]:
     """Read the facts of restored records from the store's relation, by id."""
-    ids = [purged_record.record_id for purged_record in there]
-    if kind == "conversation":
-        return job.database.within(lambda c: job.reader.conversations(c, ids))
-    return job.database.within(lambda c: job.reader.feedback(c, ids))
+    return KINDS[kind](job).facts([purged_record.record_id for purged_record in there])
 
 
 def _count_unseen(counts: Counts, kind: Kind, count: int) -> None:
@@ -317,22 +302,21 @@ def _evaluate_all(job: Job, kind: Kind, there: list[PurgedRecord]) -> Counts:
     found = _facts(job, kind, there)
     _count_unseen(counts, kind, len(there) - len(found))
     for id_, facts in found.items():
-        if isinstance(facts, Facts):
-            evaluation = evaluate_restored(facts, of[id_], job.policy, job.as_of)
-            counts.count(kind, evaluation, anomalies(facts, job.policy, job.as_of, present=job.is_present))
-        else:
-            evaluation = evaluate_restored_feedback(facts, of[id_], job.policy, job.as_of)
-            counts.count(kind, evaluation, feedback_anomalies(facts, job.policy))
+        evaluation = _evaluate(job, kind, of, facts, _proposal(of[id_]))
+        counts.count(kind, evaluation, KINDS[kind](job).anomalies(facts))
     return counts
 
 
-def _evaluate(job: Job, there: Mapping[str, PurgedRecord], facts: Facts, proposal: Proposal) -> Evaluation:
-    return evaluate_restored(facts, there[proposal.conversation_id], job.policy, job.as_of)
-
-
-def _evaluate_feedback(job: Job, there: Mapping[str, PurgedRecord], facts: FeedbackFacts) -> Evaluation:
-    return evaluate_restored_feedback(facts, there[facts.feedback.id], job.policy, job.as_of)
+def _evaluate(job: Job, kind: Kind, there: Mapping[str, PurgedRecord], facts: Any, proposal: Proposal) -> Evaluation:
+    return EVALUATE[kind](facts, there[proposal.record_id], job.policy, job.as_of)
 
 
 def _proposal(purged_record: PurgedRecord) -> Proposal:
-    return Proposal(purged_record.account_id, purged_record.record_id, None, None)
+    return Proposal(purged_record.account_id, purged_record.record_id)
+
+
+EVALUATE: Mapping[Kind, Callable[[Any, PurgedRecord, Policy, datetime], Evaluation]] = {
+    "conversation": evaluate_restored,
+    "feedback": evaluate_restored_feedback,
+}
+"""How a restored record of each kind is evaluated."""

@@ -7,15 +7,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from sweeper.policy.anomaly import Anomaly, anomalies
+from sweeper.policy.anomaly import Anomaly
 from sweeper.policy.counts import Counts
 from sweeper.policy.decide import Verdict, exists
-from sweeper.policy.evaluate import Evaluation, Outcome, Proposal, evaluate, evaluate_stored
+from sweeper.policy.evaluate import Evaluation, Outcome, Proposal, evaluate_stored
 from sweeper.policy.facts import Facts
-from sweeper.policy.feedback import FeedbackFacts, evaluate_feedback, feedback_anomalies
+from sweeper.policy.feedback import FeedbackFacts
 from sweeper.postgres.proposals import Page
 from sweeper.postgres.statement import statement
 from sweeper.runs.job import Job
+from sweeper.runs.record_kind import F, RecordKind, conversations, feedback
 
 T = TypeVar("T")
 Seen = Callable[[int], None]
@@ -29,51 +30,35 @@ def portions(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 
 def scan(
-    job: Job, pages: Iterable[Page], seen: Seen = lambda _: None, note: Callable[[Verdict], None] = lambda _: None
+    kind: RecordKind[F],
+    pages: Iterable[Page],
+    seen: Seen = lambda _: None,
+    note: Callable[[Verdict], None] = lambda _: None,
 ) -> Counts:
-    """Evaluate the proposed conversations as they are now; `note` is called with the verdict on each one to purge."""
+    """Evaluate the proposed records as they are now; `note` is called with the verdict on each one to purge."""
     counts = Counts()
+    for portion in page_portions(kind.job, pages):
+        for known, evaluation in evaluations(kind, portion):
+            counts.count(kind.name, evaluation, kind.anomalies(known))
+            if evaluation.outcome is Outcome.PURGE:
+                note(evaluation.verdict)
+        seen(len(portion))
+    return counts
+
+
+def page_portions(job: Job, pages: Iterable[Page]) -> Iterator[Sequence[Proposal]]:
+    """Yield the proposals of the pages in portions of the size of a batch."""
     for page in pages:
-        for portion in portions((*page.free, *page.held), job.settings.purge.batch):
-            for known, evaluation in evaluations(job, portion):
-                found = anomalies(known, job.policy, job.as_of, present=job.is_present)
-                counts.count("conversation", evaluation, found)
-                if evaluation.outcome is Outcome.PURGE:
-                    note(evaluation.verdict)
-            seen(len(portion))
-    return counts
+        yield from portions((*page.free, *page.held), job.settings.purge.batch)
 
 
-def scan_feedback(job: Job) -> Counts:
-    """Evaluate the feedback rows that may be due."""
-    counts = Counts()
-    for known in proposed_feedback(job):
-        counts.count("feedback", evaluate_feedback(known, job.policy, job.as_of), feedback_anomalies(known, job.policy))
-    return counts
-
-
-def proposed_feedback(job: Job) -> Iterator[FeedbackFacts]:
-    """Yield the facts of the feedback rows that may be due, as they are now."""
-    for page in job.selector.feedback():
-        for ids in portions(page, job.settings.purge.batch):
-            yield from _feedback_facts(job, ids).values()
-
-
-def evaluations(job: Job, portion: Sequence[Proposal]) -> Iterator[tuple[Facts, Evaluation]]:
-    """Yield the current facts and the evaluation of each proposed conversation that still exists."""
-    facts = _facts(job, [proposal.conversation_id for proposal in portion])
+def evaluations(kind: RecordKind[F], portion: Sequence[Proposal]) -> Iterator[tuple[F, Evaluation]]:
+    """Yield the current facts and the evaluation of each proposed record that still exists."""
+    facts = kind.facts([proposal.record_id for proposal in portion])
     for proposal in portion:
-        known = facts.get(proposal.conversation_id)
+        known = facts.get(proposal.record_id)
         if known is not None:
-            yield known, evaluate(known, proposal, job.policy, job.as_of, job.window)
-
-
-def _facts(job: Job, ids: Sequence[str]) -> dict[str, Facts]:
-    return job.database.within(lambda connection: job.reader.conversations(connection, ids))
-
-
-def _feedback_facts(job: Job, ids: Sequence[str]) -> dict[str, FeedbackFacts]:
-    return job.database.within(lambda connection: job.reader.feedback(connection, ids))
+            yield known, kind.evaluate(known, proposal)
 
 
 @dataclass(frozen=True)
@@ -92,37 +77,29 @@ def everything(job: Job, ahead: Callable[[int], None] = lambda _: None) -> Itera
         job: names the store, the policy and as-of.
         ahead: called with 1 for each conversation created after as-of if as-of is now, with 0 otherwise.
     """
-    after: str | None = None
-    size = job.settings.purge.batch
-    type_ = job.contract.type("conversations")
-    while True:
-        where = f"c.id > CAST(:after AS {type_})" if after is not None else "true"
-        rows = job.database.fetched(statement("all_conversations", after=where), {"after": after, "limit": size})
-        facts = _facts(job, [row.id for row in rows])
-        for row in rows:
-            known = facts.get(row.id)
-            if known is None:
-                continue
-            if not exists(known.conversation, job.policy, job.as_of):
-                ahead(int(job.is_present))
-                continue
-            found = evaluate_stored(known, job.policy, job.as_of)
-            yield StoredRecord(known, found, tuple(anomalies(known, job.policy, job.as_of, present=job.is_present)))
-        if len(rows) < size:
-            return
-        after = rows[-1].id
+    kind = conversations(job)
+    for known in _every_fact(kind, "conversations"):
+        if not exists(known.conversation, job.policy, job.as_of):
+            ahead(int(job.is_present))
+            continue
+        found = evaluate_stored(known, job.policy, job.as_of)
+        yield StoredRecord(known, found, tuple(kind.anomalies(known)))
 
 
 def every_feedback(job: Job) -> Iterator[FeedbackFacts]:
     """Yield every feedback row, in order of id, one page in memory at a time."""
-    after: str | None = None
-    size = job.settings.purge.batch
-    type_ = job.contract.type("feedback")
+    return _every_fact(feedback(job), "feedback")
+
+
+def _every_fact(kind: RecordKind[F], relation: str) -> Iterator[F]:
+    job, after = kind.job, None
+    size, type_ = job.settings.purge.batch, job.contract.type(relation)
     while True:
-        where = f"f.id > CAST(:after AS {type_})" if after is not None else "true"
-        rows = job.database.fetched(statement("all_feedback", after=where), {"after": after, "limit": size})
-        ids = [row.id for row in rows]
-        yield from _feedback_facts(job, ids).values()
-        if len(rows) < size:
+        where = f"r.id > CAST(:after AS {type_})" if after is not None else "true"
+        sql = statement("every_key", relation=relation, after=where)
+        ids = [row.id for row in job.database.fetched(sql, {"after": after, "limit": size})]
+        facts = kind.facts(ids)
+        yield from (facts[id_] for id_ in ids if id_ in facts)
+        if len(ids) < size:
             return
         after = ids[-1]
