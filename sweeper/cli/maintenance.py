@@ -92,7 +92,7 @@ def check(
     from sweeper.settings import load_policy
 
     with context.connected(config) as database:
-        findings = checks.check(database, load_policy(database.settings), context.CLOCK, trial_wanted=trial)
+        findings = checks.check(database, load_policy(database.settings), context.CLOCK, trial_requested=trial)
         findings += [_signing(database.settings), *_pseudonyms(), *_exposed(database.settings)]
     if as_json:
         console.print_json(

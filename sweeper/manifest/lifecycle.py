@@ -205,7 +205,7 @@ def _faults(database: Database, folder: Path, description: Description) -> Itera
         f"{path.name} is not of the manifest" for path in sorted(folder.glob("part-*")) if path.name not in named
     )
     if sum(file.rows for file in description.files) != description.eligible:
-        yield f"{description.eligible} rows are said to be eligible, the files hold {sum(f.rows for f in description.files)}"
+        yield f"{description.eligible} rows should be eligible, the files hold {sum(f.rows for f in description.files)}"
     with database.transaction() as connection:
         records = manifests.records(connection, description.id)
         store = store_counts.identity(connection, database.settings.store.schema_name)

@@ -60,14 +60,16 @@ class CheckContext:
         return hazards.purged_tables(self.contract) if self.contract else []
 
 
-def check(database: Database, policy: Policy, clock: Clock, *, trial_wanted: bool | None = None) -> list[CheckFinding]:
+def check(
+    database: Database, policy: Policy, clock: Clock, *, trial_requested: bool | None = None
+) -> list[CheckFinding]:
     """Return all findings about the store of the settings.
 
     Args:
         database: the store's database.
         policy: the policy of the runs.
         clock: this machine's clock and the database's.
-        trial_wanted: whether to run the trial purge (see `trial.findings`); None: unless a trigger seems to act outside the
+        trial_requested: whether to run the trial purge (see `trial.findings`); None: unless a trigger seems to act outside the
             database.
 
     Raises:
@@ -83,7 +85,7 @@ def check(database: Database, policy: Policy, clock: Clock, *, trial_wanted: boo
     if contract is None or not ready:
         text = "not taken: the faults above prevent it"
         return [*findings, CheckFinding(Level.OK, "trial", text, "fix them and check again")]
-    return [*findings, *trial.findings(database, contract, clock, wanted=trial_wanted)]
+    return [*findings, *trial.findings(database, contract, clock, requested=trial_requested)]
 
 
 def _revision(connection: Connection) -> str | None:

@@ -141,7 +141,7 @@ def session(job: Job, run_kind: RunKind, approval: Approval | None = None) -> It
     """Open a run for the body of the `with` statement; if the body raises, close it with that error.
 
     Raises:
-        LeaseHeldError: another run holds the lease, or held it until this one was told to stop; no run was opened.
+        LeaseHeldError: another run holds the lease, or held it until this one was asked to stop; no run was opened.
         ConfigurationError: the key that signs checkpoints cannot be used; nothing was done.
         DatabaseError: the database failed.
     """
