@@ -95,9 +95,7 @@ def check(
         findings = checks.check(database, load_policy(database.settings), context.CLOCK, trial_requested=trial)
         findings += [_signing(database.settings), *_pseudonyms(), *_exposed(database.settings)]
     if as_json:
-        console.print_json(
-            [{"level": f.level.value, "subject": f.subject, "text": f.text, "remedy": f.remedy} for f in findings]
-        )
+        console.print_json(findings)
     else:
         for finding in findings:
             console.say(f"{finding.level.value.upper():<8} {finding.subject}: {finding.text}")

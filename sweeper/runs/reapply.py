@@ -55,7 +55,7 @@ class Reapplied:
     ledger: Ledger
     outcome: str
     run_id: int | None
-    purged_record: int = 0
+    in_ledger: int = 0
     back: int = 0
     counts: Counts = field(default_factory=Counts)
     purged: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
@@ -84,7 +84,7 @@ class Reapplied:
             "size": self.ledger.tree.size,
             "signed": self.ledger.signed,
             **to_json(self.claim),
-            "in_ledger": self.purged_record,
+            "in_ledger": self.in_ledger,
             "newest_purge": self.newest,
             "back": self.back,
             **self.counts.as_json(),
@@ -104,11 +104,7 @@ def preview(job: Job, ledger: Ledger, confirmed: str | None = None) -> Reapplied
     started, found = time.monotonic(), Reapplied(ledger, "preview", None)
     found.claim = claim(job, ledger, confirmed)
     found.lost = missing(job, ledger)
-    for kind, portion in _portions(ledger, found.claim.runs, found.counts):
-        found.purged_record += len(portion)
-        found.newest = _newest(found.newest, portion)
-        there = _restored(job, kind, portion, found.counts)
-        found.back += len(there)
+    for kind, there in _read_back(job, found):
         found.counts.add(_evaluate_all(job, kind, there))
     found.seconds = time.monotonic() - started
     return found
@@ -128,22 +124,17 @@ def reapply(job: Job, ledger: Ledger, watch: ProgressListener | None = None, con
     refuse_lost_holds(lost)
     watch = watch or ProgressListener()
     with session(job, RunKind("reapply")) as opened:
-        return _Reapply(job, opened, ledger, claimed, lost, watch).run()
+        found = Reapplied(ledger, "completed", opened.run.id, claim=claimed, lost=lost)
+        return _Reapply(job, opened, watch, found).run()
 
 
 @dataclass
 class _Reapply:
     job: Job
     session: Session
-    ledger: Ledger
-    claim: LedgerClaim
-    lost: LostProtections
     watch: ProgressListener
-    counts: Counts = field(default_factory=Counts)
+    found: Reapplied
     done: Counter[str] = field(default_factory=Counter)
-    purged_record: int = 0
-    newest: datetime | None = None
-    back: int = 0
     locked: dict[Kind, list[PurgedRecord]] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
 
@@ -159,17 +150,13 @@ class _Reapply:
 
     def _record(self) -> None:
         """Record an event that names the ledger: from here on this log and that one diverge."""
-        tree = self.ledger.tree
-        details = {"log": tree.origin, "size": tree.size, "root": tree.root.hex(), "signed": self.ledger.signed}
-        details |= to_json(self.claim)
+        tree = self.found.ledger.tree
+        details = {"log": tree.origin, "size": tree.size, "root": tree.root.hex(), "signed": self.found.ledger.signed}
+        details |= to_json(self.found.claim)
         self.job.database.within(lambda c: evidence.record(c, "reapply", self.session.run.id, details))
 
     def _work(self, throttle: Throttle) -> None:
-        for kind, portion in _portions(self.ledger, self.claim.runs, self.counts):
-            self.purged_record += len(portion)
-            self.newest = _newest(self.newest, portion)
-            there = _restored(self.job, kind, portion, self.counts)
-            self.back += len(there)
+        for kind, there in _read_back(self.job, self.found):
             there = self._visible(kind, there)
             while there and not throttle.is_over():
                 size = throttle.next_batch()
@@ -177,7 +164,7 @@ class _Reapply:
                 there = there[size:]
             self.session.renew()
         for kind, locked in self.locked.items():
-            if not throttle.is_over():
+            if locked and not throttle.is_over():
                 self._purge(throttle, kind, locked, waiting=True)
         over = throttle.is_over
         removal.remove_pending(self.job.database, self.session.run.id, self.job.clock.now(), self.session.renew, over)
@@ -186,16 +173,16 @@ class _Reapply:
         """Return the records that the store's relation shows; count the others."""
         facts = _facts(self.job, kind, there)
         visible = [purged_record for purged_record in there if purged_record.record_id in facts]
-        _count_unseen(self.counts, kind, len(there) - len(visible))
+        _count_unseen(self.found.counts, kind, len(there) - len(visible))
         return visible
 
     def _purge(self, throttle: Throttle, kind: Kind, there: list[PurgedRecord], *, waiting: bool = False) -> None:
         purger = self._purger(throttle, kind, {purged_record.record_id: purged_record for purged_record in there})
         report = purger.purge([_proposal(purged_record) for purged_record in there], waiting=waiting)
-        self.counts.add(report.counts)
+        self.found.counts.add(report.counts)
         left = {proposal.record_id for proposal in report.unlocked}
         if waiting:
-            self.counts.skip(kind, Spared.LOCKED, len(left))
+            self.found.counts.skip(kind, Spared.LOCKED, len(left))
         else:
             self.locked[kind] = [*self.locked.get(kind, ()), *(each for each in there if each.record_id in left)]
 
@@ -211,27 +198,27 @@ class _Reapply:
         return purger if kind == "conversation" else purger.of(evaluated)
 
     def _finish(self, throttle: Throttle) -> Reapplied:
-        purged = self.job.database.within(lambda c: evidence.purged_by_rule(c, self.session.run.id))
-        outcome: evidence.Outcome = "failed" if self.counts.failed else "completed"
+        found = self.found
+        found.purged = self.job.database.within(lambda c: evidence.purged_by_rule(c, self.session.run.id))
+        found.stop_reason, found.seconds = throttle.stopped, time.monotonic() - self.started
+        outcome: evidence.Outcome = "failed" if found.counts.failed else "completed"
         if throttle.stopped:
             outcome, self.session.checkpoint_seconds = "stopped", HURRIED_SECONDS
-        found = Reapplied(
-            self.ledger,
-            outcome,
-            self.session.run.id,
-            self.purged_record,
-            self.back,
-            self.counts,
-            purged,
-            self.claim,
-            self.lost,
-            throttle.stopped,
-            time.monotonic() - self.started,
-            self.newest,
-        )
-        self.session.close(outcome, {**found.as_json(), "batches": throttle.pace.times})
-        log.get().info("reapplied", run=self.session.run.id, back=self.back, purged=found.as_json()["purged"])
+        found.outcome = outcome
+        result = found.as_json()
+        self.session.close(outcome, {**result, "batches": throttle.pace.times})
+        log.get().info("reapplied", run=self.session.run.id, back=found.back, purged=result["purged"])
         return found
+
+
+def _read_back(job: Job, found: Reapplied) -> Iterator[tuple[Kind, list[PurgedRecord]]]:
+    """Read the ledger, count its tombstones, and yield the records that exist again, in portions of one kind."""
+    for kind, portion in _portions(found.ledger, found.claim.runs, found.counts):
+        found.in_ledger += len(portion)
+        found.newest = _newest(found.newest, portion)
+        there = _restored(job, kind, portion, found.counts)
+        found.back += len(there)
+        yield kind, there
 
 
 def _portions(ledger: Ledger, ours: Set[int | str], counts: Counts) -> Iterator[tuple[Kind, list[PurgedRecord]]]:

@@ -15,8 +15,6 @@ from sweeper.evidence.merkle import (
     Edge,
     MissingNodeError,
     ProofError,
-    check_consistency,
-    consistency,
     included_root,
     inclusion,
     leaf_hash,
@@ -50,12 +48,6 @@ INCLUDED = {
     (5, 8): [C, D, B],
     (2, 3): [ROOTS[2]],
     (1, 5): [ROOTS[1], A, C],
-}
-CONSISTENT = {
-    (1, 1): [],
-    (1, 8): INCLUDED[0, 8],
-    (6, 8): ["0ebc5d3437fbe2db158b9f126a1d118e308181031d0a949f8dededebc558ef6a", D, B],
-    (2, 5): [A, C],
 }
 SIZES = [1, 2, 3, 7, 8, 9, 31, WIDTH - 1, WIDTH, WIDTH + 1, 2 * WIDTH, 2 * WIDTH + 3, 1100]
 
@@ -105,14 +97,8 @@ def test_published_inclusion_proofs(index: int, size: int) -> None:
     assert [hash_.hex() for hash_ in proof] == INCLUDED[index, size]
 
 
-@pytest.mark.parametrize(("old", "new"), CONSISTENT)
-def test_published_consistency_proofs(old: int, new: int) -> None:
-    """The consistency proofs are those of the reference code."""
-    assert [hash_.hex() for hash_ in consistency(old, new, node_of(vectors(new)))] == CONSISTENT[old, new]
-
-
 def test_every_proof_of_every_small_size_checks() -> None:
-    """Each leaf is proven in each tree, and each tree in each later one; the proofs lead to no other leaf, number or size."""
+    """Each leaf is proven in each tree, and its proof leads from no other leaf to the root."""
     hashes = numbered(34)
     roots = [by_the_book(hashes[:size]) for size in range(35)]
     for size in range(1, 34):
@@ -121,12 +107,6 @@ def test_every_proof_of_every_small_size_checks() -> None:
             proof = inclusion(index, size, node)
             assert included_root(hashes[index], index, size, proof) == roots[size]
             assert included_root(hashes[index ^ 1], index, size, proof) != roots[size]
-        for old in range(1, size + 1):
-            proof = consistency(old, size, node)
-            check_consistency(old, roots[old], size, roots[size], proof)
-            for wrong in ((old, roots[old - 1], size, roots[size]), (old, roots[old], size, roots[size + 1])):
-                with pytest.raises(ProofError):
-                    check_consistency(*wrong, proof)
 
 
 @given(st.integers(1, 400), st.data())
@@ -157,41 +137,14 @@ def leads_to(hash_: bytes, index: int, size: int, proof: Sequence[bytes]) -> byt
         return None
 
 
-@given(st.integers(2, 400), st.data())
-def test_no_flipped_bit_is_consistent(size: int, data: st.DataObject) -> None:
-    """A consistency proof with one bit flipped, one hash more or one less does not check, nor for roots with a bit flipped."""
-    hashes = numbered(size)
-    old = data.draw(st.integers(1, size - 1))
-    roots = by_the_book(hashes[:old]), by_the_book(hashes)
-    proof = consistency(old, size, node_of(hashes))
-    at, bit = data.draw(st.integers(0, len(proof) - 1)), data.draw(st.integers(0, 255))
-    changed = [*proof[:at], flipped(proof[at], bit), *proof[at + 1 :]]
-    for first, second, wrong in (
-        (*roots, changed),
-        (*roots, [*proof, roots[0]]),
-        (*roots, proof[:-1]),
-        (flipped(roots[0], bit), roots[1], proof),
-        (roots[0], flipped(roots[1], bit), proof),
-    ):
-        with pytest.raises(ProofError):
-            check_consistency(old, first, size, second, wrong)
-
-
 def test_sizes_that_are_none() -> None:
-    """A leaf beyond the tree, and a tree that would become smaller, have no proof and check none."""
+    """A leaf beyond the tree has no proof, and none checks for it."""
     node = node_of(numbered(8))
     for index in (-1, 8):
         with pytest.raises(ValueError, match="has no leaf"):
             inclusion(index, 8, node)
         with pytest.raises(ProofError, match="has no leaf"):
             included_root(EMPTY, index, 8, [])
-    for old, new in ((0, 8), (9, 8)):
-        with pytest.raises(ValueError, match="does not continue"):
-            consistency(old, new, node)
-        with pytest.raises(ProofError, match="does not continue"):
-            check_consistency(old, EMPTY, new, EMPTY, [])
-    with pytest.raises(ProofError, match="not the same"):
-        check_consistency(8, EMPTY, 8, leaf_hash(b""), [])
 
 
 # The growing edge and its tiles
