@@ -58,12 +58,12 @@ def vectors(size: int) -> list[bytes]:
 
 
 def numbered(size: int) -> list[bytes]:
-    """The leaf hashes of a tree of as many leaves as are wanted."""
+    """Return the hashes of so many leaves."""
     return [leaf_hash(number.to_bytes(4, "big")) for number in range(size)]
 
 
 def by_the_book(hashes: Sequence[bytes]) -> bytes:
-    """RFC 6962's MTH, as it is written there."""
+    """Compute MTH as RFC 6962 defines it."""
     if not hashes:
         return hashlib.sha256().digest()
     if len(hashes) == 1:
@@ -80,7 +80,7 @@ def node_of(hashes: Sequence[bytes]) -> merkle.Node:
 
 
 def flipped(value: bytes, bit: int) -> bytes:
-    """The bytes with one bit another."""
+    """Return the bytes with one bit flipped."""
     return (int.from_bytes(value, "big") ^ (1 << bit % (8 * len(value)))).to_bytes(len(value), "big")
 
 
@@ -111,7 +111,7 @@ def test_every_proof_of_every_small_size_checks() -> None:
 
 @given(st.integers(1, 400), st.data())
 def test_no_flipped_bit_checks(size: int, data: st.DataObject) -> None:
-    """A proof with one bit flipped, one hash more, less or moved, or of another leaf number, leads elsewhere or nowhere."""
+    """A changed proof, or a proof for another leaf, does not lead to the root."""
     hashes = numbered(size)
     node, root = node_of(hashes), by_the_book(hashes)
     index = data.draw(st.integers(0, size - 1))
@@ -130,7 +130,7 @@ def test_no_flipped_bit_checks(size: int, data: st.DataObject) -> None:
 
 
 def leads_to(hash_: bytes, index: int, size: int, proof: Sequence[bytes]) -> bytes | None:
-    """Where a proof leads, None for nowhere."""
+    """Return the root that a proof leads to, or None."""
     try:
         return included_root(hash_, index, size, proof)
     except ProofError:
@@ -152,7 +152,7 @@ def test_sizes_that_are_none() -> None:
 
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=6))
 def test_edge_grows_as_the_tree(steps: list[int]) -> None:
-    """However it is grown and taken up again, the edge has the tree's root, and tells each node of each tile once."""
+    """However it is grown and resumed, the edge has the tree's root and yields each node of each tile once."""
     hashes, stored, edge, size = numbered(sum(steps)), {}, Edge(), 0
     for step in steps:
         for hash_ in hashes[size : size + step]:
@@ -180,7 +180,7 @@ def tile(stored: dict[tuple[int, int], bytes], level: int, index: int) -> list[b
 
 @pytest.mark.parametrize("size", SIZES)
 def test_proofs_from_tiles(size: int) -> None:
-    """Proofs out of tiles are the proofs of the tree, and need no more tiles than two a level."""
+    """Proofs from tiles are those of the tree, and read at most two tiles a level."""
     hashes, edge, read = numbered(size), Edge(), set()
     for hash_ in hashes:
         edge.append(hash_)
@@ -199,7 +199,7 @@ def test_proofs_from_tiles(size: int) -> None:
 
 
 def test_a_missing_node_is_said() -> None:
-    """A tile with fewer nodes than the tree has is never taken for a smaller tree."""
+    """A tile that lacks a node raises an error."""
     with pytest.raises(MissingNodeError, match="level 0 lacks the node 2"):
         Edge.at(3, lambda level, index: numbered(2))
     with pytest.raises(MissingNodeError, match="level 0 lacks the node 2"):
@@ -207,7 +207,7 @@ def test_a_missing_node_is_said() -> None:
 
 
 def test_a_root_needs_no_memory() -> None:
-    """The root over so many leaves is found in memory for a few tiles, not for the leaves."""
+    """The root is computed in the memory of a few tiles."""
     tracemalloc.start()
     merkle.root(leaf_hash(str(number).encode()) for number in range(20_000))
     _, most = tracemalloc.get_traced_memory()
