@@ -121,7 +121,7 @@ def _explain_all(job: "Job", *, as_json: bool) -> None:
     from sweeper.runs.scan import everything
 
     counts = Counts()
-    for record in everything(job, lambda count: counts.anomalies.update({Anomaly.CREATED_AHEAD.value: count})):
+    for record in everything(job, lambda: counts.anomalies.update([Anomaly.CREATED_AHEAD.value])):
         counts.count("conversation", record.evaluation, record.anomalies)
         line = to_json(explanations.line(record.facts, record.evaluation.verdict))
         if as_json:
@@ -135,9 +135,8 @@ def _explain_all(job: "Job", *, as_json: bool) -> None:
         log.get().info("totals", **_totals_json(counts.conversations))
     else:
         _print_totals(counts.conversations)
-    found = +counts.anomalies
-    if found:
-        log.get().warning("anomalies", **found)
+    if counts.anomalies:
+        log.get().warning("anomalies", **counts.anomalies)
 
 
 def _totals(counts: "RecordCounts") -> "list[tuple[str, dict[str, int]]]":

@@ -157,25 +157,20 @@ def _key() -> "Pseudonym":
     return pseudonym.read()
 
 
-def _nothing(_: Settings) -> None:
-    """For jobs that need nothing of their own."""
-
-
 def _checkpoint_needs(settings: Settings) -> None:
     from sweeper.evidence import keys
 
     keys.read(settings)
 
 
-def _manifest_needs(_: Settings) -> None:
-    with extra.required():
-        from sweeper.manifest import lifecycle  # noqa: F401 — checks that it is installed
-    _key()
-
-
 def _recall_needs(_: Settings) -> None:
     with extra.required():
         from sweeper.manifest import lifecycle  # noqa: F401 — checks that it is installed
+
+
+def _manifest_needs(settings: Settings) -> None:
+    _recall_needs(settings)
+    _key()
 
 
 @dataclass(frozen=True)
@@ -187,7 +182,7 @@ class ScheduledJob:
     """Reads when the job last ran, whoever started it; None: the job is harmless and runs whenever a daemon starts."""
     purges: bool = False
     """True if the job purges: it is not made up for during a pause."""
-    needs: Callable[[Settings], None] = _nothing
+    needs: Callable[[Settings], None] = lambda _: None
     """Raises ConfigurationError at the daemon's start if the job lacks something, rather than at the end of a month."""
 
 

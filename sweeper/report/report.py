@@ -5,7 +5,7 @@ A report reads every conversation and every feedback row, changes none, and reco
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,7 +16,6 @@ from sweeper.objects import removal
 from sweeper.policy.anomaly import Anomaly
 from sweeper.policy.counts import Counts, RecordCounts
 from sweeper.policy.evaluate import Outcome
-from sweeper.policy.feedback import evaluate_feedback, feedback_anomalies
 from sweeper.postgres import evidence, unmatched
 from sweeper.postgres.unmatched import UnmatchedProtections
 from sweeper.report import numbers, operation
@@ -34,8 +33,8 @@ class Past:
     """What was done so far, from the sweeper's own tables."""
 
     purged_in_days: Mapping[int, Purged]
-    purged_lately: Mapping[str, int]
-    pace: float | None
+    purged_lately: Mapping[str, int] = field(repr=False)
+    pace: float | None = field(repr=False)
     last_success_at: datetime | None
     objects_pending: int
     manifests: ManifestStates
@@ -82,7 +81,7 @@ class Report:
             "feedback": _records_json(self.counts.feedback, self.job.as_of),
             "anomalies": self.counts.anomalies,
             "unmatched": self.unmatched,
-            **{name: value for name, value in vars(self.past).items() if name not in ("purged_lately", "pace")},
+            **to_json(self.past),
             "drain_seconds": self.drain_seconds,
             "alarms": self.alarms,
             "duration_s": round(self.seconds, 3),
@@ -100,21 +99,16 @@ def report(job: Job, advance: Callable[[int], None] = lambda _: None) -> Report:
         DBAPIError: the database failed, or the role may not record events; nothing is recorded.
     """
     started, counts = time.monotonic(), Counts(RecordCounts(DAYS), RecordCounts(DAYS))
-    for record in everything(job, lambda count: _count_ahead(counts, count)):
+    for record in everything(job, lambda: counts.anomalies.update([Anomaly.CREATED_AHEAD.value])):
         counts.count("conversation", record.evaluation, record.anomalies)
         advance(1)
-    for known in every_feedback(job):
-        counts.count("feedback", evaluate_feedback(known, job.policy, job.as_of), feedback_anomalies(known, job.policy))
+    for row in every_feedback(job):
+        counts.count("feedback", row.evaluation, row.anomalies)
     past = job.database.within(lambda connection: _past(connection, job))
     unmatched_protections = unmatched.attempt(job.database, job.as_of)
     found = Report(job, past, counts, unmatched_protections, time.monotonic() - started)
     job.database.within(lambda connection: _record(connection, found))
     return found
-
-
-def _count_ahead(counts: Counts, count: int) -> None:
-    if count:
-        counts.anomalies[Anomaly.CREATED_AHEAD.value] += count
 
 
 def _records_json(counts: RecordCounts, as_of: datetime) -> dict[str, Any]:

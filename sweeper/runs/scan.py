@@ -5,14 +5,14 @@ Invariant: nothing is locked or written, and the evaluation is the same code as 
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from sweeper.policy.anomaly import Anomaly
 from sweeper.policy.counts import Counts
 from sweeper.policy.decide import Verdict, exists
 from sweeper.policy.evaluate import Evaluation, Outcome, Proposal, evaluate_stored
 from sweeper.policy.facts import Facts
-from sweeper.policy.feedback import FeedbackFacts
+from sweeper.policy.feedback import FeedbackFacts, evaluate_feedback
 from sweeper.postgres.proposals import Page
 from sweeper.postgres.statement import statement
 from sweeper.runs.job import Job
@@ -62,33 +62,34 @@ def evaluations(kind: RecordKind[F], portion: Sequence[Proposal]) -> Iterator[tu
 
 
 @dataclass(frozen=True)
-class StoredRecord:
-    """One conversation with its facts, its evaluation and its anomalies."""
+class StoredRecord(Generic[F]):
+    """One stored record with its facts, its evaluation and its anomalies."""
 
-    facts: Facts
+    facts: F
     evaluation: Evaluation
     anomalies: tuple[Anomaly, ...]
 
 
-def everything(job: Job, ahead: Callable[[int], None] = lambda _: None) -> Iterator[StoredRecord]:
+def everything(job: Job, ahead: Callable[[], None] = lambda: None) -> Iterator[StoredRecord[Facts]]:
     """Yield every conversation that exists at as-of, in order of id, one page in memory at a time.
 
     Args:
         job: names the store, the policy and as-of.
-        ahead: called with 1 for each conversation created after as-of if as-of is now, with 0 otherwise.
+        ahead: called for each conversation created after as-of if as-of is now.
     """
     kind = conversations(job)
     for known in _every_fact(kind, "conversations"):
-        if not exists(known.conversation, job.policy, job.as_of):
-            ahead(int(job.is_present))
-            continue
-        found = evaluate_stored(known, job.policy, job.as_of)
-        yield StoredRecord(known, found, tuple(kind.anomalies(known)))
+        if exists(known.conversation, job.policy, job.as_of):
+            yield StoredRecord(known, evaluate_stored(known, job.policy, job.as_of), tuple(kind.anomalies(known)))
+        elif job.is_present:
+            ahead()
 
 
-def every_feedback(job: Job) -> Iterator[FeedbackFacts]:
+def every_feedback(job: Job) -> Iterator[StoredRecord[FeedbackFacts]]:
     """Yield every feedback row, in order of id, one page in memory at a time."""
-    return _every_fact(feedback(job), "feedback")
+    kind = feedback(job)
+    for known in _every_fact(kind, "feedback"):
+        yield StoredRecord(known, evaluate_feedback(known, job.policy, job.as_of), tuple(kind.anomalies(known)))
 
 
 def _every_fact(kind: RecordKind[F], relation: str) -> Iterator[F]:
