@@ -92,8 +92,8 @@ class Session:
         """Return the throttle of this run; a preemption request stops a slice of a backfill."""
         settings, root = self.job.settings, self.job.contract.conversations
         pace = BatchSizer(settings.pace.target_batch_ms / 1000, settings.purge.batch)
-        gauge = LoadProbe(self.job.database, [root.oid, *(key.oid for key in root.children)])
-        return Throttle(settings, watch, budget, gauge, self.renew, purged, pace, self._stop_reason)
+        probe = LoadProbe(self.job.database, [root.oid, *(key.oid for key in root.children)])
+        return Throttle(settings, watch, budget, probe, self.renew, purged, pace, self._stop_reason)
 
     def _stop_reason(self) -> str:
         return self.job.stop_reason() or self._preemption_reason()
