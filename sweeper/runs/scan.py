@@ -77,8 +77,14 @@ def everything(job: Job, ahead: Callable[[], None] = lambda: None) -> Iterator[S
         job: names the store, the policy and as-of.
         ahead: called for each conversation created after as-of if as-of is now.
     """
+    for ids in _every_key(job, "conversations"):
+        yield from _stored(job, ids, ahead)
+
+
+def _stored(job: Job, ids: Sequence[str], ahead: Callable[[], None]) -> Iterator[StoredRecord[Facts]]:
     kind = conversations(job)
-    for known in _every_fact(kind, "conversations"):
+    facts = kind.facts(ids)
+    for known in (facts[id_] for id_ in ids if id_ in facts):
         if exists(known.conversation, job.policy, job.as_of):
             yield StoredRecord(known, evaluate_stored(known, job.policy, job.as_of), tuple(kind.anomalies(known)))
         elif job.is_present:
@@ -88,19 +94,18 @@ def everything(job: Job, ahead: Callable[[], None] = lambda: None) -> Iterator[S
 def every_feedback(job: Job) -> Iterator[StoredRecord[FeedbackFacts]]:
     """Yield every feedback row, in order of id, one page in memory at a time."""
     kind = feedback(job)
-    for known in _every_fact(kind, "feedback"):
+    for known in (known for ids in _every_key(job, "feedback") for known in kind.facts(ids).values()):
         yield StoredRecord(known, evaluate_feedback(known, job.policy, job.as_of), tuple(kind.anomalies(known)))
 
 
-def _every_fact(kind: RecordKind[F], relation: str) -> Iterator[F]:
-    job, after = kind.job, None
+def _every_key(job: Job, relation: str) -> Iterator[list[str]]:
+    after: str | None = None
     size, type_ = job.settings.purge.batch, job.contract.type(relation)
     while True:
         where = f"r.id > CAST(:after AS {type_})" if after is not None else "true"
         sql = statement("every_key", relation=relation, after=where)
         ids = [row.id for row in job.database.fetched(sql, {"after": after, "limit": size})]
-        facts = kind.facts(ids)
-        yield from (facts[id_] for id_ in ids if id_ in facts)
+        yield ids
         if len(ids) < size:
             return
         after = ids[-1]
