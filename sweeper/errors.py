@@ -36,7 +36,7 @@ class SweeperError(Exception):
         super().__init__(f"{text} {printable(remedy)}" if remedy else text)
         self.remedy = remedy
 
-    def to_dict(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """Return the error for --json. `error` is the whole message; `guard` and `remedy` are null where there is none apart."""
         return {
             "error": str(self),
@@ -70,10 +70,10 @@ class RefusedError(SweeperError):
         super().__init__(" ".join(part for part in (found, limit, effect) if part), remedy=remedy)
         self.guard, self.found, self.limit = guard, found, limit
 
-    def to_dict(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """Return the refusal for --json and for the record of a run: the guard, the whole message and its parts."""
         parts = {"found": printable(self.found), "limit": printable(self.limit)}
-        return {**super().to_dict(), "guard": self.guard, "text": str(self), **parts, "outcome": "refused"}
+        return {**super().as_json(), "guard": self.guard, "text": str(self), **parts, "outcome": "refused"}
 
 
 class LeaseHeldError(SweeperError):

@@ -14,6 +14,7 @@ import typer
 from sweeper import console
 from sweeper.cli import context
 from sweeper.cli.context import AsJson, AsOf, Config
+from sweeper.encoding import to_json
 from sweeper.errors import ConfigurationError, RefusedError
 from sweeper.policy.instant import rfc3339
 from sweeper.uri import KeptObject
@@ -180,7 +181,7 @@ def show_plan(job: "Job", scope: "BackfillScope | None", out: Path | None, *, as
     if out is not None:
         plan.write(out)
     if as_json:
-        console.print_json(plan.as_json())
+        console.print_json(plan)
         return
     _print_plan(plan)
     if out is not None:
@@ -200,7 +201,7 @@ def _print_plan(plan: "PurgePlan") -> None:
     console.say(f"Would purge {counts.due} conversations{feedback}.")
     print_counts(counts, "would purge", counts.by_rule, counts.feedback_by_rule)
     if plan.by_slice:
-        console.print_table(("due from", "to", "would purge"), (row.values() for row in plan.as_json()["slices"]))
+        console.print_table(("due from", "to", "would purge"), (row.values() for row in to_json(plan)["slices"]))
     if scope and counts.outside:
         console.say(
             f"{counts.outside} more are due outside the plan. Until the backfill is finished or given up, runs skip what is due "
@@ -218,7 +219,7 @@ def _preview_refusal(refusal: RefusedError) -> str:
 
 def print_result(result: "Result", *, as_json: bool) -> None:
     """Print the result of a run."""
-    found = result.as_json()
+    found = to_json(result)
     if as_json:
         console.print_json(found)
         return

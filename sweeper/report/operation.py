@@ -5,7 +5,7 @@ Every query reads a few rows by an index and locks nothing. None needs the polic
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -111,7 +111,7 @@ class ManifestStates:
 
     by_state: Mapping[str, int]
     never_recalled: int
-    oldest_recall: datetime | None
+    oldest_recall_at: datetime | None
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,8 @@ class Covered:
     """
 
     checkpoint_at: datetime | None
-    is_signed: bool
-    was_signed: bool
+    signed: bool
+    was_signed: bool = field(repr=False)
     uncovered: Mapping[str, int]
 
     @property
@@ -177,7 +177,7 @@ def covered(connection: Connection) -> Covered:
     last = ledger.last(connection)
     return Covered(
         checkpoint_at=_finite(last.taken_at) if last else None,
-        is_signed=last is not None and last.signed_by is not None,
+        signed=last is not None and last.signed_by is not None,
         was_signed=ledger.was_signed(connection),
         uncovered={source: _uncovered(connection, source) for source in ledger.SOURCES},
     )

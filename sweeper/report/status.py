@@ -4,7 +4,7 @@ Reading the status changes nothing. If a part cannot be read, for instance becau
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -90,17 +90,17 @@ class Status:
     def as_json(self) -> dict[str, Any]:
         """Return the status for --json."""
         return {
-            "at": rfc3339(self.at),
+            "at": self.at,
             "store": self.store,
             "paused": bool(self.pauses),
-            "pauses": [asdict(pause) for pause in self.pauses],
-            "lease": asdict(self.holder) if self.holder else None,
+            "pauses": self.pauses,
+            "lease": self.holder,
             "running": [run.id for run in self.running if self.is_alive(run)],
-            "runs": [{**asdict(run), "duration_s": run.seconds} for run in self.runs],
+            "runs": [{**vars(run), "duration_s": run.seconds} for run in self.runs],
             "last_success_at": self.ended.success,
             "last_success_age_seconds": self.success_age.total_seconds() if self.success_age else None,
-            "backfills": [progress.as_json() for progress in self.backfills],
-            "overdue": self.overdue.as_json() if isinstance(self.overdue, Overdue) else None,
+            "backfills": self.backfills,
+            "overdue": self.overdue if isinstance(self.overdue, Overdue) else None,
             "overdue_unknown": self.overdue if isinstance(self.overdue, str) else None,
             "upkeep": self.upkeep.as_json(),
             "advice": self.advice,
@@ -265,7 +265,7 @@ def _unmatched(status: Status) -> Iterator[str]:
 
 
 def _unsigned(status: Status) -> Iterator[str]:
-    if status.covered.was_signed and not status.covered.is_signed:
+    if status.covered.was_signed and not status.covered.signed:
         yield (
             "The newest checkpoint of the evidence is unsigned, though earlier ones are signed: give runs the key again "
             "(SWEEPER_SIGNING_KEY_FILE), then run `sweeper audit checkpoint`."

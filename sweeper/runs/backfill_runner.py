@@ -59,9 +59,9 @@ class BackfillOutcome:
         """Return the outcome for machines."""
         return {
             "backfill": self.plan.id,
-            "since": rfc3339(self.plan.since),
-            "until": rfc3339(self.plan.until),
-            "by": self.plan.by.value,
+            "since": self.plan.since,
+            "until": self.plan.until,
+            "by": self.plan.by,
             "outcome": self.outcome,
             "stop_reason": self.stop_reason or None,
             "expected": self.plan.expected,
@@ -70,7 +70,7 @@ class BackfillOutcome:
             "failed": self.failed,
             "left": self.left,
             "stalled": self.is_stalled,
-            "done_until": rfc3339(self.done_until),
+            "done_until": self.done_until,
             "duration_s": round(self.seconds, 3),
         }
 

@@ -15,23 +15,27 @@ from functools import cached_property, partial
 from sqlalchemy import Connection
 
 from sweeper import log
+from sweeper.encoding import to_json
 from sweeper.errors import PausedError
 from sweeper.evidence import keys
 from sweeper.objects import removal
 from sweeper.policy.counts import Counts, Kind
 from sweeper.policy.evaluate import Outcome, Proposal, Spared
+from sweeper.policy.facts import Facts
+from sweeper.policy.feedback import FeedbackFacts
 from sweeper.policy.window import Window
 from sweeper.postgres import backfills, evidence, hazards, purge, store_counts
 from sweeper.postgres.backfills import BackfillPlan
 from sweeper.postgres.proposals import Page
-from sweeper.runs import guards
+from sweeper.runs import guards, record_kind
 from sweeper.runs.approval import Approval
 from sweeper.runs.backfill import BackfillScope
 from sweeper.runs.batch import Purger
 from sweeper.runs.job import Job
 from sweeper.runs.plan import PurgePlan
+from sweeper.runs.record_kind import RecordKind
 from sweeper.runs.result import ActiveBackfill, Result
-from sweeper.runs.scan import portions, scan, scan_feedback
+from sweeper.runs.scan import page_portions, scan
 from sweeper.runs.session import HURRIED_SECONDS, RunKind, Session, refuse_paused, session
 from sweeper.runs.throttle import STEP_SECONDS, Budget, ProgressListener, StopReason, Throttle
 
@@ -54,7 +58,8 @@ def preview(job: Job, watch: ProgressListener | None = None, scope: BackfillScop
     watch.expect(plan.free + plan.held)
     plan.decide(watch.advance)
     if scope is None:
-        plan.counts.add(scan_feedback(job))
+        feedback = record_kind.feedback(job)
+        plan.counts.add(scan(feedback, feedback.pages()))
         histories = job.database.within(store_counts.histories)
         plan.refusals += [*guards.before(job, histories), *guards.volume(job, plan.counts.due)]
     plan.seconds = time.monotonic() - started
@@ -101,7 +106,7 @@ def find_active_backfill(job: Job) -> ActiveBackfill | None:
         return None
     silent = plan.is_silent(now)
     active_backfill = ActiveBackfill(plan, silent, silent and _has_backlog(job, plan))
-    log.get().info("leaves to a backfill what is due there", **active_backfill.as_json())
+    log.get().info("leaves to a backfill what is due there", **to_json(active_backfill))
     return active_backfill
 
 
@@ -174,7 +179,7 @@ class _Sweep:
         locked = self._purge(purger)
         self._purge_locked(purger, locked)
         if not self.session.run_kind.preemptible:
-            self._purge_feedback(purger)
+            self._purge_feedback(purger.of(record_kind.feedback(self.job)))
         self.orphans = self._purge_orphans()
         self._remove_objects()
 
@@ -195,11 +200,11 @@ class _Sweep:
         self.watch.expect(self.plan.free)
         return guards.limit(self.job, self.plan.weigh(self.approval, self._renew_or_stop))
 
-    def _purger(self, limit: int | None) -> Purger:
+    def _purger(self, limit: int | None) -> Purger[Facts]:
         lock_budget = self.job.database.within(purge.read_lock_budget)
         ceilings = self.approval.due if self.approval else None
         return Purger(
-            self.job,
+            record_kind.conversations(self.job),
             self.session.run,
             self.session.lease,
             lock_budget,
@@ -209,7 +214,7 @@ class _Sweep:
             done=self.done,
         )
 
-    def _purge(self, purger: Purger) -> list[Proposal]:
+    def _purge(self, purger: Purger[Facts]) -> list[Proposal]:
         """Purge the free proposals and count the held ones; return those whose rows others hold locked."""
         locked: list[Proposal] = []
         for page in self.plan.pages():
@@ -224,13 +229,13 @@ class _Sweep:
                 self.watch.advance(len(rest[:size]))
                 rest = rest[size:]
             if page.held:
-                self.counts.add(scan(self.job, [Page((), page.held)], lambda _: self.session.renew()))
+                self.counts.add(scan(purger.kind, [Page((), page.held)], lambda _: self.session.renew()))
             if len(locked) > LOCKED_AT_MOST:
                 self._skip_locked("conversation", len(locked) - LOCKED_AT_MOST)
                 del locked[LOCKED_AT_MOST:]
         return locked
 
-    def _purge_locked(self, purger: Purger, locked: list[Proposal]) -> None:
+    def _purge_locked(self, purger: Purger[Facts], locked: list[Proposal]) -> None:
         """Try locked rows again, waiting for one at a time and for at most [purge] locked_wait_seconds in total."""
         deadline = time.monotonic() + self.job.settings.purge.locked_wait_seconds
         while locked and (size := self.throttle.next_batch()):
@@ -250,22 +255,20 @@ class _Sweep:
             )
             self.counts.skip(kind, Spared.LOCKED, count)
 
-    def _purge_feedback(self, purger: Purger) -> None:
-        feedback = self.job.contract.feedback
-        if feedback is None:
-            self._refuse_feedback()
+    def _purge_feedback(self, purger: Purger[FeedbackFacts]) -> None:
+        if purger.kind.table is None:
+            self._refuse_feedback(purger.kind)
             return
-        locked: list[str] = []
-        for page in self.job.selector.feedback():
-            for ids in portions(page, self.job.settings.purge.batch):
-                room = self._feedback_room()
-                if not room:
-                    return
-                report = purger.purge_feedback(feedback, ids[:room])
-                self.counts.add(report.counts)
-                locked = [*locked, *report.unlocked][:LOCKED_AT_MOST]
+        locked: list[Proposal] = []
+        for portion in page_portions(self.job, purger.kind.pages()):
+            room = self._feedback_room()
+            if not room:
+                return
+            report = purger.purge(portion[:room])
+            self.counts.add(report.counts)
+            locked = [*locked, *report.unlocked][:LOCKED_AT_MOST]
         if locked:
-            again = purger.purge_feedback(feedback, locked, waiting=True)
+            again = purger.purge(locked, waiting=True)
             self.counts.add(again.counts)
             self._skip_locked("feedback", len(again.unlocked))
 
@@ -277,9 +280,9 @@ class _Sweep:
         batch = self.job.settings.purge.batch
         return batch if most is None else max(0, min(batch, most - self.counts.feedback_by_rule.total()))
 
-    def _refuse_feedback(self) -> None:
+    def _refuse_feedback(self, kind: RecordKind[FeedbackFacts]) -> None:
         """Count due feedback rows as failed: rows behind a view cannot be purged."""
-        found = scan_feedback(self.job)
+        found = scan(kind, kind.pages())
         due = found.feedback_by_rule.total()
         if due:
             log.get().error(
@@ -336,7 +339,7 @@ class _Sweep:
         )
         for advice in result.advice:
             log.get().warning("more records were kept than purged", advice=advice, run=self.session.run.id)
-        self.session.close(outcome, result.as_json())
+        self.session.close(outcome, result)
         return result
 
     def _settled(self, found: ActiveBackfill, purged: Mapping[str, Mapping[str, int]]) -> ActiveBackfill:

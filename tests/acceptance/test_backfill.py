@@ -15,6 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from sweeper.clock import Clock
+from sweeper.encoding import to_json
 from sweeper.errors import RefusedError
 from sweeper.policy.evaluate import Proposal
 from sweeper.policy.hours import Hours
@@ -74,7 +75,7 @@ def test_whole_plan(store: Store, policy: Policy) -> None:
     """Slice by slice all that is due within is purged, with evidence of its own; what is outside, held or feedback stays."""
     fill(store)
     job = job_of(store, policy)
-    found = preview(job, scope=SCOPE).as_json()
+    found = to_json(preview(job, scope=SCOPE))
     assert (found["would_purge"], found["held"], found["by_rule"]) == (DUE, 1, {"standard": DUE})
     assert [(row["since"][:7], row["would_purge"]) for row in found["slices"]] == [
         (f"2024-{month:02d}", EACH - (month == 3)) for month in range(1, MONTHS + 1)
@@ -496,7 +497,7 @@ def test_run_beside_an_abandoned_plan_is_loud(store: Store, policy: Policy) -> N
     assert sweep(job).is_done
     result = sweep(moved(job, "2026-06-01T00:10:00.000001Z"))
     assert (result.outcome, result.count, result.is_done) == ("completed", 0, False)
-    left = result.as_json()["left_to_backfill"]
+    left = to_json(result)["left_to_backfill"]
     assert (left["silent"], left["command"].split()[:2]) == (True, ["sweeper", "backfill"])
     assert sweep(moved(job, "2026-06-01T00:10:00.000001Z")).is_stalled
     store.execute("DELETE FROM conversations")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from sweeper.encoding import to_json
 from sweeper.evidence import checkpoint
 from sweeper.policy.instant import rfc3339
 from sweeper.postgres import backfills
@@ -94,7 +95,7 @@ def test_backlog(store: Store) -> None:
     )
     assert advice(store).startswith("2 conversations are overdue, the oldest for 2 days 2 h: ")
     ended = status.read(store.database(), frozen(NOW), lambda: True)
-    assert ended.as_json()["overdue"]["complete"] is False
+    assert to_json(ended)["overdue"]["complete"] is False
 
 
 def test_feedback_backlog(store: Store) -> None:
