@@ -4,10 +4,12 @@ from typing import TYPE_CHECKING, Any
 
 from sweeper import console
 from sweeper.cli import context
+from sweeper.encoding import to_json
 from sweeper.errors import SweeperError
 from sweeper.policy.instant import rfc3339
 
 if TYPE_CHECKING:
+    from sweeper.policy.facts import Facts
     from sweeper.postgres.lookup import StoredAccount
     from sweeper.runs.job import Job
     from sweeper.runs.scan import StoredRecord
@@ -99,16 +101,16 @@ def _print(job: "Job", found: "StoredAccount", *, as_json: bool) -> None:
         console.say("`sweeper explain ID` explains one of them.")
 
 
-def line(record: "StoredRecord") -> str:
+def line(record: "StoredRecord[Facts]") -> str:
     """Return one conversation as a line: id, what a run would do, rule, due date."""
     from sweeper.policy import explain as explanations
 
-    told = explanations.line(record.facts, record.evaluation.verdict)
+    told = to_json(explanations.line(record.facts, record.evaluation.verdict))
     shown = _shown(record)
     return f"{told['conversation_id']}  {shown:<5}  {told['rule'] or 'no rule':<17}  {told['due_at'] or 'no due date'}"
 
 
-def _shown(record: "StoredRecord") -> str:
+def _shown(record: "StoredRecord[Facts]") -> str:
     """Return in one word what a run would do with a conversation."""
     if record.evaluation.verdict.held:
         return "held"
@@ -130,5 +132,5 @@ def _as_json(found: "StoredAccount") -> dict[str, Any]:
         "holds": found.holds,
         "orders": found.orders,
         "purged": {record: found.purged.get(record, {}) for record in ("conversation", "feedback")},
-        "last_purged_at": rfc3339(found.last_purged_at) if found.last_purged_at else None,
+        "last_purged_at": found.last_purged_at,
     }

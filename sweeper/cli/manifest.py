@@ -49,8 +49,8 @@ def manifest_build(
     built = {
         **frozen.description.to_dict(),
         "directory": str(frozen.folder),
-        "revoked": dict(frozen.revoked),
-        "replaced": list(frozen.replaced),
+        "revoked": frozen.revoked,
+        "replaced": frozen.replaced,
     }
     with console.afterwards():
         if as_json:
@@ -109,7 +109,7 @@ def manifest_start(
         description, revoked = lifecycle.start(job, manifest_id)
     with console.afterwards():
         if as_json:
-            console.print_json({"id": manifest_id, "state": "started", "revoked": dict(revoked)})
+            console.print_json({"id": manifest_id, "state": "started", "revoked": revoked})
             return
         console.say(
             f"Manifest {manifest_id} started: {description.eligible - revoked.total()} of {description.eligible} messages may be "
@@ -157,7 +157,7 @@ def manifest_retire(
         retired = lifecycle.retire(database, manifest_id)
     with console.afterwards():
         if as_json:
-            console.print_json(lifecycle.to_dict(retired))
+            console.print_json(retired)
         else:
             console.say(
                 f"Manifest {manifest_id} retired: `manifest recall` passes it over from now on. You may delete "
@@ -183,7 +183,7 @@ def manifest_relocate(
         relocated = lifecycle.relocate(database, manifest_id, directory)
     with console.afterwards():
         if as_json:
-            console.print_json(lifecycle.to_dict(relocated))
+            console.print_json(relocated)
         else:
             console.say(f"Manifest {manifest_id} is in {relocated['directory']}, with all its files unchanged.")
 
@@ -198,7 +198,7 @@ def manifest_list(config: Config = None, as_json: AsJson = False) -> None:
         from sweeper.manifest import lifecycle
 
     with context.migrated(config) as database:
-        found = [lifecycle.to_dict(row) for row in lifecycle.list_manifests(database)]
+        found = lifecycle.list_manifests(database)
     if as_json:
         console.print_json(found)
         return
@@ -238,10 +238,10 @@ def _verification_json(verified: "Verification") -> dict[str, Any]:
     return {
         "id": verified.description.id,
         "eligible": verified.description.eligible,
-        "faults": list(verified.faults),
-        "left": dict(sorted(verified.ineligible.items())),
+        "faults": verified.faults,
+        "left": verified.ineligible,
         "revoked": verified.revoked,
-        "retired_at": rfc3339(verified.retired_at) if verified.retired_at else None,
+        "retired_at": verified.retired_at,
     }
 
 
@@ -308,8 +308,8 @@ def _recall_json(one: "RecallResult") -> dict[str, Any]:
         "id": one.manifest_id,
         "directory": one.directory,
         "state": one.state,
-        "reasons": dict(sorted(one.reasons.items())),
-        "files": list(one.files),
+        "reasons": one.reasons,
+        "files": one.files,
         "missing": one.missing,
     }
 
