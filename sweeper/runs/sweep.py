@@ -322,6 +322,8 @@ class _Sweep:
             self.active_backfill,
             self.objects_kept,
         )
+        for advice in result.advice:
+            log.get().warning("more records were kept than purged", advice=advice, run=self.session.run.id)
         self.session.close(outcome, result)
         return result
 
