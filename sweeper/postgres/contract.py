@@ -5,7 +5,7 @@ Whatever is missing is an error that names it; nothing is guessed about a table 
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from sqlalchemy import Connection
@@ -112,7 +112,7 @@ def read(connection: Connection, settings: Settings, policy: Policy | None = Non
     return Contract(
         schema,
         types,
-        PhysicalTable(root.table, root.key, root.type, root.oid, tree.children()),
+        replace(root, children=tree.children(), many_rows=settings.purge.many_rows),
         feedback,
         frozenset(("accounts", "conversations")) - _keyed(connection, schema),
         frozenset(relation for relation in (*CONTENT, "conversations") if not tree.covers(relation)),

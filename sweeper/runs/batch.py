@@ -218,11 +218,11 @@ class Purger:
             self._enter(connection)
             lock_budget = LockBudget(self.lock_budget)
             ids = [proposal.conversation_id for proposal in proposals]
-            locked = set(purge.lock(connection, self.job.contract.conversations, ids, waiting=waiting))
+            locked = purge.lock(connection, self.job.contract.conversations, ids, waiting=waiting)
             facts = self.job.reader.conversations(connection, sorted(locked))
-            report, to_delete = self._decide(proposals, self._unlocked(connection, ids, locked), facts)
+            report, to_delete = self._decide(proposals, self._unlocked(connection, ids, locked.keys()), facts)
             if to_delete:
-                self._delete(connection, to_delete, lock_budget)
+                self._delete(connection, to_delete, locked, lock_budget)
                 self._refuse_changed(connection, to_delete)
         _log_batch("batch", report.counts, report.counts.due, started, self.run.id)
         return report
@@ -230,7 +230,7 @@ class Purger:
     def _unlocked(self, connection: Connection, ids: Sequence[str], locked: Set[str]) -> set[str]:
         """Return the ids that exist but were not locked; refuse if the relation still shows a row that the table lacks."""
         missing = [id_ for id_ in ids if id_ not in locked]
-        there = purge.existing(connection, self.job.contract.conversations, missing)
+        there = set(purge.existing(connection, self.job.contract.conversations, missing))
         purge.refuse_rowless(connection, self.job.contract, [id_ for id_ in missing if id_ not in there])
         return there
 
@@ -335,13 +335,19 @@ class Purger:
         rule = str(verdict.rule)
         return self.done[rule] + report.counts.by_rule[rule] >= self.ceilings.get(rule, 0)
 
-    def _delete(self, connection: Connection, to_delete: Sequence[ToDelete], lock_budget: LockBudget) -> None:
+    def _delete(
+        self,
+        connection: Connection,
+        to_delete: Sequence[ToDelete],
+        locked: Mapping[str, int],
+        lock_budget: LockBudget,
+    ) -> None:
         ids = [each.facts.conversation.id for each in to_delete]
 
         def counted() -> None:
             self._refuse_new_messages([each.facts for each in to_delete], connection)
 
-        children = purge.delete(connection, self.job.contract, ids, self.run.id, lock_budget, counted)
+        children = purge.delete(connection, self.job.contract, ids, self.run.id, lock_budget, counted, locked)
         evidence.insert_tombstones(
             connection,
             self.run,
@@ -367,8 +373,8 @@ class Purger:
         with self._transaction() as connection:
             self._enter(connection)
             locked = purge.lock(connection, feedback, ids, waiting=waiting)
-            others = purge.existing(connection, feedback, [id_ for id_ in ids if id_ not in set(locked)])
-            facts = job.reader.feedback(connection, locked)
+            others = purge.existing(connection, feedback, [id_ for id_ in ids if id_ not in locked])
+            facts = job.reader.feedback(connection, list(locked))
             to_delete = []
             for known in facts.values():
                 evaluation = self._feedback_evaluation(known)
