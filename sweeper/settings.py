@@ -144,6 +144,9 @@ class PurgeSettings(Section):
     none is."""
     children: tuple[ChildSettings, ...] = ()
     """Further tables whose rows belong to a conversation, where no foreign key declares it."""
+    shared: tuple[TableSettings, ...] = ()
+    """Tables whose rows several conversations may name, such as files: a row is deleted with the last row that refers to it by
+    a foreign key."""
     feedback: TableSettings | None = None
     """The physical table behind the relation `feedback`, if that is a view. Unset: the relation itself."""
     batch: Annotated[Positive, Field(le=10_000)] = 500

@@ -15,6 +15,7 @@ from sweeper.policy.schema import Policy
 from sweeper.postgres.branches import Branch, branches, redactions
 from sweeper.postgres.contract import CONTRACT, Contract
 from sweeper.postgres.related_tables import Key
+from sweeper.postgres.shared import SharedTable
 from sweeper.postgres.statement import quoted
 
 ROLES = Path(__file__).with_name("roles.sql")
@@ -122,6 +123,17 @@ def to_purge(contract: Contract) -> Iterator[Need]:
     for branch in redactions(contract.conversations):
         yield Need(branch.key.oid, branch.table, "SELECT", () if branch.key.expression else branch.key.columns)
         yield Need(branch.key.oid, branch.table, "UPDATE", branch.key.redacted)
+    for shared in contract.shared:
+        yield from _of_shared(shared)
+
+
+def _of_shared(shared: SharedTable) -> Iterator[Need]:
+    rows = shared.rows
+    yield Need(rows.oid, rows.table, "SELECT", (rows.key,))
+    yield Need(rows.oid, rows.table, "DELETE")
+    yield _to_lock(rows.oid, rows.table, (rows.key,))
+    for link in shared.links:
+        yield Need(link.oid, link.table, "SELECT", (link.column,))
 
 
 def _of_branch(branch: Branch) -> Iterator[Need]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection, TextClause, text
 
 from sweeper.errors import SweeperError
+from sweeper.postgres import shared
 from sweeper.postgres.branches import Branch, branches, conflicts, cycles, redactions
 from sweeper.postgres.contract import Contract
 from sweeper.postgres.related_tables import PhysicalTable
@@ -152,6 +153,7 @@ def delete(
         counted()
     deleted: Counter[str] = Counter()
     places = _places(connection, family, asked)
+    named = [(each, shared.named_by(connection, each, ids)) for each in contract.shared]
     if len(ids) == 1:
         _lock_children(connection, family, asked)
     for branch in family:
@@ -163,6 +165,9 @@ def delete(
     _delete_exactly(connection, root, ids, locked)
     _refuse_left_behind(connection, family, asked, places)
     _refuse_unproven(connection, contract, ids)
+    for each, by_rows in named:
+        for id_, deleted_rows in shared.delete_unnamed(connection, each, by_rows).items():
+            children[id_].update(deleted_rows)
     for id_, rows in (locked or {}).items() if root.many_rows else ():
         children.get(id_, {})[root.table] = rows
     return children

@@ -24,7 +24,6 @@ from tests.store.test_races import (
     key,
     once_before,
     swept,
-    threads,
 )
 
 __all__ = ["threads"]

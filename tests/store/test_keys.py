@@ -1,6 +1,7 @@
 """Conversations and children whose keys are no plain column: expressions, keys of several columns, and keys of many rows."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -12,12 +13,15 @@ from sweeper.postgres import purge
 from sweeper.postgres.check import check
 from sweeper.postgres.finding import Level
 from sweeper.runs.sweep import sweep
+from tests.processes import until
 from tests.store.stores import Store
 from tests.store.test_races import (
     AS_OF,
     GUARDS,
+    LOCK_ROWS_WAITING,
     another,
     fill,
+    is_waiting,
     once_before,
     swept,
 )
@@ -261,3 +265,72 @@ def test_id_that_is_used_again(store: Store, policy: Policy, monkeypatch: pytest
     once_before(monkeypatch, purge, "delete_orphans", use_again)
     assert sweep(store.job(policy, AS_OF, **THREAD_SECTIONS)).as_json()["purged"] == 3
     assert store.execute("SELECT thread, blob FROM app.blobs") == [("t1", "anew")]
+
+
+FILES = """
+CREATE TABLE store.files (id text PRIMARY KEY, path text);
+CREATE TABLE store.conversation_files (
+    conversation_id uuid REFERENCES store.conversations ON DELETE CASCADE, file_id text REFERENCES store.files ON DELETE CASCADE,
+    PRIMARY KEY (conversation_id, file_id)
+);
+CREATE TABLE store.library (file_id text REFERENCES store.files ON DELETE CASCADE);
+CREATE INDEX ON store.conversation_files (file_id);
+CREATE INDEX ON store.library (file_id);
+INSERT INTO store.files SELECT name, '/' || name FROM unnest('{own,both,kept,library,unnamed}'::text[]) name;
+GRANT SELECT, UPDATE, DELETE ON store.files, store.conversation_files, store.library TO sweeper
+"""
+SHARED = {"shared": [{"table": "store.files", "key": "id"}]}
+
+
+def with_files(store: Store, ids: list[str]) -> None:
+    """Let conversations name files: `own` the first, `both` the first two, `kept` the last as well, `library` a library, too."""
+    store.execute(FILES)
+    names = {"own": ids[:1], "both": ids[:2], "kept": [ids[0], ids[2]], "library": ids[:1]}
+    for file, conversations in names.items():
+        for id_ in conversations:
+            store.execute("INSERT INTO store.conversation_files VALUES (%s, %s)", id_, file)
+    store.execute("INSERT INTO store.library VALUES ('library')")
+    store.execute("UPDATE conversations SET last_activity_at = '2026-06-30Z' WHERE id = %s", ids[2])
+
+
+def files_left(store: Store) -> set[str]:
+    """The files that there are."""
+    return {row[0] for row in store.execute("SELECT id FROM store.files")}
+
+
+def test_shared_row_goes_with_the_last_that_names_it(store: Store, policy: Policy) -> None:
+    """A file goes when nothing names it any more; what another conversation or table names, or nothing ever named, stays."""
+    ids = fill(store, 3)
+    with_files(store, ids)
+    assert swept(store, policy, purge=SHARED).as_json()["purged"] == 2
+    assert files_left(store) == {"kept", "library", "unnamed"}
+    counts = [children_of(store, id_).get("store.files", 0) for id_ in ids[:2]]
+    assert sum(counts) == 2
+    store.execute("UPDATE conversations SET last_activity_at = '2026-02-01Z' WHERE id = %s", ids[2])
+    assert swept(store, policy, purge=SHARED).as_json()["purged"] == 1
+    assert files_left(store) == {"library", "unnamed"}
+
+
+def test_shared_row_is_named_meanwhile(store: Store, policy: Policy, threads: ThreadPoolExecutor) -> None:
+    """A reference that another transaction has added and not yet committed is waited for, and keeps the file."""
+    ids = fill(store, 3)
+    with_files(store, ids)
+    with another(store) as application:
+        application.execute("INSERT INTO store.conversation_files VALUES (%s, 'own')", [ids[2]])
+        running = threads.submit(swept, store, policy, purge=SHARED)
+        until(is_waiting(store, LOCK_ROWS_WAITING))
+        application.execute("COMMIT")
+    assert running.result().as_json()["purged"] == 2
+    assert files_left(store) == {"own", "kept", "library", "unnamed"}
+
+
+def test_shared_table_that_cannot_be_meant(store: Store, policy: Policy) -> None:
+    """A table that no conversation's row refers to, or that belongs to conversations itself, is refused."""
+    fill(store, 1)
+    store.execute("CREATE TABLE store.alone (id text PRIMARY KEY)")
+    for table, text in {
+        "store.alone": "refers to",
+        "store.messages": "belongs to conversations itself",
+    }.items():
+        with pytest.raises(ConfigurationError, match=text):
+            swept(store, policy, purge={"shared": [{"table": table}]})

@@ -57,6 +57,14 @@ UPDATE $table t SET $columns WHERE $condition
 -- Delete the records of a batch and return the id of each row that was deleted.
 DELETE FROM $table t WHERE $key = ANY(CAST(:ids AS $type[])) RETURNING $key::text AS id
 
+-- name: shared_rows
+-- The shared rows that the children of a batch name, each with one of its conversations.
+SELECT t.$column::text AS shared, min($key::text) AS conversation FROM $table t WHERE $condition AND t.$column IS NOT NULL GROUP BY t.$column
+
+-- name: delete_unnamed
+-- Delete those of the locked shared rows that nothing refers to any more.
+DELETE FROM $table t WHERE $key = ANY(CAST(:ids AS $type[])) AND $others RETURNING $key::text AS id
+
 -- name: left_behind
 -- Whether a table still has children of deleted records.
 SELECT EXISTS (SELECT 1 FROM $table t WHERE $condition)
