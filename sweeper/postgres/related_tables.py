@@ -53,7 +53,7 @@ class Key:
 
     def reference(self, alias: str) -> str:
         """Return SQL: the key of row `alias`, for a key of one column or an expression."""
-        return _reference(alias, self.columns[0] if self.expression is None else None, self.expression)
+        return reference(alias, self.columns[0] if self.expression is None else None, self.expression)
 
 
 @dataclass(frozen=True)
@@ -72,10 +72,10 @@ class PhysicalTable:
 
     def reference(self, alias: str) -> str:
         """Return SQL: the key of row `alias`."""
-        return _reference(alias, None if self.is_expression else self.key, self.key)
+        return reference(alias, None if self.is_expression else self.key, self.key)
 
 
-def _reference(alias: str, column: str | None, expression: str | None) -> str:
+def reference(alias: str, column: str | None, expression: str | None) -> str:
     """Return SQL for a column of row `alias`, or for an expression, in which no colon begins a parameter."""
     if column is not None:
         return f"{alias}.{quoted(column)}"
@@ -117,7 +117,7 @@ def _type_of(connection: Connection, table: str, expression: str, setting: str) 
     try:
         with connection.begin_nested():
             result = connection.execute(
-                statement("expression_of", table=table, expression=_reference("t", None, expression))
+                statement("expression_of", table=table, expression=reference("t", None, expression))
             )
             oid = result.cursor.description[0][1]
     except DBAPIError as error:

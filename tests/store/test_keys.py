@@ -334,3 +334,19 @@ def test_shared_table_that_cannot_be_meant(store: Store, policy: Policy) -> None
     }.items():
         with pytest.raises(ConfigurationError, match=text):
             swept(store, policy, purge={"shared": [{"table": table}]})
+
+
+def test_expression_without_an_index(store: Store, policy: Policy) -> None:
+    """`check` names the index that a key by expression lacks, and no longer once it is there."""
+    ids = fill(store, 1)
+    with_snapshots(store, ids)
+    store.execute("DROP INDEX store.snapshots_uuid_idx")
+    sections = {"purge": {"children": [SNAPSHOT]}}
+
+    def remedies() -> list[str]:
+        findings = check(store.database(store.settings(**sections)), policy, Clock())
+        return [finding.remedy for finding in findings if finding.subject == "store.snapshots"]
+
+    [remedy] = remedies()
+    store.execute(remedy.replace(" CONCURRENTLY", ""))
+    assert remedies() == []
