@@ -10,9 +10,8 @@ from sweeper.postgres import protections, purge
 from tests.processes import until
 from tests.store.stores import Store
 from tests.store.test_changed_facts import FACTS, arrange
-from tests.store.test_races import LATER, another, buried, is_waiting, key, once_before, swept, threads
+from tests.store.test_races import LATER, another, buried, is_waiting, key, once_before, swept
 
-__all__ = ["threads"]
 ORDERED = FACTS["order for the account withdrawn"][0]
 """The first conversation is due only by an order for its account."""
 BY_HAND = "UPDATE sweeper.erasure_orders SET withdrawn_at = '2026-07-01Z'"
