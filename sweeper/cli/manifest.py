@@ -146,7 +146,9 @@ def manifest_retire(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Record that neither the manifest nor a model from it is used any more. It is never started or recalled again.
+    """End a manifest that is not used any more.
+
+    Neither it nor a model from it may be in use: it is not started, completed or recalled again.
 
     Example: sweeper manifest retire ce9ce1fc9d59b6b2023f0042f8d51169
     """
@@ -172,7 +174,9 @@ def manifest_relocate(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Record where a manifest is now, after checking that all its files are there unchanged. Nothing is moved.
+    """Record where a manifest is now, after checking its files.
+
+    All its files must be there unchanged, those of revoked rows included. Nothing is moved.
 
     Example: sweeper manifest relocate ce9ce1fc9d59b6b2023f0042f8d51169 /archive/manifests/2026-12
     """
