@@ -12,8 +12,8 @@ from sweeper.errors import ConfigurationError
 from sweeper.redact.finding import DataKind
 
 LIBRARY = "py3langid"
-LONGEST = 2_000
-"""Characters that are read of a text; more would take longer and decide nothing."""
+LONGEST = 256
+"""Characters that are read of a text. They decide the language, and each takes as long as three of the filter's."""
 LEAST_CONFIDENCE = 0.5
 """Of 19,858 short English messages, this one leaves 24 % without a language and gives 0.25 % of the others a wrong one."""
 _NO_LANGUAGE = ("und", "zxx")
