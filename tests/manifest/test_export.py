@@ -80,6 +80,9 @@ def test_left_since_the_build(store: Store, policy: Policy, manifest: FrozenMani
     found, skipped = exported(store, policy, manifest)
     assert ids(found) == made.of(store, WORLD) - made.of(store, WORLD, *chats)
     assert skipped == {reason: 4 * len(chats)}
+    with recheck.open_recheck(store.job(policy, LATER, frozen(LATER))) as snapshot:
+        rows = list(snapshot.text_rows(manifest.folder, manifest.description))
+    assert {row.body is None for row in rows if row.reason} == {True}, "the text of what is skipped is not even read"
 
 
 def test_revoked_once(store: Store, policy: Policy, manifest: FrozenManifest) -> None:
