@@ -190,7 +190,7 @@ def manifest_show(
 
 def _print_shown(recorded: dict[str, Any], found: "Description | None") -> None:
     rows: list[tuple[object, ...]] = [(name, "", recorded[name]) for name in ("state", "as_of", "directory")]
-    rows += [(name, "", at) for name, at in recorded.items() if name.endswith("ed_at") and at]
+    rows += [(name, "", at) for name, at in recorded.items() if name.endswith("_at") and at]
     rows += [("policy", found.policy.name if found else "", recorded["policy_digest"])]
     rows += [("eligible", "messages", recorded["eligible"]), ("revoked since", "messages", recorded["revoked"])]
     console.print_table(("manifest", "", recorded["id"]), [*rows, *(_content_rows(found) if found else ())])

@@ -68,8 +68,9 @@ class RecheckSnapshot:
             yield from (TextRow(*row) for row in page)
 
     def _pages(self, sql: str, rows: int) -> Iterator[Sequence[Any]]:
-        options = {**NO_PARAMETERS, "stream_results": True, "yield_per": rows}
-        yield from self.connection.exec_driver_sql(sql, execution_options=options).partitions()
+        """Yield the rows of a statement in pages. `exec_driver_sql` ignores `yield_per`, so `partitions` gets the size."""
+        options = {**NO_PARAMETERS, "stream_results": True, "max_row_buffer": rows}
+        yield from self.connection.exec_driver_sql(sql, execution_options=options).partitions(rows)
 
     def _load(self, folder: Path, description: Description, names: list[str]) -> None:
         self.connection.exec_driver_sql("DROP TABLE IF EXISTS pg_temp.sweeper_manifest")

@@ -1,7 +1,7 @@
 """Exports: only what may be trained on at that moment, only filtered text, and every skipped message counted."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,24 @@ def test_text(store: Store, policy: Policy, manifest: FrozenManifest) -> None:
         by_id = {one["conversation_id"]: one for one in found}
         assert by_id[str(store.id("a1c1"))]["messages"] == [{"role": "user", "content": "ask [EMAIL]"}]
         assert "jane" not in json.dumps(found)
+
+
+def test_rows_arrive_in_pages(
+    store: Store, policy: Policy, manifest: FrozenManifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows are fetched a page at a time, so that memory does not grow with the manifest."""
+    sizes = []
+    pages = recheck.RecheckSnapshot._pages
+
+    def counted(self: recheck.RecheckSnapshot, sql: str, rows: int) -> Iterator[Sequence[Any]]:
+        for page in pages(self, sql, rows):
+            sizes.append(len(page))
+            yield page
+
+    monkeypatch.setattr(recheck, "TEXTS_PER_PAGE", 5)
+    monkeypatch.setattr(recheck.RecheckSnapshot, "_pages", counted)
+    assert exported(store, policy, manifest)[1] == {}
+    assert sizes == [5, 5, 5, 5, 4]
 
 
 def test_recorded_before_text_leaves(store: Store, policy: Policy, manifest: FrozenManifest) -> None:
