@@ -150,16 +150,16 @@ def missing(types: Mapping[str, Mapping[str, str]], schema: str) -> Iterator[str
         if relation not in types:
             yield f"relation {schema}.{relation} is missing"
             continue
-        for column, wanted in columns.items():
+        for column, expected in columns.items():
             found = types[relation].get(column)
             if found is None:
-                yield f"column {schema}.{relation}.{column} is missing{f' ({_said(wanted)})' if wanted else ''}"
-            elif wanted and found not in ALIKE.get(wanted, {wanted}):
-                yield f"column {schema}.{relation}.{column} is {found}, must be {_said(wanted)}"
+                yield f"column {schema}.{relation}.{column} is missing{f' ({_type_text(expected)})' if expected else ''}"
+            elif expected and found not in ALIKE.get(expected, {expected}):
+                yield f"column {schema}.{relation}.{column} is {found}, must be {_type_text(expected)}"
 
 
-def _said(wanted: str) -> str:
-    return f"one of {', '.join(sorted(ALIKE[ID]))}" if wanted == ID else wanted
+def _type_text(expected: str) -> str:
+    return f"one of {', '.join(sorted(ALIKE[ID]))}" if expected == ID else expected
 
 
 def _further(types: Mapping[str, Mapping[str, str]], policy: Policy) -> Iterator[str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sweeper.policy.schema import Policy
 from sweeper.postgres.branches import Branch, branches
@@ -49,15 +49,6 @@ class Need:
         """The privilege in the syntax of GRANT."""
         columns = ", ".join(map(quoted, self.columns))
         return f"{self.privilege} ({columns})" if columns else self.privilege
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the need as the statement `check_privileges` reads it."""
-        return {
-            "oid": self.oid,
-            "privilege": self.privilege,
-            "columns": self.columns,
-            "any_column": self.any_column,
-        }
 
 
 class Grant(NamedTuple):

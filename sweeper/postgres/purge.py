@@ -154,7 +154,7 @@ def delete(
             deleted[branch.table] += connection.execute(sql, asked).rowcount
     _refuse_more(family, children, deleted)
     _bound(connection, ids, lock_budget)
-    _delete_exactly(connection, root, ids)
+    delete_exactly(connection, root, ids)
     _refuse_left_behind(connection, family, asked, places)
     _refuse_unproven(connection, contract, ids)
     return children
@@ -177,15 +177,6 @@ def remember_objects(connection: Connection, contract: Contract, ids: Sequence[s
     """Record the objects behind the attachments of conversations, before these are deleted."""
     conversation = contract.type("attachments", "conversation_id")
     connection.execute(statement("remember_objects", conversation=conversation), {"ids": array(ids), "run_id": run_id})
-
-
-def delete_feedback(connection: Connection, feedback: PhysicalTable, ids: Sequence[str]) -> None:
-    """Delete feedback rows.
-
-    Raises:
-        MismatchError: other rows were deleted than were asked for.
-    """
-    _delete_exactly(connection, feedback, ids)
 
 
 def delete_orphans(connection: Connection, contract: Contract, ids: Sequence[str], run_id: int) -> int:
@@ -244,7 +235,12 @@ def _lock_children(connection: Connection, family: Sequence[Branch], asked: Aske
             raise ChildrenLockedError(f"{counts.present - counts.locked} rows in {branch.table} are locked by others")
 
 
-def _delete_exactly(connection: Connection, table: PhysicalTable, ids: Sequence[str]) -> None:
+def delete_exactly(connection: Connection, table: PhysicalTable, ids: Sequence[str]) -> None:
+    """Delete rows of a table by their keys.
+
+    Raises:
+        MismatchError: other rows were deleted than were asked for.
+    """
     rows = connection.execute(
         statement("delete_rows", table=table.table, key=quoted(table.key), type=table.type), {"ids": array(ids)}
     )

@@ -47,22 +47,22 @@ REMEDIES: Mapping[str, str] = {
 AS_OWNER = "run `sweeper check` once as a superuser, or as a role that has the job's privileges and may write the store's tables"
 
 
-def findings(database: Database, contract: Contract, clock: Clock, *, wanted: bool | None) -> list[CheckFinding]:
+def findings(database: Database, contract: Contract, clock: Clock, *, requested: bool | None) -> list[CheckFinding]:
     """Take the trial and return what it found.
 
     Args:
         database: the store's database.
         contract: the store as found.
         clock: dates the tombstones that are rolled back.
-        wanted: whether to take it; None: unless a trigger looks as if it acted outside of the transaction.
+        requested: whether to take it; None: unless a trigger looks as if it acted outside of the transaction.
     """
-    if wanted is False:
+    if requested is False:
         return [CheckFinding(Level.OK, "trial", "not taken, as asked", "sweeper check --trial")]
     found: list[CheckFinding] = []
     searched: set[int] = set()
     try:
         functions = database.within(lambda connection: hazards.outside(connection, contract))
-        if functions and wanted is None:
+        if functions and requested is None:
             text = (
                 f"not taken: {', '.join(functions)} may act outside of the transaction, which a rollback would not undo"
             )
@@ -129,7 +129,7 @@ class _Trial:
     def purge_feedback(self, id_: str) -> None:
         """Delete a feedback row as a batch does."""
         if self.contract.feedback is not None:
-            purge.delete_feedback(self.connection, self.contract.feedback, [id_])
+            purge.delete_exactly(self.connection, self.contract.feedback, [id_])
             self._record("feedback", id_, {})
 
     def _record(self, kind: Literal["conversation", "feedback"], id_: str, children: Mapping[str, int]) -> None:
