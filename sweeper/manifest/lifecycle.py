@@ -165,7 +165,7 @@ def retire(database: Database, manifest_id: str) -> dict[str, Any]:
     Raises:
         StateError: the manifest does not exist or is retired.
     """
-    manifest = _require(database, manifest_id)
+    manifest = find_in_use(database, manifest_id)
     store = database.settings.store.schema_name
     with database.transaction() as connection:
         _retire(connection, store, manifest, {})
@@ -179,7 +179,7 @@ def relocate(database: Database, manifest_id: str, folder: Path) -> dict[str, An
         StateError: the manifest does not exist or is retired.
         DamagedError: a file is missing or was changed.
     """
-    manifest, store = _require(database, manifest_id), database.settings.store.schema_name
+    manifest, store = find_in_use(database, manifest_id), database.settings.store.schema_name
     read_intact(database, folder, manifest_id)
     with database.transaction() as connection:
         revoked = _revocations_in(manifests.records(connection, manifest_id), manifest["directory"]) or {}
@@ -216,6 +216,36 @@ def list_manifests(database: Database) -> list[dict[str, Any]]:
     """Return all manifests of the store, oldest first."""
     with database.transaction() as connection:
         return manifests.get(connection, database.settings.store.schema_name)
+
+
+def find(database: Database, manifest_id: str) -> dict[str, Any]:
+    """Return one manifest of the store.
+
+    Raises:
+        StateError: the manifest does not exist.
+    """
+    store = database.settings.store.schema_name
+    with database.transaction() as connection:
+        found = manifests.get(connection, store, manifest_id)
+    if not found:
+        raise StateError(
+            f"there is no manifest {manifest_id} of store {store}. Nothing was changed. See `sweeper manifest list`."
+        )
+    return found[0]
+
+
+def find_in_use(database: Database, manifest_id: str) -> dict[str, Any]:
+    """Return one manifest of the store that is not retired.
+
+    Raises:
+        StateError: the manifest does not exist or is retired.
+    """
+    found = find(database, manifest_id)
+    if found["retired_at"] is not None:
+        raise StateError(
+            f"manifest {manifest_id} was retired on {rfc3339(found['retired_at'])}. Nothing was changed. Build a new one."
+        )
+    return found
 
 
 def recall(job: Job, out: Path | None, *, everything: bool = False) -> Iterator[RecallResult]:
@@ -411,24 +441,8 @@ def _event_columns(row: Mapping[str, Any]) -> dict[str, Any]:
     return {**values, "frozen_at": row["now"]}
 
 
-def _require(database: Database, manifest_id: str) -> dict[str, Any]:
-    """Return the row of a manifest in use."""
-    store = database.settings.store.schema_name
-    with database.transaction() as connection:
-        found = manifests.get(connection, store, manifest_id)
-    if not found:
-        raise StateError(
-            f"there is no manifest {manifest_id} of store {store}. Nothing was changed. See `sweeper manifest list`."
-        )
-    if found[0]["retired_at"] is not None:
-        raise StateError(
-            f"manifest {manifest_id} was retired on {rfc3339(found[0]['retired_at'])}. Nothing was changed. Build a new one."
-        )
-    return found[0]
-
-
 def _require_state(database: Database, manifest_id: str, state: ManifestState) -> dict[str, Any]:
-    found = _require(database, manifest_id)
+    found = find_in_use(database, manifest_id)
     if found["state"] != state:
         raise StateError(
             f"manifest {manifest_id} is {found['state']}, not {state}. Nothing was changed. See `sweeper manifest list`."

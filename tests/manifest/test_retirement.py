@@ -68,6 +68,7 @@ def test_retired(store: Store, policy: Policy, made: FrozenManifest) -> None:
     for act in (
         lambda: lifecycle.start(at, id_),
         lambda: lifecycle.retire(at.database, id_),
+        lambda: lifecycle.find_in_use(at.database, id_),
         lambda: lifecycle.relocate(at.database, id_, made.folder),
     ):
         with pytest.raises(StateError, match="was retired on"):
