@@ -147,12 +147,12 @@ def _unknown(loc: Loc, model: type[BaseModel], text: str) -> str:
     """Word an unknown key: its line in the text, and the known key that is spelt most like it."""
     line, key = _line(loc, text), str(loc[-1])
     keys = [field.alias or name for each in _models(loc[:-1], model) for name, field in each.model_fields.items()]
-    meant = difflib.get_close_matches(key, keys, n=1)
+    meant = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
     return (
-        "unknown key"
-        + (f" (line {line})" if line else "")
-        + (f"; did you mean {meant[0]}?" if meant else "")
-    ).replace("{", "{{").replace("}", "}}")
+        ("unknown key" + (f" (line {line})" if line else "") + (f"; did you mean {meant[0]}?" if meant else ""))
+        .replace("{", "{{")
+        .replace("}", "}}")
+    )
 
 
 def _line(loc: Loc, text: str) -> int | None:

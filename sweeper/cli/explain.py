@@ -38,7 +38,9 @@ def explain(
         WhatIf | None, typer.Option("--what-if", help="Suppose that the user does this at as-of.")
     ] = None,
 ) -> None:
-    """Explain why a conversation is kept or purged: facts, rule, due date, what would change it, what may be trained on.
+    """Explain why a conversation is kept or purged. Names the facts, the rule and the due date.
+
+    Also what would change it, and which messages may be trained on.
 
     Example: sweeper explain 5f0c1a52-8f0f-5a58-9d3e-6f3c6b7a1a11 --what-if opt-out
     """

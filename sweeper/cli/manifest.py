@@ -33,7 +33,7 @@ def manifest_build(
         bool, typer.Option("--with-text", help="Include the text, filtered as the policy says.")
     ] = False,
 ) -> None:
-    """Build and freeze a manifest of all messages that may be trained on.
+    """Build and freeze a manifest of what may be trained on.
 
     Example: sweeper manifest build /data/manifests/2026-12 --as-of 2026-12-01T00:00:00Z
     """
@@ -85,7 +85,7 @@ def manifest_start(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Start a training run: check every row again, and write what must be dropped to revoked-*.parquet.
+    """Start a training run: check every row again. Writes what must be dropped to revoked-*.parquet.
 
     Example: sweeper manifest start ce9ce1fc9d59b6b2023f0042f8d51169
     """
@@ -208,7 +208,7 @@ def manifest_recall(
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Include what was recalled before.")] = False,
 ) -> None:
-    """Find what must be dropped from every manifest since the last recall. Exits with 1 if one cannot be read.
+    """Find what must be dropped from every manifest. Counts since the last recall. Exits with 1 if one cannot be read.
 
     Without --out it only counts, and records nothing as recalled.
 
