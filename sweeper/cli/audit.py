@@ -169,7 +169,7 @@ def audit_prove(
 ) -> None:
     """Write a receipt of a purge. It is of the newest if a conversation was purged again after a restore.
 
-    Example: sweeper audit prove 0015fcfe-b44c-5c99-afa9-7f30a196cac5 --out receipt.json
+    Example: sweeper audit prove 039b45ef-67a4-5d95-920d-32ebed8cf6e7 --out receipt.json
     """
     from sweeper.evidence import receipt as receipts
 

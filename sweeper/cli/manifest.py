@@ -3,6 +3,7 @@
 Invariant: `manifest verify` exits with 1 if the manifest contains a message that may not be trained on.
 """
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +20,18 @@ from sweeper.policy.instant import rfc3339
 if TYPE_CHECKING:
     from sweeper.manifest.lifecycle import RecallResult, Verification
     from sweeper.runs.job import Job
+
+
+def _named(manifest: str) -> str:
+    """Return the id of the manifest in a directory; anything but the directory of a manifest is an id already."""
+    from sweeper.manifest import description as descriptions
+
+    if not os.path.isfile(os.path.join(manifest, descriptions.NAME)):  # False for any text that is no file name
+        return manifest
+    return descriptions.read(Path(manifest)).id
+
+
+ManifestId = Annotated[str, typer.Argument(metavar="ID|DIR", callback=_named, help="A manifest's id or directory.")]
 
 manifest_app = typer.Typer(help="Build, check and recall training manifests.", no_args_is_help=True)
 
@@ -81,13 +94,13 @@ def _print_built(built: dict[str, Any]) -> None:
 
 @manifest_app.command("start")
 def manifest_start(
-    manifest_id: Annotated[str, typer.Argument(metavar="ID", help="A frozen manifest.")],
+    manifest_id: ManifestId,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
     """Start a training run: check every row again. Writes what must be dropped to revoked-*.parquet.
 
-    Example: sweeper manifest start ce9ce1fc9d59b6b2023f0042f8d51169
+    Example: sweeper manifest start /data/manifests/2026-12
     """
     with extra.required():
         from sweeper.manifest import lifecycle
@@ -107,13 +120,13 @@ def manifest_start(
 
 @manifest_app.command("complete")
 def manifest_complete(
-    manifest_id: Annotated[str, typer.Argument(metavar="ID", help="A started manifest.")],
+    manifest_id: ManifestId,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
     """Record that the training run has ended. `manifest recall` reports what leaves the manifest later.
 
-    Example: sweeper manifest complete ce9ce1fc9d59b6b2023f0042f8d51169
+    Example: sweeper manifest complete /data/manifests/2026-12
     """
     with extra.required():
         from sweeper.manifest import lifecycle

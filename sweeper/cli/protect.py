@@ -38,7 +38,7 @@ def hold_place(
 ) -> None:
     """Place a legal hold. Once this returns, no purge violates it.
 
-    Example: sweeper hold place CASE-2026-7 --account 5f0c1a52-8f0f-5a58-9d3e-6f3c6b7a1a11
+    Example: sweeper hold place CASE-2026-7 --account 06164d11-6113-5000-b6a7-99f977e937e4
     """
     from sweeper.postgres import hold_scope, protections
 
@@ -117,7 +117,7 @@ def order_add(
 ) -> None:
     """Record an erasure order. Without --due it only excludes from training, at once.
 
-    Example: sweeper order add DSR-118 --account 5f0c1a52-8f0f-5a58-9d3e-6f3c6b7a1a11 --due 2026-12-24T00:00:00Z
+    Example: sweeper order add DSR-118 --account 06164d11-6113-5000-b6a7-99f977e937e4 --due 2026-12-24T00:00:00Z
     """
     from sweeper.postgres import hold_scope, protections
 
