@@ -12,7 +12,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -23,8 +23,18 @@ from psycopg.sql import Identifier
 
 from docs import generate
 from sweeper import embedded
+from sweeper.daemon.job_metrics import JobMetrics
+from sweeper.daemon.jobs import JobOutcome
 from sweeper.demo import world as worlds
 from sweeper.policy import schema as policies
+from sweeper.policy.anomaly import Anomaly
+from sweeper.policy.decide import Doubt
+from sweeper.policy.evaluate import Outcome, Spared
+from sweeper.policy.training import Exclusion
+from sweeper.postgres.load_probe import Pressure
+from sweeper.report import metrics
+from sweeper.runs.throttle import StopReason
+from sweeper.uri import KeptObject
 from tests import processes
 from tests.acceptance.commands import Command, in_process
 from tests.deploy import commands as parser
@@ -239,6 +249,34 @@ def test_everything_is_explained() -> None:
         re.findall(r"^\| `(Sweeper\w+)`", night, re.MULTILINE)
     )
     assert set(parser.known_names()) == set(re.findall(r"`(SWEEPER_\w+)` \|", settings)) | {"SWEEPER_CONFIG"}
+
+
+def _kinds() -> Iterator[tuple[str, str]]:
+    """Every reason code of the program, with the kind under which the page lists it."""
+    kinds: dict[str, Iterable[str]] = {
+        "outcome": Outcome,
+        "skipped": Spared,
+        "anomaly": Anomaly,
+        "in doubt": Doubt,
+        "left out": Exclusion,
+        "ended": {*metrics.OUTCOMES, *JobOutcome},
+        "stopped": StopReason,
+        "waits": Pressure,
+        "object": KeptObject,
+    }
+    for kind, codes in kinds.items():
+        yield from ((kind, str(code)) for code in codes)
+
+
+def test_codes_and_metrics_are_explained() -> None:
+    """The page on codes has a row for each reason code and each metric, with what to do; it has no other."""
+    page = PAGES["docs/codes.md"]
+    rows = re.findall(r"^\| ([\w ]+) \| `(\w+)` \| \S.*\. \| \S.*\. \|$", page, re.MULTILINE)
+    assert sorted(rows) == sorted(_kinds())
+    described = JobMetrics().text({}).decode()
+    names = [row.name for row in metrics.TABLE]
+    names += [name.removesuffix("_total") for name in re.findall(r"^# HELP (\w+)", described, re.MULTILINE)]
+    assert sorted(re.findall(r"^\| `(sweeper_\w+)` \| \S.*\. \| \S.*\. \|$", page, re.MULTILINE)) == sorted(names)
 
 
 def test_reference_is_complete() -> None:
