@@ -148,6 +148,17 @@ class GuardSettings(Section):
     fence: StrictBool = True
     """Refuse if the trigger on `sweeper.legal_holds` is missing, because a hold placed by SQL could then be missed."""
 
+    @classmethod
+    def switches(cls) -> dict[str, str]:
+        """Return each guard that can be switched off, with what it refuses."""
+        found = {name: field.description or "" for name, field in cls.model_fields.items() if field.default is True}
+        return {name: text.removeprefix("Refuse ").rstrip(".") for name, text in found.items()}
+
+    @property
+    def off(self) -> dict[str, str]:
+        """The guards that are off, with what runs therefore do not refuse."""
+        return {name: text for name, text in self.switches().items() if not getattr(self, name)}
+
 
 class LeaseSettings(Section):
     """The lease that keeps two runs of one store apart."""

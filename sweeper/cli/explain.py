@@ -83,10 +83,9 @@ def _explanation(job: "Job", facts: "Facts", messages: list["Message"], what_if:
             f"conversation {facts.conversation.id} was created after as-of {rfc3339(job.as_of)}: it did not exist then. "
             "Nothing to explain. Give a later --as-of."
         )
-    if what_if is None:
-        return explanations.Explanation(facts, job.policy, job.as_of, messages)
-    supposed = explanations.suppose(facts, job.policy, job.as_of, what_if.value)
-    return explanations.Explanation(supposed, job.policy, job.as_of, messages, what_if.value)
+    supposed = explanations.suppose(facts, job.policy, job.as_of, what_if.value) if what_if else facts
+    schema, supposing = job.contract.schema, what_if.value if what_if else None
+    return explanations.Explanation(supposed, job.policy, job.as_of, messages, supposing, schema)
 
 
 def _explain_purged(job: "Job", id_: str, *, as_json: bool) -> None:

@@ -254,9 +254,14 @@ def _print_status(status: "Status") -> None:
     )
     _print_overdue(status)
     _print_backfills(status)
+    _print_upkeep(status)
     _print_runs(status)
     console.say("")
-    console.say(*[f"! {line}" for line in status.advice] or ["Nothing is wrong."])
+    console.say(
+        *(f"! {line}" for line in status.advice), *(f"? Not looked at: {line}" for line in status.not_looked_at)
+    )
+    if not status.advice:
+        console.say("Nothing wrong was found in what was looked at." if status.not_looked_at else "Nothing is wrong.")
 
 
 def _lease(status: "Status") -> str:
@@ -292,6 +297,17 @@ def _print_overdue(status: "Status") -> None:
         console.print_table(("overdue", "rule", "count", "oldest due"), rows)
 
 
+def _print_upkeep(status: "Status") -> None:
+    upkeep = status.upkeep
+    off = len(upkeep.guards_off) + len(upkeep.guards_off_in_run)
+    missing = "unknown" if isinstance(upkeep.indexes, str) else len(upkeep.indexes)
+    console.say(
+        f"upkeep    guards off: {off}; missing indexes: {missing}; unreachable manifests: "
+        f"{len(upkeep.unreachable)} of {upkeep.manifests}; pending objects: {upkeep.objects_pending}; uncovered rows of "
+        f"evidence: {status.covered.rows}"
+    )
+
+
 def _print_backfills(status: "Status") -> None:
     for progress in status.backfills:
         plan = progress.plan
@@ -313,10 +329,11 @@ def _print_runs(status: "Status") -> None:
             run.outcome or ("running" if status.is_alive(run) else "died"),
             run.stop_reason or run.guard,
             run.purged,
+            run.skipped,
             length(run.seconds) if run.seconds is not None else None,
         )
         for run in status.runs
     ]
     if rows:
         console.say("")
-        console.print_table(("run", "kind", "as of", "outcome", "why", "purged", "took"), rows)
+        console.print_table(("run", "kind", "as of", "outcome", "why", "purged", "skipped", "took"), rows)

@@ -231,6 +231,11 @@ def print_result(result: "Result", *, as_json: bool) -> None:
         f"Run {result.run_id} {result.outcome}: {found['purged']} conversations and {found['feedback_purged']} feedback rows "
         f"purged as of {found['as_of']} in {found['duration_s']} s."
     )
+    if found["spared"] or found["unclassified"]:
+        console.say(
+            f"{found['spared']} records were skipped and {found['unclassified']} are in doubt, in {found['batches']['count']} "
+            f"batches of {found['batches']['seconds']} s in all."
+        )
     if result.throttle.stopped:
         console.say(
             f"It stopped early: {STOPS.get(result.throttle.stopped, result.throttle.stopped)}. The next run does the rest."
@@ -240,6 +245,7 @@ def print_result(result: "Result", *, as_json: bool) -> None:
     if result.is_stalled:
         console.warn(_stalled(result))
     _print_changed(result)
+    console.say(*(f"! {line}" for line in result.advice))
     print_counts(result.counts, "purged", result.purged["conversation"], result.purged["feedback"])
     if result.objects_pending:
         _print_objects(result)

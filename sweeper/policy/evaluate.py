@@ -87,6 +87,12 @@ def evaluate_stored(facts: Facts, policy: Policy, as_of: datetime) -> Evaluation
     return evaluate(facts, Proposal(c.account_id, c.id, c.last_activity_at, c.deleted_at), policy, as_of)
 
 
+def protected_facts(facts: Facts, as_of: datetime) -> Facts:
+    """Return the facts with whatever protects counted whatever its time: holds, flags and the newest user message."""
+    shielded, latest = facts.protected(as_of), facts.latest_user_message_at
+    return shielded.with_activity(latest) if is_later(latest, facts.conversation.last_activity_at) else shielded
+
+
 def is_later(message_at: StoredTimestamp, last_activity_at: StoredTimestamp) -> bool:
     """Return True if a user message is newer than `last_activity_at`, which is then stale."""
     if message_at is None or last_activity_at is None:

@@ -22,35 +22,17 @@ from sweeper.policy.decide import (
     due_orders,
     open_case,
 )
-from sweeper.policy.evaluate import Spared, evaluate_stored
+from sweeper.policy.evaluate import Spared, evaluate_stored, is_later, protected_facts
 from sweeper.policy.facts import ConsentEvent, Facts, Message
 from sweeper.policy.history import EpochState, History, View, history
 from sweeper.policy.instant import OutOfRange, StoredTimestamp, rfc3339
+from sweeper.policy.remedies import DOUBTED, SKIPPED, mend, mend_last_activity
 from sweeper.policy.schema import Anchor, ColumnPeriod, Policy
 from sweeper.policy.training import Exclusion, exclusions
 
 WHAT_IFS = ("opt-out", "delete")
 MESSAGES_SHOWN = 12
 
-DOUBTS = {
-    Doubt.ACCOUNT: "its account does not exist",
-    Doubt.NO_PLAN: "no plan was in force during part of its life",
-    Doubt.UNKNOWN_PLAN: "a plan that the policy does not know has been in force since it began: {plans}",
-    Doubt.PLAN_CHANGE: "the account has a plan change whose time cannot be trusted",
-    Doubt.CONSENT_EVENT: "the account has a consent event that cannot be trusted",
-    Doubt.CREATED: "its creation time is unset or implausible",
-    Doubt.LAST_ACTIVITY: "the time of its last activity is unset or implausible",
-    Doubt.ORDER_OF_LIFE: "its last activity is before its creation",
-    Doubt.DELETED: "its deletion time is implausible",
-    Doubt.RESTORED: "its restoration time is implausible",
-    Doubt.FLAGGED: "the time of its flag is implausible",
-    Doubt.CLOSED: "the time at which its account was closed is implausible",
-    Doubt.PLATFORM: "its platform is not set",
-    Doubt.INCOGNITO: "whether it is incognito is not set",
-    Doubt.ZERO_RETENTION: "whether it is zero-retention is not set",
-    Doubt.REPEATED: "the store has more than one row for it or its account, and the rows may differ",
-    Doubt.PERIOD: "the column that holds its period cannot be used: {periods}",
-}
 EXCLUSIONS = {
     Exclusion.UNCLASSIFIED: "there is doubt about the conversation's or the message's own data",
     Exclusion.DELETED: "the conversation was deleted; the exclusion stays even if it was restored",
@@ -72,10 +54,6 @@ ANOMALIES = {
     Anomaly.UNDECIDED: "the user wrote after the deadline for choosing and has never chosen",
     Anomaly.LAST_ACTIVITY_AHEAD: "its last activity is after as-of",
 }
-SKIP_REASONS = {
-    Spared.PROTECTED: "a hold or a flag recorded after as-of protects it",
-    Spared.STALE: "a user message is newer than last_activity_at says, and counts as the last activity",
-}
 ANCHORS = {
     Anchor.LAST_ACTIVITY: "last activity",
     Anchor.CREATED: "creation",
@@ -88,13 +66,17 @@ ANCHORS = {
 
 @dataclass(frozen=True)
 class Explanation:
-    """The explanation of one conversation at one as-of, possibly under a supposition (`supposing`, one of `WHAT_IFS`)."""
+    """The explanation of one conversation at one as-of, possibly under a supposition (`supposing`, one of `WHAT_IFS`).
+
+    `schema` is the schema of the store, for the statements that mend it.
+    """
 
     facts: Facts
     policy: Policy
     as_of: datetime
     messages: Sequence[Message]
     supposing: str | None = None
+    schema: str = "store"
 
     @property
     def verdict(self) -> Verdict:
@@ -105,6 +87,26 @@ class Explanation:
     def spared(self) -> Spared | None:
         """Why a run would skip it although it is due by the row as stored; None if it would not."""
         return evaluate_stored(self.facts, self.policy, self.as_of).spared
+
+    @property
+    def is_stale(self) -> bool:
+        """True if a user message is newer than `last_activity_at`."""
+        return is_later(self.facts.latest_user_message_at, self.facts.conversation.last_activity_at)
+
+    @property
+    def true_verdict(self) -> Verdict:
+        """The verdict that counts whatever protects it: its newest user message, and holds and flags after as-of."""
+        return decide(protected_facts(self.facts, self.as_of), self.policy, self.as_of)
+
+    @property
+    def mending(self) -> list[str]:
+        """What mends the data because of which it is skipped, stale or in doubt; empty if nothing is wrong with them."""
+        found = [mend(DOUBTED[doubt], self.schema) for doubt in self.verdict.doubts]
+        if self.is_stale:
+            found.append(mend_last_activity(self.schema, self.facts.conversation.id))
+        elif self.spared is not None:
+            found.append(mend(SKIPPED[self.spared], self.schema))
+        return found
 
     def trained_on(self) -> dict[str, Exclusion | None]:
         """Return for each message id the reason why it may not be trained on; None if it may."""
@@ -124,6 +126,9 @@ class Explanation:
             "policy": self.policy.digest,
             "supposing": self.supposing,
             "spared": self.spared.value if self.spared else None,
+            "true_rule": self.true_verdict.rule,
+            "true_due_at": rfc3339(self.true_verdict.due) if self.true_verdict.due else None,
+            "mend": self.mending,
             "doubts": [doubt.value for doubt in verdict.doubts],
             "rules": [_ruling_json(ruling) for ruling in verdict.rulings],
             "moved_by": [_ruling_json(ruling) for ruling in verdict.moves],
@@ -139,8 +144,9 @@ class Explanation:
         verdict = self.verdict
         parts = [
             [f"Conversation {self.facts.conversation.id}, at {rfc3339(self.as_of)}", *self._supposition()],
-            [_outcome(verdict, self.spared)],
+            [_outcome(verdict, self.spared), *self._truth(verdict)],
             ["Why", *_indented(_why(self.facts, self.policy, verdict))],
+            *([["How to mend it", *_indented(self.mending)]] if self.mending else []),
             ["Facts", *_indented(_facts(self.facts, self.policy, self.as_of, verdict))],
             ["What would change it", *_indented(self._changes(verdict))],
             ["May it be trained on?", *_indented(self._training())],
@@ -149,6 +155,30 @@ class Explanation:
 
     def _supposition(self) -> list[str]:
         return [f"Supposing {SUPPOSED[self.supposing]}."] if self.supposing else []
+
+    def _truth(self, verdict: Verdict) -> Iterator[str]:
+        """The true due date, where the row as stored tells another or none."""
+        true = self.true_verdict
+        if true.doubts:
+            yield from self._supposed_plans(true)
+        elif (true.rule, true.due, true.held) != (verdict.rule, verdict.due, verdict.held):
+            counted = "what was recorded after as-of"
+            if self.is_stale:
+                counted = f"its newest user message, of {shown(self.facts.latest_user_message_at)}"
+            held = f", and held ({_holds(true)})" if true.held else ""
+            yield f"Its true due date counts {counted}: {_due(true)}{held}."
+
+    def _supposed_plans(self, true: Verdict) -> Iterator[str]:
+        """The due date under each plan that an unknown one may stand for; nothing if there is another doubt."""
+        if true.doubts != (Doubt.UNKNOWN_PLAN,):
+            return
+        plans: dict[str, list[str]] = {}
+        for plan in sorted(self.policy.known_plans):
+            supposed = _with_plan(protected_facts(self.facts, self.as_of), self.policy, plan)
+            found = decide(supposed, self.policy, self.as_of)
+            plans.setdefault(_due(found), []).append(plan)
+        for due, names in plans.items():
+            yield f"If its unknown plan were {' or '.join(names)}: {due}."
 
     def _changes(self, verdict: Verdict) -> Iterator[str]:
         """How each of `WHAT_IFS` and releasing its holds would change the outcome."""
@@ -259,13 +289,16 @@ def _indented(lines: Iterable[str]) -> Iterator[str]:
 
 def _outcome(verdict: Verdict, spared: Spared | None) -> str:
     if spared is not None:
-        return f"DUE, BUT KEPT: {_due(verdict)}. A run would skip it: {SKIP_REASONS.get(spared, spared.value)}."
+        return f"DUE, BUT KEPT: {_due(verdict)}. A run would skip it: {SKIPPED[spared].cause}."
     if verdict.purge:
         return f"TO BE PURGED: {_due(verdict)}."
     if verdict.expired:
         return f"KEPT UNDER LEGAL HOLD ({_holds(verdict)}): {_due(verdict)}."
     if verdict.rule == UNCLASSIFIED:
-        return "KEPT, because there is doubt about its data (unclassified). It is not trained on."
+        return (
+            "KEPT, because there is doubt about its data (unclassified). It is not trained on, and runs keep it until that is "
+            "mended."
+        )
     held = f" It is under legal hold ({_holds(verdict)})." if verdict.held else ""
     return f"KEPT: {_due(verdict)}.{held}"
 
@@ -286,7 +319,7 @@ def _would(verdict: Verdict, spared: Spared | None) -> str:
     if verdict.held:
         return f"it would be due at once ({verdict.rule}) and kept as long as it is held"
     if spared is not None:
-        return f"it would be due at once ({verdict.rule}), and a run would skip it: {SKIP_REASONS.get(spared, spared.value)}"
+        return f"it would be due at once ({verdict.rule}), and a run would skip it: {SKIPPED[spared].cause}"
     return f"it would be purged by the next run ({verdict.rule})"
 
 
@@ -329,11 +362,20 @@ def _idle_orders(facts: Facts, policy: Policy, verdict: Verdict) -> Iterator[str
 
 def _doubt(doubt: Doubt, facts: Facts, policy: Policy, as_of: datetime) -> str:
     """Return the doubt in words; if a value is wrong, with that value and where to fix it."""
-    if doubt is Doubt.UNKNOWN_PLAN:
-        return DOUBTS[doubt].format(plans="; ".join(_unknown_plans(facts, policy, as_of)))
-    if doubt is Doubt.PERIOD:
-        return DOUBTS[doubt].format(periods="; ".join(_unusable_periods(facts, policy)))
-    return DOUBTS[doubt]
+    details = {
+        Doubt.UNKNOWN_PLAN: lambda: _unknown_plans(facts, policy, as_of),
+        Doubt.PERIOD: lambda: _unusable_periods(facts, policy),
+    }
+    found = "; ".join(details[doubt]()) if doubt in details else ""
+    return DOUBTED[doubt].cause + (f": {found}" if found else "")
+
+
+def _with_plan(facts: Facts, policy: Policy, plan: str) -> Facts:
+    """Return the facts with `plan` in the place of each plan that the policy does not know."""
+    if facts.account is None:
+        return facts
+    changes = (c if c.plan in policy.known_plans else replace(c, plan=plan) for c in facts.account.plan_changes)
+    return replace(facts, account=replace(facts.account, plan_changes=tuple(changes)))
 
 
 def _unknown_plans(facts: Facts, policy: Policy, as_of: datetime) -> Iterator[str]:

@@ -4,7 +4,6 @@ Invariant: a check changes nothing (a trial is rolled back), and no finding hide
 """
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,16 +17,15 @@ from sweeper.errors import ConfigurationError
 from sweeper.policy.instant import rfc3339
 from sweeper.policy.schema import Policy
 from sweeper.postgres import contract as contracts
-from sweeper.postgres import hazards, migrate, privileges, trial
+from sweeper.postgres import hazards, indexes, migrate, privileges, trial
 from sweeper.postgres.branches import Branch, branches, cycles, everything_below
 from sweeper.postgres.contract import Contract
 from sweeper.postgres.database import Database, reason
 from sweeper.postgres.finding import CheckFinding, Level
 from sweeper.postgres.privileges import Need
-from sweeper.postgres.related_tables import OUTLIVING, TABLES, Key
-from sweeper.postgres.statement import quoted, statement
+from sweeper.postgres.related_tables import OUTLIVING, Key
+from sweeper.postgres.statement import statement
 from sweeper.settings import Settings
-from sweeper.uri import NON_CANONICAL
 
 OLDEST_SERVER = 140_000
 
@@ -292,63 +290,18 @@ def _left_to_others(subject: CheckContext) -> Iterator[CheckFinding]:
         yield CheckFinding(Level.OK, need.table, text)
 
 
-SEARCHED: tuple[tuple[str, tuple[str, ...], str], ...] = (
-    ("conversations", ("account_id", "last_activity_at"), ""),
-    ("conversations", ("account_id", "deleted_at"), "deleted_at IS NOT NULL"),
-    ("conversations", ("account_id", "last_activity_at"), "incognito"),
-    ("conversations", ("account_id", "last_activity_at"), "zero_retention"),
-    ("plan_changes", ("account_id",), ""),
-    ("consent_events", ("account_id",), ""),
-    ("messages", ("conversation_id",), ""),
-    ("attachments", ("conversation_id",), ""),
-    ("attachments", ("uri",), ""),
-    ("attachments", ("uri",), f"uri ~ '{NON_CANONICAL}'::text"),
-    ("feedback", ("kind", "submitted_at"), ""),
-)
-"""The searches of the proposing and reading statements: relation, columns in order, predicate of a partial index."""
-
-
 def _indexes(subject: CheckContext) -> Iterator[CheckFinding]:
-    yield from _key_indexes(subject)
-    relations = {row.relation: row for row in _relations(subject) if row.kind in TABLES}
-    indexes = subject.rows("check_indexes", oids=[row.oid for row in relations.values()])
-    for relation, columns, predicate in SEARCHED:
-        if relation in relations and not _is_indexed(indexes, relations[relation].oid, columns, predicate):
-            where = f" WHERE {predicate}" if predicate else ""
-            yield CheckFinding(
-                Level.WARNING,
-                relations[relation].name,
-                f"is searched by ({', '.join(columns)}){where} without an index: the table would be read whole",
-                f"CREATE INDEX CONCURRENTLY ON {relations[relation].name} ({', '.join(columns)}){where}",
-            )
+    for index in indexes.missing(subject.connection, subject.settings.store.schema_name, subject.contract):
+        yield CheckFinding(Level.WARNING, index.table, index.effect, index.create)
+    if views := indexes.unseen(subject.connection, subject.settings.store.schema_name):
+        text = f"not looked at behind the views {', '.join(views)}"
+        yield CheckFinding(Level.OK, "indexes", text, "see Your tables in the documentation for what is searched")
 
 
-def _key_indexes(subject: CheckContext) -> Iterator[CheckFinding]:
-    indexes = subject.rows("check_indexes", oids=subject.oids)
-    for branch in subject.family:
-        if not _is_indexed(indexes, branch.key.oid, branch.key.columns, ""):
-            columns = ", ".join(quoted(column) for column in branch.key.columns)
-            yield CheckFinding(
-                Level.WARNING,
-                branch.table,
-                f"{branch.key.name} ({columns}) has no index: every batch would read the whole table",
-                f"CREATE INDEX CONCURRENTLY ON {branch.table} ({columns})",
-            )
-
-
-def _is_indexed(indexes: Sequence[Any], oid: int, columns: Sequence[str], predicate: str) -> bool:
-    """True if an index begins with the columns, in any order, and has that predicate."""
-    expected = _bare(predicate)
-    return any(
-        index.oid == oid and set(index.columns[: len(columns)]) == set(columns) and _bare(index.predicate) == expected
-        for index in indexes
-    )
-
-
-def _bare(predicate: str) -> str:
-    """Return a predicate without what the server adds: outer brackets, and a cast of the column to text."""
-    inner = predicate[1:-1] if predicate.startswith("(") and predicate.endswith(")") else predicate
-    return re.sub(r"\((\w+)\)::text", r"\1", inner).replace(" ", "").lower()
+def _guards(subject: CheckContext) -> Iterator[CheckFinding]:
+    for guard, refused in subject.settings.guards.off.items():
+        text = f"guard {guard} is off: runs no longer refuse {refused}"
+        yield CheckFinding(Level.WARNING, "guards", text, f"[guards] {guard} = true")
 
 
 def _hazards(subject: CheckContext) -> Iterator[CheckFinding]:
@@ -545,6 +498,7 @@ CHECKS: tuple[Callable[[CheckContext], Iterator[CheckFinding]], ...] = (
     _own_tables,
     _privileges,
     _left_to_others,
+    _guards,
     _indexes,
     _hazards,
     _keys,

@@ -24,6 +24,7 @@ from sweeper.report import numbers as numbers
 from sweeper.report.numbers import Numbers, Recorded
 from sweeper.report.operation import Reported
 from sweeper.report.overdue import Overdue
+from sweeper.report.upkeep import Upkeep
 from sweeper.settings import GuardSettings
 
 T = TypeVar("T")
@@ -32,7 +33,7 @@ Get = Callable[[Numbers], Samples]
 
 OUTCOMES = (*get_args(evidence.Outcome), "interrupted")
 KINDS = ("run", "backfill", "reapply")
-GUARDS = tuple(name for name, setting in GuardSettings.model_fields.items() if setting.default is True)
+GUARDS = tuple(GuardSettings.switches())
 REASONS = ("replica_lag", "wal_rate", "blocked_queries", "autovacuum")
 """Kinds of server load for which a run waits."""
 RECORDS = ("conversation", "feedback")
@@ -81,6 +82,9 @@ def _if_read(part: Callable[[Numbers], T | None]) -> Callable[[Callable[[T], Sam
 
 
 _recorded: Callable[[Callable[[Recorded], Samples]], Get] = _if_read(lambda found: found.recorded)
+_upkeep: Callable[[Callable[[Upkeep], Samples]], Get] = _if_read(
+    lambda found: found.recorded.upkeep if found.recorded else None
+)
 _overdue: Callable[[Callable[[Overdue], Samples]], Get] = _if_read(lambda found: found.overdue)
 _unmatched: Callable[[Callable[[UnmatchedProtections], Samples]], Get] = _if_read(
     lambda found: found.overdue.unmatched if found.overdue else None
@@ -205,6 +209,45 @@ TABLE: tuple[MetricRow, ...] = (
         _recorded(lambda r: _each(r.totals.spared, Spared)),
         "reason",
     ),
+    _gauge(
+        "sweeper_last_run_purged",
+        "Records that the last sweep with a full result purged; 0 if there is none.",
+        _upkeep(lambda u: _single(u.last.purged if u.last else 0)),
+    ),
+    _gauge(
+        "sweeper_last_run_spared",
+        "Records that were due and that the last sweep with a full result skipped, by reason.",
+        _upkeep(lambda u: _each(u.last.skipped if u.last else {}, Spared)),
+        "reason",
+    ),
+    _gauge(
+        "sweeper_last_run_unclassified",
+        "Records that the last sweep with a full result kept because of doubt, by reason.",
+        _upkeep(lambda u: _each(u.last.doubted if u.last else {}, Doubt)),
+        "reason",
+    ),
+    _gauge(
+        "sweeper_manifests",
+        "Training manifests, by whether this machine can read their directory.",
+        _upkeep(lambda u: _each({"reachable": u.manifests - len(u.unreachable), "unreachable": len(u.unreachable)})),
+        "place",
+    ),
+    _gauge(
+        "sweeper_guard_off",
+        "1 for each guard that the settings switch off, here or in the last run.",
+        _upkeep(lambda u: _each(dict.fromkeys([*u.guards_off, *u.guards_off_in_run], 1), GUARDS)),
+        "guard",
+    ),
+    _gauge(
+        "sweeper_missing_indexes",
+        "Indexes that runs need and the store lacks; absent if that could not be found out.",
+        _upkeep(lambda u: () if isinstance(u.indexes, str) else _single(len(u.indexes))),
+    ),
+    _gauge(
+        "sweeper_objects_behind",
+        "Objects of purged attachments that a run has tried to remove in vain, that are old, or that no prefix allows to remove.",
+        _upkeep(lambda u: _single(u.objects_behind)),
+    ),
     _counter("sweeper_failed", "Records that a run could not purge.", _recorded(lambda r: _single(r.totals.failed))),
     _counter(
         "sweeper_zero_retention_incidents", "Zero-retention conversations that were stored and then purged.", _incidents
@@ -259,7 +302,7 @@ TABLE: tuple[MetricRow, ...] = (
     _gauge(
         "sweeper_objects_pending",
         "Objects of purged attachments that have not been removed yet.",
-        _recorded(lambda r: _single(r.objects_pending)),
+        _upkeep(lambda u: _single(u.objects_pending)),
     ),
     _gauge(
         "sweeper_checkpoint_timestamp_seconds",

@@ -14,15 +14,15 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from sweeper.clock import Clock
 from sweeper.errors import ConfigurationError, SweeperError
-from sweeper.objects import removal
 from sweeper.postgres import database as databases
 from sweeper.postgres import migrate
 from sweeper.postgres.database import Database
-from sweeper.report import operation, totals
+from sweeper.report import operation, totals, upkeep
 from sweeper.report import overdue as overdues
 from sweeper.report.operation import Covered, EndedRun, Reported
 from sweeper.report.overdue import Overdue
 from sweeper.report.totals import LifetimeTotals
+from sweeper.report.upkeep import Upkeep
 from sweeper.runs.job import unreachable
 from sweeper.runs.throttle import ORDERED
 from sweeper.settings import Settings, load_policy
@@ -38,8 +38,8 @@ class Recorded:
     purged_lately: Mapping[str, int]
     pace: float | None
     reported: Reported | None
-    objects_pending: int
     covered: Covered
+    upkeep: Upkeep
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,6 @@ def _read(connection: Connection, database: Database, now: datetime) -> Recorded
         purged_lately={record: by_rule.total() for record, by_rule in lately.items()},
         pace=operation.pace(connection, store, now),
         reported=operation.reported(connection, store),
-        objects_pending=removal.pending(connection, store),
         covered=operation.covered(connection),
+        upkeep=upkeep.read(connection, database.settings, now),
     )

@@ -59,6 +59,7 @@ class RunEntry:
     said: str | None
     failed: int
     purged: int
+    skipped: int
 
     @property
     def seconds(self) -> float | None:

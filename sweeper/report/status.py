@@ -11,18 +11,23 @@ from typing import Any
 from sqlalchemy import Connection
 
 from sweeper.clock import Clock
+from sweeper.policy.counts import Counts
 from sweeper.policy.instant import rfc3339
 from sweeper.postgres import backfills, migrate
 from sweeper.postgres.backfills import BackfillPlan
 from sweeper.postgres.database import Database
 from sweeper.report import numbers as numbers
-from sweeper.report import operation
+from sweeper.report import operation, upkeep
 from sweeper.report import overdue as overdues
-from sweeper.report.operation import Covered, EndedRun, Holder, Pause, Progress, RunEntry
+from sweeper.report.operation import Covered, EndedRun, Holder, Pause, Progress, Reported, RunEntry
 from sweeper.report.overdue import PATIENCE, Overdue
+from sweeper.report.upkeep import Upkeep
+from sweeper.runs.session import CHECKPOINT_SECONDS
 from sweeper.runs.throttle import ORDERED, StopReason
 
 RUNS_SHOWN = 10
+REPORT_AGE = timedelta(hours=50)
+"""Runs do not meet every record in doubt, `report` counts them all; what an older report counted is not relied on."""
 RESUMED = frozenset({StopReason.YIELDED, StopReason.HOURS, StopReason.PAUSED})
 """Reasons why a slice of a backfill stops and the backfill continues it by itself."""
 
@@ -41,6 +46,8 @@ class Status:
     covered: Covered
     pace: float | None
     overdue: Overdue | str
+    upkeep: Upkeep
+    reported: Reported | None
 
     @property
     def running(self) -> list[RunEntry]:
@@ -66,6 +73,16 @@ class Status:
         """What is wrong and what to do about it; empty if nothing is wrong."""
         return [line for look in ADVICE for line in look(self)]
 
+    @property
+    def not_looked_at(self) -> list[str]:
+        """What this status did not look at, so that nothing is known about it; empty if it looked at everything."""
+        return list(_not_looked_at(self))
+
+    @property
+    def now(self) -> Counts | None:
+        """The counts of all records that may be due; None if they were not counted to the end."""
+        return self.overdue.counts if isinstance(self.overdue, Overdue) and self.overdue.complete else None
+
     def as_json(self) -> dict[str, Any]:
         """Return the status for --json."""
         return {
@@ -81,7 +98,9 @@ class Status:
             "backfills": [progress.as_json() for progress in self.backfills],
             "overdue": self.overdue.as_json() if isinstance(self.overdue, Overdue) else None,
             "overdue_unknown": self.overdue if isinstance(self.overdue, str) else None,
+            "upkeep": self.upkeep.as_json(),
             "advice": self.advice,
+            "not_looked_at": self.not_looked_at,
         }
 
 
@@ -116,6 +135,8 @@ def _read(connection: Connection, database: Database, now: datetime) -> Status:
         covered=operation.covered(connection),
         pace=operation.pace(connection, store, now),
         overdue="not counted",
+        upkeep=upkeep.read(connection, database.settings, now),
+        reported=operation.reported(connection, store),
     )
 
 
@@ -246,7 +267,51 @@ def _unsigned(status: Status) -> Iterator[str]:
         )
 
 
+def _uncovered(status: Status) -> Iterator[str]:
+    """Evidence that no checkpoint covers although a run, which takes one at its end, has ended since, or for too long."""
+    checkpoint, ended = status.covered.checkpoint_at, status.ended.success
+    grace = timedelta(seconds=CHECKPOINT_SECONDS)
+    missed = ended is not None and status.at - ended > grace and (checkpoint is None or checkpoint < ended)
+    is_old = checkpoint is not None and status.at - checkpoint > PATIENCE
+    if status.covered.rows and (missed or is_old):
+        since = rfc3339(checkpoint) if checkpoint else "the beginning"
+        yield (
+            f"No checkpoint covers the evidence since {since} ({status.covered.rows} rows), so a change of it could not be told: "
+            "`sweeper audit checkpoint`."
+        )
+
+
+def _skipped(status: Status) -> Iterator[str]:
+    yield from upkeep.skipped(status.upkeep, status.now)
+
+
+def _doubted(status: Status) -> Iterator[str]:
+    yield from upkeep.doubted(status.upkeep, status.now, status.reported)
+
+
+def _installation(status: Status) -> Iterator[str]:
+    yield from upkeep.installation(status.upkeep)
+
+
+def _not_looked_at(status: Status) -> Iterator[str]:
+    if isinstance(status.overdue, str):
+        yield "What is overdue, skipped or in doubt now, for the reason above."
+    elif not status.overdue.complete:
+        yield "Overdue records beyond those counted: `sweeper report` counts all."
+    elif status.overdue.unmatched is None:
+        yield "Whether each hold and order matches a record, because that could not be searched: see `sweeper hold list`."
+    if isinstance(status.upkeep.indexes, str):
+        yield f"Indexes, because the store cannot be read ({status.upkeep.indexes}): see `sweeper check`."
+    if status.upkeep.views:
+        yield f"Indexes behind the views {', '.join(status.upkeep.views)}: `sweeper check` looks at those of tables only."
+    if status.reported is None:
+        yield "Records in doubt that no run meets: no `sweeper report` has counted them yet."
+    elif status.at - status.reported.at > REPORT_AGE:
+        yield f"Records in doubt that no run meets, since the report of {rfc3339(status.reported.at)}: run `sweeper report`."
+
+
 ADVICE: tuple[Callable[[Status], Iterator[str]], ...] = (
-    *(_paused, _overdue, _unmatched, _success, _last_run, _dead, _stalled, _unsigned),
+    *(_paused, _overdue, _skipped, _doubted, _unmatched, _success, _last_run, _dead, _stalled),
+    *(_installation, _uncovered, _unsigned),
 )
 """The checks behind `Status.advice`, most urgent first."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sweeper.policy import remedies
 from sweeper.policy.counts import Counts
 from sweeper.policy.evaluate import Spared
 from sweeper.policy.instant import rfc3339
@@ -76,9 +77,25 @@ class Result:
         return sum(self.left.values())
 
     @property
+    def purged_in_all(self) -> int:
+        """The number of purged conversations and feedback rows."""
+        return self.count + sum(self.purged["feedback"].values())
+
+    @property
     def purged_nothing(self) -> bool:
         """True if no conversation and no feedback row was purged."""
-        return self.count + sum(self.purged["feedback"].values()) == 0
+        return self.purged_in_all == 0
+
+    @property
+    def advice(self) -> list[str]:
+        """What is wrong with the data, and what mends it, for each reason that kept more records than the run purged."""
+        purged, schema = self.purged_in_all, self.job.contract.schema
+        skipped = ((why, n) for why, n in self.counts.skipped.most_common() if not remedies.is_usual(why, n, purged))
+        doubted = self.counts.unclassified.most_common()
+        return [
+            *(remedies.skipped(why, count, schema) for why, count in skipped if count > purged),
+            *(remedies.in_doubt(why, count, schema) for why, count in doubted if count > purged),
+        ]
 
     @property
     def is_stalled(self) -> bool:
@@ -102,6 +119,8 @@ class Result:
             "outcome": self.outcome,
             "stop_reason": self.throttle.stopped or None,
             "stalled": self.is_stalled,
+            "advice": self.advice,
+            "guards_off": list(self.job.settings.guards.off),
             "purged": self.count,
             **self.counts.as_json(),
             "by_rule": dict(sorted(conversations.items())),

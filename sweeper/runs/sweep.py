@@ -319,6 +319,8 @@ class _Sweep:
             self.active_backfill,
             self.objects_kept,
         )
+        for advice in result.advice:
+            log.get().warning("more records were kept than purged", advice=advice, run=self.session.run.id)
         self.session.close(outcome, result.as_json())
         return result
 

@@ -40,13 +40,16 @@ def test_what_a_run_would_spare(sweeper: Command, store: Store, id_: str) -> Non
     assert f"{id_}  spare" in sweeper("explain", "--all", *at).out
     run = json.loads(sweeper("run", "--json", "--accept-history", *at).out)
     assert run["spared_by_reason"] == {"stale_last_activity": 1}
+    assert [advice.partition(":")[0] for advice in run["advice"]] == ["1 records are skipped (stale_last_activity)"]
+    assert (told["true_rule"], told["true_due_at"] > told["due_at"], len(told["mend"])) == ("standard", True, 1)
 
 
 def test_what_a_run_would_purge(sweeper: Command, store: Store, id_: str) -> None:
     """Nothing spares what a run purges."""
     store.load(DUE)
     told = json.loads(sweeper("explain", id_, "--json", "--as-of", DUE["as_of"]).out)
-    assert (told["purge"], told["spared"], told["purged"]) == (True, None, None)
+    assert (told["purge"], told["spared"], told["purged"], told["mend"]) == (True, None, None, [])
+    assert (told["true_rule"], told["true_due_at"]) == (told["rule"], told["due_at"])
 
 
 def test_totals(sweeper: Command, store: Store, id_: str) -> None:

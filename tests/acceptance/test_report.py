@@ -176,7 +176,7 @@ def test_status_json(sweeper: Command, store: Store) -> None:
     assert done.code == 0
     assert set(told) == {
         "at", "store", "paused", "pauses", "lease", "running", "runs", "last_success_at", "last_success_age_seconds",
-        "backfills", "overdue", "overdue_unknown", "advice",
+        "backfills", "overdue", "overdue_unknown", "upkeep", "advice", "not_looked_at",
     }  # fmt: skip
     assert (told["paused"], told["pauses"][0]["reason"], told["lease"]) == (True, "audit", None)
     assert (told["runs"][0]["id"], told["runs"][0]["guard"], told["runs"][0]["purged"]) == (refused, "volume", 0)
@@ -193,8 +193,13 @@ def test_status_text(sweeper: Command, store: Store) -> None:
     assert lines[1:3] == ["paused    no", "lease     free"]
     assert lines[3].startswith("success   2")
     assert lines[4] == "overdue   0 conversations, 0 feedback rows; 0 held past their due date"
-    assert [line.split()[:3] for line in lines[6:8]] == [["run", "kind", "as"], ["1", "run", lines[7].split()[2]]]
-    assert lines[-1] == "Nothing is wrong."
+    assert lines[5].startswith(
+        "upkeep    guards off: 0; missing indexes: 0; unreachable manifests: 0 of 0; pending objects: 0"
+    )
+    assert [line.split()[:3] for line in lines[7:9]] == [["run", "kind", "as"], ["1", "run", lines[8].split()[2]]]
+    assert lines[-1] == "Nothing wrong was found in what was looked at."
+    assert sweeper("report").code == 0
+    assert sweeper("status").out.splitlines()[-1] == "Nothing is wrong."
     assert len(lines) < 25
 
 

@@ -12,6 +12,7 @@ from sweeper.report.numbers import Numbers, Recorded
 from sweeper.report.operation import Covered, EndedRun, Reported
 from sweeper.report.overdue import Overdue
 from sweeper.report.totals import LifetimeTotals
+from sweeper.report.upkeep import Upkeep
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 Exported = dict[str, dict[str, set[str]]]
@@ -40,8 +41,8 @@ def numbers() -> Numbers:
         purged_lately={"conversation": 5},
         pace=10.0,
         reported=reported,
-        objects_pending=0,
         covered=Covered(NOW, is_signed=True, was_signed=True, uncovered={}),
+        upkeep=Upkeep("store", (), 2, {"m": "/gone"}, {}, (), (), 0, 0),
     )
     overdue = Overdue(NOW, ("standard", "zero_retention"), ("feedback",), ("zero_retention",))
     overdue.unmatched = UnmatchedProtections()

@@ -9,8 +9,10 @@ import pytest
 
 from sweeper.clock import Clock
 from sweeper.policy.schema import Policy
+from sweeper.postgres import indexes
 from sweeper.postgres.check import check
 from sweeper.postgres.finding import CheckFinding, Level
+from sweeper.report import status
 from tests.acceptance.commands import in_process
 from tests.acceptance.test_printing import SIGNING_KEY
 from tests.store import stores
@@ -265,6 +267,20 @@ def test_physical_table(store: Store, policy: Policy) -> None:
     assert ["[purge] table" in finding.text for finding in bad(store, policy)] == [True]
     found = bad(store, policy, purge={"table": "chats"})
     assert ("feedback", Level.WARNING) in [(finding.subject, finding.level) for finding in found]
+    every = check(store.database(store.settings(purge={"table": "chats"})), policy, Clock())
+    assert [f.text for f in every if f.subject == "indexes"] == [
+        "not looked at behind the views conversations, feedback"
+    ]
+    unseen = status.read(store.database(), Clock()).not_looked_at
+    assert any(line.startswith("Indexes behind the views conversations, feedback") for line in unseen)
+
+
+def test_searches_are_documented() -> None:
+    """Whoever has views reads in the documentation which columns are searched."""
+    text = (stores.ROOT / "docs" / "tables.md").read_text().replace("\n", " ")
+    for relation, columns, _ in indexes.SEARCHED:
+        assert f"`{relation}`" in text
+        assert f"({', '.join(f'`{column}`' for column in columns)})" in text
 
 
 def test_command(store: Store) -> None:

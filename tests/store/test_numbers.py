@@ -106,6 +106,39 @@ def test_totals(store: Store) -> None:
     assert found["sweeper_last_run_outcome", "completed"] == 0
 
 
+def test_upkeep(store: Store) -> None:
+    """What the last sweep skipped and doubted, guards that are off, missing indexes, unreachable manifests, objects behind."""
+    counts = {
+        "purged": 2,
+        "feedback_purged": 1,
+        "spared_by_reason": {"locked": 7},
+        "unclassified_by_reason": {"no_plan": 4},
+    }
+    run_id = ran(store, counts)
+    ran(store, {"guard": "volume"}, "refused")
+    ran(store, counts | {"purged": 50}, kind="backfill")
+    store.execute("DROP INDEX store.messages_conversation_id_idx")
+    store.execute(
+        "INSERT INTO sweeper.object_purges (uri, conversation_id, run_id) VALUES ('s3://b/o', 'x', %s)", run_id
+    )
+    store.execute(
+        "INSERT INTO sweeper.manifests (id, store, directory, as_of, policy_digest, eligible, state, frozen_at) "
+        "VALUES ('m', 'store', '/nowhere', %s, 'd', 1, 'frozen', %s)",
+        NOW,
+        NOW,
+    )
+    found = exported(numbers.read(store.settings(guards={"history": False}), frozen(NOW)))
+    assert (found["sweeper_last_run_purged",], found["sweeper_last_run_spared", "locked"]) == (3, 7)
+    assert found["sweeper_last_run_spared", "stale_last_activity"] == 0
+    assert (found["sweeper_last_run_unclassified", "no_plan"], found["sweeper_last_run_unclassified", "platform"]) == (
+        4,
+        0,
+    )
+    assert (found["sweeper_guard_off", "history"], found["sweeper_guard_off", "volume"]) == (1, 0)
+    assert (found["sweeper_missing_indexes",], found["sweeper_objects_behind",]) == (1, 1)
+    assert (found["sweeper_manifests", "unreachable"], found["sweeper_manifests", "reachable"]) == (1, 0)
+
+
 def test_each_purge_is_counted_once(store: Store) -> None:
     """A run that left no result is counted by its tombstones, one that did is not counted again, in whatever state it is."""
     bury(store, ran(store, {"purged": 2, "by_rule": {"standard": 2}}), NOW, count=2)

@@ -1,12 +1,16 @@
 """A run that purges nothing although records are due fails, whatever spared them; a night without work does not."""
 
+import re
 from typing import Any
 
 import pytest
 
 from sweeper.cli.run import NOT_PURGED, print_result
+from sweeper.policy import remedies
+from sweeper.policy.decide import Doubt
 from sweeper.policy.evaluate import Spared
 from sweeper.policy.schema import Policy
+from sweeper.report import status
 from sweeper.runs.result import LEFT_THOUGH_DUE, Result
 from sweeper.runs.sweep import sweep
 from sweeper.runs.throttle import ProgressListener
@@ -83,6 +87,33 @@ def test_changed(store: Store, policy: Policy, capsys: pytest.CaptureFixture[str
     assert (result.counts.skipped, result.is_stalled, result.is_done) == ({"changed": 1}, False, True)
     print_result(result, as_json=False)
     assert "1 conversations were due when they were proposed, and had changed" in capsys.readouterr().out
+
+
+def test_every_reason_has_a_remedy() -> None:
+    """Each reason to skip and each doubt is told with its cause and with what mends it, for the store's own schema."""
+    assert set(remedies.SKIPPED) == set(Spared)
+    assert set(remedies.DOUBTED) == set(Doubt)
+    told = [remedies.skipped(reason, 2, "shop") for reason in Spared]
+    told += [remedies.in_doubt(doubt, 2, "shop") for doubt in Doubt]
+    told += [remedies.skipped("of_old", 2, "shop"), remedies.in_doubt("of_old", 2, "shop")]
+    for line in told:
+        assert re.fullmatch(r"2 records are .+ \(\w+\): .+ To mend it: .+[.;]", line)
+        assert "{" not in line
+
+
+@pytest.mark.parametrize(("changed", "advised"), [(remedies.USUAL + 1, False), (remedies.USUAL + 2, True)])
+def test_changed_beside_one_purge(store: Store, policy: Policy, changed: int, advised: bool) -> None:  # noqa: FBT001 — of the table
+    """A few chats always change while a run is at work; many beside one purge are said to be, by the run and by status."""
+    store.load(world(DUE, *(chat(f"c{number}", MONTH) for number in range(changed))))
+
+    def resume(_: int) -> None:
+        store.execute("UPDATE conversations SET last_activity_at = %s WHERE id <> %s", NOW, store.id("due"))
+
+    result = run(store, policy, ProgressListener(expect=resume))
+    assert (result.counts.skipped, result.count) == ({"changed": changed}, 1)
+    assert [f"{changed} records are skipped (changed)" in line for line in result.advice] == [True] * advised
+    told = [line for line in status.read(store.database(), frozen(NOW)).advice if "(changed, by run 1" in line]
+    assert len(told) == advised
 
 
 def test_every_reason_is_decided() -> None:

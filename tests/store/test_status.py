@@ -1,10 +1,13 @@
 """The status: what is at work, what was, and what to do where something is wrong."""
 
+import json
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sweeper.evidence import checkpoint
 from sweeper.policy.instant import rfc3339
 from sweeper.postgres import backfills
 from sweeper.report import status
@@ -137,6 +140,80 @@ def test_slices_hide_no_run(store: Store) -> None:
     assert f"Run {failed} failed" in advice(store)
     ran(store, {})
     assert advice(store) == ""
+
+
+def test_skipped_by_the_last_run(store: Store) -> None:
+    """What only a run can tell is told as it counted it; what can be counted now is, unless the count was ended."""
+    counts = {"spared_by_reason": {"stale_last_activity": 4, "locked": 2}, "unclassified_by_reason": {"no_plan": 3}}
+    ran(store, {"purged": 9, "feedback_purged": 1, **counts, "unclassified_by_reason": {"no_plan": 1}})
+    run_id = ran(store, {"purged": 9, "feedback_purged": 1, **counts})
+    assert [line.partition(":")[0] for line in look(store).advice] == [
+        f"2 records are skipped (locked, by run {run_id} of 2026-06-01T00"
+    ]
+    store.load(world(chat("c1", timedelta(hours=1))))
+    ended = "\n".join(status.read(store.database(), frozen(NOW), lambda: True).advice)
+    assert f"4 records are skipped (stale_last_activity, by run {run_id} of" in ended
+    assert (
+        f"3 records are in doubt and kept (no_plan, by run {run_id} of {NOW}; 2 more than by run {run_id - 1})" in ended
+    )
+
+
+@pytest.mark.parametrize(("ago", "said"), [(PATIENCE, False), (PATIENCE + TICK, True)])
+def test_uncovered_evidence(store: Store, ago: timedelta, said: bool) -> None:  # noqa: FBT001 — a parameter of the table
+    """Evidence is said to be uncovered if the newest checkpoint is old, and if a run has ended since and took none."""
+    store.execute("INSERT INTO sweeper.events (kind) VALUES ('x')")
+    checkpoint.take(store.database(), frozen(rfc3339(instant(NOW) - ago)), None)
+    ran(store, {}, finished_at=rfc3339(instant(NOW) - ago))
+    assert "checkpoint" not in advice(store)
+    store.execute("INSERT INTO sweeper.events (kind) VALUES ('x')")
+    assert (f"No checkpoint covers the evidence since {rfc3339(instant(NOW) - ago)} (1 rows)" in advice(store)) is said
+    ran(store, {}, finished_at=rfc3339(instant(NOW) - timedelta(seconds=601)))
+    assert "`sweeper audit checkpoint`" in advice(store)
+
+
+def test_objects_behind(store: Store) -> None:
+    """An object is behind if no prefix allows to remove it, if a run has failed to, or if it is old; until then it waits."""
+    run_id = ran(store, {})
+    store.execute(
+        "INSERT INTO sweeper.object_purges (uri, conversation_id, run_id) VALUES ('s3://b/o', 'x', %s)", run_id
+    )
+    allowed = {"objects": {"prefixes": ["s3://b/"], "grace_seconds": 60}}
+    assert [line.partition(":")[0] for line in look(store).advice] == [
+        "1 objects of purged attachments are still there"
+    ]
+    assert look(store, **allowed).advice == []
+    store.execute("UPDATE sweeper.object_purges SET attempts = 1, last_error = 'forbidden'")
+    assert "last_error in sweeper.object_purges" in look(store, **allowed).advice[0]
+    store.execute("UPDATE sweeper.object_purges SET attempts = 0")
+    late = rfc3339(instant(NOW) - PATIENCE - timedelta(seconds=60))
+    store.execute("UPDATE sweeper.runs SET finished_at = %s::timestamptz + interval '1 second'", late)
+    assert "objects" not in "".join(look(store, **allowed).advice)
+    store.execute("UPDATE sweeper.runs SET finished_at = %s", late)
+    assert "1 objects of purged attachments are still there" in "".join(look(store, **allowed).advice)
+
+
+def test_not_looked_at(store: Store, tmp_path: Path) -> None:
+    """What status did not look at is said: an ended count, a policy or a store that cannot be read, a report of long ago."""
+    ran(store, {})
+    assert look(store).not_looked_at == [
+        "Records in doubt that no run meets: no `sweeper report` has counted them yet."
+    ]
+    details = {part: {"unclassified": {}} for part in ("conversations", "feedback")} | {
+        "store": "store",
+        "present": True,
+    }
+    reported = "INSERT INTO sweeper.events (kind, at, details) VALUES ('reported', %s, %s)"
+    store.execute(reported, rfc3339(instant(NOW) - status.REPORT_AGE - TICK), json.dumps(details))
+    assert "since the report of 2026-05-29T21:59:59.999999Z" in look(store).not_looked_at[0]
+    store.execute(reported, rfc3339(instant(NOW) - status.REPORT_AGE), json.dumps(details))
+    assert look(store).not_looked_at == []
+    store.load(world(chat("c1", timedelta(hours=1))))
+    ended = status.read(store.database(), frozen(NOW), lambda: True)
+    assert ended.not_looked_at == ["Overdue records beyond those counted: `sweeper report` counts all."]
+    unread = look(store, policy={"file": str(tmp_path / "none.toml")})
+    assert unread.not_looked_at == ["What is overdue, skipped or in doubt now, for the reason above."]
+    store.execute("ALTER TABLE store.messages DROP author")
+    assert any(line.startswith("Indexes, because the store cannot be read") for line in look(store).not_looked_at)
 
 
 def test_holder(store: Store) -> None:

@@ -34,6 +34,13 @@ SELECT count(*) AS pending
 FROM sweeper.object_purges o JOIN sweeper.runs r ON r.id = o.run_id
 WHERE r.store = :store AND o.done_at IS NULL
 
+-- name: objects_behind
+-- How many objects are still to be removed, and how many of them no run will remove, was able to remove or has removed in time.
+SELECT count(*) AS pending,
+       count(*) FILTER (WHERE NOT CAST(:allowed AS boolean) OR o.attempts > 0 OR r.finished_at <= CAST(:before AS timestamptz)) AS behind
+FROM sweeper.object_purges o JOIN sweeper.runs r ON r.id = o.run_id
+WHERE r.store = :store AND o.done_at IS NULL
+
 -- name: objects_non_canonical
 -- URIs of attachments that are not canonical, so that no index can find the object they refer to.
 SELECT a.uri::text AS uri FROM attachments a WHERE a.uri ~ '$pattern'

@@ -13,6 +13,7 @@ SELECT r.id, r.kind, r.as_of, r.started_at, r.finished_at, r.outcome,
        COALESCE(r.result ->> 'stalled', 'false') = 'true' AS stalled,
        COALESCE(r.result ->> 'text', r.result ->> 'error') AS said,
        COALESCE(CAST(r.result ->> 'failed' AS bigint), 0) AS failed,
+       COALESCE(CAST(r.result ->> 'spared' AS bigint), 0) AS skipped,
        COALESCE(CAST(r.result ->> 'purged' AS bigint),
                 (SELECT count(*) FROM sweeper.tombstones t WHERE t.run_id = r.id AND t.record = 'conversation')) AS purged
 FROM sweeper.runs r
@@ -70,6 +71,21 @@ LIMIT 1
 -- How many manifests are in each state, the oldest last recall, and how many were never recalled.
 SELECT m.state, count(*) AS manifests, count(*) FILTER (WHERE m.recalled_at IS NULL) AS never_recalled, min(m.recalled_at) AS recalled_at
 FROM sweeper.manifests m WHERE m.store = :store GROUP BY m.state
+
+-- name: operation_manifest_places
+-- Where the manifests of a store are that may still be trained on or have been.
+SELECT m.id, m.directory FROM sweeper.manifests m
+WHERE m.store = :store AND m.state IN ('frozen', 'started', 'completed')
+ORDER BY m.frozen_at, m.id
+
+-- name: operation_counted
+-- What the two newest sweeps with a full result purged, skipped and found in doubt.
+SELECT r.id AS run, r.finished_at AS at, r.result -> 'spared_by_reason' AS skipped, r.result -> 'unclassified_by_reason' AS doubted,
+       COALESCE(r.result -> 'guards_off', '[]') AS guards_off,
+       CAST(r.result ->> 'purged' AS bigint) + CAST(r.result ->> 'feedback_purged' AS bigint) AS purged
+FROM sweeper.runs r
+WHERE r.store = :store AND r.kind = 'run' AND r.result -> 'unclassified_by_reason' IS NOT NULL
+ORDER BY r.id DESC LIMIT 2
 
 -- name: operation_uncovered
 -- How many committed rows no checkpoint covers yet, counted up to a limit.
