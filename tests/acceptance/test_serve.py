@@ -160,7 +160,7 @@ def test_sweeps_by_itself_and_answers(due: Store, tmp_path: Path) -> None:
 def test_first_scrape_while_the_count_cannot_end(store: Store, tmp_path: Path) -> None:
     """A scrape is answered with the numbers that are there although somebody keeps the overdue records from being counted."""
     with store.connect() as other, other.transaction():
-        other.execute("LOCK TABLE store.conversations")
+        other.execute("LOCK TABLE store.feedback")
         with serving(store, tmp_path) as daemon:
             until(lambda: b"\nsweeper_paused{" in daemon.get("/metrics")[1], daemon.process)
             status, told = daemon.get("/metrics")

@@ -74,8 +74,8 @@ def test_exporter_tells_no_old_numbers(store: Store) -> None:
 def test_first_scrape_does_not_wait_for_the_count(store: Store) -> None:
     """While the first count of overdue records lasts, a scrape gets all other numbers, and the count once it is there."""
     patient = {"lock_timeout_ms": 60_000, "url": store.url}
-    exporter = Exporter(store.settings(database=patient), Time().clock())
-    with locked(store, "store.conversations"):
+    exporter = Exporter(store.settings(database=patient), Time().clock(), wait=0.01)
+    with locked(store, "store.feedback"):
         until(lambda: value(exporter.text(), "sweeper_up") == 1)
         first = exporter.text()
         assert value(first, "sweeper_last_success_timestamp_seconds") == 0
