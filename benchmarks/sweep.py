@@ -29,6 +29,7 @@ from sweeper import embedded, log
 from sweeper.clock import Clock
 from sweeper.demo import world as worlds
 from sweeper.policy.evaluate import Proposal
+from sweeper.policy.facts import Facts
 from sweeper.postgres import database as databases
 from sweeper.postgres import evidence, migrate, purge
 from sweeper.postgres import lease as leases
@@ -37,6 +38,7 @@ from sweeper.postgres.evidence import RunRecord
 from sweeper.runs.batch import Purger
 from sweeper.runs.batch_sizer import BatchSizer
 from sweeper.runs.job import Job, read_contract
+from sweeper.runs.record_kind import conversations
 from sweeper.runs.scan import portions
 from sweeper.runs.sweep import sweep
 from sweeper.settings import Settings, load_policy
@@ -308,7 +310,7 @@ def opened(store: Store) -> Iterator[Job]:
     database.engine.dispose()
 
 
-def _purger(job: Job) -> Purger:
+def _purger(job: Job) -> Purger[Facts]:
     """What a sweep has in hand when its first batch begins."""
     lease = leases.take(job.database)
     with job.database.transaction() as connection:
@@ -327,10 +329,10 @@ def _purger(job: Job) -> Purger:
         lock_budget = purge.read_lock_budget(connection)
     run = RunRecord(lease.run_id, lease.store, job.as_of, job.policy.digest, approved=False)
     pace = BatchSizer(job.settings.pace.target_batch_ms / 1000, job.settings.purge.batch)
-    return Purger(job, run, lease, lock_budget, pace)
+    return Purger(conversations(job), run, lease, lock_budget, pace)
 
 
-def _complete(purger: Purger, proposals: Sequence[Proposal]) -> None:
+def _complete(purger: Purger[Facts], proposals: Sequence[Proposal]) -> None:
     report = purger.purge(proposals)
     if report.unlocked or report.counts.failed:
         raise SystemExit("rows were locked or failed: the time says nothing")

@@ -17,8 +17,9 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, TextIO
 
+from sweeper.encoding import to_json
 from sweeper.errors import SweeperError, printable
-from sweeper.policy.instant import OutOfRange, rfc3339
+from sweeper.policy.instant import OutOfRange
 
 WIDTH = 160
 """Width of tables if stdout is not a terminal."""
@@ -94,18 +95,28 @@ def warn(text: str) -> None:
         _write_error(f"sweeper: {text}")
 
 
-def print_error(error: SweeperError) -> None:
-    """Print an error to stderr; `SweeperError` has escaped its lines, so that all line breaks are meant."""
+def print_error(error: SweeperError, *, as_json: bool = False) -> None:
+    """Print an error to stderr, and for machines to stdout; its lines are escaped, so that all line breaks are meant."""
     if str(error):
         _write_error(*f"sweeper: {error}".split("\n"))
+        if as_json and not isinstance(error, OutputError):
+            _print_json_error(error.as_json())
 
 
-def print_usage_error(error: Any) -> int:
-    """Print a usage error of typer, which quotes arguments, to stderr and return its exit code."""
+def print_usage_error(error: Any, *, as_json: bool = False) -> int:
+    """Print a usage error of typer, which quotes arguments, to stderr, and for machines to stdout; return its exit code."""
     shown = io.StringIO()
     error.show(shown)
     _write_error(*shown.getvalue().removesuffix("\n").split("\n"))
+    if as_json:
+        text = printable(error.format_message())
+        _print_json_error({"error": text, "guard": None, "remedy": None, "exit_code": error.exit_code})
     return int(error.exit_code)
+
+
+def _print_json_error(fields: Mapping[str, Any]) -> None:
+    with suppress(OutputError):  # stderr has the error
+        print_json(fields)
 
 
 def say(*lines: str) -> None:
@@ -113,9 +124,9 @@ def say(*lines: str) -> None:
     _write(lines)
 
 
-def print_json(value: Mapping[str, Any] | list[Any]) -> None:
-    """Print one line of JSON in ASCII."""
-    _write([json.dumps(value, default=_as_json)])
+def print_json(value: Any) -> None:
+    """Print any value of the program as one line of JSON in ASCII."""
+    _write([json.dumps(to_json(value))])
 
 
 def print_table(headers: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
@@ -138,15 +149,7 @@ def print_table(headers: Iterable[str], rows: Iterable[Iterable[object]]) -> Non
 def _cell_text(cell: object) -> str:
     if cell is None:
         return ""
-    return _as_json(cell) if isinstance(cell, datetime | OutOfRange) else str(cell)
-
-
-def _as_json(value: object) -> str:
-    if isinstance(value, OutOfRange):
-        return value.value
-    if isinstance(value, datetime):
-        return rfc3339(value)
-    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+    return str(to_json(cell) if isinstance(cell, datetime | OutOfRange) else cell)
 
 
 def _write(lines: Iterable[str]) -> None:

@@ -4,6 +4,7 @@ Each error's text names the setting or the row, what was **not** done, and the r
 """
 
 import unicodedata
+from typing import Any
 
 
 def printable(text: str) -> str:
@@ -29,8 +30,20 @@ class SweeperError(Exception):
 
     exit_code = 1
 
-    def __init__(self, *lines: str) -> None:
-        super().__init__("\n".join(map(printable, lines)))
+    def __init__(self, *lines: str, remedy: str = "") -> None:
+        """`remedy` is added to the message; it is kept apart for programs."""
+        text = "\n".join(map(printable, lines))
+        super().__init__(f"{text} {printable(remedy)}" if remedy else text)
+        self.remedy = remedy
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the error for --json. `error` is the whole message; `guard` and `remedy` are null where there is none apart."""
+        return {
+            "error": str(self),
+            "guard": None,
+            "remedy": printable(self.remedy) or None,
+            "exit_code": self.exit_code,
+        }
 
 
 class ConfigurationError(SweeperError):
@@ -54,13 +67,13 @@ class RefusedError(SweeperError):
             remedy: what a person may do about it.
             effect: what was not done because of it.
         """
-        super().__init__(" ".join(part for part in (found, limit, effect, remedy) if part))
-        self.guard, self.found, self.limit, self.remedy = guard, found, limit, remedy
+        super().__init__(" ".join(part for part in (found, limit, effect) if part), remedy=remedy)
+        self.guard, self.found, self.limit = guard, found, limit
 
-    def to_dict(self) -> dict[str, str]:
-        """Return the guard, the whole message and its parts."""
-        fields = {"found": self.found, "limit": self.limit, "remedy": self.remedy}
-        return {"guard": self.guard, "text": str(self), **{name: printable(value) for name, value in fields.items()}}
+    def as_json(self) -> dict[str, Any]:
+        """Return the refusal for --json and for the record of a run: the guard, the whole message and its parts."""
+        parts = {"found": printable(self.found), "limit": printable(self.limit)}
+        return {**super().as_json(), "guard": self.guard, "text": str(self), **parts, "outcome": "refused"}
 
 
 class LeaseHeldError(SweeperError):

@@ -104,7 +104,7 @@ def main() -> NoReturn:
         returned = app(standalone_mode=False)  # the code of a typer.Exit, or what a command returned
         code = returned if isinstance(returned, int) else 0
     except MisuseError as error:
-        code = console.print_usage_error(error)
+        code = console.print_usage_error(error, as_json=_is_json())
     except typer.Abort:
         code = 1
     except SystemExit as ended:
@@ -118,6 +118,11 @@ def main() -> NoReturn:
     sys.exit(console.flush(code))
 
 
+def _is_json() -> bool:
+    """Return whether the command line asks for JSON; read here, because its parsing may be what fails."""
+    return "--json" in sys.argv[1:]
+
+
 def _print_error(error: SweeperError) -> int:
-    console.print_error(error)
+    console.print_error(error, as_json=_is_json())
     return error.exit_code

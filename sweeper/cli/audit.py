@@ -96,7 +96,7 @@ def audit_verify(
     with context.migrated(config) as database:
         report = verify.verify(database, kept, keys or _own_keys(database))
     if as_json:
-        console.print_json(report.as_json())
+        console.print_json(report)
     else:
         _print_report(report)
     if report.fault is not None:
@@ -124,22 +124,22 @@ def _kept(path: Path) -> "KeptCheckpoint":
 
 
 def _print_report(report: "VerifyReport") -> None:
-    states = ", ".join(f"{count} {state}" for state, count in report.checkpoints.items())
-    console.say(f"{report.verified} of {report.size} leaves verified; checkpoints: {states or 'none'}.")
-    if report.kept:
-        console.say(f"The ledger continues {report.kept} kept elsewhere.")
+    states = ", ".join(f"{count} {state}" for state, count in sorted(report.checkpoints.items()) if count)
+    console.say(f"{report.verified} of {report.leaves} leaves verified; checkpoints: {states or 'none'}.")
+    if report.kept_checkpoints:
+        console.say(f"The ledger continues {report.kept_checkpoints} kept elsewhere.")
     for fault in report.faults:
         console.say(f"FAULT, {fault.kind}: {fault.text}.")
-    if report.found > len(report.faults):
-        console.say(f"{report.found - len(report.faults)} more faults; these are the first.")
+    if report.faults_found > len(report.faults):
+        console.say(f"{report.faults_found - len(report.faults)} more faults; these are the first.")
     _print_compared(report)
     if report.fault is not None:
         return
     console.say("Everything fits.")
-    if report.size > report.covered:
-        console.say(f"{report.size - report.covered} leaves are under no checkpoint yet.")
-    if any(report.uncovered.values()):
-        sources = ", ".join(f"{count} {source}" for source, count in report.uncovered.items())
+    if report.leaves > report.under_a_checkpoint:
+        console.say(f"{report.leaves - report.under_a_checkpoint} leaves are under no checkpoint yet.")
+    if any(report.not_covered.values()):
+        sources = ", ".join(f"{count} {source}" for source, count in report.not_covered.items())
         console.say(f"Not covered yet, until the next checkpoint: {sources}.")
     _print_trust(report)
 

@@ -20,6 +20,7 @@ from sweeper.cli.run import (
     show_plan,
     stop_on_signal,
 )
+from sweeper.encoding import to_json
 from sweeper.errors import ConfigurationError
 from sweeper.policy.instant import rfc3339
 from sweeper.policy.window import Slice
@@ -85,7 +86,7 @@ def backfill(
     if plan is not None and (since, until, by) != (None, None, None):
         raise ConfigurationError("--plan contains its own --since, --until and --by: nothing was done. Leave them out.")
     approval = read_approval(approve, plan, out, dry_run=dry_run)
-    with context.prepared(config) as job:
+    with context.prepared(config, is_patient=not (dry_run or give_up)) as job:
         scope = _scope(job, since, until, by) if approval is None or plan is None else backfills.scope_of(approval)
         hours = _hours(job, between)
         budget = read_budget(max_runtime, max_purge, _rate(job, rate))
@@ -106,7 +107,7 @@ def backfill(
 
 def _print_given_up(plan: "BackfillPlan", *, as_json: bool) -> None:
     if as_json:
-        console.print_json({"backfill": plan.id, "outcome": "given_up", "done_until": rfc3339(plan.done_until)})
+        console.print_json({"backfill": plan.id, "outcome": "given_up", "done_until": plan.done_until})
     else:
         console.say(
             f"Backfill {plan.id} is given up, done until {rfc3339(plan.done_until)}. `sweeper run` purges the rest."
@@ -154,7 +155,7 @@ def _hours(job: "Job", between: str | None) -> "Hours | None":
 
 
 def _print_outcome(outcome: "BackfillOutcome", *, as_json: bool) -> None:
-    found = outcome.as_json()
+    found = to_json(outcome)
     if as_json:
         console.print_json(found)
         return

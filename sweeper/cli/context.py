@@ -89,12 +89,15 @@ def _holds_database(folder: Path) -> bool:
 
 
 @contextmanager
-def prepared(config: Path | None, as_of: datetime | None = None) -> Iterator["Job"]:
-    """Yield a job on the store of the settings, at `as_of` or now."""
+def prepared(config: Path | None, as_of: datetime | None = None, *, is_patient: bool = False) -> Iterator["Job"]:
+    """Yield a job on the store of the settings, at `as_of` or now.
+
+    With `is_patient` a server that does not answer yet is waited for, for [database] outage_seconds.
+    """
     from sweeper.runs.job import prepare
 
     with configured(config) as settings:
-        job = prepare(settings, CLOCK, as_of)
+        job = prepare(settings, CLOCK, as_of, is_patient=is_patient)
         try:
             yield job
         finally:

@@ -8,6 +8,7 @@ import typer
 from sweeper import console
 from sweeper.cli import context
 from sweeper.cli.context import AsJson, AsOf, Config
+from sweeper.encoding import to_json
 from sweeper.errors import ConfigurationError, SweeperError
 from sweeper.policy.instant import rfc3339
 
@@ -63,7 +64,7 @@ def _explain_one(job: "Job", conversation_id: str, what_if: WhatIf | None, *, as
         return
     explanation = _explanation(job, facts, messages, what_if)
     if as_json:
-        console.print_json(explanation.as_json())
+        console.print_json(explanation)
     else:
         console.say(*explanation.as_lines())
 
@@ -121,9 +122,9 @@ def _explain_all(job: "Job", *, as_json: bool) -> None:
     from sweeper.runs.scan import everything
 
     counts = Counts()
-    for record in everything(job, lambda count: counts.anomalies.update({Anomaly.CREATED_AHEAD.value: count})):
+    for record in everything(job, lambda: counts.anomalies.update([Anomaly.CREATED_AHEAD.value])):
         counts.count("conversation", record.evaluation, record.anomalies)
-        line = explanations.line(record.facts, record.evaluation.verdict)
+        line = to_json(explanations.line(record.facts, record.evaluation.verdict))
         if as_json:
             console.print_json(line)
         else:
@@ -135,9 +136,8 @@ def _explain_all(job: "Job", *, as_json: bool) -> None:
         log.get().info("totals", **_totals_json(counts.conversations))
     else:
         _print_totals(counts.conversations)
-    found = +counts.anomalies
-    if found:
-        log.get().warning("anomalies", **found)
+    if counts.anomalies:
+        log.get().warning("anomalies", **counts.anomalies)
 
 
 def _totals(counts: "RecordCounts") -> "list[tuple[str, dict[str, int]]]":

@@ -95,12 +95,10 @@ def check(
     from sweeper.settings import load_policy
 
     with context.connected(config) as database:
-        findings = checks.check(database, load_policy(database.settings), context.CLOCK, trial_wanted=trial)
+        findings = checks.check(database, load_policy(database.settings), context.CLOCK, trial_requested=trial)
         findings += [_signing(database.settings), *_pseudonyms(), *_exposed(database.settings)]
     if as_json:
-        console.print_json(
-            [{"level": f.level.value, "subject": f.subject, "text": f.text, "remedy": f.remedy} for f in findings]
-        )
+        console.print_json(findings)
     else:
         for finding in findings:
             console.say(f"{finding.level.value.upper():<8} {finding.subject}: {finding.text}")

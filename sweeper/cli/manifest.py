@@ -59,7 +59,7 @@ def manifest_build(
     with context.prepared(config, context.instant("--as-of", as_of)) as job:
         _refuse_future(job)
         frozen = lifecycle.freeze(job, directory, key, with_text=with_text)
-    built = {**frozen.description.to_dict(), "directory": str(frozen.folder), "revoked": dict(frozen.revoked)}
+    built = {**frozen.description.to_dict(), "directory": str(frozen.folder), "revoked": frozen.revoked}
     with console.afterwards():
         if as_json:
             console.print_json(built)
@@ -109,7 +109,7 @@ def manifest_start(
         description, revoked = lifecycle.start(job, manifest_id)
     with console.afterwards():
         if as_json:
-            console.print_json({"id": manifest_id, "state": "started", "revoked": dict(revoked)})
+            console.print_json({"id": manifest_id, "state": "started", "revoked": revoked})
             return
         console.say(
             f"Manifest {manifest_id} started: {description.eligible - revoked.total()} of {description.eligible} messages may be "
@@ -150,7 +150,7 @@ def manifest_list(config: Config = None, as_json: AsJson = False) -> None:
         from sweeper.manifest import lifecycle
 
     with context.migrated(config) as database:
-        found = [lifecycle.to_dict(row) for row in lifecycle.list_manifests(database)]
+        found = lifecycle.list_manifests(database)
     if as_json:
         console.print_json(found)
         return
@@ -188,8 +188,8 @@ def _verification_json(verified: "Verification") -> dict[str, Any]:
     return {
         "id": verified.description.id,
         "eligible": verified.description.eligible,
-        "faults": list(verified.faults),
-        "left": dict(sorted(verified.ineligible.items())),
+        "faults": verified.faults,
+        "left": verified.ineligible,
         "revoked": verified.revoked,
     }
 
@@ -252,8 +252,8 @@ def _recall_json(one: "RecallResult") -> dict[str, Any]:
         "id": one.manifest_id,
         "directory": one.directory,
         "state": one.state,
-        "reasons": dict(sorted(one.reasons.items())),
-        "files": list(one.files),
+        "reasons": one.reasons,
+        "files": one.files,
         "missing": one.missing,
     }
 

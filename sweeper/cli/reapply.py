@@ -9,6 +9,7 @@ from sweeper import console
 from sweeper.cli import context
 from sweeper.cli.context import AsJson, Config
 from sweeper.cli.run import STOPS, print_counts, stop_on_signal
+from sweeper.encoding import to_json
 from sweeper.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def reapply(
     """
     from sweeper.runs import reapply as reapplying
 
-    with context.prepared(config) as job:
+    with context.prepared(config, is_patient=True) as job:
         read = _read(job, ledger, key, accept_unsigned=accept_unsigned)
         found = reapplying.preview(job, read, accept_ledger) if dry_run else _reapplied(job, read, accept_ledger)
     with console.afterwards():
@@ -80,7 +81,7 @@ def _read(job: "Job", path: Path, key: str | None, *, accept_unsigned: bool) -> 
 
 
 def _print(found: "Reapplied", *, as_json: bool) -> None:
-    counted = found.as_json()
+    counted = to_json(found)
     if as_json:
         console.print_json(counted)
         return

@@ -61,7 +61,7 @@ def report(
             job.database.engine.dispose()
         with console.afterwards():
             if as_json:
-                console.print_json(found.as_json())
+                console.print_json(found)
             else:
                 _print_report(found)
         if found.alarms:
@@ -114,7 +114,7 @@ def _print_report(report: "Report") -> None:
     _print_reasons(report)
     _print_purged(report)
     console.say("")
-    console.say(f"last success: {rfc3339(past.success) if past.success else 'never'}")
+    console.say(f"last success: {rfc3339(past.last_success_at) if past.last_success_at else 'never'}")
     console.say(f"to purge what is overdue: {_forecast(report.drain_seconds)}")
     console.say(f"objects still to be removed: {past.objects_pending}")
     console.say(f"holds and orders without effect: {_unmatched(report)}")
@@ -168,9 +168,9 @@ def _print_reasons(report: "Report") -> None:
 def _print_purged(report: "Report") -> None:
     from sweeper.report.report import DAYS
 
-    longest = report.past.purged[DAYS[-1]]
+    longest = report.past.purged_in_days[DAYS[-1]]
     rows: list[tuple[object, ...]] = [
-        (kind, rule, *(report.past.purged[days][kind][rule] for days in DAYS))
+        (kind, rule, *(report.past.purged_in_days[days][kind][rule] for days in DAYS))
         for kind, by_rule in longest.items()
         for rule in sorted(by_rule)
     ]
@@ -182,10 +182,10 @@ def _print_purged(report: "Report") -> None:
 
 
 def _evidence(report: "Report") -> str:
-    covered = report.past.covered
+    covered = report.past.evidence
     if covered.checkpoint_at is None:
         return f"no checkpoint was ever taken; {covered.rows} rows are uncovered"
-    signed = "signed" if covered.is_signed else "unsigned"
+    signed = "signed" if covered.signed else "unsigned"
     return f"newest checkpoint {rfc3339(covered.checkpoint_at)} ({signed}); {covered.rows} rows since"
 
 
@@ -218,7 +218,7 @@ def status(config: Config = None, as_json: AsJson = False) -> None:
         finally:
             database.engine.dispose()
         if as_json:
-            console.print_json(found.as_json())
+            console.print_json(found)
         else:
             _print_status(found)
         _require_policy(settings)
@@ -309,12 +309,15 @@ def _print_upkeep(status: "Status") -> None:
 
 
 def _print_backfills(status: "Status") -> None:
+    from sweeper.report.status import length
+
     for progress in status.backfills:
-        plan = progress.plan
+        plan, remaining = progress.plan, status.remaining(progress)
+        rest = f", {length(remaining)} of work left at the recent pace" if remaining else ""
         console.say(
             f"backfill  {plan.id}: {rfc3339(plan.since)} to {rfc3339(plan.until)} by {plan.by}, done until "
-            f"{rfc3339(plan.done_until)} ({progress.share:.0%}), {progress.purged} of {plan.expected} purged, "
-            f"seen {rfc3339(plan.seen_at)}"
+            f"{rfc3339(plan.done_until)}, {progress.purged} of {plan.expected} purged ({progress.share:.0%}){rest}, "
+            f"{'stopped' if plan.stopped_at else 'last heartbeat'} {rfc3339(plan.stopped_at or plan.seen_at)}"
         )
 
 

@@ -14,6 +14,7 @@ import typer
 from sweeper import console
 from sweeper.cli import context
 from sweeper.cli.context import AsJson, AsOf, Config
+from sweeper.encoding import to_json
 from sweeper.errors import ConfigurationError, RefusedError
 from sweeper.policy.instant import rfc3339
 from sweeper.uri import KeptObject
@@ -107,16 +108,11 @@ def run(
         )
     at = approval.as_of if approval else context.instant("--as-of", as_of)
     budget = read_budget(max_runtime, max_purge)
-    with context.prepared(config, at) as job:
+    with context.prepared(config, at, is_patient=not dry_run) as job:
         if dry_run:
             show_plan(job, None, out, as_json=as_json)
             return
-        try:
-            result = _sweep(job, approval, budget, accept_history=accept_history)
-        except RefusedError as refusal:
-            if as_json:
-                console.print_json({"outcome": "refused", **refusal.to_dict()})
-            raise
+        result = _sweep(job, approval, budget, accept_history=accept_history)
     with console.afterwards():
         print_result(result, as_json=as_json)
     if not result.is_done:
@@ -185,7 +181,7 @@ def show_plan(job: "Job", scope: "BackfillScope | None", out: Path | None, *, as
     if out is not None:
         plan.write(out)
     if as_json:
-        console.print_json(plan.as_json())
+        console.print_json(plan)
         return
     _print_plan(plan)
     if out is not None:
@@ -205,11 +201,11 @@ def _print_plan(plan: "PurgePlan") -> None:
     console.say(f"Would purge {counts.due} conversations{feedback}.")
     print_counts(counts, "would purge", counts.by_rule, counts.feedback_by_rule)
     if plan.by_slice:
-        console.print_table(("due from", "to", "would purge"), (row.values() for row in plan.as_json()["slices"]))
+        console.print_table(("due from", "to", "would purge"), (row.values() for row in to_json(plan)["slices"]))
     if scope and counts.outside:
         console.say(
-            f"{counts.outside} more are due outside the plan. While the backfill is at work, runs skip what is due before "
-            "--until."
+            f"{counts.outside} more are due outside the plan. Until the backfill is finished or given up, runs skip what is due "
+            "before --until."
         )
     for refusal in plan.refusals:
         console.say(f"A run would refuse ({refusal.guard}): {_preview_refusal(refusal)}")
@@ -223,7 +219,7 @@ def _preview_refusal(refusal: RefusedError) -> str:
 
 def print_result(result: "Result", *, as_json: bool) -> None:
     """Print the result of a run."""
-    found = result.as_json()
+    found = to_json(result)
     if as_json:
         console.print_json(found)
         return
@@ -274,11 +270,11 @@ def _print_active_backfill(active_backfill: "ActiveBackfill") -> None:
     deferred = f"what is due from {rfc3339(plan.done_until)} to {rfc3339(plan.until)} is left to backfill {plan.id}"
     if active_backfill.silent:
         console.warn(
-            f"{deferred}, which NOBODY has worked on since {rfc3339(plan.seen_at)}: `{plan.command}` continues it, the same with "
-            "--give-up leaves the rest to runs."
+            f"{deferred}, and NOBODY works on that: its last heartbeat was at {rfc3339(plan.seen_at)}. `{plan.command}` "
+            "continues it, the same with --give-up leaves the rest to runs."
         )
     else:
-        console.say(f"{deferred[0].upper()}{deferred[1:]}, which is at work.")
+        console.say(f"{deferred[0].upper()}{deferred[1:]}. Its last heartbeat was at {rfc3339(plan.seen_at)}.")
 
 
 def _stalled(result: "Result") -> str:

@@ -48,5 +48,5 @@ def _print(ended: "EndedJob") -> None:
     import sys
 
     with console.afterwards():
-        console.print_json(ended.as_json())
+        console.print_json(ended)
         sys.stdout.flush()

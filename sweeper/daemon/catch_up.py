@@ -66,14 +66,14 @@ class CatchUp:
         A job that another guard refused is not retried: somebody has to act first.
         """
         if ended.outcome is JobOutcome.LEASE_HELD:
-            self._check_later(ended.name, AGAIN_SECONDS)
+            self._check_later(ended.job, AGAIN_SECONDS)
         elif ended.result.get("guard") == StopReason.PAUSED:
-            self._check_later(ended.name, 0.0)
+            self._check_later(ended.job, 0.0)
         elif ended.outcome is JobOutcome.FAILED and ended.passing:
-            self._failures[ended.name] = failures = self._failures.get(ended.name, 0) + 1
-            self._check_later(ended.name, min(AGAIN_SECONDS * 2 ** (failures - 1), AGAIN_AT_MOST_SECONDS))
+            self._failures[ended.job] = failures = self._failures.get(ended.job, 0) + 1
+            self._check_later(ended.job, min(AGAIN_SECONDS * 2 ** (failures - 1), AGAIN_AT_MOST_SECONDS))
         else:
-            self._failures.pop(ended.name, None)
+            self._failures.pop(ended.job, None)
 
     def due(self) -> dict[str, Pending]:
         """Return the checks to make now, by job."""

@@ -8,7 +8,6 @@ import json
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import datetime
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
@@ -16,8 +15,8 @@ from threading import Lock, Thread
 from typing import Any, ClassVar
 
 from sweeper import log
+from sweeper.encoding import to_json
 from sweeper.errors import ConfigurationError
-from sweeper.policy.instant import rfc3339
 
 CONNECTIONS = 16
 """The most connections open at a time."""
@@ -35,7 +34,7 @@ class Answer:
     def json(cls, value: Mapping[str, Any], *, good: bool = True) -> "Answer":
         """Return a JSON response with status 200, or 503 unless `good`."""
         status = HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE
-        return cls(status, json.dumps(value, default=_as_json).encode() + b"\n", "application/json")
+        return cls(status, json.dumps(to_json(value)).encode() + b"\n", "application/json")
 
 
 Routes = Mapping[str, Callable[[], Answer]]
@@ -148,9 +147,3 @@ def _bound(listen: str, handler: type[_Handler]) -> _Server:
             f"[serve] listen {listen}: cannot be listened on ({getattr(error, 'strerror', None) or error}). Nothing was started. "
             "Name another address there or with --listen, or stop what listens on it."
         ) from None
-
-
-def _as_json(value: object) -> str:
-    if isinstance(value, datetime):
-        return rfc3339(value)
-    raise TypeError(f"{type(value).__name__} has no JSON")

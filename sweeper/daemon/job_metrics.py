@@ -39,18 +39,18 @@ class JobMetrics:
     def note(self, ended: EndedJob) -> None:
         """Record how a job ended."""
         with self._lock:
-            self._last[ended.name] = ended
-        self._ends.labels(ended.name, ended.outcome.value).set(ended.ended_at.timestamp())
-        self._runs.labels(ended.name, ended.outcome.value).inc()
+            self._last[ended.job] = ended
+        self._ends.labels(ended.job, ended.outcome.value).set(ended.ended_at.timestamp())
+        self._runs.labels(ended.job, ended.outcome.value).inc()
 
-    def as_json(self, nexts: Mapping[str, datetime]) -> dict[str, Any]:
+    def ends(self, nexts: Mapping[str, datetime]) -> dict[str, Any]:
         """Return for each job in `nexts` when it runs next, how it ended last and when (UTC)."""
         with self._lock:
             last = dict(self._last)
         return {
             name: {
                 "next_at": nexts[name],
-                "last_outcome": last[name].outcome.value if name in last else None,
+                "last_outcome": last[name].outcome if name in last else None,
                 "last_ended_at": last[name].ended_at if name in last else None,
             }
             for name in sorted(nexts)

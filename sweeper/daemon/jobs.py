@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.exc import DBAPIError
 
 from sweeper.clock import Clock
+from sweeper.encoding import to_json
 from sweeper.errors import LeaseHeldError, RefusedError, SweeperError
 from sweeper.manifest import extra
-from sweeper.policy.instant import rfc3339
 from sweeper.postgres import database as databases
 from sweeper.postgres import last_runs, migrate
 from sweeper.postgres.database import Database
@@ -87,7 +87,7 @@ def sweep(context: JobContext) -> Done:
     with context.job() as job:
         result = sweeps.sweep(job)
     stalled = result.outcome == "completed" and result.is_stalled
-    return JobOutcome.FAILED if stalled else JobOutcome(result.outcome), result.as_json()
+    return JobOutcome.FAILED if stalled else JobOutcome(result.outcome), to_json(result)
 
 
 def report(context: JobContext) -> Done:
@@ -96,7 +96,7 @@ def report(context: JobContext) -> Done:
 
     with context.job() as job:
         result = reports.report(job)
-    return JobOutcome.FAILED if result.alarms else JobOutcome.COMPLETED, result.as_json()
+    return JobOutcome.FAILED if result.alarms else JobOutcome.COMPLETED, to_json(result)
 
 
 def checkpoint(context: JobContext) -> Done:
@@ -157,25 +157,20 @@ def _key() -> "Pseudonym":
     return pseudonym.read()
 
 
-def _nothing(_: Settings) -> None:
-    """For jobs that need nothing of their own."""
-
-
 def _checkpoint_needs(settings: Settings) -> None:
     from sweeper.evidence import keys
 
     keys.read(settings)
 
 
-def _manifest_needs(_: Settings) -> None:
-    with extra.required():
-        from sweeper.manifest import lifecycle  # noqa: F401 — checks that it is installed
-    _key()
-
-
 def _recall_needs(_: Settings) -> None:
     with extra.required():
         from sweeper.manifest import lifecycle  # noqa: F401 — checks that it is installed
+
+
+def _manifest_needs(settings: Settings) -> None:
+    _recall_needs(settings)
+    _key()
 
 
 @dataclass(frozen=True)
@@ -187,7 +182,7 @@ class ScheduledJob:
     """Reads when the job last ran, whoever started it; None: the job is harmless and runs whenever a daemon starts."""
     purges: bool = False
     """True if the job purges: it is not made up for during a pause."""
-    needs: Callable[[Settings], None] = _nothing
+    needs: Callable[[Settings], None] = lambda _: None
     """Raises ConfigurationError at the daemon's start if the job lacks something, rather than at the end of a month."""
 
 
@@ -206,25 +201,14 @@ SCHEDULED_JOBS: Mapping[str, ScheduledJob] = {
 class EndedJob:
     """How a scheduled job ended, and when (UTC)."""
 
-    name: str
+    job: str
     outcome: JobOutcome
     began_at: datetime
     ended_at: datetime
-    seconds: float
+    duration_s: float
     result: Mapping[str, Any]
-    passing: bool = False
+    passing: bool = field(default=False, repr=False)
     """True if the job failed as a whole, so that a retry may succeed."""
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the end as a JSON object."""
-        return {
-            "job": self.name,
-            "outcome": self.outcome.value,
-            "began_at": rfc3339(self.began_at),
-            "ended_at": rfc3339(self.ended_at),
-            "duration_s": round(self.seconds, 3),
-            "result": dict(self.result),
-        }
 
 
 def perform(name: str, context: JobContext) -> EndedJob:
@@ -235,11 +219,11 @@ def perform(name: str, context: JobContext) -> EndedJob:
     except LeaseHeldError as error:
         outcome, result = JobOutcome.LEASE_HELD, {"text": str(error)}
     except RefusedError as refusal:
-        outcome, result = JobOutcome.REFUSED, refusal.to_dict()
+        outcome, result = JobOutcome.REFUSED, refusal.as_json()
     except Exception as error:
         outcome, passing = JobOutcome.STOPPED if context.stop.is_asked else JobOutcome.FAILED, True
         result = {"text": _describe(error)}
-    seconds = time.monotonic() - started
+    seconds = round(time.monotonic() - started, 3)
     return EndedJob(name, outcome, began_at, context.clock.now(), seconds, result, passing)
 
 

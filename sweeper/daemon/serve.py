@@ -162,7 +162,7 @@ class Daemon:
             "reasons": reasons,
             "paused": state.paused,
             "at_work": self.at_work,
-            "jobs": self.job_metrics.as_json(self.nexts()),
+            "jobs": self.job_metrics.ends(self.nexts()),
         }
         return Answer.json(values, good=not reasons)
 
@@ -276,5 +276,5 @@ def _log_ended(ended: EndedJob) -> None:
         JobOutcome.LEASE_HELD: logger.warning,
     }
     levels.get(ended.outcome, logger.info)(
-        "job ended", job=ended.name, outcome=ended.outcome.value, duration_s=round(ended.seconds, 3), **values
+        "job ended", job=ended.job, outcome=ended.outcome.value, duration_s=ended.duration_s, **values
     )

@@ -20,6 +20,7 @@ from sweeper.runs import guards
 from sweeper.runs import sweep as sweeps
 from sweeper.runs.approval import Approval
 from sweeper.runs.job import Job, prepare
+from sweeper.runs.result import Result
 from sweeper.runs.scan import everything
 from sweeper.settings import Settings
 
@@ -49,10 +50,6 @@ class Examples:
 
     def _named(self) -> list[str]:
         return [*self.rules, *(rule for rule in self.counts.by_rule if rule not in self.rules)]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return counts and examples for JSON output."""
-        return {"rules": self.by_rule(), "examples": {"purged": self.purged, "kept": self.kept}}
 
 
 def show(page: DemoPage, config: Path | None, clock: Clock, seed: int, keep: Path | None) -> None:
@@ -85,15 +82,16 @@ def summary(config: Path | None, clock: Clock, seed: int, keep: Path | None) -> 
             "accounts": len(fixture.world.accounts),
             "messages": len(fixture.world.messages),
             "policy": fixture.policy.digest,
-            **examples.as_json(),
+            "rules": examples.by_rule(),
+            "examples": {"purged": examples.purged, "kept": examples.kept},
             "runs": results,
         }
 
 
-def _sweep(settings: Settings, clock: Clock, approval: Approval | None) -> dict[str, Any]:
+def _sweep(settings: Settings, clock: Clock, approval: Approval | None) -> Result:
     job = prepare(settings, clock, approval.as_of if approval else None)
     try:
-        return sweeps.sweep(job, approval=approval).as_json()
+        return sweeps.sweep(job, approval=approval)
     finally:
         job.database.engine.dispose()
 

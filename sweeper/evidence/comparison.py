@@ -49,9 +49,9 @@ def _identity_faults(connection: Connection, settings: Settings) -> Iterator[Led
     if len(here) != 1:
         yield _identity_fault(f"sweeper.identity has {len(here)} rows instead of one")
         return
-    for told, event_id in state.identities(connection).items():
-        if told != here[0]:
-            text = f"sweeper.identity is {here[0]}, event {event_id} (run_opened) says {told}: it was altered"
+    for identity, event_id in state.identities(connection).items():
+        if identity != here[0]:
+            text = f"sweeper.identity is {here[0]}, event {event_id} (run_opened) says {identity}: it was altered"
             yield _identity_fault(text)
     named = _identity_in_origin(connection, settings)
     if named not in (None, here[0]):
@@ -95,7 +95,7 @@ def _describe(found: Difference) -> str:
         return f"exists, although event {found.event_id} records that it was deleted"
     name = found.name or ""
     if name in QUOTED_COLUMNS or state.is_instant(name):
-        values = f"is {_value(found.here)}, the events (up to {found.event_id}) say {_value(found.told)}"
+        values = f"is {_value(found.here)}, the events (up to {found.event_id}) say {_value(found.recorded)}"
     else:
         values = f"is not what the events (up to {found.event_id}) say"
     return f"was changed without an event: {name} {values}"

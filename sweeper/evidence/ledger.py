@@ -81,7 +81,7 @@ def rows(connection: Connection, source: str, ids: Sequence[range]) -> list[tupl
     """Return the existing rows with these ids, in order of id: the id, and the columns as JSON text."""
     parameters = {"ids": multirange(ids), "limit": sum(map(len, ids))}
     found = connection.execute(statement(f"ledger_{source}"), parameters)
-    return [(row.id, row.told) for row in found]
+    return [(row.id, row.leaf) for row in found]
 
 
 def number(connection: Connection, first: int, source: str, ids: Sequence[range]) -> None:

@@ -41,7 +41,7 @@ class Receipt:
 
     def text(self) -> str:
         """Return the receipt as the text of a file."""
-        told = {
+        fields = {
             "format": FORMAT,
             "leaf": self.leaf,
             "index": self.index,
@@ -49,7 +49,7 @@ class Receipt:
             "proof": [base64.b64encode(hash_).decode() for hash_ in self.proof],
             "checkpoint": self.checkpoint.text(),
         }
-        return json.dumps(told, indent=2) + "\n"
+        return json.dumps(fields, indent=2) + "\n"
 
     def root(self) -> bytes:
         """Return the root that follows from leaf and proof.
@@ -123,13 +123,13 @@ def _newest(connection: Connection, ids: Sequence[int], size: int) -> tuple[int,
 
 def _receipt(tiles: Tiles, id_: int, index: int, note: str) -> Receipt | None:
     """Return the receipt, or None if the ledger lacks a node or the checkpoint cannot be parsed."""
-    told = ledger.rows(tiles.connection, "tombstones", ledger.ranges([id_]))
+    rows = ledger.rows(tiles.connection, "tombstones", ledger.ranges([id_]))
     try:
         checkpoint = notes.parse(note)
         proof = inclusion(index, checkpoint.tree.size, tiled(tiles))
     except (NoteError, MissingNodeError):
         return None
-    return Receipt(leaves.of("tombstones", told[0][1]), index, proof, checkpoint)
+    return Receipt(leaves.of("tombstones", rows[0][1]), index, proof, checkpoint)
 
 
 def check(text: str | bytes, key: Verifier) -> Receipt:
@@ -160,31 +160,31 @@ def parse(text: str | bytes) -> Receipt:
         ReceiptError: the text is no receipt.
     """
     try:
-        told = leaves.read(text)
+        fields = leaves.read(text)
     except ValueError as error:
         raise _proves_nothing(f"it is no JSON that a receipt could be ({error})") from None
-    if not _is_receipt(told):
+    if not _is_receipt(fields):
         raise _proves_nothing(f"it must have exactly the keys {', '.join(sorted(KEYS))} and valid values")
     try:
-        checkpoint = notes.parse(told["checkpoint"])
-        proof = [notes.unbase64(hash_, HASH) for hash_ in told["proof"]]
+        checkpoint = notes.parse(fields["checkpoint"])
+        proof = [notes.unbase64(hash_, HASH) for hash_ in fields["proof"]]
     except NoteError as error:
         raise _proves_nothing(f"its checkpoint or its proof cannot be read ({error})") from None
-    if told["size"] != checkpoint.tree.size:
-        raise _proves_nothing(f"it says {told['size']} leaves, its checkpoint {checkpoint.tree.size}")
-    return Receipt(told["leaf"], told["index"], proof, checkpoint)
+    if fields["size"] != checkpoint.tree.size:
+        raise _proves_nothing(f"it says {fields['size']} leaves, its checkpoint {checkpoint.tree.size}")
+    return Receipt(fields["leaf"], fields["index"], proof, checkpoint)
 
 
-def _is_receipt(told: Any) -> bool:
+def _is_receipt(fields: Any) -> bool:
     return (
-        isinstance(told, dict)
-        and told.keys() == KEYS
-        and told["format"] == FORMAT
-        and _is_tombstone(told["leaf"])
-        and all(type(told[key]) is int for key in ("index", "size"))
-        and isinstance(told["checkpoint"], str)
-        and isinstance(told["proof"], list)
-        and all(isinstance(hash_, str) for hash_ in told["proof"])
+        isinstance(fields, dict)
+        and fields.keys() == KEYS
+        and fields["format"] == FORMAT
+        and _is_tombstone(fields["leaf"])
+        and all(type(fields[key]) is int for key in ("index", "size"))
+        and isinstance(fields["checkpoint"], str)
+        and isinstance(fields["proof"], list)
+        and all(isinstance(hash_, str) for hash_ in fields["proof"])
     )
 
 
@@ -208,8 +208,8 @@ PROVEN_FIELDS = {
 def proven(receipt: Receipt) -> dict[str, Any]:
     """Return what a verified receipt proves."""
     tree = receipt.checkpoint.tree
-    told = {name: receipt.leaf[column] for name, column in PROVEN_FIELDS.items()}
-    return {**told, "log": tree.origin, "leaf": receipt.index, "size": tree.size}
+    fields = {name: receipt.leaf[column] for name, column in PROVEN_FIELDS.items()}
+    return {**fields, "log": tree.origin, "leaf": receipt.index, "size": tree.size}
 
 
 def _proves_nothing(why: str) -> ReceiptError:

@@ -31,7 +31,7 @@ class Difference:
     event_id: int | None
     how: How
     name: str | None
-    told: str | None
+    recorded: str | None
     here: str | None
 
 
@@ -66,18 +66,18 @@ def identity_rows(connection: Connection) -> list[str]:
 
 def _comparison(table: str) -> TextClause:
     prefix = PREFIXES.get(table)
-    told = filled("state_rows_told", prefix=prefix) if prefix else filled(f"state_{table}_told")
+    recorded = filled("state_rows_recorded", prefix=prefix) if prefix else filled(f"state_{table}_recorded")
     found = filled("state_runs_found") if table == "runs" else filled("state_rows_found", table=table)
-    return statement("state_differences", told=told, found=found)
+    return statement("state_differences", recorded=recorded, found=found)
 
 
 def _is_same_instant(found: Difference) -> bool:
     """True if both values are one instant: an event has it in the time zone of the session that wrote it."""
-    if found.name is None or found.told is None or found.here is None or not is_instant(found.name):
+    if found.name is None or found.recorded is None or found.here is None or not is_instant(found.name):
         return False
     try:
-        told, here = datetime.fromisoformat(found.told), datetime.fromisoformat(found.here)
-        return told.tzinfo is not None and told == here
+        recorded, here = datetime.fromisoformat(found.recorded), datetime.fromisoformat(found.here)
+        return recorded.tzinfo is not None and recorded == here
     except ValueError:
         return False
 

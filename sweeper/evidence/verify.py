@@ -38,22 +38,26 @@ class KeptCheckpoint:
     note: Note
 
 
+STATES = ("verified", "unknown key", "not checked", "unsigned")
+"""States of a checkpoint's signature: verified, by a key that was not given, unverified since no key was given, absent."""
+
+
 @dataclass
 class VerifyReport:
     """The result of a verification; `fault` is None if everything is consistent.
 
-    `faults`: the first few of `found` faults. `compared`: how many rows of each table were compared with the events; empty if
+    `faults`: the first few of `faults_found`. `compared`: how many rows of each table were compared with the events; empty if
     the ledger itself has a fault, since nothing can then be compared with it.
     """
 
-    size: int = 0
+    leaves: int = 0
     verified: int = 0
-    checkpoints: Counter[str] = field(default_factory=Counter)
-    covered: int = 0
-    kept: int = 0
-    uncovered: dict[str, int] = field(default_factory=dict)
+    checkpoints: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(STATES, 0)))
+    under_a_checkpoint: int = 0
+    kept_checkpoints: int = 0
+    not_covered: dict[str, int] = field(default_factory=dict)
     faults: list[LedgerFault] = field(default_factory=list)
-    found: int = 0
+    faults_found: int = 0
     compared: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -63,38 +67,19 @@ class VerifyReport:
 
     def add(self, fault: LedgerFault) -> None:
         """Count a fault, and keep it if it is among the first few."""
-        self.found += 1
+        self.faults_found += 1
         if len(self.faults) < FEW:
             self.faults.append(fault)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the report for machines."""
-        return {
-            "fits": self.fault is None,
-            "leaves": self.size,
-            "verified": self.verified,
-            "checkpoints": {state: self.checkpoints[state] for state in STATES},
-            "under_a_checkpoint": self.covered,
-            "kept_checkpoints": self.kept,
-            "not_covered": self.uncovered,
-            "fault": None if self.fault is None else _as_json(self.fault),
-            "faults": [_as_json(fault) for fault in self.faults],
-            "faults_found": self.found,
-            "compared": self.compared,
-        }
-
-
-def _as_json(fault: LedgerFault) -> dict[str, Any]:
-    return {**vars(fault), "kind": fault.kind.value}
+        """Return the fields with the first fault, and with `fits` if there is none."""
+        return {"fits": self.fault is None, "fault": self.fault, **vars(self)}
 
 
 FEW = 20
 """Number of faults reported in full; further ones are only counted."""
 COMPARING_MS = 3_600_000
 """Statement time-out while a table is compared with the events; a million holds take some seconds."""
-
-STATES = ("verified", "unknown key", "not checked", "unsigned")
-"""States of a checkpoint's signature: verified, by a key that was not given, unverified since no key was given, absent."""
 
 RESTORED = ", or a backup was restored: then the ledger exported before it continues this one, and the event `reapply` names it"
 """The other possible cause if a kept checkpoint does not match."""
@@ -119,7 +104,7 @@ def verify(database: Database, kept: Sequence[KeptCheckpoint] = (), keys: Sequen
 
 def _compared(database: Database, report: VerifyReport) -> VerifyReport:
     """Add the faults of the tables, read in one snapshot so that concurrent changes are no faults."""
-    whole = replace(report, faults=[], found=0, compared={})
+    whole = replace(report, faults=[], faults_found=0, compared={})
     with database.snapshot(statement_timeout_ms=COMPARING_MS) as connection:
         for fault in comparison.faults(connection, database.settings):
             whole.add(fault)
@@ -164,10 +149,10 @@ class _Verification:
             note = self._note(checkpoint, before)
             self._verify_checkpoint(checkpoint, note)
             self._verify_signature(checkpoint, note)
-            before = self.report.covered = checkpoint.size
+            before = self.report.under_a_checkpoint = checkpoint.size
         for each in kept:
             self._verify_kept(each)
-        self._advance(self.report.size, None)
+        self._advance(self.report.leaves, None)
         self._refuse_unsigned()
         self._verify_tables()
 
@@ -191,11 +176,11 @@ class _Verification:
             signers or {None}
         ):
             raise _fault(LedgerFaultKind.CHECKPOINT, f"{subject}: its note differs from its row")
-        if not before <= checkpoint.size <= self.report.size:
+        if not before <= checkpoint.size <= self.report.leaves:
             raise _fault(
                 LedgerFaultKind.CHECKPOINT,
-                f"{subject} follows one of {before} leaves, and {self.report.size} leaves are numbered: it was altered, or what "
-                "it covers was cut off",
+                f"{subject} follows one of {before} leaves, and {self.report.leaves} leaves are numbered: it was altered, or "
+                "what it covers was cut off",
             )
         return note
 
@@ -205,7 +190,7 @@ class _Verification:
             raise _fault(
                 LedgerFaultKind.ROOT,
                 f"checkpoint {checkpoint.id} of {checkpoint.size} leaves has another root than its rows: it was altered, or "
-                f"leaves {self.report.covered} to {checkpoint.size - 1} were rewritten together with the tree",
+                f"leaves {self.report.under_a_checkpoint} to {checkpoint.size - 1} were rewritten together with the tree",
             )
 
     def _verify_signature(self, checkpoint: Checkpoint, note: Note) -> None:
@@ -230,9 +215,9 @@ class _Verification:
         return "verified" if any(key.signed(note) for key in self.keys) else "unknown key"
 
     def _refuse_unsigned(self) -> None:
-        if self.keys and self.last is None and self.report.size:
+        if self.keys and self.last is None and self.report.leaves:
             raise _fault(
-                LedgerFaultKind.SIGNATURE, f"{self.report.size} leaves are numbered, and there is no checkpoint"
+                LedgerFaultKind.SIGNATURE, f"{self.report.leaves} leaves are numbered, and there is no checkpoint"
             )
 
     def _verify_kept(self, kept: KeptCheckpoint) -> None:
@@ -243,14 +228,14 @@ class _Verification:
             raise _fault(LedgerFaultKind.SIGNATURE, f"{kept.name}: {error}") from None
         if not signed:
             raise _fault(LedgerFaultKind.SIGNATURE, f"{kept.name}: is not signed by a key that was given")
-        if tree.size > self.report.size:
-            cut = f"the ledger only {self.report.size}: what came after was cut off{RESTORED}"
+        if tree.size > self.report.leaves:
+            cut = f"the ledger only {self.report.leaves}: what came after was cut off{RESTORED}"
             raise _fault(LedgerFaultKind.KEPT, f"{kept.name} has {tree.size} leaves, {cut}")
         self._advance(tree.size, kept.note)
         if self.edge.root() != tree.root:
             text = f"{kept.name} of {tree.size} leaves is not of this ledger, or what it covers was rewritten{RESTORED}"
             raise _fault(LedgerFaultKind.KEPT, text)
-        self.report.kept += 1
+        self.report.kept_checkpoints += 1
 
     def _advance(self, end: int, note: Note | None) -> None:
         """Read the leaves up to before `end`; with a note, that is the size of its tree."""
@@ -324,7 +309,7 @@ class _Verification:
                 text = f"sweeper.ledger_sources: ids of sweeper.{row.source} from {since} on "
                 text += "would never get a leaf number" if row.forgotten else "would get a second leaf number"
                 raise FaultError(LedgerFault(LedgerFaultKind.FORGOTTEN, text, row.source, row.first_id))
-            self.report.uncovered = {source: ledger.uncovered(connection, source) for source in SOURCES}
+            self.report.not_covered = {source: ledger.uncovered(connection, source) for source in SOURCES}
 
 
 def _leads(hash_: bytes, number: int, note: Note, tiles: Tiles) -> bool:

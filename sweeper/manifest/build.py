@@ -166,7 +166,7 @@ def _describe(
         eligible=eligible,
         excluded={reason.value: counts.get(reason.value, 0) for reason in Exclusion},
         order=ORDER,
-        schema_=_fields(parquet.columns(with_text=with_text)),
+        schema=_fields(parquet.columns(with_text=with_text)),
         files=files,
         subject=PseudonymNote(algorithm=ALGORITHM, mark=pseudonym.mark),
         filter=stats.note() if stats else None,

@@ -60,11 +60,11 @@ CONTEXT = {
 
 def write(folder: Path, description: Description, revoked: Sequence[ManifestField]) -> None:
     """Write the file into a directory; `revoked` are the columns of the revocation files."""
-    text = json.dumps(to_dict(description, revoked), indent=2, ensure_ascii=False)
+    text = json.dumps(metadata(description, revoked), indent=2, ensure_ascii=False)
     (folder / NAME).write_text(text + "\n", encoding="utf-8")
 
 
-def to_dict(description: Description, revoked: Sequence[ManifestField]) -> dict[str, Any]:
+def metadata(description: Description, revoked: Sequence[ManifestField]) -> dict[str, Any]:
     """Return the description as Croissant metadata."""
     return {
         "@context": CONTEXT,

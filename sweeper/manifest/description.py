@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sweeper import files as file_access
 from sweeper.errors import SweeperError
@@ -86,7 +86,7 @@ class Description(DescriptionRecord):
     eligible: int
     excluded: Mapping[str, int]
     order: Sequence[str]
-    schema_: Sequence[ManifestField]
+    schema_: Sequence[ManifestField] = Field(alias="schema")
     files: Sequence[ManifestFile]
     subject: PseudonymNote
     filter: FilterNote | None
@@ -106,9 +106,7 @@ class Description(DescriptionRecord):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the description as it is written."""
-        values = self.model_dump(mode="json")
-        values["schema"] = values.pop("schema_")
-        return values
+        return self.model_dump(mode="json", by_alias=True)
 
     def write(self, folder: Path) -> None:
         """Write the file into a directory."""
@@ -130,10 +128,7 @@ def read(folder: Path) -> Description:
     """
     path = folder / NAME
     try:
-        raw = json.loads(file_access.read_text(path, MAX_BYTES))
-        if isinstance(raw, dict):
-            raw["schema_"] = raw.pop("schema", None)
-        found = Description.model_validate(raw)
+        found = Description.model_validate(json.loads(file_access.read_text(path, MAX_BYTES)))
     except UnreadableError as error:
         raise DamagedError(
             f"{path}: cannot be read ({error}). Nothing was done with the manifest. Name a manifest's directory."

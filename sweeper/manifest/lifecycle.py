@@ -24,7 +24,6 @@ from sweeper.manifest import parquet, recheck
 from sweeper.manifest.description import DamagedError, Description
 from sweeper.manifest.pseudonym import Pseudonym
 from sweeper.manifest.recheck import RecheckSnapshot
-from sweeper.policy.instant import rfc3339
 from sweeper.postgres import fence, manifests, store_counts
 from sweeper.postgres.database import Database
 from sweeper.postgres.manifests import ManifestRow, ManifestState, RevokedRow
@@ -206,7 +205,7 @@ def _faults(database: Database, folder: Path, description: Description) -> Itera
         f"{path.name} is not of the manifest" for path in sorted(folder.glob("part-*")) if path.name not in named
     )
     if sum(file.rows for file in description.files) != description.eligible:
-        yield f"{description.eligible} rows are said to be eligible, the files hold {sum(f.rows for f in description.files)}"
+        yield f"{description.eligible} rows should be eligible, the files hold {sum(f.rows for f in description.files)}"
     with database.transaction() as connection:
         records = manifests.records(connection, description.id)
         store = store_counts.identity(connection, database.settings.store.schema_name)
@@ -400,8 +399,3 @@ def _temporary_directory(folder: Path) -> Iterator[Path]:
         yield new
     finally:
         shutil.rmtree(new, ignore_errors=True)
-
-
-def to_dict(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Return a row of a manifest for JSON output."""
-    return {key: rfc3339(value) if isinstance(value, datetime) else value for key, value in manifest.items()}

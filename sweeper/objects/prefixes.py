@@ -24,7 +24,7 @@ HANGS_SECONDS = 30.0
 
 
 class StoppedError(Exception):
-    """The run was told to stop while it waited for a file system."""
+    """The run was asked to stop while it waited for a file system."""
 
 
 class NotRemovedError(Exception):

@@ -175,10 +175,10 @@ class _Removal:
     renewed: float = 0.0
 
     def run(self) -> None:
-        """Process page after page until none is left, the limit is reached or the run is told to stop.
+        """Process page after page until none is left, the limit is reached or the run must stop.
 
         Raises:
-            StoppedError: the run was told to stop while it waited for a file system.
+            StoppedError: the run was asked to stop while it waited for a file system.
         """
         prefixes: ObjectPrefixes | None = None  # resolving them may wait for file systems, so only if there is work
         remaining = self.database.settings.objects.per_run

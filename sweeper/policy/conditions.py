@@ -159,13 +159,13 @@ class Marked(Condition):
     """`incognito` or `zero_retention` has the given value. The bare column lets a partial index serve."""
 
     column: Literal["incognito", "zero_retention"]
-    wanted: bool
+    expected: bool
 
     def holds(self, case: "Case") -> bool:
-        return getattr(case.conversation, self.column) is self.wanted
+        return getattr(case.conversation, self.column) is self.expected
 
     def sql(self, _: Writer) -> str:
-        return f"c.{self.column}" if self.wanted else f"NOT c.{self.column}"
+        return f"c.{self.column}" if self.expected else f"NOT c.{self.column}"
 
 
 @dataclass(frozen=True)
@@ -200,23 +200,23 @@ class FurtherIn(Condition):
 
 
 class Happened(Condition):
-    """`closed` or `flagged`: the instant in a column lies at or before as-of, or (not `wanted`) it does not."""
+    """`closed` or `flagged`: the instant in a column lies at or before as-of, or (not `expected`) it does not."""
 
-    def __init__(self, anchor: ColumnAnchor, wanted: bool) -> None:  # noqa: FBT001 — the value of the condition
-        self.anchor, self.wanted = anchor, wanted
-        self.reads = anchor.relation if wanted else "conversation"
+    def __init__(self, anchor: ColumnAnchor, expected: bool) -> None:  # noqa: FBT001 — the value of the condition
+        self.anchor, self.expected = anchor, expected
+        self.reads = anchor.relation if expected else "conversation"
 
     def holds(self, case: "Case") -> bool:
         stored = self.anchor.stored(case.facts)
-        return (isinstance(stored, datetime) and stored <= case.as_of) is self.wanted
+        return (isinstance(stored, datetime) and stored <= case.as_of) is self.expected
 
     def sql(self, to: Writer) -> str:
         reached = to.reached(self.anchor.name)
-        return f"{reached} IS {'TRUE' if self.wanted else 'NOT TRUE'}"
+        return f"{reached} IS {'TRUE' if self.expected else 'NOT TRUE'}"
 
     def search(self, to: Writer) -> str:
         """Search everywhere for what is not closed: a conversation without an account is not, and no join would find it."""
-        return "true" if self.anchor.relation == "account" and not self.wanted else self.sql(to)
+        return "true" if self.anchor.relation == "account" and not self.expected else self.sql(to)
 
     def fails(self, to: Writer) -> str:
         return "true" if self.anchor.relation == "account" else super().fails(to)
@@ -224,16 +224,16 @@ class Happened(Condition):
 
 @dataclass(frozen=True)
 class Deleted(Condition):
-    """`deleted`: deleted at as-of and not restored since, or (not `wanted`) the opposite."""
+    """`deleted`: deleted at as-of and not restored since, or (not `expected`) the opposite."""
 
-    wanted: bool
+    expected: bool
 
     def holds(self, case: "Case") -> bool:
-        return is_deleted(case.conversation, case.as_of) is self.wanted
+        return is_deleted(case.conversation, case.as_of) is self.expected
 
     def sql(self, to: Writer) -> str:
         deleted = f"{to.reached('c.deleted_at')} AND (c.restored_at IS NULL OR c.restored_at < c.deleted_at)"
-        return f"({deleted}) IS {'TRUE' if self.wanted else 'NOT TRUE'}"
+        return f"({deleted}) IS {'TRUE' if self.expected else 'NOT TRUE'}"
 
 
 def is_deleted(conversation: Conversation, as_of: datetime) -> bool:

@@ -1,14 +1,13 @@
 """Counts of records by rule and by outcome, for runs, previews, reports and totals: every record is in exactly one count."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from sweeper.policy.anomaly import Anomaly
 from sweeper.policy.evaluate import Evaluation, Outcome, Spared
-from sweeper.policy.instant import rfc3339
 
 NO_RULE = "no rule"
 Kind = Literal["conversation", "feedback"]
@@ -103,19 +102,16 @@ class RecordCounts:
         """Return for how many seconds the oldest record of the rule has been overdue; 0 if none is."""
         return max((now - self.oldest_due.get(rule, now)).total_seconds(), 0.0)
 
-    def due_dates_json(self) -> dict[str, Any]:
+    def due_dates(self) -> dict[str, Any]:
         """Return the oldest and the newest due date of the records to purge, by rule."""
-        return {
-            rule: {"oldest": rfc3339(self.oldest_due[rule]), "newest": rfc3339(self.newest_due[rule])}
-            for rule in sorted(self.due)
-        }
+        return {rule: {"oldest": self.oldest_due[rule], "newest": self.newest_due[rule]} for rule in sorted(self.due)}
 
-    def overdue_json(self, now: datetime) -> dict[str, Any]:
+    def overdue(self, now: datetime) -> dict[str, Any]:
         """Return count and age of the records to purge, by rule."""
         return {
             rule: {
                 "count": count,
-                "oldest_due_at": rfc3339(self.oldest_due[rule]),
+                "oldest_due_at": self.oldest_due[rule],
                 "oldest_seconds": self.overdue_seconds(rule, now),
             }
             for rule, count in sorted(self.due.items())
@@ -131,14 +127,18 @@ class Counts:
     failed: int = 0
     anomalies: Counter[str] = field(default_factory=Counter)
 
+    def of(self, kind: Kind) -> RecordCounts:
+        """Return the counts of one kind of record."""
+        return self.conversations if kind == "conversation" else self.feedback
+
     def count(self, kind: Kind, evaluation: Evaluation, anomalies: Iterable[Anomaly] = ()) -> None:
         """Count one record with its anomalies."""
-        (self.conversations if kind == "conversation" else self.feedback).count(evaluation)
+        self.of(kind).count(evaluation)
         self.anomalies.update(anomaly.value for anomaly in anomalies)
 
     def skip(self, kind: Kind, reason: Spared | str, number: int = 1) -> "Counts":
         """Count records that were skipped before they could be evaluated."""
-        (self.conversations if kind == "conversation" else self.feedback).skipped[str(reason)] += number
+        self.of(kind).skipped[str(reason)] += number
         return self
 
     def add(self, other: "Counts") -> None:
@@ -192,15 +192,10 @@ class Counts:
             "unclassified": unclassified.total(),
             "failed": self.failed,
             "outside": self.outside,
-            "by_rule": in_order(self.by_rule),
-            "spared_by_reason": in_order(skipped),
-            "unclassified_by_reason": in_order(unclassified),
-            "feedback_by_rule": in_order(self.feedback_by_rule),
+            "by_rule": self.by_rule,
+            "spared_by_reason": skipped,
+            "unclassified_by_reason": unclassified,
+            "feedback_by_rule": self.feedback_by_rule,
             "feedback_held": self.feedback.held_past_due,
-            "anomalies": in_order(self.anomalies),
+            "anomalies": self.anomalies,
         }
-
-
-def in_order(counts: Mapping[str, int]) -> dict[str, int]:
-    """Return the counts in the order of their names."""
-    return dict(sorted(counts.items()))

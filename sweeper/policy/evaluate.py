@@ -38,12 +38,12 @@ class Spared(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A proposed conversation: its key, and the two timestamps whose change can postpone its due date."""
+    """A proposed record: its key, and for a conversation the two timestamps whose change can postpone its due date."""
 
     account_id: str | None
-    conversation_id: str
-    last_activity_at: StoredTimestamp
-    deleted_at: StoredTimestamp
+    record_id: str
+    last_activity_at: StoredTimestamp = None
+    deleted_at: StoredTimestamp = None
 
 
 @dataclass(frozen=True, slots=True)

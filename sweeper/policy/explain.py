@@ -122,20 +122,20 @@ class Explanation:
         verdict = self.verdict
         return {
             **line(self.facts, verdict),
-            "as_of": rfc3339(self.as_of),
+            "as_of": self.as_of,
             "policy": self.policy.digest,
             "supposing": self.supposing,
-            "spared": self.spared.value if self.spared else None,
+            "spared": self.spared,
             "true_rule": self.true_verdict.rule,
-            "true_due_at": rfc3339(self.true_verdict.due) if self.true_verdict.due else None,
+            "true_due_at": self.true_verdict.due,
             "mend": self.mending,
-            "doubts": [doubt.value for doubt in verdict.doubts],
+            "doubts": verdict.doubts,
             "rules": [_ruling_json(ruling) for ruling in verdict.rulings],
             "moved_by": [_ruling_json(ruling) for ruling in verdict.moves],
             "holds": [hold.matter for hold in verdict.holds],
             "plans": sorted(plan or "" for plan in verdict.plans),
-            "anomalies": [anomaly.value for anomaly in anomalies(self.facts, self.policy, self.as_of)],
-            "messages": {id_: reason.value if reason else "eligible" for id_, reason in self.trained_on().items()},
+            "anomalies": anomalies(self.facts, self.policy, self.as_of),
+            "messages": {id_: reason or "eligible" for id_, reason in self.trained_on().items()},
             "purged": None,
         }
 
@@ -226,7 +226,7 @@ def line(facts: Facts, verdict: Verdict) -> dict[str, Any]:
     return {
         "conversation_id": facts.conversation.id,
         "rule": verdict.rule,
-        "due_at": rfc3339(verdict.due) if verdict.due else None,
+        "due_at": verdict.due,
         "held": verdict.held,
         "purge": verdict.purge,
     }
@@ -237,13 +237,13 @@ def purged_json(id_: str, tombstone: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "conversation_id": id_,
         "rule": tombstone["rule"],
-        "due_at": rfc3339(tombstone["due_at"]),
+        "due_at": tombstone["due_at"],
         "held": False,
         "purge": False,
         "purged": {
-            "at": rfc3339(tombstone["purged_at"]),
+            "at": tombstone["purged_at"],
             "run": tombstone["run_id"],
-            "as_of": rfc3339(tombstone["as_of"]),
+            "as_of": tombstone["as_of"],
         },
     }
 
@@ -474,8 +474,8 @@ def _yes_no(value: bool | None) -> str:  # noqa: FBT001 — the value shown, not
 def _ruling_json(ruling: RuleMatch) -> dict[str, Any]:
     return {
         "rule": ruling.rule,
-        "due_at": rfc3339(ruling.due) if ruling.due else None,
-        "anchor": ruling.anchor.value if ruling.anchor else None,
-        "since": rfc3339(ruling.since) if ruling.since else None,
+        "due_at": ruling.due,
+        "anchor": ruling.anchor,
+        "since": ruling.since,
         "period": str(ruling.period) if ruling.period else None,
     }

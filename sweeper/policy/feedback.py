@@ -1,6 +1,6 @@
 """When must feedback be gone? It carries its own copy and its own clock (policy, Other records)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sweeper.policy.anomaly import Anomaly
@@ -31,6 +31,10 @@ class FeedbackFacts:
     repeated: bool = False
     """True if the store shows the row more than once, so that no version of it can be trusted."""
 
+    def reads_as(self, other: "FeedbackFacts") -> bool:
+        """Return True if the other facts are equal."""
+        return self == other
+
 
 def decide_feedback(facts: FeedbackFacts, policy: Policy, as_of: datetime, *, protect: bool = False) -> Verdict:
     """The verdict on one feedback row; with `protect`, a hold counts whatever its instant of placing.
@@ -41,7 +45,9 @@ def decide_feedback(facts: FeedbackFacts, policy: Policy, as_of: datetime, *, pr
     as_of = aware(as_of)
     feedback = facts.feedback
     names = [h for h in facts.holds if h.names(feedback.account_id, feedback.conversation_id)]
-    held = any(in_force(h, policy, as_of) or (protect and in_force(_placed_always(h), policy, as_of)) for h in names)
+    held = any(
+        in_force(h, policy, as_of) or (protect and in_force(replace(h, placed_at=None), policy, as_of)) for h in names
+    )
     doubt = Doubt.FEEDBACK_REPEATED if facts.repeated else _doubt(feedback, policy)
     if doubt is not None or not isinstance(feedback.submitted_at, datetime):
         return Verdict(as_of, UNCLASSIFIED, None, held, (doubt or Doubt.FEEDBACK_SUBMITTED,))
@@ -77,10 +83,6 @@ def feedback_anomalies(facts: FeedbackFacts, policy: Policy) -> tuple[Anomaly, .
     """Return what should not be so in a feedback row: a transcript that its kind must not have."""
     orphan = facts.feedback.has_transcript and facts.feedback.kind in (policy.feedback_without_transcript or ())
     return (Anomaly.STRAY_TRANSCRIPT,) if orphan else ()
-
-
-def _placed_always(hold: Hold) -> Hold:
-    return Hold(hold.matter, hold.account_id, hold.conversation_id, None, hold.released_at)
 
 
 def _doubt(feedback: Feedback, policy: Policy) -> Doubt | None:

@@ -440,8 +440,8 @@ class Policy(Strict):
     @cached_property
     def digest(self) -> str:
         """SHA-256 of what the policy says, in hex; comments and the order of keys do not change it."""
-        said = json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(said.encode()).hexdigest()
+        text = json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @cached_property
     def known_plans(self) -> frozenset[str]:

@@ -61,7 +61,7 @@ def _plans_with_one_purpose(raw: Raw) -> Iterator[InputFault]:
         (("purposes", name, "plans"), plan)
         for name in table(raw, "purposes")
         for plan in sorted(
-            {p for said in texts(table(raw["purposes"], name).get("plans")) for p in known.get(said, {said})}
+            {p for plan in texts(table(raw["purposes"], name).get("plans")) for p in known.get(plan, {plan})}
         )
     )
     yield from duplicates(plans, raw, "belongs to two purposes: already in {first}; leave it out of one")
@@ -81,7 +81,7 @@ class ConditionPath(NamedTuple):
     """A condition that an anchor requires, and how it is written in a policy."""
 
     holds: Callable[[Raw], bool]
-    said: str
+    condition: str
 
 
 NEEDED: Mapping[str, ConditionPath] = {
@@ -103,7 +103,7 @@ def _anchors_exist(raw: Raw) -> Iterator[InputFault]:
             anchor = str(term.get("anchor"))
             if anchor in NEEDED and not NEEDED[anchor].holds(table(rule, "when")):
                 yield InputFault(
-                    (*loc, "due", number, "anchor"), f"{anchor!r} needs the condition {NEEDED[anchor].said}"
+                    (*loc, "due", number, "anchor"), f"{anchor!r} needs the condition {NEEDED[anchor].condition}"
                 )
 
 

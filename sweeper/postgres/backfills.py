@@ -19,8 +19,10 @@ from sweeper.postgres.statement import statement
 ALIVE = timedelta(hours=24)
 """A plan whose process was not seen for this long counts as given up: runs purge what remains of it."""
 
-SILENT = timedelta(minutes=10)
-"""A backfill process reports every minute, also while it waits; one not seen for this long has ended."""
+HEARTBEAT = timedelta(seconds=5)
+"""How often a process that works on a plan, or waits, records that it is alive."""
+SILENT = 3 * HEARTBEAT
+"""A process whose heartbeat is older than this has died, or its machine has stopped."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class BackfillPlan:
     done_until: datetime
     begun_at: datetime
     seen_at: datetime
+    stopped_at: datetime | None
     finished_at: datetime | None
 
     @property
@@ -44,6 +47,10 @@ class BackfillPlan:
         """The command that continues the plan."""
         span = f"--since {rfc3339(self.since)} --until {rfc3339(self.until)}"
         return f"sweeper backfill {span}{'' if self.by is Slice.MONTH else f' --by {self.by.value}'}"
+
+    def is_silent(self, now: datetime) -> bool:
+        """Return True if nobody works on the plan: its process has ended, or its heartbeat is older than `SILENT`."""
+        return self.stopped_at is not None or now - self.seen_at > SILENT
 
     @property
     def window(self) -> Window:
@@ -96,6 +103,12 @@ def seen(database: Database, plan: BackfillPlan, now: datetime, done_until: date
     """
     values = {"id": plan.id, "now": now, "done_until": done_until or plan.done_until}
     return bool(database.within(lambda connection: connection.execute(statement("backfill_seen"), values).rowcount))
+
+
+def stopped(database: Database, plan: BackfillPlan, now: datetime) -> None:
+    """Record that the plan's process ends although the plan is not finished."""
+    values = {"id": plan.id, "now": now}
+    database.within(lambda connection: connection.execute(statement("backfill_stopped"), values))
 
 
 def give_up(connection: Connection, plan: BackfillPlan, now: datetime) -> None:

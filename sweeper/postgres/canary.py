@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from sweeper.errors import SweeperError
 from sweeper.policy.instant import rfc3339
-from sweeper.postgres.branches import everything_below
+from sweeper.postgres.branches import DELETED, everything_below
 from sweeper.postgres.contract import CONTRACT, Contract
 from sweeper.postgres.database import is_disconnected, wordless_reason
 from sweeper.postgres.related_tables import Key, PhysicalTable
@@ -56,8 +56,10 @@ class Canary:
             NotMadeError: the conversation cannot be made.
         """
         root, feedback = self.contract.conversations, self.contract.feedback
-        wanted = [root.key, *(column for key in root.children for column in key.parent_columns)]
-        row = self._row(connection, root, {}, wanted)
+        if root.is_expression:
+            raise NotMadeError(f"the key of {root.table} is an expression, for which no value can be made up")
+        needed = [root.key, *(column for key in root.children for column in key.parent_columns)]
+        row = self._row(connection, root, {}, needed)
         self.id = row[root.key]
         self._children(connection, root.children, row)
         if feedback is not None:
@@ -68,21 +70,24 @@ class Canary:
 
     def _children(self, connection: Connection, keys: Sequence[Key], parent: Mapping[str, str]) -> None:
         for key in keys:
-            if key.leads_back or key.action == "unset":
+            if key.leads_back or key.action not in DELETED:
+                continue
+            if key.expression is not None:
+                self.missing[key.table] = "its key is an expression, for which no value can be made up"
                 continue
             fixed = {own: parent[above] for own, above in zip(key.columns, key.parent_columns, strict=True)}
             try:
-                wanted = [column for child in key.children for column in child.parent_columns]
-                row = self._row(connection, key, fixed, wanted)
+                needed = [column for child in key.children for column in child.parent_columns]
+                row = self._row(connection, key, fixed, needed)
             except NotMadeError as error:
                 self.missing[key.table] = str(error)
             else:
                 self._children(connection, key.children, row)
 
     def _row(
-        self, connection: Connection, table: PhysicalTable | Key, fixed: Mapping[str, str], wanted: Sequence[str]
+        self, connection: Connection, table: PhysicalTable | Key, fixed: Mapping[str, str], needed: Sequence[str]
     ) -> dict[str, str]:
-        """Insert a row with the fixed columns; returns the columns that are wanted as text."""
+        """Insert a row with the fixed columns; returns the `needed` columns as text."""
         if not connection.execute(statement("canary_may_write"), {"oid": table.oid}).scalar_one():
             raise NotMadeError(f"the role may not both read and fill {table.table}")
         below = [branch.key.oid for branch in everything_below(self.contract.conversations)]
@@ -109,7 +114,7 @@ class Canary:
             table=table.table,
             columns=", ".join(values),
             values=", ".join(values.values()),
-            returned="".join(f", canary_row.{quoted(c)}::text AS {quoted(c)}" for c in dict.fromkeys(wanted)),
+            returned="".join(f", canary_row.{quoted(c)}::text AS {quoted(c)}" for c in dict.fromkeys(needed)),
         )
         try:
             with connection.begin_nested():
@@ -124,7 +129,7 @@ class Canary:
         self.marked += [self.sources[mark] for mark in row.canary_marks]
         if not row.canary_marks and isinstance(table, Key) and table.content:
             self.missing[table.table] = "none of its columns keeps a mark as it is"
-        return {column: row._mapping[column] for column in wanted}
+        return {column: row._mapping[column] for column in needed}
 
 
 def _value(column: Row[Any], tree: Set[int]) -> str | None:

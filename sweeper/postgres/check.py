@@ -58,14 +58,16 @@ class CheckContext:
         return hazards.purged_tables(self.contract) if self.contract else []
 
 
-def check(database: Database, policy: Policy, clock: Clock, *, trial_wanted: bool | None = None) -> list[CheckFinding]:
+def check(
+    database: Database, policy: Policy, clock: Clock, *, trial_requested: bool | None = None
+) -> list[CheckFinding]:
     """Return all findings about the store of the settings.
 
     Args:
         database: the store's database.
         policy: the policy of the runs.
         clock: this machine's clock and the database's.
-        trial_wanted: whether to run the trial purge (see `trial.findings`); None: unless a trigger seems to act outside the
+        trial_requested: whether to run the trial purge (see `trial.findings`); None: unless a trigger seems to act outside the
             database.
 
     Raises:
@@ -81,7 +83,7 @@ def check(database: Database, policy: Policy, clock: Clock, *, trial_wanted: boo
     if contract is None or not ready:
         text = "not taken: the faults above prevent it"
         return [*findings, CheckFinding(Level.OK, "trial", text, "fix them and check again")]
-    return [*findings, *trial.findings(database, contract, clock, wanted=trial_wanted)]
+    return [*findings, *trial.findings(database, contract, clock, requested=trial_requested)]
 
 
 def _revision(connection: Connection) -> str | None:
@@ -255,7 +257,7 @@ def _needs(subject: CheckContext) -> Iterator[Need]:
 
 
 def _lacking(subject: CheckContext, needs: Sequence[Need]) -> Iterator[Need]:
-    numbered = [{"number": number, **need.as_json()} for number, need in enumerate(needs)]
+    numbered = [{"number": number, **vars(need)} for number, need in enumerate(needs)]
     for row in subject.rows("check_privileges", needs=json.dumps(numbered)):
         yield needs[row.number]
 

@@ -42,12 +42,13 @@ class DatabaseError(SweeperError):
 class Database:
     """A store's database: engine and settings.
 
-    `answered` is set once the database has answered; only then do retries wait for an outage to end. `stop` cancels statements.
+    `expected` is set once the database has answered, or from the beginning for a command that is to wait for it; only then do
+    retries wait for an outage to end. `stop` cancels statements.
     """
 
     engine: Engine
     settings: Settings
-    answered: Event = field(default_factory=Event, compare=False)
+    expected: Event = field(default_factory=Event, compare=False)
     stop: StopRequest = field(default_factory=StopRequest, compare=False)
 
     @contextmanager
@@ -62,7 +63,7 @@ class Database:
         with self.engine.begin() as connection:
             values = begin_values(self.settings, lock_timeout_ms, statement_timeout_ms, idle_timeout_ms)
             connection.execute(statement("begin"), values)
-            self.answered.set()
+            self.expected.set()
             yield connection
 
     @contextmanager
@@ -112,19 +113,31 @@ class Database:
         if self.stop.is_abandoned:
             return True
         error = state.outcome.exception() if state.outcome else None
-        patient = error is not None and is_disconnected(error) and self.answered.is_set()
+        patient = error is not None and _is_outage(error) and self.expected.is_set()
         if patient and (state.seconds_since_start or 0.0) < self.settings.database.outage_seconds:
             return False
         enough = state.attempt_number >= self.settings.database.attempts
         if enough and patient:
-            self.answered.clear()  # the next statement does not wait a second time
+            self.expected.clear()  # the next statement does not wait a second time
         return enough
 
     def _before_another(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         if isinstance(error, DBAPIError) and sqlstate(error) == READ_ONLY:
             self.engine.dispose()  # the pool's connections lead to a server that is no longer the primary
-        _log_retry(state)
+        self._log_retry(state)
+
+    def _log_retry(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        text = {
+            "reason": reason(error) if isinstance(error, DBAPIError) else str(error),
+            "attempt": state.attempt_number,
+        }
+        if error is not None and _is_outage(error) and self.expected.is_set():
+            left = self.settings.database.outage_seconds - (state.seconds_since_start or 0.0)
+            log.get().warning("waiting for the database", at_most_seconds=round(max(left, 0.0), 1), **text)
+        else:
+            log.get().warning("retrying", sqlstate=sqlstate(error) if isinstance(error, DBAPIError) else None, **text)
 
 
 IDLE_MS = 10_000
@@ -210,6 +223,18 @@ def is_disconnected(error: BaseException) -> bool:
     return error.connection_invalidated or state == READ_ONLY or state.startswith(("08", "57P0"))
 
 
+_REFUSED_LOGIN = re.compile(
+    r"FATAL:\s+(?!\s|the database system is|sorry, too many clients|remaining connection slots)"
+)
+
+
+def _is_outage(error: BaseException) -> bool:
+    """True if the server is gone for the moment; a login that it refuses (password, role, database) is no outage."""
+    if not is_disconnected(error):
+        return False
+    return not (isinstance(error, DBAPIError) and sqlstate(error) is None and _REFUSED_LOGIN.search(str(error.orig)))
+
+
 def sqlstate(error: DBAPIError | psycopg.Error) -> str | None:
     """Return the SQLSTATE of an error, if the server gave one."""
     return getattr(_driver_error(error), "sqlstate", None)
@@ -242,16 +267,6 @@ _FUNCTION = re.compile(r"function (\S+\([^)]*\))")
 
 def _driver_error(error: DBAPIError | psycopg.Error) -> BaseException | None:
     return error.orig if isinstance(error, DBAPIError) else error
-
-
-def _log_retry(state: RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome else None
-    log.get().warning(
-        "retrying",
-        attempt=state.attempt_number,
-        sqlstate=sqlstate(error) if isinstance(error, DBAPIError) else None,
-        reason=reason(error) if isinstance(error, DBAPIError) else str(error),
-    )
 
 
 class _InstantLoader(Loader):

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection
 
-from sweeper.policy.instant import rfc3339
+from sweeper.encoding import to_json
 from sweeper.postgres import store_counts
 from sweeper.postgres.database import Database
 from sweeper.postgres.statement import statement
@@ -97,8 +97,8 @@ def close_run(
 
 
 def record(connection: Connection, kind: str, run_id: int | None, details: Mapping[str, Any]) -> None:
-    """Record an event; timestamps in `details` are written in RFC 3339."""
-    text = json.dumps(details, default=rfc3339)
+    """Record an event; `encoding.to_json` encodes the details."""
+    text = json.dumps(to_json(details))
     connection.execute(statement("insert_event"), {"kind": kind, "run_id": run_id, "details": text})
 
 
@@ -125,7 +125,7 @@ def insert_tombstones(
             "policy_digest": run.policy_digest,
             "approved": run.approved,
             "purged_at": purged_at,
-            "tombstones": json.dumps([{**vars(t), "due_at": t.due_at.isoformat()} for t in tombstones]),
+            "tombstones": json.dumps(to_json(tombstones)),
         },
     )
 

@@ -19,7 +19,7 @@ from sweeper.postgres.statement import statement
 
 @dataclass(frozen=True)
 class Hazard:
-    """How a kind of hazard is told; `{name}`, `{table}`, `{events}` and `{detail}` stand for what the catalogue says."""
+    """How a kind of hazard is reported; `{name}`, `{table}`, `{events}` and `{detail}` stand for what the catalogue says."""
 
     text: str
     remedy: str
@@ -103,8 +103,10 @@ def hazards(connection: Connection, contract: Contract) -> list[CheckFinding]:
     found = []
     for row in rows:
         hazard = HAZARDS[row.kind]
-        told = row._asdict()
-        found.append(CheckFinding(hazard.level, row.table, hazard.text.format(**told), hazard.remedy.format(**told)))
+        fields = row._asdict()
+        found.append(
+            CheckFinding(hazard.level, row.table, hazard.text.format(**fields), hazard.remedy.format(**fields))
+        )
     return found
 
 
@@ -124,5 +126,5 @@ def warn(database: Database, contract: Contract) -> None:
         log.get().warning("the catalogue could not be read; see `sweeper check`", reason=reason(error))
         return
     if found:
-        told = [f"{finding.subject}: {finding.text}" for finding in found]
-        log.get().warning("purges may fail, or purged content live on; see `sweeper check`", hazards=told)
+        texts = [f"{finding.subject}: {finding.text}" for finding in found]
+        log.get().warning("purges may fail, or purged content live on; see `sweeper check`", hazards=texts)

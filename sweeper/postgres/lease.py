@@ -170,6 +170,7 @@ class _Attempt:
     def held(self) -> LeaseHeldError:
         """Return the error that says that the lease is held."""
         return LeaseHeldError(
-            f"lease of store {self.store!r}: another run holds it and is at work. Nothing was done. Wait until it has ended; "
-            f"a run that died is replaced by the next one after {self.seconds:g} s ([lease] seconds)."
+            f"lease of store {self.store!r}: another run holds it and is at work. Nothing was done.",
+            remedy="Wait until it has ended; a run that died is replaced by the next one after "
+            f"{self.seconds:g} s ([lease] seconds).",
         )

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection
 
+from sweeper.encoding import to_json
 from sweeper.postgres import evidence, fence
 from sweeper.postgres.database import Database
 from sweeper.postgres.statement import statement
@@ -94,10 +95,9 @@ def revoke(
     connection: Connection, manifest_id: str, lost: Sequence[RevokedRow], now: datetime, found_by: ManifestRow
 ) -> None:
     """Record the rows that left a manifest."""
-    rows = [{**vars(row), "since": row.since.isoformat()} for row in lost]
     connection.execute(
         statement("manifest_revoke"),
-        {"manifest_id": manifest_id, "rows": json.dumps(rows), "now": now, "found_by": found_by},
+        {"manifest_id": manifest_id, "rows": json.dumps(to_json(lost)), "now": now, "found_by": found_by},
     )
 
 

@@ -15,7 +15,7 @@ from sweeper.postgres.statement import statement
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0005"
+HEAD = "0006"
 FOLDER = Path(__file__).parent / "migrations"
 REVISIONS = frozenset(file.stem[1:5] for file in (FOLDER / "versions").glob("r[0-9][0-9][0-9][0-9]_*.py"))
 TAKEN = "Something else has that name: drop or rename it, then run `sweeper migrate` again."
@@ -118,8 +118,7 @@ def refuse_other(found: str | None) -> None:
 
 def revision(database: Database) -> str | None:
     """Return the revision of the sweeper's tables, or None if there are none."""
-    with database.transaction() as connection:
-        return _revision(connection)
+    return database.within(_revision)
 
 
 def _revision(connection: Connection) -> str | None:

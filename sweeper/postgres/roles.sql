@@ -51,7 +51,7 @@ BEGIN
     IF to_regrole('sweeper') IS NULL THEN CREATE ROLE sweeper LOGIN; END IF;
     IF to_regrole('sweeper_auditor') IS NULL THEN CREATE ROLE sweeper_auditor NOLOGIN; END IF;
     IF to_regrole('sweeper_officer') IS NULL THEN CREATE ROLE sweeper_officer NOLOGIN; END IF;
-    -- To hand things over to a role one must be a member of it; a superuser is without being told.
+    -- To hand things over to a role one must be a member of it; a superuser is one of every role.
     IF NOT (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = current_user) THEN
         EXECUTE format('GRANT sweeper_owner TO %I', current_user);
     END IF;
@@ -107,7 +107,7 @@ REVOKE ALL ON ALL SEQUENCES IN SCHEMA sweeper FROM PUBLIC, sweeper, sweeper_audi
 -- EXECUTE is everybody's unless taken away, and whoever may execute record_change can hang it on a table of her own: every row
 -- put there would forge a hold's event. The triggers themselves need no EXECUTE.
 REVOKE ALL ON ALL ROUTINES IN SCHEMA sweeper FROM PUBLIC, sweeper, sweeper_auditor, sweeper_officer;
--- What later revisions make. For functions it must be said of the role as a whole: said of a schema, PUBLIC would keep EXECUTE.
+-- What later revisions make. For functions the default must be set for the role as a whole: set for a schema, PUBLIC would keep EXECUTE.
 ALTER DEFAULT PRIVILEGES FOR ROLE sweeper_owner REVOKE EXECUTE ON ROUTINES FROM PUBLIC;
 -- The job may read new tables, and no more until this file has been run again: so that `sweeper check` can say what is missing.
 ALTER DEFAULT PRIVILEGES FOR ROLE sweeper_owner IN SCHEMA sweeper GRANT SELECT ON TABLES TO sweeper;
@@ -157,7 +157,7 @@ INSERT INTO allowed VALUES
     ('sweeper', 'sweeper.tombstones', 'INSERT',
      'record, record_id, conversation_id, account_id, rule, due_at, as_of, run_id, policy_digest, children, approved, purged_at'),
     ('sweeper', 'sweeper.events', 'SELECT', NULL),
-    -- Not at and actor: when it happened and who did it is said by the database.
+    -- Not at and actor: the database records when it happened and who did it.
     ('sweeper', 'sweeper.events', 'INSERT', 'kind, run_id, details'),
     ('sweeper', 'sweeper.object_purges', 'SELECT', NULL),
     ('sweeper', 'sweeper.object_purges', 'INSERT', 'uri, conversation_id, run_id'),
@@ -177,7 +177,7 @@ INSERT INTO allowed VALUES
     ('sweeper', 'sweeper.pauses', 'UPDATE', 'resumed_at'),   -- why and since when it was paused stays
     ('sweeper', 'sweeper.backfills', 'SELECT', NULL),
     ('sweeper', 'sweeper.backfills', 'INSERT', NULL),
-    ('sweeper', 'sweeper.backfills', 'UPDATE', 'done_until, seen_at, finished_at'),  -- how far it is; its plan stays
+    ('sweeper', 'sweeper.backfills', 'UPDATE', 'done_until, seen_at, stopped_at, finished_at'),  -- how far it is; its plan stays
     ('sweeper', 'sweeper.ledger_sources', 'SELECT', NULL),   -- the Merkle tree: it grows, and nothing in it changes
     ('sweeper', 'sweeper.ledger_sources', 'UPDATE', 'unnumbered'),  -- what evidence has no place in it yet
     ('sweeper', 'sweeper.leaves', 'SELECT', NULL),
@@ -239,7 +239,7 @@ BEGIN
         ) AS found
         WHERE a.columns IS NULL
            OR found.columns IS NOT NULL  -- columns that are not there never become the whole table
-          AND NOT EXISTS (  -- and what may be read as a whole is not said again by column
+          AND NOT EXISTS (  -- a grant on the whole table is not repeated by column
               SELECT FROM allowed whole
               WHERE whole.columns IS NULL AND whole.role = a.role AND whole.privilege = a.privilege
                 AND to_regclass(whole.relation) = c.oid

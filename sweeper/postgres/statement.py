@@ -94,8 +94,8 @@ _NULL = re.compile(r"(^|,)(null)?(,|$)", re.IGNORECASE)
 def array(ids: Iterable[str | None]) -> str | list[str | None]:
     """Ids as a parameter to be cast to an array: as one text where that needs no quoting, which is far quicker to send."""
     listed = list(ids)
-    told = [id_ for id_ in listed if id_ is not None]
-    joined = ",".join(told)
-    if not told or (_PLAIN.fullmatch(joined) and joined.count(",") == len(told) - 1 and not _NULL.search(joined)):
+    present = [id_ for id_ in listed if id_ is not None]
+    joined = ",".join(present)
+    if not present or (_PLAIN.fullmatch(joined) and joined.count(",") == len(present) - 1 and not _NULL.search(joined)):
         return "{" + ",".join("NULL" if id_ is None else id_ for id_ in listed) + "}"
     return listed

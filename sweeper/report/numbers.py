@@ -15,7 +15,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sweeper.clock import Clock
 from sweeper.errors import ConfigurationError, SweeperError
 from sweeper.postgres import database as databases
-from sweeper.postgres import migrate
+from sweeper.postgres import migrate, pace
 from sweeper.postgres.database import Database
 from sweeper.report import operation, totals, upkeep
 from sweeper.report import overdue as overdues
@@ -58,7 +58,7 @@ class Numbers:
         """How many seconds runs at their recent pace need for the overdue conversations; None if unknown."""
         if self.recorded is None or self.overdue is None:
             return None
-        return operation.drain(self.overdue.counts.due, self.recorded.pace)
+        return pace.remaining_seconds(self.overdue.counts.due, self.recorded.pace)
 
 
 def read(settings: Settings, clock: Clock, counting: Callable[[Numbers], None] = lambda _: None) -> Numbers:
@@ -132,7 +132,7 @@ def _read(connection: Connection, database: Database, now: datetime) -> Recorded
         ended=operation.ended(connection, store, ORDERED),
         paused=bool(operation.pauses(connection)),
         purged_lately={record: by_rule.total() for record, by_rule in lately.items()},
-        pace=operation.pace(connection, store, now),
+        pace=pace.recent(connection, store, now),
         reported=operation.reported(connection, store),
         covered=operation.covered(connection),
         upkeep=upkeep.read(connection, database.settings, now),

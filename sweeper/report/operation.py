@@ -5,7 +5,7 @@ Every query reads a few rows by an index and locks nothing. None needs the polic
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,8 +16,6 @@ from sweeper.postgres import backfills
 from sweeper.postgres.backfills import BackfillPlan
 from sweeper.postgres.statement import statement
 
-PACE_RUNS = 20
-"""How many of the newest runs the recent pace is computed from."""
 UNCOVERED_AT_MOST = 1_000_000
 """Counting uncovered rows of a table stops here, because without checkpoints all rows are uncovered."""
 
@@ -78,12 +76,12 @@ class Progress:
 
     @property
     def share(self) -> float:
-        """The done share of its range of due dates, from 0 to 1."""
-        return (self.plan.done_until - self.plan.since) / (self.plan.until - self.plan.since)
+        """The purged share of the conversations that were due when the plan was approved, from 0 to 1."""
+        return min(self.purged / self.plan.expected, 1.0) if self.plan.expected else 1.0
 
     def as_json(self) -> dict[str, Any]:
         """Return the backfill for --json."""
-        fields = ("id", "since", "until", "by", "done_until", "expected", "begun_at", "seen_at")
+        fields = ("id", "since", "until", "by", "done_until", "expected", "begun_at", "seen_at", "stopped_at")
         return {
             **{name: getattr(self.plan, name) for name in fields},
             "purged": self.purged,
@@ -113,7 +111,7 @@ class ManifestStates:
 
     by_state: Mapping[str, int]
     never_recalled: int
-    oldest_recall: datetime | None
+    oldest_recall_at: datetime | None
 
 
 @dataclass(frozen=True)
@@ -124,8 +122,8 @@ class Covered:
     """
 
     checkpoint_at: datetime | None
-    is_signed: bool
-    was_signed: bool
+    signed: bool
+    was_signed: bool = field(repr=False)
     uncovered: Mapping[str, int]
 
     @property
@@ -179,7 +177,7 @@ def covered(connection: Connection) -> Covered:
     last = ledger.last(connection)
     return Covered(
         checkpoint_at=_finite(last.taken_at) if last else None,
-        is_signed=last is not None and last.signed_by is not None,
+        signed=last is not None and last.signed_by is not None,
         was_signed=ledger.was_signed(connection),
         uncovered={source: _uncovered(connection, source) for source in ledger.SOURCES},
     )
@@ -196,19 +194,6 @@ def purged(connection: Connection, store: str, since: datetime, until: datetime)
     for row in connection.execute(statement("operation_purged"), {"store": store, "since": since, "until": until}):
         found[row.record][row.rule] = row.purged
     return found
-
-
-def pace(connection: Connection, store: str, now: datetime) -> float | None:
-    """Return the conversations per second of the newest runs that purged any; None if none did."""
-    row = connection.execute(statement("operation_pace"), {"store": store, "now": now, "runs": PACE_RUNS}).one()
-    return float(row.purged) / float(row.seconds) if row.purged else None
-
-
-def drain(overdue: int, per_second: float | None) -> float | None:
-    """Return how many seconds of work purging the overdue conversations takes; None if the pace is unknown."""
-    if overdue == 0:
-        return 0.0
-    return overdue / per_second if per_second else None
 
 
 def reported(connection: Connection, store: str) -> Reported | None:

@@ -15,13 +15,13 @@ from sweeper.clock import Clock
 from sweeper.errors import SweeperError
 from sweeper.policy.counts import Counts, RecordCounts
 from sweeper.policy.decide import ERASURE_ORDER
-from sweeper.policy.feedback import evaluate_feedback
 from sweeper.policy.schema import Policy
 from sweeper.postgres import unmatched
 from sweeper.postgres.database import Database
 from sweeper.postgres.unmatched import UnmatchedProtections
 from sweeper.runs.job import Job, read_contract, unreachable
-from sweeper.runs.scan import evaluations, portions, proposed_feedback
+from sweeper.runs.record_kind import KINDS
+from sweeper.runs.scan import evaluations, page_portions
 from sweeper.settings import load_policy
 
 HOUR = timedelta(hours=1)
@@ -45,12 +45,12 @@ class Overdue:
     def as_json(self) -> dict[str, Any]:
         """Return the counts for --json."""
         return {
-            "conversations": self.counts.conversations.overdue_json(self.as_of),
-            "feedback": self.counts.feedback.overdue_json(self.as_of),
+            "conversations": self.counts.conversations.overdue(self.as_of),
+            "feedback": self.counts.feedback.overdue(self.as_of),
             "held": self.counts.held,
             "feedback_held": self.counts.feedback.held_past_due,
             "complete": self.complete,
-            "unmatched": self.unmatched.as_json() if self.unmatched else None,
+            "unmatched": self.unmatched,
         }
 
 
@@ -63,15 +63,13 @@ def count(job: Job, enough: Callable[[], bool] = lambda: False) -> Overdue:
     """
     found = _empty(job.policy, job.as_of)
     found.unmatched = unmatched.attempt(job.database, job.as_of)
-    for page in job.selector.pages():
-        for portion in portions((*page.free, *page.held), job.settings.purge.batch):
+    for kind in (kind_of(job) for kind_of in KINDS.values()):
+        for portion in page_portions(job, kind.pages()):
             if enough():
                 found.complete = False
                 return found
-            for _, evaluation in evaluations(job, portion):
-                found.counts.count("conversation", evaluation)
-    for known in proposed_feedback(job):
-        found.counts.count("feedback", evaluate_feedback(known, job.policy, job.as_of))
+            for _, evaluation in evaluations(kind, portion):
+                found.counts.count(kind.name, evaluation)
     return found
 
 

@@ -5,19 +5,18 @@ A report reads every conversation and every feedback row, changes none, and reco
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection
 
+from sweeper.encoding import to_json
 from sweeper.objects import removal
 from sweeper.policy.anomaly import Anomaly
-from sweeper.policy.counts import Counts, RecordCounts, in_order
+from sweeper.policy.counts import Counts, RecordCounts
 from sweeper.policy.evaluate import Outcome
-from sweeper.policy.feedback import evaluate_feedback, feedback_anomalies
-from sweeper.policy.instant import rfc3339
-from sweeper.postgres import evidence, unmatched
+from sweeper.postgres import evidence, pace, unmatched
 from sweeper.postgres.unmatched import UnmatchedProtections
 from sweeper.report import numbers, operation
 from sweeper.report.operation import Covered, ManifestStates, Purged
@@ -33,31 +32,13 @@ DAYS = (1, 7, 30)
 class Past:
     """What was done so far, from the sweeper's own tables."""
 
-    purged: Mapping[int, Purged]
-    purged_lately: Mapping[str, int]
-    pace: float | None
-    success: datetime | None
+    purged_in_days: Mapping[int, Purged]
+    purged_lately: Mapping[str, int] = field(repr=False)
+    pace: float | None = field(repr=False)
+    last_success_at: datetime | None
     objects_pending: int
     manifests: ManifestStates
-    covered: Covered
-
-    def as_json(self) -> dict[str, Any]:
-        """Return what was done, for --json."""
-        return {
-            "purged_in_days": {str(days): _purged_json(purged) for days, purged in self.purged.items()},
-            "last_success_at": rfc3339(self.success) if self.success else None,
-            "objects_pending": self.objects_pending,
-            "manifests": {
-                "by_state": dict(sorted(self.manifests.by_state.items())),
-                "never_recalled": self.manifests.never_recalled,
-                "oldest_recall_at": rfc3339(self.manifests.oldest_recall) if self.manifests.oldest_recall else None,
-            },
-            "evidence": {
-                "checkpoint_at": rfc3339(self.covered.checkpoint_at) if self.covered.checkpoint_at else None,
-                "signed": self.covered.is_signed,
-                "uncovered": dict(self.covered.uncovered),
-            },
-        }
+    evidence: Covered
 
 
 @dataclass
@@ -73,7 +54,7 @@ class Report:
     @property
     def drain_seconds(self) -> float | None:
         """How many seconds runs at their recent pace need for the overdue conversations; None if unknown."""
-        return operation.drain(self.counts.due, self.past.pace)
+        return pace.remaining_seconds(self.counts.due, self.past.pace)
 
     @property
     def is_present(self) -> bool:
@@ -94,13 +75,13 @@ class Report:
         """Return the report for --json."""
         return {
             "store": numbers.store_name(self.job.settings),
-            "as_of": rfc3339(self.job.as_of),
+            "as_of": self.job.as_of,
             "policy": self.job.policy.digest,
             "conversations": _records_json(self.counts.conversations, self.job.as_of),
             "feedback": _records_json(self.counts.feedback, self.job.as_of),
-            "anomalies": in_order(self.counts.anomalies),
-            "unmatched": self.unmatched.as_json() if self.unmatched else None,
-            **self.past.as_json(),
+            "anomalies": self.counts.anomalies,
+            "unmatched": self.unmatched,
+            **to_json(self.past),
             "drain_seconds": self.drain_seconds,
             "alarms": self.alarms,
             "duration_s": round(self.seconds, 3),
@@ -118,11 +99,11 @@ def report(job: Job, advance: Callable[[int], None] = lambda _: None) -> Report:
         DBAPIError: the database failed, or the role may not record events; nothing is recorded.
     """
     started, counts = time.monotonic(), Counts(RecordCounts(DAYS), RecordCounts(DAYS))
-    for record in everything(job, lambda count: _count_ahead(counts, count)):
+    for record in everything(job, lambda: counts.anomalies.update([Anomaly.CREATED_AHEAD.value])):
         counts.count("conversation", record.evaluation, record.anomalies)
         advance(1)
-    for known in every_feedback(job):
-        counts.count("feedback", evaluate_feedback(known, job.policy, job.as_of), feedback_anomalies(known, job.policy))
+    for row in every_feedback(job):
+        counts.count("feedback", row.evaluation, row.anomalies)
     past = job.database.within(lambda connection: _past(connection, job))
     unmatched_protections = unmatched.attempt(job.database, job.as_of)
     found = Report(job, past, counts, unmatched_protections, time.monotonic() - started)
@@ -130,19 +111,14 @@ def report(job: Job, advance: Callable[[int], None] = lambda _: None) -> Report:
     return found
 
 
-def _count_ahead(counts: Counts, count: int) -> None:
-    if count:
-        counts.anomalies[Anomaly.CREATED_AHEAD.value] += count
-
-
 def _records_json(counts: RecordCounts, as_of: datetime) -> dict[str, Any]:
     return {
         "total": counts.total,
         "by_rule": {rule: _rule_json(counts, rule) for rule in sorted(counts.by_rule)},
-        "overdue": counts.overdue_json(as_of),
+        "overdue": counts.overdue(as_of),
         "held_past_due": counts.held_past_due,
-        "spared": in_order(counts.skipped),
-        "unclassified": in_order(counts.unclassified),
+        "spared": counts.skipped,
+        "unclassified": counts.unclassified,
     }
 
 
@@ -154,7 +130,7 @@ def _rule_json(counts: RecordCounts, rule: str) -> dict[str, Any]:
         "held": counts.held[rule],
         "spared": outcomes[Outcome.SPARED],
         "held_past_due": outcomes[Outcome.HELD],
-        "due_in_days": {str(days): counts.due_in[rule][days] for days in DAYS},
+        "due_in_days": {days: counts.due_in[rule][days] for days in DAYS},
     }
 
 
@@ -165,25 +141,21 @@ def _past(connection: Connection, job: Job) -> Past:
         return operation.purged(connection, store, now - within, now)
 
     return Past(
-        purged={days: purged(timedelta(days=days)) for days in DAYS},
+        purged_in_days={days: purged(timedelta(days=days)) for days in DAYS},
         purged_lately={kind: by_rule.total() for kind, by_rule in purged(PATIENCE).items()},
-        pace=operation.pace(connection, store, now),
-        success=operation.ended(connection, store, ORDERED).success,
+        pace=pace.recent(connection, store, now),
+        last_success_at=operation.ended(connection, store, ORDERED).success,
         objects_pending=removal.pending(connection, store),
         manifests=operation.manifests(connection, store),
-        covered=operation.covered(connection),
+        evidence=operation.covered(connection),
     )
 
 
 def _record(connection: Connection, found: Report) -> None:
     """Record the report as an event; counts only."""
-    fields = found.as_json()
+    fields = to_json(found)
     details = {
         key: fields[key] for key in ("as_of", "policy", "conversations", "feedback", "anomalies", "unmatched", "alarms")
     }
     store = found.job.settings.store.schema_name
     evidence.record(connection, "reported", None, {"store": store, "present": found.is_present, **details})
-
-
-def _purged_json(purged: Purged) -> dict[str, dict[str, int]]:
-    return {kind: dict(sorted(by_rule.items())) for kind, by_rule in purged.items()}

@@ -4,7 +4,7 @@ Reading the status changes nothing. If a part cannot be read, for instance becau
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from sweeper.clock import Clock
 from sweeper.policy.counts import Counts
 from sweeper.policy.instant import rfc3339
-from sweeper.postgres import backfills, migrate
+from sweeper.postgres import backfills, migrate, pace
 from sweeper.postgres.backfills import BackfillPlan
 from sweeper.postgres.database import Database
 from sweeper.report import numbers as numbers
@@ -63,6 +63,10 @@ class Status:
         """The backfill whose conversations runs leave to it; None if there is none or it has been silent for too long."""
         return backfills.binding([progress.plan for progress in self.backfills], self.at)
 
+    def remaining(self, progress: Progress) -> float | None:
+        """Return how many seconds of work the rest of a backfill takes; None if the pace is unknown."""
+        return pace.remaining_seconds(progress.plan.expected - progress.purged, self.pace)
+
     @property
     def success_age(self) -> timedelta | None:
         """How long ago the last successful run ended, not counting backfills; None if none has succeeded."""
@@ -86,17 +90,17 @@ class Status:
     def as_json(self) -> dict[str, Any]:
         """Return the status for --json."""
         return {
-            "at": rfc3339(self.at),
+            "at": self.at,
             "store": self.store,
             "paused": bool(self.pauses),
-            "pauses": [asdict(pause) for pause in self.pauses],
-            "lease": asdict(self.holder) if self.holder else None,
+            "pauses": self.pauses,
+            "lease": self.holder,
             "running": [run.id for run in self.running if self.is_alive(run)],
-            "runs": [{**asdict(run), "duration_s": run.seconds} for run in self.runs],
+            "runs": [{**vars(run), "duration_s": run.seconds} for run in self.runs],
             "last_success_at": self.ended.success,
             "last_success_age_seconds": self.success_age.total_seconds() if self.success_age else None,
-            "backfills": [progress.as_json() for progress in self.backfills],
-            "overdue": self.overdue.as_json() if isinstance(self.overdue, Overdue) else None,
+            "backfills": self.backfills,
+            "overdue": self.overdue if isinstance(self.overdue, Overdue) else None,
             "overdue_unknown": self.overdue if isinstance(self.overdue, str) else None,
             "upkeep": self.upkeep.as_json(),
             "advice": self.advice,
@@ -133,7 +137,7 @@ def _read(connection: Connection, database: Database, now: datetime) -> Status:
         ended=operation.ended(connection, store, ORDERED),
         backfills=operation.progress(connection, store),
         covered=operation.covered(connection),
-        pace=operation.pace(connection, store, now),
+        pace=pace.recent(connection, store, now),
         overdue="not counted",
         upkeep=upkeep.read(connection, database.settings, now),
         reported=operation.reported(connection, store),
@@ -203,14 +207,15 @@ def _dead(status: Status) -> Iterator[str]:
 
 
 def _stalled(status: Status) -> Iterator[str]:
-    """Backfills that no process works on. One that waits for its hours or a pause updates `seen_at` every minute."""
+    """Backfills that no process works on, by the lease and their heartbeat."""
     if status.holder is not None and status.holder.held and status.holder.kind == "backfill":
         return
     for plan in (progress.plan for progress in status.backfills):
-        if status.at - plan.seen_at > backfills.SILENT:
+        if plan.is_silent(status.at):
+            ended = f"its process ended {rfc3339(plan.stopped_at)}" if plan.stopped_at else "its process died"
             yield (
-                f"Backfill {plan.id} was last seen {length(status.at - plan.seen_at)} ago, done until "
-                f"{rfc3339(plan.done_until)}: `{plan.command}` continues from there."
+                f"Nobody works on backfill {plan.id} ({ended}, last heartbeat {length(status.at - plan.seen_at)} ago), done "
+                f"until {rfc3339(plan.done_until)}: `{plan.command}` continues from there."
             )
 
 
@@ -223,7 +228,7 @@ def _overdue(status: Status) -> Iterator[str]:
         earliest, due = counts.earliest_due, counts.due.total()
         if earliest is not None and status.at - earliest > PATIENCE:
             at_least = "" if status.overdue.complete else "at least "
-            drain = operation.drain(due, status.pace) if kind == "conversations" else None
+            drain = pace.remaining_seconds(due, status.pace) if kind == "conversations" else None
             forecast = f"; at the recent pace {length(drain)} of work" if drain else ""
             yield (
                 f"{at_least}{due} {kind} are overdue, the oldest for {length(status.at - earliest)}{forecast}: "
@@ -232,10 +237,10 @@ def _overdue(status: Status) -> Iterator[str]:
 
 
 def _remedy(status: Status, earliest: datetime, kind: str) -> str:
-    """Return what purges it. While a backfill is at work, runs leave to it what is due before its end."""
+    """Return what purges it. Until a backfill is finished or given up, runs leave to it what is due before its end."""
     plan = status.binding
     if kind == "conversations" and plan is not None and earliest < plan.until:
-        reason = f"runs leave what is due before {rfc3339(plan.until)} to backfill {plan.id}, which must be at work"
+        reason = f"runs leave what is due before {rfc3339(plan.until)} to backfill {plan.id}"
         return f"{reason}: `{plan.command}` continues it, the same with --give-up leaves the rest to runs."
     more = ", or `sweeper backfill` for a backlog of years." if kind == "conversations" else "."
     return f"`sweeper run --dry-run`, then `sweeper run`{more}"
@@ -260,7 +265,7 @@ def _unmatched(status: Status) -> Iterator[str]:
 
 
 def _unsigned(status: Status) -> Iterator[str]:
-    if status.covered.was_signed and not status.covered.is_signed:
+    if status.covered.was_signed and not status.covered.signed:
         yield (
             "The newest checkpoint of the evidence is unsigned, though earlier ones are signed: give runs the key again "
             "(SWEEPER_SIGNING_KEY_FILE), then run `sweeper audit checkpoint`."

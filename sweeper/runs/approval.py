@@ -8,9 +8,10 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from sweeper.encoding import to_json
 from sweeper.errors import ConfigurationError, RefusedError
 from sweeper.policy.instant import parse, rfc3339
 
@@ -36,14 +37,11 @@ class Approval:
 
     def token(self) -> str:
         """Return the digest that `run --dry-run` prints and `run --approve` takes."""
-        fields = asdict(self) | {"as_of": rfc3339(self.as_of), "issued_at": rfc3339(self.issued_at)}
+        fields = to_json(self)
         if not self.scope:
             del fields["scope"]
-        body = (
-            base64.urlsafe_b64encode(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode())
-            .decode()
-            .rstrip("=")
-        )
+        text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+        body = base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
         return f"{body}.{_checksum(body)}"
 
 

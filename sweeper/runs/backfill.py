@@ -44,10 +44,6 @@ class BackfillScope:
     def __str__(self) -> str:
         return f"backfill {rfc3339(self.since)}/{rfc3339(self.until)}/{self.by.value}"
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the scope for machines."""
-        return {"since": rfc3339(self.since), "until": rfc3339(self.until), "by": self.by.value}
-
 
 def scope_of(approval: Approval) -> BackfillScope:
     """Return the scope of the backfill that an approval is for.

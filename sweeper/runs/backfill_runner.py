@@ -8,17 +8,20 @@ A backfill that was killed resumes at its last slice.
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from math import inf
 from typing import Any
+
+from sqlalchemy.exc import DBAPIError
 
 from sweeper import log
 from sweeper.errors import LeaseHeldError, LeaseLostError, RefusedError
 from sweeper.policy.hours import Hours
 from sweeper.policy.instant import rfc3339
 from sweeper.policy.window import Window, slices
-from sweeper.postgres import backfills, evidence, hazards, pauses
+from sweeper.postgres import backfills, evidence, hazards, pace, pauses
 from sweeper.postgres.backfills import BackfillPlan
 from sweeper.runs import approval as approvals
 from sweeper.runs.backfill import refuse_other_policy
@@ -31,8 +34,6 @@ from sweeper.settings import load_policy
 
 LOOK_SECONDS = 2.0
 """Seconds between checks whether the lease is free, the allowed hours have begun or a pause has ended."""
-HEARTBEAT_INTERVAL = timedelta(seconds=60)
-"""How often a working or waiting backfill records that it is alive."""
 
 
 @dataclass
@@ -58,9 +59,9 @@ class BackfillOutcome:
         """Return the outcome for machines."""
         return {
             "backfill": self.plan.id,
-            "since": rfc3339(self.plan.since),
-            "until": rfc3339(self.plan.until),
-            "by": self.plan.by.value,
+            "since": self.plan.since,
+            "until": self.plan.until,
+            "by": self.plan.by,
             "outcome": self.outcome,
             "stop_reason": self.stop_reason or None,
             "expected": self.plan.expected,
@@ -69,7 +70,7 @@ class BackfillOutcome:
             "failed": self.failed,
             "left": self.left,
             "stalled": self.is_stalled,
-            "done_until": rfc3339(self.done_until),
+            "done_until": self.done_until,
             "duration_s": round(self.seconds, 3),
         }
 
@@ -91,17 +92,23 @@ class BackfillRunner:
     purged_now: int = 0
     seen: datetime | None = None
     free_at: float = -inf
-    working: float = 0.0
     started: float = field(default_factory=time.monotonic)
 
     def run(self) -> BackfillOutcome:
-        """Sweep the remaining slices.
+        """Sweep the remaining slices; however that ends, record that nobody works on the plan any more.
 
         Raises:
             LeaseHeldError: another process executes a backfill of the store.
             RefusedError: a guard refused, or the policy has changed since the approval; earlier purges stand.
             ConfigurationError: the policy can no longer be read; earlier purges stand.
         """
+        try:
+            return self._run()
+        finally:
+            with suppress(DBAPIError):  # a server that is gone: the heartbeat grows old instead
+                backfills.stopped(self.job.database, self.plan, self.job.clock.now())
+
+    def _run(self) -> BackfillOutcome:
         self._record_heartbeat()
         hazards.warn(self.job.database, self.job.contract)
         self.before = self._purged()
@@ -136,7 +143,7 @@ class BackfillRunner:
             window=window,
             further_reason=self._outside_hours,
         )
-        if not any(page.free for page in job.selector.pages()):
+        if not self._is_anything_due(job):
             return True
         try:
             return self._is_complete(self._sweep_window(job), window)
@@ -150,6 +157,13 @@ class BackfillRunner:
         except RefusedError as refusal:
             if refusal.guard != "paused":
                 raise
+        return False
+
+    def _is_anything_due(self, job: Job) -> bool:
+        for page in job.selector.pages():
+            self._record_heartbeat()
+            if page.free:
+                return True
         return False
 
     def _sweep_window(self, job: Job) -> Result:
@@ -166,7 +180,6 @@ class BackfillRunner:
         self.purged_now += result.count
         self.failed += result.counts.failed
         self.left += result.overdue if result.outcome != "stopped" else 0
-        self.working += result.seconds
         self.free_at = result.throttle.earliest
         return result
 
@@ -177,7 +190,7 @@ class BackfillRunner:
     def _record_heartbeat(self) -> bool:
         """Record that the backfill is alive unless it did so recently; return True if it recorded it."""
         now = self.job.clock.now()
-        if self.seen is not None and now - self.seen < HEARTBEAT_INTERVAL:
+        if self.seen is not None and now - self.seen < backfills.HEARTBEAT:
             return False
         self.seen = now
         backfills.seen(self.job.database, self.plan, now)
@@ -192,8 +205,9 @@ class BackfillRunner:
         return False
 
     def _log_slice(self, result: Result, window: Window) -> None:
-        purged, rate = self._purged(), self.purged_now / self.working if self.working else 0.0
-        left = max(self.plan.expected - purged, 0)
+        purged, now = self._purged(), self.job.clock.now()
+        rate = self.job.database.within(lambda c: pace.recent(c, self.job.contract.schema, now))
+        remaining = pace.remaining_seconds(self.plan.expected - purged, rate)
         log.get().info(
             "slice",
             backfill=self.plan.id,
@@ -204,8 +218,8 @@ class BackfillRunner:
             purged=result.count,
             purged_in_all=purged,
             expected=self.plan.expected,
-            per_second=round(rate, 1),
-            remaining_seconds=round(left / rate) if rate else None,
+            per_second=round(rate, 1) if rate else None,
+            remaining_seconds=round(remaining) if remaining is not None else None,
         )
 
     def _outside_hours(self) -> str:

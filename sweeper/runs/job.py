@@ -61,8 +61,10 @@ class Job:
         return Selector(self.database, self.contract, self.policy, self.as_of, self.window)
 
 
-def prepare(settings: Settings, clock: Clock, as_of: datetime | None = None) -> Job:
+def prepare(settings: Settings, clock: Clock, as_of: datetime | None = None, *, is_patient: bool = False) -> Job:
     """Return a job on the store of the settings; as-of defaults to now.
+
+    With `is_patient` a server that does not answer yet is waited for, as one that goes away later always is.
 
     Raises:
         ConfigurationError: settings, policy or store cannot be used, or as-of is not plausible.
@@ -75,6 +77,8 @@ def prepare(settings: Settings, clock: Clock, as_of: datetime | None = None) -> 
             f"{untrusted_as_of(policy, at)} Nothing was done. Give an --as-of in that range, or fix the clock."
         )
     database = databases.connect(settings)
+    if is_patient:
+        database.expected.set()
     try:
         return Job(database, read_contract(database, policy), policy, clock, at)
     except SweeperError:
@@ -109,5 +113,5 @@ def unreachable(error: DBAPIError) -> DatabaseError:
     else:
         way_out = "Check SWEEPER_DATABASE_URL, that the server runs and what the role may do (`sweeper check`)."
     return DatabaseError(
-        f"database: {databases.reason(error)}. What was committed before stands; nothing else was done. {way_out}"
+        f"database: {databases.reason(error)}. What was committed before stands; nothing else was done.", remedy=way_out
     )

@@ -7,7 +7,7 @@ another database is always refused; one in doubt needs a person to vouch for it.
 
 import hashlib
 from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sweeper.errors import RefusedError
@@ -32,13 +32,9 @@ class LedgerClaim:
     `confirmed`: the digest by which a person vouched for it, if one had to.
     """
 
-    runs: frozenset[int | str] = frozenset()
+    runs: frozenset[int | str] = field(default=frozenset(), repr=False)
     identity: str | None = None
     confirmed: str | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """For machines and for the event `reapply`."""
-        return {"identity": self.identity, "confirmed": self.confirmed}
 
 
 def claim(job: Job, ledger: Ledger, confirmed: str | None = None) -> LedgerClaim:

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from sweeper import files
+from sweeper.encoding import to_json
 from sweeper.errors import ConfigurationError, RefusedError
 from sweeper.files import atomic_write
 from sweeper.policy.counts import Counts
 from sweeper.policy.decide import Verdict
-from sweeper.policy.instant import rfc3339
 from sweeper.policy.window import Window, slices
 from sweeper.postgres import store_counts
 from sweeper.postgres.proposals import Page
@@ -32,6 +32,7 @@ from sweeper.runs import guards
 from sweeper.runs.approval import Approval
 from sweeper.runs.backfill import BackfillScope
 from sweeper.runs.job import Job
+from sweeper.runs.record_kind import conversations
 from sweeper.runs.scan import Seen, scan
 from sweeper.runs.throttle import KEPT_BYTES
 
@@ -90,7 +91,7 @@ class PurgePlan:
     def decide(self, seen: Seen = lambda _: None) -> None:
         """Decide every proposal without a lock, for the statistics of the plan."""
         self.by_slice.clear()
-        self.counts = scan(self.job, self.pages(), seen, self._note)
+        self.counts = scan(conversations(self.job), self.pages(), seen, self._note)
 
     def weigh(self, approval: Approval | None, seen: Seen) -> int:
         """Check the proposals against `approval`, or against the volume limits if there is none.
@@ -123,9 +124,9 @@ class PurgePlan:
     def as_json(self) -> dict[str, Any]:
         """Return the plan for machines; `digest` is what `--approve` takes."""
         found = {
-            "as_of": rfc3339(self.job.as_of),
+            "as_of": self.job.as_of,
             "policy": self.job.policy.digest,
-            **(self.scope.as_json() if self.scope else {}),
+            **(vars(self.scope) if self.scope else {}),
             "would_purge": self.counts.due,
             **self.counts.as_json(),
         }
@@ -134,7 +135,7 @@ class PurgePlan:
             found["would_refuse"] = [refusal.guard for refusal in self.refusals]
         else:
             found["slices"] = [
-                {"since": rfc3339(window.since), "until": rfc3339(window.until), "would_purge": self.by_slice[window]}
+                {"since": window.since, "until": window.until, "would_purge": self.by_slice[window]}
                 for window in self._slices
                 if window.since and window.until and self.by_slice[window]
             ]
@@ -146,17 +147,17 @@ class PurgePlan:
         Raises:
             ConfigurationError: nothing can be written there.
         """
-        found = {
-            **_figures(self.approval),
-            "schema": self.job.contract.schema,
-            "policy_name": self.job.policy.name,
-            **self.as_json(),
-            "due_dates": {
-                "conversation": self.counts.conversations.due_dates_json(),
-                "feedback": self.counts.feedback.due_dates_json(),
-            },
-            "refusals": {refusal.guard: str(refusal) for refusal in self.refusals},
-        }
+        due_dates = {"conversation": self.counts.conversations, "feedback": self.counts.feedback}
+        found = to_json(
+            {
+                **_figures(self.approval),
+                "schema": self.job.contract.schema,
+                "policy_name": self.job.policy.name,
+                **self.as_json(),
+                "due_dates": {kind: counts.due_dates() for kind, counts in due_dates.items()},
+                "refusals": {refusal.guard: str(refusal) for refusal in self.refusals},
+            }
+        )
         with atomic_write(path) as file:
             file.write(json.dumps({**found, "checksum": _checksum(found)}, indent=2).encode() + b"\n")
 
@@ -179,7 +180,7 @@ def read(path: Path) -> Approval:
     try:
         found = json.loads(files.read_text(path, FILE_BYTES), object_pairs_hook=_unambiguous)
         checksum, approval = found.pop("checksum"), approvals.decode(found["digest"])
-        figures = _figures(approval)
+        figures = to_json(_figures(approval))
     except (files.UnreadableError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigurationError(
             f"--plan {path}: this is no plan of a dry run, or it was truncated ({error}). Nothing was done. "
@@ -203,12 +204,12 @@ def _figures(approval: Approval) -> dict[str, Any]:
     return {
         "store": approval.store,
         "policy": approval.policy,
-        "as_of": rfc3339(approval.as_of),
-        "issued_at": rfc3339(approval.issued_at),
-        "lapses_at": rfc3339(approval.issued_at + approvals.LAPSES_AFTER),
-        **(BackfillScope.parse(approval.scope).as_json() if approval.scope else {}),
+        "as_of": approval.as_of,
+        "issued_at": approval.issued_at,
+        "lapses_at": approval.issued_at + approvals.LAPSES_AFTER,
+        **(vars(BackfillScope.parse(approval.scope)) if approval.scope else {}),
         "would_purge": sum(approval.due.values()),
-        "by_rule": dict(sorted(approval.due.items())),
+        "by_rule": Counter(approval.due),
     }
 
 

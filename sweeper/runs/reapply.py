@@ -8,7 +8,7 @@ here. The proof is in the signed leaves, in which each run names its database an
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property, partial
@@ -17,17 +17,16 @@ from typing import Any
 from sqlalchemy.exc import DBAPIError
 
 from sweeper import log
+from sweeper.encoding import to_json
 from sweeper.errors import PausedError
 from sweeper.evidence.export import Ledger
 from sweeper.evidence.leaf import Leaf
 from sweeper.objects import removal
-from sweeper.policy.anomaly import anomalies
 from sweeper.policy.counts import Counts, Kind
 from sweeper.policy.evaluate import Evaluation, Proposal, Spared
-from sweeper.policy.facts import Facts
-from sweeper.policy.feedback import FeedbackFacts, feedback_anomalies
-from sweeper.policy.instant import parse, rfc3339
+from sweeper.policy.instant import parse
 from sweeper.policy.restored import PurgedRecord, evaluate_restored, evaluate_restored_feedback
+from sweeper.policy.schema import Policy
 from sweeper.postgres import evidence, purge
 from sweeper.postgres.database import sqlstate
 from sweeper.postgres.related_tables import PhysicalTable
@@ -35,6 +34,7 @@ from sweeper.runs.batch import Purger
 from sweeper.runs.job import Job
 from sweeper.runs.ledger_diff import LostProtections, missing, refuse_lost_holds
 from sweeper.runs.ledger_owner import LedgerClaim, claim
+from sweeper.runs.record_kind import KINDS
 from sweeper.runs.session import HURRIED_SECONDS, RunKind, Session, refuse_paused, session
 from sweeper.runs.throttle import Budget, ProgressListener, StopReason, Throttle
 
@@ -55,7 +55,7 @@ class Reapplied:
     ledger: Ledger
     outcome: str
     run_id: int | None
-    purged_record: int = 0
+    in_ledger: int = 0
     back: int = 0
     counts: Counts = field(default_factory=Counts)
     purged: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
@@ -83,9 +83,9 @@ class Reapplied:
             "log": self.ledger.tree.origin,
             "size": self.ledger.tree.size,
             "signed": self.ledger.signed,
-            **self.claim.as_json(),
-            "in_ledger": self.purged_record,
-            "newest_purge": rfc3339(self.newest) if self.newest else None,
+            **to_json(self.claim),
+            "in_ledger": self.in_ledger,
+            "newest_purge": self.newest,
             "back": self.back,
             **self.counts.as_json(),
             ("would_purge" if preview else "purged"): self.counts.due if preview else sum(conversations.values()),
@@ -93,8 +93,8 @@ class Reapplied:
                 self.counts.feedback_by_rule.total() if preview else sum(feedback.values())
             ),
             **({"would_refuse": ["holds"] if self.lost.holds else []} if preview else {}),
-            "lost_holds": list(self.lost.holds),
-            "lost_orders": list(self.lost.orders),
+            "lost_holds": self.lost.holds,
+            "lost_orders": self.lost.orders,
             "duration_s": round(self.seconds, 3),
         }
 
@@ -104,11 +104,7 @@ def preview(job: Job, ledger: Ledger, confirmed: str | None = None) -> Reapplied
     started, found = time.monotonic(), Reapplied(ledger, "preview", None)
     found.claim = claim(job, ledger, confirmed)
     found.lost = missing(job, ledger)
-    for kind, portion in _portions(ledger, found.claim.runs, found.counts):
-        found.purged_record += len(portion)
-        found.newest = _newest(found.newest, portion)
-        there = _restored(job, kind, portion, found.counts)
-        found.back += len(there)
+    for kind, there in _read_back(job, found):
         found.counts.add(_evaluate_all(job, kind, there))
     found.seconds = time.monotonic() - started
     return found
@@ -128,23 +124,18 @@ def reapply(job: Job, ledger: Ledger, watch: ProgressListener | None = None, con
     refuse_lost_holds(lost)
     watch = watch or ProgressListener()
     with session(job, RunKind("reapply")) as opened:
-        return _Reapply(job, opened, ledger, claimed, lost, watch).run()
+        found = Reapplied(ledger, "completed", opened.run.id, claim=claimed, lost=lost)
+        return _Reapply(job, opened, watch, found).run()
 
 
 @dataclass
 class _Reapply:
     job: Job
     session: Session
-    ledger: Ledger
-    claim: LedgerClaim
-    lost: LostProtections
     watch: ProgressListener
-    counts: Counts = field(default_factory=Counts)
+    found: Reapplied
     done: Counter[str] = field(default_factory=Counter)
-    purged_record: int = 0
-    newest: datetime | None = None
-    back: int = 0
-    locked: list[PurgedRecord] = field(default_factory=list)
+    locked: dict[Kind, list[PurgedRecord]] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
 
     def run(self) -> Reapplied:
@@ -159,25 +150,22 @@ class _Reapply:
 
     def _record(self) -> None:
         """Record an event that names the ledger: from here on this log and that one diverge."""
-        tree = self.ledger.tree
-        details = {"log": tree.origin, "size": tree.size, "root": tree.root.hex(), "signed": self.ledger.signed}
-        details |= self.claim.as_json()
+        tree = self.found.ledger.tree
+        details = {"log": tree.origin, "size": tree.size, "root": tree.root.hex(), "signed": self.found.ledger.signed}
+        details |= to_json(self.found.claim)
         self.job.database.within(lambda c: evidence.record(c, "reapply", self.session.run.id, details))
 
     def _work(self, throttle: Throttle) -> None:
-        for kind, portion in _portions(self.ledger, self.claim.runs, self.counts):
-            self.purged_record += len(portion)
-            self.newest = _newest(self.newest, portion)
-            there = _restored(self.job, kind, portion, self.counts)
-            self.back += len(there)
+        for kind, there in _read_back(self.job, self.found):
             there = self._visible(kind, there)
             while there and not throttle.is_over():
                 size = throttle.next_batch()
                 self._purge(throttle, kind, there[:size])
                 there = there[size:]
             self.session.renew()
-        if self.locked and not throttle.is_over():
-            self._purge(throttle, "conversation", self.locked, waiting=True)
+        for kind, locked in self.locked.items():
+            if locked and not throttle.is_over():
+                self._purge(throttle, kind, locked, waiting=True)
         over = throttle.is_over
         removal.remove_pending(self.job.database, self.session.run.id, self.job.clock.now(), self.session.renew, over)
 
@@ -185,62 +173,52 @@ class _Reapply:
         """Return the records that the store's relation shows; count the others."""
         facts = _facts(self.job, kind, there)
         visible = [purged_record for purged_record in there if purged_record.record_id in facts]
-        _count_unseen(self.counts, kind, len(there) - len(visible))
+        _count_unseen(self.found.counts, kind, len(there) - len(visible))
         return visible
 
     def _purge(self, throttle: Throttle, kind: Kind, there: list[PurgedRecord], *, waiting: bool = False) -> None:
-        purger = self._purger(throttle, {purged_record.record_id: purged_record for purged_record in there})
-        if kind == "conversation":
-            report = purger.purge([_proposal(purged_record) for purged_record in there], waiting=waiting)
-            self.counts.add(report.counts)
-            left = {proposal.conversation_id for proposal in report.unlocked}
-            if waiting:
-                self._skip_locked("conversation", len(left))
-            else:
-                self.locked += [purged_record for purged_record in there if purged_record.record_id in left]
-        elif self.job.contract.feedback is not None:
-            found = purger.purge_feedback(self.job.contract.feedback, [b.record_id for b in there], waiting=True)
-            self.counts.add(found.counts)
-            self._skip_locked("feedback", len(found.unlocked))
-
-    def _skip_locked(self, kind: Kind, count: int) -> None:
-        if count:
-            self.counts.skip(kind, Spared.LOCKED, count)
+        purger = self._purger(throttle, kind, {purged_record.record_id: purged_record for purged_record in there})
+        report = purger.purge([_proposal(purged_record) for purged_record in there], waiting=waiting)
+        self.found.counts.add(report.counts)
+        left = {proposal.record_id for proposal in report.unlocked}
+        if waiting:
+            self.found.counts.skip(kind, Spared.LOCKED, len(left))
+        else:
+            self.locked[kind] = [*self.locked.get(kind, ()), *(each for each in there if each.record_id in left)]
 
     @cached_property
     def lock_budget(self) -> float:
         """How long a batch may hold locks, in seconds; read from the server's settings once."""
         return self.job.database.within(purge.read_lock_budget)
 
-    def _purger(self, throttle: Throttle, there: Mapping[str, PurgedRecord]) -> Purger:
+    def _purger(self, throttle: Throttle, kind: Kind, there: Mapping[str, PurgedRecord]) -> Purger[Any]:
         job, session = self.job, self.session
-        purger = Purger(job, session.run, session.lease, self.lock_budget, throttle.pace, done=self.done)
-        return replace(
-            purger, evaluate=partial(_evaluate, job, there), evaluate_feedback=partial(_evaluate_feedback, job, there)
-        )
+        evaluated = replace(KINDS[kind](job), evaluate=partial(_evaluate, job, kind, there))
+        purger = Purger(evaluated, session.run, session.lease, self.lock_budget, throttle.pace, done=self.done)
+        return purger if kind == "conversation" else purger.of(evaluated)
 
     def _finish(self, throttle: Throttle) -> Reapplied:
-        purged = self.job.database.within(lambda c: evidence.purged_by_rule(c, self.session.run.id))
-        outcome: evidence.Outcome = "failed" if self.counts.failed else "completed"
+        found = self.found
+        found.purged = self.job.database.within(lambda c: evidence.purged_by_rule(c, self.session.run.id))
+        found.stop_reason, found.seconds = throttle.stopped, time.monotonic() - self.started
+        outcome: evidence.Outcome = "failed" if found.counts.failed else "completed"
         if throttle.stopped:
             outcome, self.session.checkpoint_seconds = "stopped", HURRIED_SECONDS
-        found = Reapplied(
-            self.ledger,
-            outcome,
-            self.session.run.id,
-            self.purged_record,
-            self.back,
-            self.counts,
-            purged,
-            self.claim,
-            self.lost,
-            throttle.stopped,
-            time.monotonic() - self.started,
-            self.newest,
-        )
-        self.session.close(outcome, {**found.as_json(), "batches": throttle.pace.times.as_json()})
-        log.get().info("reapplied", run=self.session.run.id, back=self.back, purged=found.as_json()["purged"])
+        found.outcome = outcome
+        result = found.as_json()
+        self.session.close(outcome, {**result, "batches": throttle.pace.times})
+        log.get().info("reapplied", run=self.session.run.id, back=found.back, purged=result["purged"])
         return found
+
+
+def _read_back(job: Job, found: Reapplied) -> Iterator[tuple[Kind, list[PurgedRecord]]]:
+    """Read the ledger, count its tombstones, and yield the records that exist again, in portions of one kind."""
+    for kind, portion in _portions(found.ledger, found.claim.runs, found.counts):
+        found.in_ledger += len(portion)
+        found.newest = _newest(found.newest, portion)
+        there = _restored(job, kind, portion, found.counts)
+        found.back += len(there)
+        yield kind, there
 
 
 def _portions(ledger: Ledger, ours: Set[int | str], counts: Counts) -> Iterator[tuple[Kind, list[PurgedRecord]]]:
@@ -276,17 +254,15 @@ def _purged_record(leaf: Leaf) -> PurgedRecord:
 
 def _restored(job: Job, kind: Kind, portion: list[PurgedRecord], counts: Counts) -> list[PurgedRecord]:
     """Return the records of a portion whose rows exist again."""
-    table = job.contract.conversations if kind == "conversation" else job.contract.feedback
-    there = (
-        _existing_ids(job, table, [purged_record.record_id for purged_record in portion], counts) if table else set()
-    )
-    return [purged_record for purged_record in portion if purged_record.record_id in there]
+    table = KINDS[kind](job).table
+    there = _existing_ids(job, table, [each.record_id for each in portion], counts) if table else set()
+    return [each for each in portion if each.record_id in there]
 
 
 def _existing_ids(job: Job, table: PhysicalTable, ids: list[str], counts: Counts) -> set[str]:
     """Return the ids that have a row; count an id that is not valid for the table, and look up the others."""
     try:
-        return job.database.within(lambda c: purge.existing(c, table, ids))
+        return job.database.within(lambda c: set(purge.existing(c, table, ids)))
     except DBAPIError as error:
         if sqlstate(error) not in NO_ID:
             raise
@@ -297,12 +273,9 @@ def _existing_ids(job: Job, table: PhysicalTable, ids: list[str], counts: Counts
     return _existing_ids(job, table, ids[:half], counts) | _existing_ids(job, table, ids[half:], counts)
 
 
-def _facts(job: Job, kind: Kind, there: list[PurgedRecord]) -> dict[str, Facts] | dict[str, FeedbackFacts]:
+def _facts(job: Job, kind: Kind, there: list[PurgedRecord]) -> dict[str, Any]:
     """Read the facts of restored records from the store's relation, by id."""
-    ids = [purged_record.record_id for purged_record in there]
-    if kind == "conversation":
-        return job.database.within(lambda c: job.reader.conversations(c, ids))
-    return job.database.within(lambda c: job.reader.feedback(c, ids))
+    return KINDS[kind](job).facts([purged_record.record_id for purged_record in there])
 
 
 def _count_unseen(counts: Counts, kind: Kind, count: int) -> None:
@@ -316,22 +289,21 @@ def _evaluate_all(job: Job, kind: Kind, there: list[PurgedRecord]) -> Counts:
     found = _facts(job, kind, there)
     _count_unseen(counts, kind, len(there) - len(found))
     for id_, facts in found.items():
-        if isinstance(facts, Facts):
-            evaluation = evaluate_restored(facts, of[id_], job.policy, job.as_of)
-            counts.count(kind, evaluation, anomalies(facts, job.policy, job.as_of, present=job.is_present))
-        else:
-            evaluation = evaluate_restored_feedback(facts, of[id_], job.policy, job.as_of)
-            counts.count(kind, evaluation, feedback_anomalies(facts, job.policy))
+        evaluation = _evaluate(job, kind, of, facts, _proposal(of[id_]))
+        counts.count(kind, evaluation, KINDS[kind](job).anomalies(facts))
     return counts
 
 
-def _evaluate(job: Job, there: Mapping[str, PurgedRecord], facts: Facts, proposal: Proposal) -> Evaluation:
-    return evaluate_restored(facts, there[proposal.conversation_id], job.policy, job.as_of)
-
-
-def _evaluate_feedback(job: Job, there: Mapping[str, PurgedRecord], facts: FeedbackFacts) -> Evaluation:
-    return evaluate_restored_feedback(facts, there[facts.feedback.id], job.policy, job.as_of)
+def _evaluate(job: Job, kind: Kind, there: Mapping[str, PurgedRecord], facts: Any, proposal: Proposal) -> Evaluation:
+    return EVALUATE[kind](facts, there[proposal.record_id], job.policy, job.as_of)
 
 
 def _proposal(purged_record: PurgedRecord) -> Proposal:
-    return Proposal(purged_record.account_id, purged_record.record_id, None, None)
+    return Proposal(purged_record.account_id, purged_record.record_id)
+
+
+EVALUATE: Mapping[Kind, Callable[[Any, PurgedRecord, Policy, datetime], Evaluation]] = {
+    "conversation": evaluate_restored,
+    "feedback": evaluate_restored_feedback,
+}
+"""How a restored record of each kind is evaluated."""

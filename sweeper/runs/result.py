@@ -1,13 +1,12 @@
 """The result of a run, as it is printed and kept in `sweeper.runs`."""
 
-from collections.abc import Mapping
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 from sweeper.policy import remedies
 from sweeper.policy.counts import Counts
 from sweeper.policy.evaluate import Spared
-from sweeper.policy.instant import rfc3339
 from sweeper.postgres.backfills import BackfillPlan
 from sweeper.runs.job import Job
 from sweeper.runs.throttle import ORDERED, Throttle
@@ -35,9 +34,9 @@ class ActiveBackfill:
         """Return the backfill for machines."""
         return {
             "backfill": self.plan.id,
-            "due_from": rfc3339(self.plan.done_until),
-            "due_before": rfc3339(self.plan.until),
-            "seen_at": rfc3339(self.plan.seen_at),
+            "due_from": self.plan.done_until,
+            "due_before": self.plan.until,
+            "seen_at": self.plan.seen_at,
             "silent": self.silent,
             "command": self.plan.command,
         }
@@ -57,7 +56,7 @@ class Result:
     seconds: float
     throttle: Throttle
     active_backfill: ActiveBackfill | None = None
-    objects_kept: Mapping[str, int] = field(default_factory=dict)
+    objects_kept: Counter[str] = field(default_factory=Counter)
     """Objects that this run could not remove and that stay pending, by reason."""
 
     @property
@@ -114,7 +113,7 @@ class Result:
         conversations, feedback = self.purged["conversation"], self.purged["feedback"]
         return {
             "run": self.run_id,
-            "as_of": rfc3339(self.job.as_of),
+            "as_of": self.job.as_of,
             "policy": self.job.policy.digest,
             "outcome": self.outcome,
             "stop_reason": self.throttle.stopped or None,
@@ -123,14 +122,14 @@ class Result:
             "guards_off": list(self.job.settings.guards.off),
             "purged": self.count,
             **self.counts.as_json(),
-            "by_rule": dict(sorted(conversations.items())),
+            "by_rule": Counter(conversations),
             "feedback_purged": sum(feedback.values()),
-            "feedback_by_rule": dict(sorted(feedback.items())),
+            "feedback_by_rule": Counter(feedback),
             "strays": self.orphans,
             "objects_pending": self.objects_pending,
-            "objects_kept": dict(sorted(self.objects_kept.items())),
-            "left_to_backfill": self.active_backfill.as_json() if self.active_backfill else None,
-            "batches": self.throttle.pace.times.as_json(),
-            "pauses": self.throttle.waits.as_json(),
+            "objects_kept": self.objects_kept,
+            "left_to_backfill": self.active_backfill,
+            "batches": self.throttle.pace.times,
+            "pauses": self.throttle.waits,
             "duration_s": round(self.seconds, 3),
         }

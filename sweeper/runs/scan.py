@@ -5,17 +5,18 @@ Invariant: nothing is locked or written, and the evaluation is the same code as 
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, TypeVar
 
-from sweeper.policy.anomaly import Anomaly, anomalies
+from sweeper.policy.anomaly import Anomaly
 from sweeper.policy.counts import Counts
 from sweeper.policy.decide import Verdict, exists
-from sweeper.policy.evaluate import Evaluation, Outcome, Proposal, evaluate, evaluate_stored
+from sweeper.policy.evaluate import Evaluation, Outcome, Proposal, evaluate_stored
 from sweeper.policy.facts import Facts
-from sweeper.policy.feedback import FeedbackFacts, evaluate_feedback, feedback_anomalies
+from sweeper.policy.feedback import FeedbackFacts, evaluate_feedback
 from sweeper.postgres.proposals import Page
 from sweeper.postgres.statement import statement
 from sweeper.runs.job import Job
+from sweeper.runs.record_kind import F, RecordKind, conversations, feedback
 
 T = TypeVar("T")
 Seen = Callable[[int], None]
@@ -29,100 +30,82 @@ def portions(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 
 def scan(
-    job: Job, pages: Iterable[Page], seen: Seen = lambda _: None, note: Callable[[Verdict], None] = lambda _: None
+    kind: RecordKind[F],
+    pages: Iterable[Page],
+    seen: Seen = lambda _: None,
+    note: Callable[[Verdict], None] = lambda _: None,
 ) -> Counts:
-    """Evaluate the proposed conversations as they are now; `note` is called with the verdict on each one to purge."""
+    """Evaluate the proposed records as they are now; `note` is called with the verdict on each one to purge."""
     counts = Counts()
+    for portion in page_portions(kind.job, pages):
+        for known, evaluation in evaluations(kind, portion):
+            counts.count(kind.name, evaluation, kind.anomalies(known))
+            if evaluation.outcome is Outcome.PURGE:
+                note(evaluation.verdict)
+        seen(len(portion))
+    return counts
+
+
+def page_portions(job: Job, pages: Iterable[Page]) -> Iterator[Sequence[Proposal]]:
+    """Yield the proposals of the pages in portions of the size of a batch."""
     for page in pages:
-        for portion in portions((*page.free, *page.held), job.settings.purge.batch):
-            for known, evaluation in evaluations(job, portion):
-                found = anomalies(known, job.policy, job.as_of, present=job.is_present)
-                counts.count("conversation", evaluation, found)
-                if evaluation.outcome is Outcome.PURGE:
-                    note(evaluation.verdict)
-            seen(len(portion))
-    return counts
+        yield from portions((*page.free, *page.held), job.settings.purge.batch)
 
 
-def scan_feedback(job: Job) -> Counts:
-    """Evaluate the feedback rows that may be due."""
-    counts = Counts()
-    for known in proposed_feedback(job):
-        counts.count("feedback", evaluate_feedback(known, job.policy, job.as_of), feedback_anomalies(known, job.policy))
-    return counts
-
-
-def proposed_feedback(job: Job) -> Iterator[FeedbackFacts]:
-    """Yield the facts of the feedback rows that may be due, as they are now."""
-    for page in job.selector.feedback():
-        for ids in portions(page, job.settings.purge.batch):
-            yield from _feedback_facts(job, ids).values()
-
-
-def evaluations(job: Job, portion: Sequence[Proposal]) -> Iterator[tuple[Facts, Evaluation]]:
-    """Yield the current facts and the evaluation of each proposed conversation that still exists."""
-    facts = _facts(job, [proposal.conversation_id for proposal in portion])
+def evaluations(kind: RecordKind[F], portion: Sequence[Proposal]) -> Iterator[tuple[F, Evaluation]]:
+    """Yield the current facts and the evaluation of each proposed record that still exists."""
+    facts = kind.facts([proposal.record_id for proposal in portion])
     for proposal in portion:
-        known = facts.get(proposal.conversation_id)
+        known = facts.get(proposal.record_id)
         if known is not None:
-            yield known, evaluate(known, proposal, job.policy, job.as_of, job.window)
-
-
-def _facts(job: Job, ids: Sequence[str]) -> dict[str, Facts]:
-    return job.database.within(lambda connection: job.reader.conversations(connection, ids))
-
-
-def _feedback_facts(job: Job, ids: Sequence[str]) -> dict[str, FeedbackFacts]:
-    return job.database.within(lambda connection: job.reader.feedback(connection, ids))
+            yield known, kind.evaluate(known, proposal)
 
 
 @dataclass(frozen=True)
-class StoredRecord:
-    """One conversation with its facts, its evaluation and its anomalies."""
+class StoredRecord(Generic[F]):
+    """One stored record with its facts, its evaluation and its anomalies."""
 
-    facts: Facts
+    facts: F
     evaluation: Evaluation
     anomalies: tuple[Anomaly, ...]
 
 
-def everything(job: Job, ahead: Callable[[int], None] = lambda _: None) -> Iterator[StoredRecord]:
+def everything(job: Job, ahead: Callable[[], None] = lambda: None) -> Iterator[StoredRecord[Facts]]:
     """Yield every conversation that exists at as-of, in order of id, one page in memory at a time.
 
     Args:
         job: names the store, the policy and as-of.
-        ahead: called with 1 for each conversation created after as-of if as-of is now, with 0 otherwise.
+        ahead: called for each conversation created after as-of if as-of is now.
     """
-    after: str | None = None
-    size = job.settings.purge.batch
-    type_ = job.contract.type("conversations")
-    while True:
-        where = f"c.id > CAST(:after AS {type_})" if after is not None else "true"
-        rows = job.database.fetched(statement("all_conversations", after=where), {"after": after, "limit": size})
-        facts = _facts(job, [row.id for row in rows])
-        for row in rows:
-            known = facts.get(row.id)
-            if known is None:
-                continue
-            if not exists(known.conversation, job.policy, job.as_of):
-                ahead(int(job.is_present))
-                continue
-            found = evaluate_stored(known, job.policy, job.as_of)
-            yield StoredRecord(known, found, tuple(anomalies(known, job.policy, job.as_of, present=job.is_present)))
-        if len(rows) < size:
-            return
-        after = rows[-1].id
+    for ids in _every_key(job, "conversations"):
+        yield from _stored(job, ids, ahead)
 
 
-def every_feedback(job: Job) -> Iterator[FeedbackFacts]:
+def _stored(job: Job, ids: Sequence[str], ahead: Callable[[], None]) -> Iterator[StoredRecord[Facts]]:
+    kind = conversations(job)
+    facts = kind.facts(ids)
+    for known in (facts[id_] for id_ in ids if id_ in facts):
+        if exists(known.conversation, job.policy, job.as_of):
+            yield StoredRecord(known, evaluate_stored(known, job.policy, job.as_of), tuple(kind.anomalies(known)))
+        elif job.is_present:
+            ahead()
+
+
+def every_feedback(job: Job) -> Iterator[StoredRecord[FeedbackFacts]]:
     """Yield every feedback row, in order of id, one page in memory at a time."""
+    kind = feedback(job)
+    for known in (known for ids in _every_key(job, "feedback") for known in kind.facts(ids).values()):
+        yield StoredRecord(known, evaluate_feedback(known, job.policy, job.as_of), tuple(kind.anomalies(known)))
+
+
+def _every_key(job: Job, relation: str) -> Iterator[list[str]]:
     after: str | None = None
-    size = job.settings.purge.batch
-    type_ = job.contract.type("feedback")
+    size, type_ = job.settings.purge.batch, job.contract.type(relation)
     while True:
-        where = f"f.id > CAST(:after AS {type_})" if after is not None else "true"
-        rows = job.database.fetched(statement("all_feedback", after=where), {"after": after, "limit": size})
-        ids = [row.id for row in rows]
-        yield from _feedback_facts(job, ids).values()
-        if len(rows) < size:
+        where = f"r.id > CAST(:after AS {type_})" if after is not None else "true"
+        sql = statement("every_key", relation=relation, after=where)
+        ids = [row.id for row in job.database.fetched(sql, {"after": after, "limit": size})]
+        yield ids
+        if len(ids) < size:
             return
         after = ids[-1]

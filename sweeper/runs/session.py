@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from sweeper import log
+from sweeper.encoding import to_json
 from sweeper.errors import LeaseLostError, RefusedError, SweeperError
 from sweeper.evidence import checkpoint, keys, ledger
 from sweeper.evidence.checkpoint import LedgerError
@@ -91,8 +92,8 @@ class Session:
         """Return the throttle of this run; a preemption request stops a slice of a backfill."""
         settings, root = self.job.settings, self.job.contract.conversations
         pace = BatchSizer(settings.pace.target_batch_ms / 1000, settings.purge.batch)
-        gauge = LoadProbe(self.job.database, [root.oid, *(key.oid for key in root.children)])
-        return Throttle(settings, watch, budget, gauge, self.renew, purged, pace, self._stop_reason)
+        probe = LoadProbe(self.job.database, [root.oid, *(key.oid for key in root.children)])
+        return Throttle(settings, watch, budget, probe, self.renew, purged, pace, self._stop_reason)
 
     def _stop_reason(self) -> str:
         return self.job.stop_reason() or self._preemption_reason()
@@ -100,14 +101,15 @@ class Session:
     def _preemption_reason(self) -> str:
         return StopReason.YIELDED if self.run_kind.preemptible and self.lease.preemption_requested else ""
 
-    def close(self, outcome: evidence.Outcome, result: dict[str, Any]) -> None:
-        """Record the outcome and release the lease, in one transaction.
+    def close(self, outcome: evidence.Outcome, result: Any) -> None:
+        """Record the outcome with its result, encoded as JSON, and release the lease, in one transaction.
 
         Raises:
             LeaseLostError: another run has taken over, and has recorded this one as interrupted.
         """
-        self.job.database.within(lambda connection: self._close(connection, outcome, result))
-        text = {"guard": result["guard"]} if "guard" in result else {}
+        fields = to_json(result)
+        self.job.database.within(lambda connection: self._close(connection, outcome, fields))
+        text = {"guard": fields["guard"]} if "guard" in fields else {}
         log.get().info("run closed", run=self.run.id, outcome=outcome, **text)
 
     def _close(self, connection: Connection, outcome: evidence.Outcome, result: dict[str, Any]) -> None:
@@ -139,7 +141,7 @@ def session(job: Job, run_kind: RunKind, approval: Approval | None = None) -> It
     """Open a run for the body of the `with` statement; if the body raises, close it with that error.
 
     Raises:
-        LeaseHeldError: another run holds the lease, or held it until this one was told to stop; no run was opened.
+        LeaseHeldError: another run holds the lease, or held it until this one was asked to stop; no run was opened.
         ConfigurationError: the key that signs checkpoints cannot be used; nothing was done.
         DatabaseError: the database failed.
     """
@@ -161,7 +163,7 @@ def _closing_on_error(opened: Session) -> Iterator[None]:
     except LeaseLostError:
         raise  # the run that took over has recorded this one as interrupted
     except RefusedError as refusal:
-        opened.close("refused", refusal.to_dict())
+        opened.close("refused", refusal)
         raise
     except SweeperError as error:
         opened.close_if_possible(*opened.failure(str(error)))

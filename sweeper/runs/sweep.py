@@ -8,30 +8,36 @@ run, `batch.py` purges one batch of it, and `throttle.py` decides whether there 
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 from sqlalchemy import Connection
 
 from sweeper import log
+from sweeper.encoding import to_json
 from sweeper.errors import PausedError
 from sweeper.evidence import keys
 from sweeper.objects import removal
 from sweeper.policy.counts import Counts, Kind
 from sweeper.policy.evaluate import Outcome, Proposal, Spared
+from sweeper.policy.facts import Facts
+from sweeper.policy.feedback import FeedbackFacts
 from sweeper.policy.window import Window
 from sweeper.postgres import backfills, evidence, hazards, purge, store_counts
+from sweeper.postgres.backfills import BackfillPlan
 from sweeper.postgres.proposals import Page
-from sweeper.runs import guards
+from sweeper.runs import guards, record_kind
 from sweeper.runs.approval import Approval
 from sweeper.runs.backfill import BackfillScope
 from sweeper.runs.batch import Purger
 from sweeper.runs.job import Job
 from sweeper.runs.plan import PurgePlan
+from sweeper.runs.record_kind import RecordKind
 from sweeper.runs.result import ActiveBackfill, Result
-from sweeper.runs.scan import portions, scan, scan_feedback
+from sweeper.runs.scan import page_portions, scan
 from sweeper.runs.session import HURRIED_SECONDS, RunKind, Session, refuse_paused, session
-from sweeper.runs.throttle import Budget, ProgressListener, StopReason, Throttle
+from sweeper.runs.throttle import STEP_SECONDS, Budget, ProgressListener, StopReason, Throttle
 
 LOCKED_AT_MOST = 10_000
 """The most rows locked by others that are tried again at the end; further ones wait for the next run."""
@@ -47,15 +53,23 @@ def preview(job: Job, watch: ProgressListener | None = None, scope: BackfillScop
     watch, started = watch or ProgressListener(), time.monotonic()
     job = replace(job, window=scope.window) if scope else without(job, find_active_backfill(job))
     plan = PurgePlan(job, scope)
-    plan.propose()
+    plan.propose(partial(_show_proposals, watch, Counter()))
+    watch.waits("")
     watch.expect(plan.free + plan.held)
     plan.decide(watch.advance)
     if scope is None:
-        plan.counts.add(scan_feedback(job))
+        feedback = record_kind.feedback(job)
+        plan.counts.add(scan(feedback, feedback.pages()))
         histories = job.database.within(store_counts.histories)
         plan.refusals += [*guards.before(job, histories), *guards.volume(job, plan.counts.due)]
     plan.seconds = time.monotonic() - started
     return plan
+
+
+def _show_proposals(watch: ProgressListener, found: Counter[str], more: int) -> None:
+    """Tell the listener how many proposals were found so far, since their number is not known before all are."""
+    found["proposals"] += more
+    watch.waits(f"for the store to propose what may be due: {found['proposals']} so far")
 
 
 def sweep(
@@ -90,11 +104,16 @@ def find_active_backfill(job: Job) -> ActiveBackfill | None:
     plan = job.database.within(lambda c: backfills.alive(c, job.contract.schema, now))
     if plan is None:
         return None
-    silent = now - plan.seen_at > backfills.SILENT
-    its_own = replace(job, window=Window(plan.done_until, plan.until))
-    active_backfill = ActiveBackfill(plan, silent, silent and any(page.free for page in its_own.selector.pages()))
-    log.get().info("leaves to a backfill what is due there", **active_backfill.as_json())
+    silent = plan.is_silent(now)
+    active_backfill = ActiveBackfill(plan, silent, silent and _has_backlog(job, plan))
+    log.get().info("leaves to a backfill what is due there", **to_json(active_backfill))
     return active_backfill
+
+
+def _has_backlog(job: Job, plan: BackfillPlan) -> bool:
+    """Return whether anything that no hold covers is proposed in the range of the plan."""
+    its_own = replace(job, window=Window(plan.done_until, plan.until))
+    return any(page.free for page in its_own.selector.pages())
 
 
 def without(job: Job, active_backfill: ActiveBackfill | None) -> Job:
@@ -160,7 +179,7 @@ class _Sweep:
         locked = self._purge(purger)
         self._purge_locked(purger, locked)
         if not self.session.run_kind.preemptible:
-            self._purge_feedback(purger)
+            self._purge_feedback(purger.of(record_kind.feedback(self.job)))
         self.orphans = self._purge_orphans()
         self._remove_objects()
 
@@ -181,11 +200,11 @@ class _Sweep:
         self.watch.expect(self.plan.free)
         return guards.limit(self.job, self.plan.weigh(self.approval, self._renew_or_stop))
 
-    def _purger(self, limit: int | None) -> Purger:
+    def _purger(self, limit: int | None) -> Purger[Facts]:
         lock_budget = self.job.database.within(purge.read_lock_budget)
         ceilings = self.approval.due if self.approval else None
         return Purger(
-            self.job,
+            record_kind.conversations(self.job),
             self.session.run,
             self.session.lease,
             lock_budget,
@@ -195,7 +214,7 @@ class _Sweep:
             done=self.done,
         )
 
-    def _purge(self, purger: Purger) -> list[Proposal]:
+    def _purge(self, purger: Purger[Facts]) -> list[Proposal]:
         """Purge the free proposals and count the held ones; return those whose rows others hold locked."""
         locked: list[Proposal] = []
         for page in self.plan.pages():
@@ -210,13 +229,13 @@ class _Sweep:
                 self.watch.advance(len(rest[:size]))
                 rest = rest[size:]
             if page.held:
-                self.counts.add(scan(self.job, [Page((), page.held)], lambda _: self.session.renew()))
+                self.counts.add(scan(purger.kind, [Page((), page.held)], lambda _: self.session.renew()))
             if len(locked) > LOCKED_AT_MOST:
                 self._skip_locked("conversation", len(locked) - LOCKED_AT_MOST)
                 del locked[LOCKED_AT_MOST:]
         return locked
 
-    def _purge_locked(self, purger: Purger, locked: list[Proposal]) -> None:
+    def _purge_locked(self, purger: Purger[Facts], locked: list[Proposal]) -> None:
         """Try locked rows again, waiting for one at a time and for at most [purge] locked_wait_seconds in total."""
         deadline = time.monotonic() + self.job.settings.purge.locked_wait_seconds
         while locked and (size := self.throttle.next_batch()):
@@ -236,22 +255,20 @@ class _Sweep:
             )
             self.counts.skip(kind, Spared.LOCKED, count)
 
-    def _purge_feedback(self, purger: Purger) -> None:
-        feedback = self.job.contract.feedback
-        if feedback is None:
-            self._refuse_feedback()
+    def _purge_feedback(self, purger: Purger[FeedbackFacts]) -> None:
+        if purger.kind.table is None:
+            self._refuse_feedback(purger.kind)
             return
-        locked: list[str] = []
-        for page in self.job.selector.feedback():
-            for ids in portions(page, self.job.settings.purge.batch):
-                room = self._feedback_room()
-                if not room:
-                    return
-                report = purger.purge_feedback(feedback, ids[:room])
-                self.counts.add(report.counts)
-                locked = [*locked, *report.unlocked][:LOCKED_AT_MOST]
+        locked: list[Proposal] = []
+        for portion in page_portions(self.job, purger.kind.pages()):
+            room = self._feedback_room()
+            if not room:
+                return
+            report = purger.purge(portion[:room])
+            self.counts.add(report.counts)
+            locked = [*locked, *report.unlocked][:LOCKED_AT_MOST]
         if locked:
-            again = purger.purge_feedback(feedback, locked, waiting=True)
+            again = purger.purge(locked, waiting=True)
             self.counts.add(again.counts)
             self._skip_locked("feedback", len(again.unlocked))
 
@@ -263,9 +280,9 @@ class _Sweep:
         batch = self.job.settings.purge.batch
         return batch if most is None else max(0, min(batch, most - self.counts.feedback_by_rule.total()))
 
-    def _refuse_feedback(self) -> None:
+    def _refuse_feedback(self, kind: RecordKind[FeedbackFacts]) -> None:
         """Count due feedback rows as failed: rows behind a view cannot be purged."""
-        found = scan_feedback(self.job)
+        found = scan(kind, kind.pages())
         due = found.feedback_by_rule.total()
         if due:
             log.get().error(
@@ -301,6 +318,7 @@ class _Sweep:
         purged = self.job.database.within(lambda c: evidence.purged_by_rule(c, self.session.run.id))
         pending = removal.count_pending(self.job.database)
         outcome: evidence.Outcome = "completed"
+        self.active_backfill = self.active_backfill and self._settled(self.active_backfill, purged)
         if self.throttle.stopped:
             outcome, self.session.checkpoint_seconds = "stopped", HURRIED_SECONDS
         elif self.counts.failed:
@@ -321,8 +339,27 @@ class _Sweep:
         )
         for advice in result.advice:
             log.get().warning("more records were kept than purged", advice=advice, run=self.session.run.id)
-        self.session.close(outcome, result.as_json())
+        self.session.close(outcome, result)
         return result
+
+    def _settled(self, found: ActiveBackfill, purged: Mapping[str, Mapping[str, int]]) -> ActiveBackfill:
+        """Return the backfill as it is at the end of the run.
+
+        A process that was killed a moment ago has a fresh heartbeat. So a run that purged nothing, and leaves a backlog to the
+        backfill, waits for the next heartbeat: without one for `SILENT`, nobody is at work, and the run is no success.
+        """
+        until, nothing = time.monotonic() + backfills.SILENT.total_seconds(), not any(purged.values())
+        while True:
+            plan = self.job.database.within(lambda c: backfills.by_approval(c, found.plan.approval)) or found.plan
+            if plan.finished_at is not None:
+                return ActiveBackfill(plan, silent=False, backlog=False)
+            if plan.is_silent(self.job.clock.now()) or time.monotonic() > until:
+                return ActiveBackfill(plan, silent=True, backlog=_has_backlog(self.job, plan))
+            is_proven = plan.seen_at > found.plan.seen_at
+            if is_proven or not nothing or self.job.stop_reason() or not _has_backlog(self.job, plan):
+                return ActiveBackfill(plan, silent=False, backlog=False)
+            self.job.database.within(self.session.lease.keep)
+            time.sleep(STEP_SECONDS)
 
     def _renew_or_stop(self, _: int) -> None:
         self.session.renew()

@@ -99,7 +99,7 @@ class Throttle:
     settings: Settings
     watch: ProgressListener
     budget: Budget
-    gauge: LoadReader
+    probe: LoadReader
     renew: Callable[[], None]
     purged: Callable[[], int]
     pace: BatchSizer
@@ -181,7 +181,7 @@ class Throttle:
 
     def _read_load(self) -> tuple[Pressure, str] | None:
         self.read_at = self.monotonic()
-        return next(iter(self.gauge.read().items()), None)
+        return next(iter(self.probe.read().items()), None)
 
     def _begin_wait(self, reason: Pressure, words: str) -> None:
         self.waits.begin(reason)

@@ -6,6 +6,7 @@ import signal
 import time
 from dataclasses import replace
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -14,6 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from sweeper.clock import Clock
+from sweeper.encoding import to_json
 from sweeper.errors import RefusedError
 from sweeper.policy.evaluate import Proposal
 from sweeper.policy.hours import Hours
@@ -73,7 +75,7 @@ def test_whole_plan(store: Store, policy: Policy) -> None:
     """Slice by slice all that is due within is purged, with evidence of its own; what is outside, held or feedback stays."""
     fill(store)
     job = job_of(store, policy)
-    found = preview(job, scope=SCOPE).as_json()
+    found = to_json(preview(job, scope=SCOPE))
     assert (found["would_purge"], found["held"], found["by_rule"]) == (DUE, 1, {"standard": DUE})
     assert [(row["since"][:7], row["would_purge"]) for row in found["slices"]] == [
         (f"2024-{month:02d}", EACH - (month == 3)) for month in range(1, MONTHS + 1)
@@ -125,7 +127,9 @@ def test_any_slices_do_the_same(store: Store, policy: Policy, by: Slice) -> None
 def test_progress(store: Store, policy: Policy) -> None:
     """Whoever watches is told of the whole plan and of each proposal; the log tells rate and remaining time of each slice."""
     fill(store)
-    job = job_of(store, policy)
+    ticks = count()
+    clock = Clock(lambda: instant(NOW) + timedelta(seconds=next(ticks)), lambda _: instant(NOW))
+    job = job_of(store, policy, clock)
     expected: list[int] = []
     advanced: list[int] = []
     with capture_logs() as logged:
@@ -134,6 +138,9 @@ def test_progress(store: Store, policy: Policy) -> None:
     slices = [entry for entry in logged if entry["event"] == "slice"]
     assert [entry["purged_in_all"] for entry in slices] == [3, 6, 8, 11, 14, 17, 17]
     assert all(entry["per_second"] > 0 and entry["remaining_seconds"] >= 0 for entry in slices)
+    assert [entry["remaining_seconds"] for entry in slices] == sorted(
+        (e["remaining_seconds"] for e in slices), reverse=True
+    )
     assert slices[-1]["remaining_seconds"] == 0
 
 
@@ -490,7 +497,7 @@ def test_run_beside_an_abandoned_plan_is_loud(store: Store, policy: Policy) -> N
     assert sweep(job).is_done
     result = sweep(moved(job, "2026-06-01T00:10:00.000001Z"))
     assert (result.outcome, result.count, result.is_done) == ("completed", 0, False)
-    left = result.as_json()["left_to_backfill"]
+    left = to_json(result)["left_to_backfill"]
     assert (left["silent"], left["command"].split()[:2]) == (True, ["sweeper", "backfill"])
     assert sweep(moved(job, "2026-06-01T00:10:00.000001Z")).is_stalled
     store.execute("DELETE FROM conversations")

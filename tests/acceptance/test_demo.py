@@ -14,6 +14,7 @@ from sweeper import embedded
 from sweeper.demo import walkthrough
 from sweeper.demo.fixture import OBJECTS
 from sweeper.embedded import _HOMES
+from sweeper.encoding import to_json
 from tests.acceptance.commands import process
 from tests.processes import children, started
 from tests.store.stores import ROOT, frozen
@@ -61,7 +62,7 @@ def test_refused_before_anything_is_loaded(folder: Path) -> None:
 def test_before_the_choice_began(monkeypatch: pytest.MonkeyPatch) -> None:
     """At a date at which too much is due, the demo approves its own preview; the JSON summary agrees with the runs."""
     monkeypatch.chdir(ROOT)
-    found = walkthrough.summary(None, frozen("2026-03-01T00:00:00Z"), 1, None)
+    found = to_json(walkthrough.summary(None, frozen("2026-03-01T00:00:00Z"), 1, None))
     first, second = found["runs"]
     assert first["purged"] > 0.2 * 7_168
     assert (first["outcome"], second["outcome"], second["purged"]) == ("completed", "completed", 0)

@@ -52,7 +52,7 @@ def test_errors() -> None:
     assert str(SweeperError(f"a {NASTY}", "b")).split("\n") == [f"a {SHOWN}", "b"]
     refusal = RefusedError("paused", f"{NASTY}.", "", "Resume.")
     assert str(refusal) == f"{SHOWN}. Nothing was purged. Resume."
-    assert refusal.to_dict()["found"] == f"{SHOWN}."
+    assert refusal.as_json()["found"] == f"{SHOWN}."
 
 
 def test_one_way_out() -> None:

@@ -1,4 +1,4 @@
-"""What the ledger says was purged and a backup brought back: what protects wins, and what is newer is something else."""
+"""Records that the ledger has as purged and that a backup brought back: protection wins, and newer records are kept."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -25,19 +25,19 @@ INSTANTS = ("created_at", "last_activity_at", "restored_at", "flagged_at")
 
 
 def outcome(policy: Policy, facts: Facts) -> Outcome:
-    """What becomes of a conversation that is back."""
+    """Return the outcome for a restored conversation."""
     return evaluate_restored(facts, BURIED, policy, NOW).outcome
 
 
 def test_purged_as_before(policy: Policy) -> None:
-    """It goes under the rule and the due that the ledger tells, though its account is unknown and today's facts name no due."""
+    """It is purged under the ledger's rule and due date, even if its account is unknown and no rule applies to it today."""
     found = evaluate_restored(FACTS, BURIED, policy, NOW)
     assert (found.outcome, found.verdict.rule, found.verdict.due) == (Outcome.PURGE, "standard", BURIED.due_at)
 
 
 @pytest.mark.parametrize("column", INSTANTS)
 def test_edges(policy: Policy, column: str) -> None:
-    """At the instant of its purge it is still what was purged; a microsecond later it is something newer."""
+    """An activity at the instant of the purge does not keep it; one a microsecond later does."""
 
     def at(instant: datetime | OutOfRange) -> Outcome:
         changes: dict[str, Any] = {column: instant}
@@ -51,13 +51,13 @@ def test_edges(policy: Policy, column: str) -> None:
 
 
 def test_message(policy: Policy) -> None:
-    """A user message after the purge keeps it, whatever the column of the last activity says."""
+    """A user message after the purge keeps it, whatever `last_activity_at` says."""
     assert outcome(policy, replace(FACTS, latest_user_message_at=PURGED_AT)) is Outcome.PURGE
     assert outcome(policy, replace(FACTS, latest_user_message_at=NOW)) is Outcome.SPARED
 
 
 def test_protected(policy: Policy) -> None:
-    """A hold keeps it, one dated later than now too; another account's conversation under the same id is kept."""
+    """A hold keeps it, even one dated in the future; a conversation of another account under the same id is kept."""
     for placed_at in (OLD, NOW + timedelta(days=9), None):
         held = replace(FACTS, holds=(Hold("m", None, "c1", placed_at, None),))
         assert outcome(policy, held) is Outcome.HELD
@@ -67,7 +67,7 @@ def test_protected(policy: Policy) -> None:
 
 
 def test_feedback(policy: Policy) -> None:
-    """Feedback likewise: due as the ledger says, kept where it is held, newer or another's."""
+    """Feedback is purged as the ledger says, unless it is held, newer or of another account."""
     facts = FeedbackFacts(Feedback("f1", "a1", None, "thumbs", OLD))
     buried = replace(BURIED, record_id="f1", rule="thumbs")
 

@@ -1,4 +1,4 @@
-"""Cron expressions: against a slow and obvious oracle that walks minute by minute, and at the edges where crons differ.
+"""Cron expressions, compared with a slow oracle that steps minute by minute, and where implementations differ.
 
 The half-hour zone is Australia/Lord_Howe, where CronSim alone would miss times around a change of the clock.
 """
@@ -48,12 +48,12 @@ def at(text: str) -> datetime:
 
 
 def allows(field: str, value: int, top: int) -> bool:
-    """Whether one field of an expression allows a value; `top` is the field's highest."""
+    """True if a field of an expression allows a value; `top` is the field's highest value."""
     return any(item_allows(item, value, top) for item in field.lower().split(","))
 
 
 def item_allows(item: str, value: int, top: int) -> bool:
-    """Whether one item of a list does."""
+    """True if one item of a list allows the value."""
     span, _, step = item.partition("/")
     low, _, high = span.partition("-")
     first = {31: 1, 12: 1}.get(top, 0) if low == "*" else number(low)
@@ -62,12 +62,12 @@ def item_allows(item: str, value: int, top: int) -> bool:
 
 
 def number(text: str) -> int:
-    """A number or a name."""
+    """Return the number that a number or a name stands for."""
     return NAMES[text] if text in NAMES else int(text)
 
 
 def matches(expression: str, wall: datetime) -> bool:
-    """Whether a time on the wall is one of the expression's."""
+    """True if the expression matches a local time."""
     minute, hour, day, month, weekday = expression.split()
     by_date = allows(day, wall.day, 31)
     sunday_is_0 = (wall.weekday() + 1) % 7
@@ -82,7 +82,7 @@ def matches(expression: str, wall: datetime) -> bool:
 
 
 def walk(expression: str, zone: tzinfo, start: datetime, end: datetime) -> list[datetime]:
-    """The instants after `start` up to `end`: a clock on the wall is looked at each minute, and what it showed is remembered."""
+    """Return the instants after `start` up to `end`, found by checking the local time at each minute."""
     fires, real = [], expression.split()[1].startswith("*")
     minute = start - timedelta(days=2)
     shown = minute.astimezone(zone).replace(tzinfo=None)
@@ -99,7 +99,7 @@ def walk(expression: str, zone: tzinfo, start: datetime, end: datetime) -> list[
 
 
 def within(expression: str, zone: tzinfo, start: datetime, end: datetime) -> list[datetime]:
-    """The same, as the program says."""
+    """Return the same from the program."""
     found = []
     for fire in cron.parse(expression, zone).after(start):
         if fire > end:
@@ -153,7 +153,7 @@ EXPRESSIONS = st.tuples(
 @example("15 12 30 * *", "Apia, a day that was not", -1440)
 @settings(max_examples=60)
 def test_as_the_oracle(expression: str, change: str, minutes: int) -> None:
-    """Around every change of a clock, an expression fires exactly where a walk from minute to minute says."""
+    """Around every clock change, an expression fires exactly when the oracle says."""
     name, instant = CHANGES[change]
     zone, start = ZoneInfo(name), at(instant) + minutes * MINUTE
     end = start + timedelta(hours=30)
@@ -173,7 +173,7 @@ WEEK = [f"2026-01-{day:02}" for day in range(4, 11)]
 
 
 def days(expression: str) -> str:
-    """The days of that week on which an expression fires, as numbers of cron."""
+    """Return the days of one week on which an expression fires, as cron numbers them."""
     fires = {str(fire.date()) for fire in within(expression, UTC, at("2026-01-03T23:59"), at("2026-01-10T23:59"))}
     return "".join(str(number) for number, day in enumerate(WEEK) if day in fires)
 
@@ -201,7 +201,7 @@ def test_day_of_month_and_day_of_week(expression: str, fires: str) -> None:
 
 @pytest.mark.parametrize(("nickname", "fires"), [("@hourly", 168), ("@daily", 7), ("@Weekly", 1), ("@monthly", 0)])
 def test_nicknames(nickname: str, fires: int) -> None:
-    """A nickname is the expression that cron takes it for."""
+    """A nickname fires as the expression it stands for."""
     assert len(within(nickname, UTC, at("2026-01-03T23:59"), at("2026-01-10T23:59"))) == fires
 
 
@@ -222,20 +222,20 @@ NIGHTS = {
 
 @pytest.mark.parametrize(("night", "fires"), NIGHTS.items(), ids=str)
 def test_when_clocks_change(night: tuple[str, str, str], fires: list[str]) -> None:
-    """A set time fires once in the hour that is there twice, and when the clock jumps over it; `*` goes by real time."""
+    """A set time fires once in a repeated hour, and right after a skipped one; `*` follows real time."""
     name, expression, start = night
     assert list(islice(cron.parse(expression, ZoneInfo(name)).after(at(start)), 2)) == [at(fire) for fire in fires]
 
 
 def test_the_rarest_day() -> None:
-    """A 29 February that is a Sunday is found across the year 2100, which has none."""
+    """A 29 February on a Sunday is found across the year 2100, which has no 29 February."""
     rare = cron.parse("0 0 29 2 */7", UTC)
     assert next(rare.after(at("2088-02-29T00:00"))) == at("2128-02-29T00:00")
 
 
 @pytest.fixture(params=["UTC", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe", ":broken"])
 def machine_zone(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A machine that is set to a zone of its own."""
+    """Set the machine's time zone."""
     before = os.environ.get("TZ")
     os.environ["TZ"] = request.param
     time.tzset()
@@ -248,7 +248,7 @@ def machine_zone(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 def test_whatever_the_machine_is_set_to(machine_zone: str) -> None:
-    """The zone of the machine changes nothing."""
+    """The machine's time zone does not matter."""
     for (name, expression, start), fires in NIGHTS.items():
         found = islice(cron.parse(expression, ZoneInfo(name)).after(at(start)), 2)
         assert list(found) == [at(fire) for fire in fires], machine_zone
@@ -286,7 +286,7 @@ def test_whatever_the_machine_is_set_to(machine_zone: str) -> None:
     ],
 )
 def test_what_means_nothing(expression: str, words: str) -> None:
-    """What cron would refuse or never do is refused, in words that say where."""
+    """An expression that cron would refuse, or that never fires, is refused; the message names the field."""
     with pytest.raises(CronError) as caught:
         cron.parse(expression, UTC)
     assert words in str(caught.value)
@@ -294,7 +294,7 @@ def test_what_means_nothing(expression: str, words: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "Europe", "Mars/Base", "../etc/passwd", "/etc/localtime", "CEST+2\0"])
 def test_what_is_no_zone(name: str) -> None:
-    """A name that stands for no zone is refused."""
+    """An unknown time zone is refused."""
     with pytest.raises(CronError, match="is not a known time zone"):
         cron.zone(name)
 
@@ -321,11 +321,11 @@ TICK = timedelta(microseconds=1)
     ],
 )
 def test_missed(since: datetime, until: datetime, expected: list[datetime]) -> None:
-    """Missed is what lies after the last time it was done, up to now; exactly at the instant is in time."""
+    """Missed are the instants after the last execution up to now; an execution exactly at its instant is in time."""
     assert missed(NIGHTLY, since, until) == expected
 
 
 def test_missed_for_years() -> None:
-    """However much was missed, a bounded number of instants is counted."""
+    """The number of missed instants that are counted is bounded."""
     found = missed(cron.parse("* * * * *", UTC), at("1990-01-01T00:00"), at("2026-01-10T02:17:30"))
     assert (len(found), found[0]) == (cron.COUNTED_AT_MOST, at("1990-01-01T00:01"))

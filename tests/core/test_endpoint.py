@@ -1,4 +1,4 @@
-"""The answers over HTTP: whoever asks, asks slowly or never asks at all holds up nobody."""
+"""The HTTP endpoint: a client that is slow or silent delays no other."""
 
 import socket
 import threading
@@ -16,17 +16,17 @@ PATIENCE = 10.0
 
 
 def route() -> Answer:
-    """An answer."""
+    """A route that answers."""
     return Answer(HTTPStatus.OK, b"here", "text/plain")
 
 
 def broken() -> Answer:
-    """No answer."""
+    """A route that raises."""
     raise KeyError("secret words")
 
 
 def asked(address: str, words: bytes) -> bytes:
-    """All that comes back."""
+    """Return everything that the server sends."""
     host, _, port = address.rpartition(":")
     with socket.create_connection((host.strip("[]"), int(port)), PATIENCE) as connection:
         connection.sendall(words)
@@ -35,7 +35,7 @@ def asked(address: str, words: bytes) -> bytes:
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:0", "[::1]:0"])
 def test_answers(listen: str) -> None:
-    """What is known is answered, by IPv4 and IPv6, and the program does not tell what it is made of."""
+    """Known paths are answered over IPv4 and IPv6; no header names the program's software."""
     with answering(listen, {"/here": route}) as address:
         with urllib.request.urlopen(f"http://{address}/here?x=1") as answer:
             assert (answer.status, answer.read(), answer.headers["Server"]) == (200, b"here", "sweeper")
@@ -44,7 +44,7 @@ def test_answers(listen: str) -> None:
 
 
 def test_an_answer_that_fails() -> None:
-    """A route that fails is answered with 500 and logged without its words; the others go on."""
+    """A route that raises is answered with 500 and logged without its message; other routes still work."""
     with capture_logs() as logged, answering("127.0.0.1:0", {"/broken": broken, "/here": route}) as address:
         assert b" 500 " in asked(address, b"GET /broken?x HTTP/1.0\r\n\r\n")
         assert b" 200 " in asked(address, b"GET /here HTTP/1.0\r\n\r\n")
@@ -52,7 +52,7 @@ def test_an_answer_that_fails() -> None:
 
 
 def test_few_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where all connections are taken the oldest is cut off, however patient the program is, and no thread keeps it alive."""
+    """If all connections are in use, the oldest is closed, and its thread ends."""
     monkeypatch.setattr(endpoint._Handler, "timeout", 60 * PATIENCE)
     before = set(threading.enumerate())
     with ExitStack() as stack, answering("127.0.0.1:0", {"/here": route}) as address:

@@ -1,4 +1,4 @@
-"""Hours of the day and lengths of time as people write them: over midnight, where clocks are changed, and in disorder."""
+"""Hours of the day and durations: over midnight, where clocks change, and written wrongly."""
 
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -29,7 +29,7 @@ INSTANTS = st.one_of(
 
 
 def shown(hour: int, minute: int) -> str:
-    """A time of day as it is written."""
+    """Format a time of day."""
     return f"{hour:02d}:{minute:02d}"
 
 
@@ -55,7 +55,7 @@ TIMES = st.builds(shown, st.integers(0, 23), st.integers(0, 59))
     ],
 )
 def test_edges(written: str, at: str, holds: bool) -> None:  # noqa: FBT001 — a column of the table
-    """The beginning is in, the end is out, also over midnight."""
+    """The first minute is inside and the last one outside, also over midnight."""
     assert Hours.parse(written, UTC).holds(instant(f"2025-06-01T{at}Z")) is holds
 
 
@@ -75,13 +75,13 @@ def test_edges(written: str, at: str, holds: bool) -> None:  # noqa: FBT001 — 
     ],
 )
 def test_zone_says_what_the_clock_shows(zone: str, at: str, holds: bool) -> None:  # noqa: FBT001 — a column of the table
-    """Hours are those that a clock on the wall shows, whether it was put forward or back."""
+    """Hours are local time, before and after the clock changes."""
     assert Hours.parse("01:00-03:00", ZoneInfo(zone)).holds(instant(at)) is holds
 
 
 @given(begin=TIMES, end=TIMES, zone=st.sampled_from(ZONES), at=INSTANTS)
 def test_every_instant_lies_in_the_hours_or_in_the_rest(begin: str, end: str, zone: str, at: datetime) -> None:
-    """Hours and the hours turned round share no instant and leave none out."""
+    """Every instant lies either in the hours or in their complement."""
     if begin != end:
         there = ZoneInfo(zone)
         assert Hours.parse(f"{begin}-{end}", there).holds(at) != Hours.parse(f"{end}-{begin}", there).holds(at)
@@ -89,7 +89,7 @@ def test_every_instant_lies_in_the_hours_or_in_the_rest(begin: str, end: str, zo
 
 @given(begin=TIMES, end=TIMES, zone=st.sampled_from(ZONES), at=INSTANTS)
 def test_waiting_leads_to_the_beginning(begin: str, end: str, zone: str, at: datetime) -> None:
-    """Whoever waits as long as is said, again and again, is in the hours soon; in the hours there is nothing to wait for."""
+    """Waiting for `until_open`, repeatedly if clocks change, leads into the hours; inside them the wait is zero."""
     if begin == end:
         return
     hours = Hours.parse(f"{begin}-{end}", ZoneInfo(zone))
@@ -103,7 +103,7 @@ def test_waiting_leads_to_the_beginning(begin: str, end: str, zone: str, at: dat
 
 
 def _is_skipped(hours: Hours, at: datetime) -> bool:
-    """Whether a clock put forward shows none of these hours that day: an hour or less, inside the hour that is left out."""
+    """True if the hours lie inside the hour that is skipped that day."""
     steps = (at + timedelta(minutes=number) for number in range(25 * 60))
     return not any(hours.holds(step) for step in steps)
 
@@ -112,19 +112,19 @@ def _is_skipped(hours: Hours, at: datetime) -> bool:
     "text", ["", "1-5", "1:00-5:00", "24:00-05:00", "01:60-05:00", "01:00", "01:00-", "01:00 - 05:00", "01:00-05:00x"]
 )
 def test_what_is_no_hours_is_said_so(text: str) -> None:
-    """Anything else than HH:MM-HH:MM is refused with how it is written."""
+    """Any other form is refused with a message that shows HH:MM-HH:MM."""
     with pytest.raises(ValueError, match="HH:MM-HH:MM"):
         Hours.parse(text, UTC)
 
 
 def test_hours_of_no_length_are_refused() -> None:
-    """The same time twice may mean always or never: it is refused."""
+    """Equal begin and end are refused: they could mean always or never."""
     with pytest.raises(ValueError, match="same time"):
         Hours.parse("03:00-03:00", UTC)
 
 
 def test_hours_say_what_they_are() -> None:
-    """Who waits is told the hours and the zone."""
+    """The text names the hours and the zone."""
     assert str(Hours.parse("22:00-04:00", ZoneInfo("Europe/Berlin"))) == "22:00-04:00 Europe/Berlin"
 
 
@@ -148,12 +148,12 @@ def test_durations(text: str, seconds: int) -> None:
 
 @pytest.mark.parametrize("text", ["", " ", "m", "1d", "-5m", "5 m", "1.5h", "30m1h", "1h1h", "0", "0s", "0h0m", "ten"])
 def test_what_is_no_duration_is_said_so(text: str) -> None:
-    """Anything else is refused, as is no time at all."""
+    """Any other form, and a duration of zero, is refused."""
     with pytest.raises(ValueError, match="time"):
         duration.parse(text)
 
 
 @given(hours=st.integers(0, 999_999), minutes=st.integers(0, 99), seconds=st.integers(1, 99))
 def test_parts_of_a_duration_add_up(hours: int, minutes: int, seconds: int) -> None:
-    """What is written is what is counted."""
+    """The parts of a duration are added."""
     assert duration.parse(f"{hours}h{minutes}m{seconds}s") == hours * 3_600 + minutes * 60 + seconds

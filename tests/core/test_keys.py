@@ -1,4 +1,4 @@
-"""Keys: a pattern makes no pseudonyms, and a file that others may have or replace is told, never what is in it."""
+"""Keys: weak keys are refused, and key files that others can read or replace are reported, never their content."""
 
 import base64
 import hashlib
@@ -37,7 +37,7 @@ PATTERNS = {
 
 @pytest.mark.parametrize("name", PATTERNS)
 def test_patterns(name: str, tmp_path: Path) -> None:
-    """A key that is a pattern is refused where it is read, from a file as well, and does not stand in the message."""
+    """A key with a pattern is refused, also from a file, and the message does not contain it."""
     file = tmp_path / "key"
     file.write_bytes(PATTERNS[name])
     with pytest.raises(ConfigurationError, match=r"found by trying|at least 32 are needed") as refused:
@@ -58,14 +58,14 @@ RANDOM: dict[str, Callable[[random.Random], bytes]] = {
 
 @pytest.mark.parametrize("name", RANDOM)
 def test_random_keys(name: str) -> None:
-    """No random key is near the limit: the lowest estimate of 2,000 is some way above it."""
+    """No random key is near the limit: the lowest estimate of 2,000 is well above it."""
     made = random.Random(7)  # noqa: S311 — the same keys every time
     estimates = [estimated_bits(RANDOM[name](made)) for _ in range(2_000)]
     assert min(estimates) > LEAST_BITS + 10
 
 
 def test_keys_are_read(tmp_path: Path) -> None:
-    """What the README's command and other generators make is taken."""
+    """Keys from the README's command and from other generators are accepted."""
     for key in (base64.b64encode(os.urandom(48)).decode(), secrets.token_hex(32), secrets.token_urlsafe(32)):
         assert pseudonym.read({INLINE: key}).key == key.encode()
     file = tmp_path / "key"
@@ -90,7 +90,7 @@ def test_keys_are_read(tmp_path: Path) -> None:
     ids=lambda value: f"{value:o}" if isinstance(value, int) else "",
 )
 def test_modes(mode: int, folder: int, told: list[str], tmp_path: Path) -> None:
-    """Whatever group or others may do to the file is told, and that they may replace it; the remedy mends it."""
+    """Permissions of group and others on the file or its directory are reported, and the remedy fixes them."""
     file = tmp_path / "keys" / "key"
     file.parent.mkdir()
     file.write_text("secret words")
@@ -106,7 +106,7 @@ def test_modes(mode: int, folder: int, told: list[str], tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file away")
 def test_group_of_the_job(tmp_path: Path) -> None:
-    """Where root owns the file, as in our deployments, the group through which the job reads it is no stranger."""
+    """If root owns the file, as in our deployments, the job's own group may read it."""
     file = tmp_path / "key"
     file.write_text("x")
     os.chown(file, 12_345, os.getegid())
@@ -119,6 +119,6 @@ def test_group_of_the_job(tmp_path: Path) -> None:
 
 
 def test_no_file() -> None:
-    """A file that is not there exposes nothing."""
+    """A missing file is not reported."""
     assert list(files.exposures(Path("/nowhere/key"))) == []
     assert list(files.exposures(Path("/dev/null"))) == []

@@ -15,8 +15,6 @@ from sweeper.evidence.merkle import (
     Edge,
     MissingNodeError,
     ProofError,
-    check_consistency,
-    consistency,
     included_root,
     inclusion,
     leaf_hash,
@@ -51,12 +49,6 @@ INCLUDED = {
     (2, 3): [ROOTS[2]],
     (1, 5): [ROOTS[1], A, C],
 }
-CONSISTENT = {
-    (1, 1): [],
-    (1, 8): INCLUDED[0, 8],
-    (6, 8): ["0ebc5d3437fbe2db158b9f126a1d118e308181031d0a949f8dededebc558ef6a", D, B],
-    (2, 5): [A, C],
-}
 SIZES = [1, 2, 3, 7, 8, 9, 31, WIDTH - 1, WIDTH, WIDTH + 1, 2 * WIDTH, 2 * WIDTH + 3, 1100]
 
 
@@ -66,12 +58,12 @@ def vectors(size: int) -> list[bytes]:
 
 
 def numbered(size: int) -> list[bytes]:
-    """The leaf hashes of a tree of as many leaves as are wanted."""
+    """Return the hashes of so many leaves."""
     return [leaf_hash(number.to_bytes(4, "big")) for number in range(size)]
 
 
 def by_the_book(hashes: Sequence[bytes]) -> bytes:
-    """RFC 6962's MTH, as it is written there."""
+    """Compute MTH as RFC 6962 defines it."""
     if not hashes:
         return hashlib.sha256().digest()
     if len(hashes) == 1:
@@ -88,7 +80,7 @@ def node_of(hashes: Sequence[bytes]) -> merkle.Node:
 
 
 def flipped(value: bytes, bit: int) -> bytes:
-    """The bytes with one bit another."""
+    """Return the bytes with one bit flipped."""
     return (int.from_bytes(value, "big") ^ (1 << bit % (8 * len(value)))).to_bytes(len(value), "big")
 
 
@@ -105,14 +97,8 @@ def test_published_inclusion_proofs(index: int, size: int) -> None:
     assert [hash_.hex() for hash_ in proof] == INCLUDED[index, size]
 
 
-@pytest.mark.parametrize(("old", "new"), CONSISTENT)
-def test_published_consistency_proofs(old: int, new: int) -> None:
-    """The consistency proofs are those of the reference code."""
-    assert [hash_.hex() for hash_ in consistency(old, new, node_of(vectors(new)))] == CONSISTENT[old, new]
-
-
 def test_every_proof_of_every_small_size_checks() -> None:
-    """Each leaf is proven in each tree, and each tree in each later one; the proofs lead to no other leaf, number or size."""
+    """Each leaf is proven in each tree, and its proof leads from no other leaf to the root."""
     hashes = numbered(34)
     roots = [by_the_book(hashes[:size]) for size in range(35)]
     for size in range(1, 34):
@@ -121,17 +107,11 @@ def test_every_proof_of_every_small_size_checks() -> None:
             proof = inclusion(index, size, node)
             assert included_root(hashes[index], index, size, proof) == roots[size]
             assert included_root(hashes[index ^ 1], index, size, proof) != roots[size]
-        for old in range(1, size + 1):
-            proof = consistency(old, size, node)
-            check_consistency(old, roots[old], size, roots[size], proof)
-            for wrong in ((old, roots[old - 1], size, roots[size]), (old, roots[old], size, roots[size + 1])):
-                with pytest.raises(ProofError):
-                    check_consistency(*wrong, proof)
 
 
 @given(st.integers(1, 400), st.data())
 def test_no_flipped_bit_checks(size: int, data: st.DataObject) -> None:
-    """A proof with one bit flipped, one hash more, less or moved, or of another leaf number, leads elsewhere or nowhere."""
+    """A changed proof, or a proof for another leaf, does not lead to the root."""
     hashes = numbered(size)
     node, root = node_of(hashes), by_the_book(hashes)
     index = data.draw(st.integers(0, size - 1))
@@ -150,48 +130,21 @@ def test_no_flipped_bit_checks(size: int, data: st.DataObject) -> None:
 
 
 def leads_to(hash_: bytes, index: int, size: int, proof: Sequence[bytes]) -> bytes | None:
-    """Where a proof leads, None for nowhere."""
+    """Return the root that a proof leads to, or None."""
     try:
         return included_root(hash_, index, size, proof)
     except ProofError:
         return None
 
 
-@given(st.integers(2, 400), st.data())
-def test_no_flipped_bit_is_consistent(size: int, data: st.DataObject) -> None:
-    """A consistency proof with one bit flipped, one hash more or one less does not check, nor for roots with a bit flipped."""
-    hashes = numbered(size)
-    old = data.draw(st.integers(1, size - 1))
-    roots = by_the_book(hashes[:old]), by_the_book(hashes)
-    proof = consistency(old, size, node_of(hashes))
-    at, bit = data.draw(st.integers(0, len(proof) - 1)), data.draw(st.integers(0, 255))
-    changed = [*proof[:at], flipped(proof[at], bit), *proof[at + 1 :]]
-    for first, second, wrong in (
-        (*roots, changed),
-        (*roots, [*proof, roots[0]]),
-        (*roots, proof[:-1]),
-        (flipped(roots[0], bit), roots[1], proof),
-        (roots[0], flipped(roots[1], bit), proof),
-    ):
-        with pytest.raises(ProofError):
-            check_consistency(old, first, size, second, wrong)
-
-
 def test_sizes_that_are_none() -> None:
-    """A leaf beyond the tree, and a tree that would become smaller, have no proof and check none."""
+    """A leaf beyond the tree has no proof, and none checks for it."""
     node = node_of(numbered(8))
     for index in (-1, 8):
         with pytest.raises(ValueError, match="has no leaf"):
             inclusion(index, 8, node)
         with pytest.raises(ProofError, match="has no leaf"):
             included_root(EMPTY, index, 8, [])
-    for old, new in ((0, 8), (9, 8)):
-        with pytest.raises(ValueError, match="does not continue"):
-            consistency(old, new, node)
-        with pytest.raises(ProofError, match="does not continue"):
-            check_consistency(old, EMPTY, new, EMPTY, [])
-    with pytest.raises(ProofError, match="not the same"):
-        check_consistency(8, EMPTY, 8, leaf_hash(b""), [])
 
 
 # The growing edge and its tiles
@@ -199,7 +152,7 @@ def test_sizes_that_are_none() -> None:
 
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=6))
 def test_edge_grows_as_the_tree(steps: list[int]) -> None:
-    """However it is grown and taken up again, the edge has the tree's root, and tells each node of each tile once."""
+    """However it is grown and resumed, the edge has the tree's root and yields each node of each tile once."""
     hashes, stored, edge, size = numbered(sum(steps)), {}, Edge(), 0
     for step in steps:
         for hash_ in hashes[size : size + step]:
@@ -227,7 +180,7 @@ def tile(stored: dict[tuple[int, int], bytes], level: int, index: int) -> list[b
 
 @pytest.mark.parametrize("size", SIZES)
 def test_proofs_from_tiles(size: int) -> None:
-    """Proofs out of tiles are the proofs of the tree, and need no more tiles than two a level."""
+    """Proofs from tiles are those of the tree, and read at most two tiles a level."""
     hashes, edge, read = numbered(size), Edge(), set()
     for hash_ in hashes:
         edge.append(hash_)
@@ -246,7 +199,7 @@ def test_proofs_from_tiles(size: int) -> None:
 
 
 def test_a_missing_node_is_said() -> None:
-    """A tile with fewer nodes than the tree has is never taken for a smaller tree."""
+    """A tile that lacks a node raises an error."""
     with pytest.raises(MissingNodeError, match="level 0 lacks the node 2"):
         Edge.at(3, lambda level, index: numbered(2))
     with pytest.raises(MissingNodeError, match="level 0 lacks the node 2"):
@@ -254,7 +207,7 @@ def test_a_missing_node_is_said() -> None:
 
 
 def test_a_root_needs_no_memory() -> None:
-    """The root over so many leaves is found in memory for a few tiles, not for the leaves."""
+    """The root is computed in the memory of a few tiles."""
     tracemalloc.start()
     merkle.root(leaf_hash(str(number).encode()) for number in range(20_000))
     _, most = tracemalloc.get_traced_memory()

@@ -85,13 +85,13 @@ def test_published_signed_note() -> None:
     ],
 )
 def test_other_texts_are_none(text: str) -> None:
-    """What is not exactly of the form is no checkpoint."""
+    """A text of any other form is refused."""
     with pytest.raises(NoteError):
         notes.parse(text)
 
 
 def test_every_changed_character_is_noticed() -> None:
-    """A signed checkpoint with one character changed is no checkpoint, or not signed by the key."""
+    """A signed checkpoint with one changed character is refused, or its signature does not verify."""
     text = SIGNER.sign(TREE).text()
     for at, character in enumerate(text):
         changed = text[:at] + ("B" if character == "A" else "A") + text[at + 1 :]
@@ -101,7 +101,7 @@ def test_every_changed_character_is_noticed() -> None:
 
 
 def test_others_signatures_are_left_alone() -> None:
-    """Signatures of other keys beside it do not matter; another key, or one of another log, has not signed."""
+    """Signatures of other keys are ignored; another key, or the key of another log, does not verify."""
     other = Signer(ed25519.Ed25519PrivateKey.generate())
     both = Note(TREE, (*other.sign(TREE).signatures, *SIGNER.sign(TREE).signatures))
     assert SIGNER.verifier.signed(both)
@@ -128,7 +128,7 @@ def pem(key: Any, password: bytes | None = None) -> bytes:
 
 
 def test_key_from_a_file_or_the_environment(tmp_path: Path) -> None:
-    """The key is that of the file, else that of the environment; without either there is none."""
+    """The key comes from the file, otherwise from the environment; without either there is none."""
     (tmp_path / "k.pem").write_bytes(pem(SIGNER.private))
     other = pem(ed25519.Ed25519PrivateKey.generate()).decode()
     from_file = keys.read(settings(tmp_path / "k.pem"), {"SWEEPER_SIGNING_KEY": other})
@@ -150,7 +150,7 @@ BAD_KEYS = {
 
 @pytest.mark.parametrize("said", BAD_KEYS)
 def test_unusable_keys(said: str, tmp_path: Path) -> None:
-    """A key that is named and cannot be used is refused, with the remedy and without a byte of it."""
+    """An unusable key is refused with a remedy; the message contains no byte of it."""
     content = BAD_KEYS[said]
     if content is not None:
         (tmp_path / "k.pem").write_bytes(content)
@@ -161,7 +161,7 @@ def test_unusable_keys(said: str, tmp_path: Path) -> None:
 
 
 def test_public_key_in_all_its_forms(tmp_path: Path) -> None:
-    """A public key is taken as a verifier key, as PEM, or as a file that holds either."""
+    """A public key may be a verifier key, PEM, or a file with either."""
     line = SIGNER.verifier.line("log.example/1")
     public = SIGNER.private.public_key().public_bytes(PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
     (tmp_path / "pub").write_text(line + "\n")
@@ -182,7 +182,7 @@ def test_public_key_in_all_its_forms(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("origin", ["a b", "a+b", "é", "a\nb"])
 def test_origins_that_cannot_be_names(origin: str) -> None:
-    """An origin that no key could have as its name is refused with the settings."""
+    """An origin that cannot be a key's name is refused."""
     with pytest.raises(ValueError, match="origin"):
         Settings.model_validate({"evidence": {"origin": origin}})
 
@@ -198,7 +198,7 @@ VALUES = st.recursive(
 
 @given(st.dictionaries(st.text(st.characters(codec="utf-8")), VALUES))
 def test_canonical_bytes_are_those_of_the_library(value: dict[str, Any]) -> None:
-    """The bytes are RFC 8785's for any object, one line, and read back as the same."""
+    """The bytes follow RFC 8785, are one line, and are read back as the same object."""
     written = leaves.canonical(value)
     assert written == rfc8785.dumps(value)
     assert b"\n" not in written
@@ -206,7 +206,7 @@ def test_canonical_bytes_are_those_of_the_library(value: dict[str, Any]) -> None
 
 
 def test_a_row_as_a_leaf() -> None:
-    """Instants are told in UTC, jsonb as an object; numbers that not every reader reads exactly are strings of digits."""
+    """Instants are in UTC and jsonb is an object; numbers that some readers would round are strings."""
     details = (
         '{"a": 1.50, "b": 9007199254740991, "c": -9007199254740992, "d": [true, null, 1e400], "e": ' + "9" * 5000 + "}"
     )
@@ -224,13 +224,13 @@ def test_a_row_as_a_leaf() -> None:
 
 @pytest.mark.parametrize("at", ["infinity", "-infinity", "0044-03-15T12:00:00+00:00 BC", "12026-01-01T00:00:00+00:00"])
 def test_instants_that_no_calendar_holds(at: str) -> None:
-    """They stay as PostgreSQL writes them, so that none is told like another."""
+    """They stay as PostgreSQL writes them, so that all differ."""
     told = {"id": 1, "at": at, "kind": "k", "run_id": None, "actor": "a", "details": "{}"}
     assert leaves.of("events", json.dumps(told))["at"] == at
 
 
 def test_json_nested_too_deeply_stays_text() -> None:
-    """JSON with very many brackets is told as its text: it has a leaf however deep it is."""
+    """Deeply nested JSON is a string in the leaf."""
     for details in ("[" * 3000 + "]" * 3000, json.dumps([[]] * 200)):
         told = {"id": 1, "at": "infinity", "kind": "k", "run_id": None, "actor": "a", "details": details}
         leaf = leaves.of("events", json.dumps(told))
@@ -242,6 +242,6 @@ def test_json_nested_too_deeply_stays_text() -> None:
     "text", ['{"a": 1, "a": 2}', '{"a": 1.5}', '{"a": 9007199254740993}', "NaN", "{", "[" * 100_000]
 )
 def test_what_no_leaf_can_hold(text: str) -> None:
-    """What is given as a leaf is refused where it could be read in two ways."""
+    """An ambiguous leaf is refused."""
     with pytest.raises(ValueError):  # noqa: PT011 — json's own errors have no common text
         leaves.read(text)

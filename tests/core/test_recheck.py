@@ -45,7 +45,7 @@ def facts(latest: str | None = "2025-12-01", late: str | None = None, **said: An
 
 
 def outcome(known: Facts, policy: Policy, as_of: str = AS_OF, **proposed: str) -> str:
-    """What becomes of it, with the reason if it is spared."""
+    """Return the outcome, with the reason if it is skipped."""
     c = known.conversation
     last = stored(day(proposed["last"])) if "last" in proposed else c.last_activity_at
     deleted = stored(day(proposed["deleted"])) if "deleted" in proposed else c.deleted_at
@@ -109,13 +109,13 @@ ROWS: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("row", ROWS)
 def test_dispose(policy: Policy, row: str) -> None:
-    """A proposed row is purged, held, spared, unclassified or not due, as its facts say after it was locked."""
+    """A proposed row is purged, held, skipped, unclassified or not due, by the facts read after it was locked."""
     said, wanted = ROWS[row]
     assert outcome(facts(**said), policy) == wanted
 
 
 def test_a_microsecond_of_activity(policy: Policy) -> None:
-    """A user message one microsecond later than the column moves the due by as much, and the row is spared until then."""
+    """A user message a microsecond newer than the column postpones the due date by as much; the row is skipped until then."""
     known = facts("2025-12-01T00:00:00.000001Z")
     assert outcome(known, policy, "2025-12-31T00:00:00Z") == STALE
     assert outcome(known, policy, "2025-12-31T00:00:00.000001Z") == "purge"
@@ -125,7 +125,7 @@ def test_a_microsecond_of_activity(policy: Policy) -> None:
     ("last", "wanted"), [("2026-01-10", CHANGED), ("2026-01-20", CHANGED), ("2025-12-10", "purge")]
 )
 def test_changed_since_it_was_proposed(policy: Policy, last: str, wanted: str) -> None:
-    """A last activity that moved since the proposal spares the row, unless it is due all the same."""
+    """A row whose last activity changed since the proposal is skipped, unless it is due all the same."""
     assert outcome(facts(last, last_activity_at=last), policy, last="2025-12-01") == wanted
 
 
@@ -136,12 +136,12 @@ def test_changed_since_it_was_proposed_but_never_due(policy: Policy) -> None:
 
 
 def test_deletion_undone_since_it_was_proposed(policy: Policy) -> None:
-    """A deletion that was taken back since the proposal spares the row."""
+    """A row whose deletion was undone since the proposal is skipped."""
     assert outcome(facts(consent=GRANT), policy, deleted="2025-12-02") == CHANGED
 
 
 def test_nothing_is_trained_on_before_it_exists(policy: Policy) -> None:
-    """Of a conversation that begins after as-of no message is told, whatever its instant."""
+    """No message of a conversation that begins after as-of is reported."""
     known = facts(consent=GRANT, created_at="2026-02-01", last_activity_at="2026-02-01")
     written = [Message("m", "user", stored("2025-12-01T00:00:00Z"))]
     assert list(exclusions(known, written, policy, instant(AS_OF))) == []
@@ -177,12 +177,12 @@ ODD: dict[str, tuple[dict[str, Any], list[str]]] = {
 
 @pytest.mark.parametrize("odd", ODD)
 def test_anomalies(policy: Policy, odd: str) -> None:
-    """What should not be so is told, and nothing else."""
+    """Anomalies are reported, and nothing else."""
     said, wanted = ODD[odd]
     assert [str(a) for a in anomalies(facts(**said), policy, instant(AS_OF))] == wanted
 
 
 def test_of_the_past_no_clock_is_suspected(policy: Policy) -> None:
-    """A last activity after an as-of that is not the present is what happened since, not a wrong clock's work."""
+    """At an as-of in the past, a later last activity is no anomaly."""
     known = facts(consent=GRANT, last_activity_at="2026-01-16")
     assert list(anomalies(known, policy, instant(AS_OF), present=False)) == []

@@ -1,4 +1,4 @@
-"""The schedule: what is refused before anything starts, and a scheduler that keeps cron's times whatever the clock does."""
+"""The schedule: what is refused at the start, and a scheduler that keeps cron's times when clocks change."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,19 +26,19 @@ def at(text: str) -> datetime:
 
 
 def test_empty_is_never() -> None:
-    """What has an empty expression is not in the timetable."""
+    """A job with an empty expression is not in the timetable."""
     assert sorted(timetable(ScheduleSettings(), NAMES)) == ["checkpoint", "report", "sweep"]
     assert sorted(timetable(ScheduleSettings(sweep=" ", recall="@daily"), ("sweep", "recall"))) == ["recall"]
 
 
 def test_zone_holds_for_all() -> None:
-    """Expressions are read in the zone that is named."""
+    """Expressions are in the zone of the settings."""
     found = timetable(ScheduleSettings(zone="America/New_York", sweep="0 2 * * *"), ("sweep",))["sweep"]
     assert next(found.after(at("2026-01-10T00:00"))) == at("2026-01-10T07:00")
 
 
 def test_every_fault_is_named() -> None:
-    """Zone and expressions that cannot be used are all listed, with the setting, what stands there and what is wrong."""
+    """Every invalid zone or expression is listed with its setting, its value and the fault."""
     with pytest.raises(ConfigurationError) as caught:
         timetable(ScheduleSettings(zone="Mars/Base", sweep="61 * * * *", recall="* * * * fri-mon"), NAMES)
     first, *faults = str(caught.value).splitlines()
@@ -54,7 +54,7 @@ TICK = timedelta(microseconds=1)
 
 
 def test_trigger_fires_at_the_instant() -> None:
-    """Without a previous time the next one may be now; after one it is a later one."""
+    """Without a previous time the next one may be now; otherwise it is later than the previous one."""
     trigger = CronTrigger(NIGHTLY)
     assert trigger.get_next_fire_time(None, NOW) == NOW
     assert trigger.get_next_fire_time(None, NOW + TICK) == NOW + timedelta(days=1)
@@ -62,7 +62,7 @@ def test_trigger_fires_at_the_instant() -> None:
 
 
 def test_trigger_leaps_over_what_has_passed() -> None:
-    """Instants that have passed meanwhile are not named one by one: a month of sleep takes one step, not thousands."""
+    """Instants in the past are skipped in one step, even after a month of suspension."""
     trigger = CronTrigger(cron.parse("* * * * *", UTC))
     long_ago = NOW - timedelta(days=45)
     assert trigger.get_next_fire_time(long_ago, NOW + TICK) == NOW + timedelta(minutes=1)
@@ -75,7 +75,7 @@ def test_trigger_leaps_over_what_has_passed() -> None:
 
 @contextmanager
 def scheduling(expression: str, zone: str, **told: Callable[[str], None]) -> Iterator[tuple[Scheduler, list[datetime]]]:
-    """A scheduler at work with one job, and the instants at which that was done, by the frozen clock."""
+    """Run a scheduler with one job; yields the instants of the frozen clock at which the job ran."""
     done: list[datetime] = []
     scheduler = Scheduler(
         threads=2, grace_seconds=GRACE, missed=told.get("missed", print), busy=told.get("busy", lambda _: None)
@@ -94,7 +94,7 @@ def scheduling(expression: str, zone: str, **told: Callable[[str], None]) -> Ite
 
 
 def pass_by(frozen: Any, scheduler: Scheduler, done: list[datetime], start: datetime, hours: int) -> None:
-    """So many hours pass in steps of a quarter; at each the scheduler looks at the clock, and does what is due."""
+    """Advance the clock in steps of 15 minutes; at each step the scheduler runs what is due."""
     for quarter in range(1, hours * 4 + 1):
         now, next_one, before = start + quarter * timedelta(minutes=15), scheduler.nexts()["job"], len(done)
         frozen.move_to(now)
@@ -115,7 +115,7 @@ CHANGES = {
 
 @pytest.mark.parametrize(("night", "expected"), CHANGES.items(), ids=str)
 def test_scheduler_over_changes_of_clocks(night: tuple[str, str, str], expected: list[str]) -> None:
-    """While a zone's clock changes, a nightly job is done once a night, at the instant that cron would choose."""
+    """Across clock changes, a nightly job runs once a night, when cron would run it."""
     zone, expression, start = night
     with freeze_time(start) as frozen, scheduling(expression, zone) as (scheduler, done):
         pass_by(frozen, scheduler, done, at(start), 42)
@@ -123,7 +123,7 @@ def test_scheduler_over_changes_of_clocks(night: tuple[str, str, str], expected:
 
 
 def test_scheduler_misses() -> None:
-    """A job that is late beyond the grace is not begun but reported once as missed; within the grace it is begun."""
+    """A job later than the grace period is reported once as missed; within the grace period it runs."""
     missed: list[str] = []
     with (
         freeze_time("2026-01-01T12:00") as frozen,
@@ -144,7 +144,7 @@ def test_scheduler_misses() -> None:
 
 
 def test_scheduler_begins_nothing_twice() -> None:
-    """What is still at work is not begun again, and that is told; what is asked for at once is done at once."""
+    """A running job is not started again, and this is reported; `run_now` runs a job at once."""
     busy: list[str] = []
     going, go_on = Event(), Event()
 

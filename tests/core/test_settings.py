@@ -1,4 +1,4 @@
-"""The settings: what is refused and in which words, what the environment overrides, and what the shipped file says."""
+"""The settings: what is refused and how, what the environment overrides, and what the shipped file contains."""
 
 import re
 import tomllib
@@ -17,7 +17,7 @@ SHIPPED = (CONFIG / "sweeper.toml").read_text()
 
 
 def refused(folder: Path, text: str, **environment: str) -> list[str]:
-    """What is said of a settings file that must not be accepted, one line a fault."""
+    """Return the error lines for an invalid settings file."""
     file = folder / "s.toml"
     file.write_text(text)
     with pytest.raises(ConfigurationError) as caught:
@@ -31,7 +31,7 @@ def refused(folder: Path, text: str, **environment: str) -> list[str]:
 
 
 def models(value: Any) -> Iterator[type[BaseModel]]:
-    """The tables that a key's type speaks of."""
+    """Return the models that a key's type contains."""
     if isinstance(value, type) and issubclass(value, BaseModel):
         yield value
     for part in get_args(value):
@@ -50,7 +50,7 @@ def settings_keys(model: type[BaseModel] = Settings, above: str = "") -> Iterato
 
 
 def written(text: str) -> Iterator[tuple[str, str]]:
-    """Every table of a file and each key in it, those behind a # too."""
+    """Return every table of a file with its keys, also those that are commented out."""
     table = ""
     for line in text.splitlines():
         if found := re.match(r"(?:# )?\[+([a-z_.]+)\]+(?:\s|$)", line):
@@ -60,17 +60,17 @@ def written(text: str) -> Iterator[tuple[str, str]]:
 
 
 def test_shipped_file_says_the_defaults() -> None:
-    """With and without config/sweeper.toml the job runs in the same way."""
+    """The values in config/sweeper.toml are the defaults."""
     assert Settings.model_validate(tomllib.loads(SHIPPED)) == Settings()
 
 
 def test_shipped_file_mentions_every_setting() -> None:
-    """config/sweeper.toml is the list of the settings: none is missing, none is unknown, none is there twice."""
+    """config/sweeper.toml lists every setting exactly once."""
     assert sorted(written(SHIPPED)) == sorted(settings_keys())
 
 
 def test_shipped_file_is_read_whole_without_its_comment_marks(tmp_path: Path) -> None:
-    """What stands behind a # in config/sweeper.toml can be used as it stands."""
+    """Lines that are commented out in config/sweeper.toml are valid."""
     (tmp_path / "s.toml").write_text(re.sub(r"^# (?=\[|[a-z_]+ = )", "", SHIPPED, flags=re.MULTILINE))
     settings = load(tmp_path / "s.toml", {})
     assert settings.purge.table == "app.chats"
@@ -152,15 +152,15 @@ FAULTS = {
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_fault(name: str, tmp_path: Path) -> None:
-    """What cannot be meant is refused with the path of its key, in plain words."""
+    """An invalid value is refused with the path of its key."""
     text, said = FAULTS[name]
     [found] = refused(tmp_path, text)
     assert found.startswith(said)
 
 
 def test_every_fault_at_once(tmp_path: Path) -> None:
-    """All faults come in one error, each on a line of its own."""
-    text = "[store]\nschema = 1\n[purge]\nbatch = 0\nkeys = 'id'\n[[purge.children]]\nkey = 'a b'\n[guards]\nclock = 1"
+    """One error lists all faults, one a line."""
+    text = "[store]\nschema = 1\n[purge]\nbatch = 0\nkeys = 'id'\n[[purge.children]]\nkey = 'a;b'\n[guards]\nclock = 1"
     assert {line.partition(": ")[0] for line in refused(tmp_path, text)} == {
         *("store.schema", "purge.batch", "purge.keys", "purge.children[0].table", "purge.children[0].key"),
         "guards.clock",
@@ -182,7 +182,7 @@ OTHERS = {
 
 @pytest.mark.parametrize(("section", "key", "value"), VALUES)
 def test_no_guessing_between_types(section: str, key: str, value: float, tmp_path: Path) -> None:
-    """A number is no text and no truth, a truth is no number, and no number is without end."""
+    """Types are not converted, and infinite numbers are refused."""
     for other in OTHERS[type(value)]:
         [found] = refused(tmp_path, f"[{section}]\n{key} = {other}")
         assert re.match(rf"{section}\.{key}: must be (a|true)", found)
@@ -190,13 +190,13 @@ def test_no_guessing_between_types(section: str, key: str, value: float, tmp_pat
 
 @pytest.mark.parametrize(("section", "key", "value"), [each for each in VALUES if type(each[2]) is not bool])
 def test_every_number_has_bounds(section: str, key: str, value: float, tmp_path: Path) -> None:
-    """No number is negative or beyond anything that could be meant."""
+    """Every number has a lower and an upper bound."""
     assert "must be " in refused(tmp_path, f"[{section}]\n{key} = -1")[0]
     assert "must be at most " in refused(tmp_path, f"[{section}]\n{key} = 10000000000")[0]
 
 
 def test_a_whole_number_for_a_fraction(tmp_path: Path) -> None:
-    """20 means 20.0."""
+    """A whole number is accepted for a fraction."""
     (tmp_path / "s.toml").write_text("[lease]\nseconds = 20\n[guards]\nmax_share = 1")
     settings = load(tmp_path / "s.toml", {})
     assert (settings.lease.seconds, settings.guards.max_share) == (20.0, 1.0)
@@ -223,7 +223,7 @@ def test_fault_of_the_environment(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("environment", [{}, {"SWEEPER_POLICY_FILE": "rules/nowhere.toml"}])
 def test_unreadable_policy(environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A policy file that cannot be read is named with its absolute path, wherever the relative one came from."""
+    """The message names an unreadable policy file by its absolute path."""
     monkeypatch.chdir(tmp_path)
     Path("conf").mkdir()
     Path("conf/s.toml").write_text("[policy]\nfile = 'nowhere.toml'")
@@ -239,14 +239,14 @@ def test_unreadable_policy(environment: dict[str, str], tmp_path: Path, monkeypa
 
 
 def test_unreadable_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So is a settings file."""
+    """The message names an unreadable settings file by its absolute path."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigurationError, match=re.escape(f"settings {tmp_path / 'nowhere.toml'}: cannot be read")):
         load(Path("nowhere.toml"), {})
 
 
 def test_faulty_policy(tmp_path: Path) -> None:
-    """Every fault of a policy file is listed under its path, and it is said that nothing was purged."""
+    """Every fault of a policy file is listed with its path; the message says that nothing was purged."""
     file = tmp_path / "p.toml"
     file.write_text((CONFIG / "policy.toml").read_text().replace('"2 years"', '"2 yrs"'))
     with pytest.raises(ConfigurationError) as caught:
@@ -260,7 +260,7 @@ def test_faulty_policy(tmp_path: Path) -> None:
 
 
 def test_prefixes_are_canonical() -> None:
-    """A place is written in one way, whatever the file or the variable has; the variable holds a list like the file."""
+    """Prefixes get one canonical form; the variable holds a list like the file."""
     written = '["S3A://bucket", "file:///srv//a b/./c/"]'
     found = load(None, {"SWEEPER_OBJECT_PREFIXES": written, "SWEEPER_CONFIG": str(CONFIG / "sweeper.toml")})
     assert found.objects.prefixes == ("s3://bucket/", "file:///srv/a b/c/")
@@ -275,7 +275,7 @@ def test_prefixes_are_canonical() -> None:
     ],
 )
 def test_prefixes_of_the_environment_are_refused(written: str, said: str, tmp_path: Path) -> None:
-    """What the variable holds is refused like what the file holds, and says where it comes from."""
+    """Invalid prefixes in the variable are refused, and the message names the variable."""
     [found] = refused(tmp_path, "", SWEEPER_OBJECT_PREFIXES=written)
     assert found.startswith(said)
     assert found.endswith("(from SWEEPER_OBJECT_PREFIXES)")

@@ -1,4 +1,4 @@
-"""The SQL files: every statement says what it does, is used, and has a name of its own."""
+"""The SQL files: every statement has a unique name and a description, and is used."""
 
 import re
 from pathlib import Path
@@ -19,12 +19,12 @@ def named() -> dict[str, str]:
 
 
 def test_each_says_what_it_does() -> None:
-    """Under its name stands a line of English."""
+    """A line of English follows its name."""
     assert [name for name, line in named().items() if not re.match(r"-- [A-Z].*", line)] == []
 
 
 def test_each_is_used() -> None:
-    """No statement is left behind by code that has gone, and no code asks for one that is not there."""
+    """Every statement is used, and every used one exists."""
     code = "\n".join(file.read_text() for file in ROOT.rglob("*.py"))
     built = [re.compile(rf"{head}\w+{tail}") for head, tail in BUILT.findall(code)]
     unused = [n for n in named() if f'"{n}"' not in code and not any(each.fullmatch(n) for each in built)]

@@ -1,4 +1,4 @@
-"""Steering on a clock of the test's own: why a run waits, for how long, and why it ends. Nothing here sleeps."""
+"""The throttle on a simulated clock: why a run waits, for how long, and why it stops. Nothing sleeps."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ CALM: Scene = {}
 
 @dataclass
 class World:
-    """A clock that only moves when somebody sleeps or works, a server that is looked at, and a run that purges."""
+    """A simulated clock that sleeping and working advance, with a server and a run."""
 
     now: float = 1_000.0
     purged: int = 0
@@ -31,17 +31,17 @@ class World:
     told: list[str] = field(default_factory=list)
 
     def read(self) -> Scene:
-        """The server as it is now."""
+        """Return the pressure now."""
         self.looks.append(self.now)
         return self.server(self.now - 1_000.0)
 
     def sleep(self, seconds: float) -> None:
-        """Time passes."""
+        """Advance the clock."""
         assert 0 < seconds <= STEP_SECONDS
         self.now += seconds
 
     def throttle(self, budget: Budget | None = None, batch: int = 500, **pace: Any) -> Throttle:
-        """The steering of a run in this world."""
+        """Return the throttle of a run in this world."""
         settings = Settings.model_validate({"pace": pace, "purge": {"batch": batch}})
         watch = ProgressListener(waits=self.told.append)
         return Throttle(
@@ -58,7 +58,7 @@ class World:
         )
 
     def work(self, throttle: Throttle, seconds: float = 0.25) -> int:
-        """One batch of all that may be; returns how many that were."""
+        """Purge the next batch as far as the throttle allows; returns its size."""
         size = throttle.next_batch()
         self.purged += size
         self.now += seconds if size else 0.0
@@ -66,7 +66,7 @@ class World:
 
 
 def until(seconds: float, scene: Scene) -> Callable[[float], Scene]:
-    """A server that is above its limits for so long."""
+    """Return readings of a server that is above its limits until a time."""
     return lambda passed: scene if passed < seconds else CALM
 
 
@@ -74,7 +74,7 @@ def until(seconds: float, scene: Scene) -> Callable[[float], Scene]:
 
 
 def test_calm_server_waits_for_nobody() -> None:
-    """Where nothing is above a limit, a batch is as large as the pace says and nothing is waited for."""
+    """If nothing is above its limit, batches have the size of the pace and the run does not wait."""
     world = World()
     throttle = world.throttle()
     assert [world.work(throttle) for _ in range(3)] == [500, 500, 500]
@@ -82,7 +82,7 @@ def test_calm_server_waits_for_nobody() -> None:
 
 
 def test_server_is_looked_at_before_the_first_batch_and_then_now_and_then() -> None:
-    """Between two looks at least look_seconds pass, however many batches there are."""
+    """The load is read before the first batch and then at most every look_seconds."""
     world = World()
     throttle = world.throttle(look_seconds=1.0)
     for _ in range(20):
@@ -94,7 +94,7 @@ def test_server_is_looked_at_before_the_first_batch_and_then_now_and_then() -> N
 
 
 def test_wait_is_counted_told_and_over() -> None:
-    """A pause is counted once under its reason with the seconds it took, told in words, and taken back when it is over."""
+    """A wait is counted once under its reason with its seconds; the listener gets its text, and "" at the end."""
     world = World(server=until(3.5, {LAG: "a replica is 40 s behind, the limit is 30 s"}))
     throttle = world.throttle(look_seconds=1.0)
     assert throttle.next_batch() == 500
@@ -106,7 +106,7 @@ def test_wait_is_counted_told_and_over() -> None:
 
 
 def test_second_pause_is_a_second_one() -> None:
-    """What comes back after it had gone counts again."""
+    """Pressure that returns after a wait counts as a second wait."""
     world = World(server=lambda passed: {LAG: "behind"} if passed < 2 or 10 <= passed < 12 else CALM)
     throttle = world.throttle()
     throttle.next_batch()
@@ -116,7 +116,7 @@ def test_second_pause_is_a_second_one() -> None:
 
 
 def test_first_reason_is_the_one() -> None:
-    """Where several limits are exceeded, the wait is for the first the gauge names, and only that one is counted."""
+    """If several limits are exceeded, only the first that the probe names is counted."""
     world = World(server=until(2.0, {LAG: "behind", BLOCKED: "blocked"}))
     throttle = world.throttle()
     throttle.next_batch()
@@ -125,7 +125,7 @@ def test_first_reason_is_the_one() -> None:
 
 
 def test_reason_that_gives_way_to_another() -> None:
-    """Where one reason follows another in one wait, each is counted once with its own seconds."""
+    """If one reason follows another in one wait, each is counted once with its own seconds."""
     world = World(server=lambda passed: {WAL: "wal"} if passed < 3 else {BLOCKED: "blocked"} if passed < 5 else CALM)
     throttle = world.throttle()
     throttle.next_batch()
@@ -138,7 +138,7 @@ def test_reason_that_gives_way_to_another() -> None:
 
 
 def test_words_that_change_are_one_pause() -> None:
-    """The same reason with another number is the same pause."""
+    """The same reason with another number is the same wait."""
     world = World(server=lambda passed: {LAG: f"{40 - passed:.0f} s behind"} if passed < 4 else CALM)
     throttle = world.throttle()
     throttle.next_batch()
@@ -146,7 +146,7 @@ def test_words_that_change_are_one_pause() -> None:
 
 
 def test_lease_is_renewed_while_it_waits() -> None:
-    """Between two looks the lease is renewed: a run that waits is not taken for dead."""
+    """A waiting run renews its lease between two readings."""
     world = World(server=until(60.0, {LAG: "behind"}))
     throttle = world.throttle(look_seconds=1.0)
     throttle.next_batch()
@@ -157,7 +157,7 @@ def test_lease_is_renewed_while_it_waits() -> None:
 
 @pytest.mark.parametrize("reason", list(Pressure))
 def test_longest_pause_stops_with_its_reason(reason: Pressure) -> None:
-    """A server that is no better after longest_pause_seconds is left alone: the run stops, and its reason is the pressure."""
+    """If the pressure lasts longer than longest_pause_seconds, the run stops with the pressure as its reason."""
     world = World(server=lambda _: {reason: "above"})
     throttle = world.throttle(longest_pause_seconds=10.0)
     assert throttle.next_batch() == 0
@@ -168,7 +168,7 @@ def test_longest_pause_stops_with_its_reason(reason: Pressure) -> None:
 
 
 def test_pressure_that_ends_in_time_does_not_stop() -> None:
-    """Pauses that each end in time may together be longer."""
+    """Several waits together may be longer than longest_pause_seconds."""
     world = World(server=lambda passed: {LAG: "behind"} if passed % 10 < 8 else CALM)
     throttle = world.throttle(longest_pause_seconds=9.0, look_seconds=0.5)
     for _ in range(40):
@@ -181,7 +181,7 @@ def test_pressure_that_ends_in_time_does_not_stop() -> None:
 
 @pytest.mark.parametrize("stop", [StopReason.SIGNAL, StopReason.YIELDED, StopReason.HOURS])
 def test_whoever_asks_is_heard_during_a_wait(stop: StopReason) -> None:
-    """A signal, a run that wants the lease, the end of the hours: heard within a step, and the reason is theirs."""
+    """A stop request, a preemption request and the end of the hours end a wait within a step, with their own reason."""
     world = World(server=lambda _: {LAG: "behind"}, stopping=lambda passed: stop if passed >= 7.03 else "")
     throttle = world.throttle(look_seconds=60.0)
     assert throttle.next_batch() == 0
@@ -190,7 +190,7 @@ def test_whoever_asks_is_heard_during_a_wait(stop: StopReason) -> None:
 
 
 def test_signal_at_the_end_of_the_longest_pause_stays_the_reason() -> None:
-    """Who stops a run first has stopped it: a pressure does not take the signal's place."""
+    """The first reason to stop stays: pressure does not replace a signal."""
     world = World(server=lambda _: {LAG: "behind"}, stopping=lambda passed: StopReason.SIGNAL if passed >= 9.5 else "")
     throttle = world.throttle(look_seconds=10.0, longest_pause_seconds=9.0)
     assert throttle.next_batch() == 0
@@ -198,14 +198,14 @@ def test_signal_at_the_end_of_the_longest_pause_stays_the_reason() -> None:
 
 
 def test_signal_before_everything_else() -> None:
-    """A run asked to stop looks at nothing any more."""
+    """A run that must stop does not read the load."""
     world = World(server=lambda _: {LAG: "behind"}, stopping=lambda _: StopReason.SIGNAL)
     throttle = world.throttle(Budget(seconds=0.0, purges=0))
     assert (throttle.next_batch(), throttle.stopped, world.looks) == (0, StopReason.SIGNAL, [])
 
 
 def test_reason_does_not_change_once_it_is_known() -> None:
-    """What a run stopped for is what stopped it first."""
+    """The reason to stop does not change."""
     world = World()
     throttle = world.throttle(Budget(seconds=10.0))
     world.now += 10.0
@@ -218,7 +218,7 @@ def test_reason_does_not_change_once_it_is_known() -> None:
 
 
 def test_runtime() -> None:
-    """Up to the budget batches begin, at it none does."""
+    """Batches begin until the time budget is used up."""
     world = World()
     throttle = world.throttle(Budget(seconds=2.0))
     begun = 0
@@ -228,7 +228,7 @@ def test_runtime() -> None:
 
 
 def test_runtime_ends_a_wait() -> None:
-    """A wait does not outlast the budget."""
+    """The time budget ends a wait."""
     world = World(server=lambda _: {LAG: "behind"})
     throttle = world.throttle(Budget(seconds=5.0))
     assert (throttle.next_batch(), throttle.stopped) == (0, StopReason.MAX_RUNTIME)
@@ -237,7 +237,7 @@ def test_runtime_ends_a_wait() -> None:
 
 @given(most=st.integers(1, 3_000), batch=st.integers(1, 700))
 def test_purges_never_exceed_the_budget(most: int, batch: int) -> None:
-    """So many are purged and not one more, the last batch being as small as it takes."""
+    """A run purges exactly its budget: the last batch is smaller."""
     world = World()
     throttle = world.throttle(Budget(purges=most), batch=batch)
     while world.work(throttle):
@@ -246,7 +246,7 @@ def test_purges_never_exceed_the_budget(most: int, batch: int) -> None:
 
 
 def test_used_up_purges_leave_feedback_its_own() -> None:
-    """Conversations that are used up do not cut short what does not count against them; a signal then still does."""
+    """A used-up budget of conversations does not end other work; a signal does."""
     world = World(purged=5)
     throttle = world.throttle(Budget(purges=5))
     assert throttle.is_over()
@@ -260,7 +260,7 @@ def test_used_up_purges_leave_feedback_its_own() -> None:
 
 @given(rate=st.floats(0.5, 2_000.0), batch=st.integers(1, 700), took=st.floats(0.0, 3.0))
 def test_rate_is_kept_at_every_instant(rate: float, batch: int, took: float) -> None:
-    """At any instant no more has been purged than the rate allows since the beginning, and one batch's worth."""
+    """At no instant were more purged than the rate allows since the beginning, plus one batch."""
     world = World()
     throttle = world.throttle(Budget(per_second=rate), batch=batch)
     for _ in range(12):
@@ -271,7 +271,7 @@ def test_rate_is_kept_at_every_instant(rate: float, batch: int, took: float) -> 
 
 
 def test_rate_is_not_made_up_for() -> None:
-    """After a long wait a run goes on at its rate; it does not purge at once what the wait has cost."""
+    """After a long wait a run continues at its rate; it does not catch up."""
     world = World(server=until(100.0, {LAG: "behind"}))
     throttle = world.throttle(Budget(per_second=10.0))
     begin = world.purged
@@ -283,7 +283,7 @@ def test_rate_is_not_made_up_for() -> None:
 
 
 def test_rate_renews_the_lease_while_it_waits() -> None:
-    """A rate of a few an hour keeps the lease."""
+    """A run with a rate of a few an hour renews its lease."""
     world = World()
     throttle = world.throttle(Budget(per_second=0.01))
     for _ in range(3):
@@ -293,7 +293,7 @@ def test_rate_renews_the_lease_while_it_waits() -> None:
 
 
 def test_signal_is_heard_while_the_rate_is_kept() -> None:
-    """Waiting for its rate, a run hears within a step who asks it to stop."""
+    """A stop request ends the wait for the rate within a step."""
     world = World(stopping=lambda passed: StopReason.SIGNAL if passed >= 30.0 else "")
     throttle = world.throttle(Budget(per_second=0.01))
     world.work(throttle)

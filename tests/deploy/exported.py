@@ -41,7 +41,7 @@ def numbers() -> Numbers:
         purged_lately={"conversation": 5},
         pace=10.0,
         reported=reported,
-        covered=Covered(NOW, is_signed=True, was_signed=True, uncovered={}),
+        covered=Covered(NOW, signed=True, was_signed=True, uncovered={}),
         upkeep=Upkeep("store", (), 2, {"m": "/gone"}, {}, (), (), 0, 0),
     )
     overdue = Overdue(NOW, ("standard", "zero_retention"), ("feedback",), ("zero_retention",))

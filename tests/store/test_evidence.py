@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from sweeper.encoding import to_json
 from sweeper.errors import ConfigurationError, RefusedError, SweeperError
 from sweeper.policy.schema import Policy
 from sweeper.postgres import evidence, fence, protections
@@ -125,7 +126,7 @@ def test_evidence_holds_no_content(store: Store, policy: Policy) -> None:
     result = swept(store, policy).as_json()
     assert (result["purged"], result["failed"], result["held"], result["feedback_purged"]) == (3, 2, 1, 1)
     assert SECRET not in texts(store)
-    assert SECRET not in json.dumps(result)
+    assert SECRET not in json.dumps(to_json(result))
 
 
 def test_feedback_has_its_own_tombstone(store: Store, policy: Policy) -> None:
@@ -200,7 +201,7 @@ def test_run_is_recorded_from_start_to_end(store: Store, policy: Policy) -> None
             None,
         )
     ]
-    assert store.execute("SELECT result FROM sweeper.runs") == [(result.as_json(),)]
+    assert store.execute("SELECT result FROM sweeper.runs") == [(to_json(result),)]
     assert result.as_json()["purged"] == 3
     assert events(store) == ["run_opened", "run_closed"]
 
@@ -212,7 +213,7 @@ def test_refused_run_is_recorded(store: Store, policy: Policy) -> None:
         sweep(store.job(policy, AS_OF))
     assert (refused.value.guard, refused.value.exit_code) == ("history", 3)
     rows = store.execute("SELECT outcome, result, finished_at FROM sweeper.runs")
-    assert rows == [("refused", refused.value.to_dict(), instant(AS_OF))]
+    assert rows == [("refused", refused.value.as_json(), instant(AS_OF))]
     assert events(store) == ["run_opened", "run_closed", "refusal"]
     assert store.left() == set(ids)
     assert swept(store, policy).as_json()["purged"] == 3

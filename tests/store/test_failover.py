@@ -10,6 +10,7 @@ import pytest
 
 from sweeper import embedded
 from sweeper.clock import Clock
+from sweeper.encoding import to_json
 from sweeper.policy.schema import Policy
 from sweeper.postgres import database
 from sweeper.postgres.load_probe import LoadProbe
@@ -82,7 +83,7 @@ def test_a_replica_that_is_behind_is_waited_for(primary: embedded.Server, filled
 
         pace = {"look_seconds": 0.0, "replica_lag_mb": 0.001, "replica_lag_seconds": 0.0}
         with job(filled.url, policy, pace=pace) as work:
-            result = sweep(work, watch=ProgressListener(waits=waits)).as_json()
+            result = to_json(sweep(work, watch=ProgressListener(waits=waits)))
         caught_up(primary, follower)
     assert said[0].startswith("a replica is ")
     assert said[-1] == ""

@@ -61,7 +61,7 @@ def refused(store: Store, guard: str, *texts: str) -> Iterator[None]:
     with pytest.raises(RefusedError) as refusal:
         yield
     assert (refusal.value.guard, refusal.value.exit_code) == (guard, 3)
-    found, limit, remedy = (refusal.value.to_dict()[field] for field in ("found", "limit", "remedy"))
+    found, limit, remedy = (refusal.value.as_json()[field] for field in ("found", "limit", "remedy"))
     assert str(refusal.value) == " ".join([found, *filter(None, [limit]), "Nothing was purged.", remedy])
     for text in (*texts, "Nothing was purged."):
         assert text in str(refusal.value)

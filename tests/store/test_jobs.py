@@ -12,6 +12,7 @@ from sqlalchemy import text
 from sweeper.daemon.job_metrics import JobMetrics
 from sweeper.daemon.jobs import EndedJob, JobContext, JobOutcome, perform
 from sweeper.daemon.readiness import Readiness
+from sweeper.encoding import to_json
 from sweeper.errors import ConfigurationError, LeaseHeldError
 from sweeper.evidence import export
 from sweeper.postgres import database as databases
@@ -42,9 +43,9 @@ def test_sweep(store: Store, tmp_path: Path) -> None:
     """A sweep ends as its run does, with what that counted."""
     store.load(made.world())
     ended = perform("sweep", bench(store, tmp_path))
-    assert (ended.name, ended.outcome, ended.passing) == ("sweep", JobOutcome.COMPLETED, False)
+    assert (ended.job, ended.outcome, ended.passing) == ("sweep", JobOutcome.COMPLETED, False)
     assert store.execute("SELECT result->>'purged' FROM sweeper.runs") == [(str(ended.result["purged"]),)]
-    assert json.loads(json.dumps(ended.as_json()))["result"]["run"] == 1
+    assert json.loads(json.dumps(to_json(ended)))["result"]["run"] == 1
 
 
 def test_nothing_purged_while_something_is_overdue(store: Store, tmp_path: Path) -> None:
@@ -251,7 +252,7 @@ def test_cancelled_manifest(store: Store, tmp_path: Path, monkeypatch: pytest.Mo
 def test_diary() -> None:
     """How jobs ended is told in words and in Prometheus' form: the last instant, how often, and when next."""
     job_metrics, nexts = JobMetrics(), {"sweep": instant("2026-01-11T02:17:00Z")}
-    assert job_metrics.as_json(nexts)["sweep"] == {
+    assert job_metrics.ends(nexts)["sweep"] == {
         "next_at": nexts["sweep"],
         "last_outcome": None,
         "last_ended_at": None,
@@ -259,7 +260,7 @@ def test_diary() -> None:
     for outcome, day in ((JobOutcome.COMPLETED, 9), (JobOutcome.COMPLETED, 10), (JobOutcome.REFUSED, 11)):
         ended_at = instant(f"2026-01-{day:02}T02:18:00Z")
         job_metrics.note(EndedJob("sweep", outcome, ended_at, ended_at, 1.0, {}))
-    assert job_metrics.as_json(nexts)["sweep"]["last_outcome"] == "refused"
+    assert job_metrics.ends(nexts)["sweep"]["last_outcome"] == "refused"
     families = text_string_to_metric_families(job_metrics.text(nexts).decode())
     found = {
         (sample.name, *sample.labels.values()): sample.value

@@ -121,13 +121,13 @@ def test_commit_order_is_not_id_order(store: Store) -> None:
             raise psycopg.Rollback
         assert one is not None
         assert places(store) == {("events", 3): 0}
-        assert verified(store).uncovered == {"tombstones": 0, "events": 0}
-    assert verified(store).uncovered == {"tombstones": 0, "events": 1}
+        assert verified(store).not_covered == {"tombstones": 0, "events": 0}
+    assert verified(store).not_covered == {"tombstones": 0, "events": 1}
     happen(store, "later")
     two = taken(store)
     assert places(store) == {("events", 3): 0, ("events", 1): 1, ("events", 4): 2}
     report = verified(store, one.note, two.note if two else "")
-    assert (report.fault, report.verified, report.kept) == (None, 3, 2)
+    assert (report.fault, report.verified, report.kept_checkpoints) == (None, 3, 2)
     assert store.execute("SELECT unnumbered::text FROM sweeper.ledger_sources WHERE source = 'events'") == [
         ("{(,1),[2,3),[5,)}",)
     ]
@@ -272,8 +272,8 @@ def test_killed_between_pages(store: Store, monkeypatch: pytest.MonkeyPatch) -> 
         take(store.database(), Clock(), None, renew)
     assert len(places(store)) == 200
     report = verified(store, keys=())
-    assert (report.fault, report.verified, report.covered) == (None, 200, 0)
-    assert report.uncovered == {"tombstones": 50, "events": 0}
+    assert (report.fault, report.verified, report.under_a_checkpoint) == (None, 200, 0)
+    assert report.not_covered == {"tombstones": 50, "events": 0}
     found = taken(store)
     assert found is not None
     assert (found.size, found.root) == (250, expected_root(store))
@@ -761,7 +761,7 @@ def test_kept_checkpoints(store: Store) -> None:
     """Checkpoints kept elsewhere must be signed by a given key and be of this ledger."""
     first, second = evidence(store)
     report = verified(store, second.note, first.note)
-    assert (report.fault, report.kept, report.checkpoints) == (None, 2, {"verified": 2})
+    assert (report.fault, report.kept_checkpoints, +report.checkpoints) == (None, 2, {"verified": 2})
     tree = notes.parse(first.note).tree
     for foreign in (notes.Note(tree).text(), OTHER.sign(tree).text()):
         fault = verified(store, foreign).fault
@@ -777,9 +777,9 @@ def test_keys_that_change(store: Store) -> None:
     taken(store, OTHER)
     happen(store, "b")
     taken(store, SIGNER)
-    assert verified(store).checkpoints == {"unsigned": 1, "unknown key": 1, "verified": 1}
-    assert verified(store, keys=(SIGNER, OTHER)).checkpoints == {"unsigned": 1, "verified": 2}
-    assert verified(store, keys=()).checkpoints == {"unsigned": 1, "not checked": 2}
+    assert +verified(store).checkpoints == {"unsigned": 1, "unknown key": 1, "verified": 1}
+    assert +verified(store, keys=(SIGNER, OTHER)).checkpoints == {"unsigned": 1, "verified": 2}
+    assert +verified(store, keys=()).checkpoints == {"unsigned": 1, "not checked": 2}
     fault = verified(store, keys=(OTHER,)).fault
     assert fault is not None
     assert fault.kind == LedgerFaultKind.SIGNATURE

@@ -12,6 +12,7 @@ from sweeper.evidence import checkpoint
 from sweeper.policy.evaluate import Outcome
 from sweeper.policy.instant import rfc3339
 from sweeper.policy.schema import Policy
+from sweeper.postgres import pace
 from sweeper.report import metrics, operation, overdue
 from sweeper.report import numbers as numbers
 from sweeper.report.report import report
@@ -210,10 +211,10 @@ def test_pace_of_a_run_at_work(store: Store) -> None:
     bury(store, run_id, NOW, count=5)
     store.execute("INSERT INTO sweeper.lease (store, run_id, expires_at) VALUES ('store', %s, 'infinity')", run_id)
     with store.database().transaction() as connection:
-        assert operation.pace(connection, "store", instant(NOW)) == 0.5
+        assert pace.recent(connection, "store", instant(NOW)) == 0.5
     store.execute("UPDATE sweeper.lease SET expires_at = clock_timestamp()")
     with store.database().transaction() as connection:
-        assert operation.pace(connection, "store", instant(NOW)) is None
+        assert pace.recent(connection, "store", instant(NOW)) is None
 
 
 def test_broken_policy(store: Store, tmp_path: Path) -> None:

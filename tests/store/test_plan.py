@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
+from sweeper.encoding import to_json
 from sweeper.errors import ConfigurationError
 from sweeper.policy.evaluate import Proposal
 from sweeper.policy.schema import Policy
@@ -236,7 +237,7 @@ def test_slices_of_a_backfill(store: Store, policy: Policy, file: Path) -> None:
     """The file of a backfill says what it is about, and how many go in each slice that has any."""
     written(store, policy, file, SCOPE)
     found = json.loads(file.read_text())
-    assert {key: found[key] for key in ("since", "until", "by")} == SCOPE.as_json()
+    assert {key: found[key] for key in ("since", "until", "by")} == to_json(SCOPE)
     assert found["slices"] == [
         {"since": "2026-05-25T00:00:00Z", "until": "2026-06-01T00:00:00Z", "would_purge": found["would_purge"]}
     ]

@@ -13,6 +13,7 @@ from psycopg.pq import TransactionStatus
 from structlog.testing import capture_logs
 
 from sweeper.embedded import Server
+from sweeper.encoding import to_json
 from sweeper.policy.schema import Policy
 from sweeper.postgres.load_probe import LoadProbe, Pressure
 from sweeper.runs.sweep import sweep
@@ -24,13 +25,6 @@ from tests.store.stores import Store
 from tests.store.test_races import AS_OF, GUARDS, fill
 
 QUIET = {"replica_lag_seconds": 0, "replica_lag_mb": 0, "wal_mb_per_second": 0, "blocked_queries": 0}
-
-
-@pytest.fixture
-def threads() -> Iterator[ThreadPoolExecutor]:
-    """Threads, all ended with the test."""
-    with ThreadPoolExecutor(4) as pool:
-        yield pool
 
 
 def gauge(store: Store, policy: Policy, **limits: Any) -> LoadProbe:
@@ -164,7 +158,7 @@ def test_pause_shows_everywhere(store: Store, policy: Policy) -> None:
         result = sweep(job, watch=ProgressListener(waits=release))
     assert (result.outcome, result.count, result.is_done) == ("completed", 3, True)
     assert told == ["a VACUUM is running on a table that is purged", ""]
-    pauses = result.as_json()["pauses"]
+    pauses = to_json(result)["pauses"]
     assert (list(pauses), pauses["autovacuum"]["count"]) == (["autovacuum"], 1)
     assert 0 < pauses["autovacuum"]["seconds"] < 10
     assert store.execute("SELECT result -> 'pauses' FROM sweeper.runs") == [(pauses,)]

@@ -74,7 +74,7 @@ class Bench:
     def check(self, policy: Policy, as_of: datetime, **sizes: int) -> None:
         """Every conversation that is expired is proposed, none twice, and none is called held that is not."""
         pages = list(self.selector(policy, as_of, **sizes).pages())
-        proposed = [p.conversation_id for page in pages for p in (*page.free, *page.held)]
+        proposed = [p.record_id for page in pages for p in (*page.free, *page.held)]
         assert len(proposed) == len(set(proposed))
         every = self.facts(policy, as_of)
         verdicts = {
@@ -85,7 +85,7 @@ class Bench:
         expired = {name for name, verdict in verdicts.items() if verdict.expired}
         assert expired - set(proposed) == set(), "due and never proposed"
         self.check_few(policy, as_of, every)
-        called_held = {p.conversation_id for page in pages for p in page.held}
+        called_held = {p.record_id for page in pages for p in page.held}
         assert {name for name in called_held & verdicts.keys() if not verdicts[name].held} == set()
         for page in pages:
             assert 1 <= len(page.free) + len(page.held) <= sizes.get("proposals_per_page", 5_000)
@@ -517,7 +517,7 @@ def test_what_yields_to_any_condition_is_proposed(bench: Bench) -> None:
         for more in beside:
             policy = made([{**rule("spared", **when), "due": [FOREVER]}, rule(unless=["spared"], **more)])
             due = {name for name, facts in every.items() if decide(facts, policy, AS_OF).expired}
-            found = {p.conversation_id for page in bench.selector(policy, AS_OF).pages() for p in page.free}
+            found = {p.record_id for page in bench.selector(policy, AS_OF).pages() for p in page.free}
             assert due - found == set(), when
             some += [when] if 0 < len(due) < len(every) else []
     assert len(some) > len(SINGLE), "most conditions tell the conversations apart"
@@ -633,7 +633,7 @@ def test_edge_is_proposed_when_due(bench: Bench, policy: Policy) -> None:
         assert (verdict.rule, verdict.expired) == (named, True), edge
         assert verdict.due is not None
         for at in (verdict.due, AS_OF):
-            assert [p.conversation_id for page in bench.selector(policy, at).pages() for p in page.free], edge
+            assert [p.record_id for page in bench.selector(policy, at).pages() for p in page.free], edge
 
 
 def test_what_a_partner_keeps_is_not_proposed(bench: Bench, policy: Policy) -> None:
@@ -731,8 +731,8 @@ def test_held_are_told_apart(bench: Bench, policy: Policy) -> None:
     bench.store.execute(place, bench.store.id("c2"), "2026-05-01Z", AS_OF + timedelta(microseconds=1))
     bench.store.execute(place, bench.store.id("c3"), "2026-05-01Z", AS_OF)
     pages = list(bench.selector(policy, AS_OF).pages())
-    assert {p.conversation_id for page in pages for p in page.held} == {bench.store.id("c1"), bench.store.id("c2")}
-    assert {p.conversation_id for page in pages for p in page.free} == {bench.store.id("c3")}
+    assert {p.record_id for page in pages for p in page.held} == {bench.store.id("c1"), bench.store.id("c2")}
+    assert {p.record_id for page in pages for p in page.free} == {bench.store.id("c3")}
     bench.check(policy, AS_OF)
 
 
@@ -741,6 +741,6 @@ def test_pages_follow_one_another_through_a_giant_account(bench: Bench, policy: 
     bench.load(world_of([chat(f"c{number}") for number in range(1, 8)]))
     for size in (1, 2, 7, 8):
         pages = list(replace(bench.selector(policy, AS_OF), proposals_per_page=size).pages())
-        found = [p.conversation_id for page in pages for p in page.free]
+        found = [p.record_id for page in pages for p in page.free]
         assert found == sorted(bench.store.left())
         assert len(pages) == -(-7 // size)

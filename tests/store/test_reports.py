@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from sweeper.encoding import to_json
 from sweeper.policy.counts import RecordCounts
 from sweeper.policy.decide import Verdict
 from sweeper.policy.evaluate import Evaluation, Outcome
@@ -21,8 +22,8 @@ from tests.store.stores import Store, frozen
 def test_report(store: Store, policy: Policy) -> None:
     """Every record is in one line and one state; kept ones are counted by how soon they are due."""
     store.load(mixed())
-    told = report(store.job(policy, NOW)).as_json()
-    paged = report(store.job(policy, NOW, purge={"batch": 2})).as_json()
+    told = to_json(report(store.job(policy, NOW)))
+    paged = to_json(report(store.job(policy, NOW, purge={"batch": 2})))
     moved = ("duration_s", "evidence")
     assert {k: v for k, v in paged.items() if k not in moved} == {k: v for k, v in told.items() if k not in moved}
     chats, feedback = told["conversations"], told["feedback"]
@@ -82,7 +83,7 @@ def test_past(store: Store, policy: Policy) -> None:
         bury(store, run_id, rfc3339(instant(NOW) - timedelta(hours=hours)))
     bury(store, run_id, rfc3339(instant(NOW) + TICK))
     bury(store, other, NOW)
-    told = report(store.job(policy, NOW)).as_json()["purged_in_days"]
+    told = to_json(report(store.job(policy, NOW)))["purged_in_days"]
     assert {days: found["conversation"]["standard"] for days, found in told.items()} == {"1": 2, "7": 5, "30": 7}
 
 

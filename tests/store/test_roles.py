@@ -42,7 +42,7 @@ MAY: Mapping[str, Mapping[str, str]] = {
         "sweeper.manifests": "SELECT; INSERT; UPDATE state started_at completed_at recalled_at",
         "sweeper.revocations": "SELECT; INSERT manifest_id message_id conversation_id reason since found_at found_by",
         "sweeper.pauses": "SELECT; INSERT reason paused_at; UPDATE resumed_at",
-        "sweeper.backfills": "SELECT; INSERT; UPDATE done_until seen_at finished_at",
+        "sweeper.backfills": "SELECT; INSERT; UPDATE done_until seen_at stopped_at finished_at",
         "sweeper.ledger_sources": "SELECT; UPDATE unnumbered",
         "sweeper.leaves": "SELECT; INSERT",
         "sweeper.tiles": "SELECT; INSERT",

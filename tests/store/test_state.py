@@ -9,6 +9,7 @@ import pytest
 
 from sweeper import embedded
 from sweeper.clock import Clock
+from sweeper.encoding import to_json
 from sweeper.errors import ConfigurationError, RefusedError
 from sweeper.evidence import checkpoint, state, verify
 from sweeper.evidence.verify import VerifyReport
@@ -142,7 +143,7 @@ def test_an_honest_history_fits(honest: Store) -> None:
     assert report.faults == []
     expected = {"runs": 4, "legal_holds": 6, "erasure_orders": 1, "pauses": 2, "manifests": 2}
     assert report.compared == expected
-    assert report.as_json()["faults_found"] == 0
+    assert report.faults_found == 0
 
 
 # Edits, column by column
@@ -224,9 +225,9 @@ def test_all_rows_deleted_at_once(honest: Store) -> None:
                 "jsonb_build_object('id', 1000 + n, 'matter', 'm')) FROM generate_series(1, 50) n")  # fmt: skip
         execute("TRUNCATE sweeper.legal_holds")
     report = found(honest)
-    assert (len(report.faults), report.found) == (verify.FEW, 56)
+    assert (len(report.faults), report.faults_found) == (verify.FEW, 56)
     assert {fault.kind for fault in report.faults} == {LedgerFaultKind.MISSING}
-    assert json.loads(json.dumps(report.as_json()))["faults"][0]["source"] == "legal_holds"
+    assert json.loads(json.dumps(to_json(report)))["faults"][0]["source"] == "legal_holds"
 
 
 def test_a_truncation_that_left_its_event(store: Store) -> None:
@@ -278,7 +279,7 @@ def test_no_words_of_people(honest: Store) -> None:
         execute("UPDATE sweeper.pauses SET reason = 'secret words'")
         execute("UPDATE sweeper.erasure_orders SET reference = 'secret words'")
         execute("UPDATE sweeper.runs SET result = '{\"words\": \"secret words\"}', approval = 'secret words'")
-    text = json.dumps(found(honest).as_json())
+    text = json.dumps(to_json(found(honest)))
     assert "secret" not in text
     assert "renamed" not in text
     assert "released_at is 2020-01-01T00:00:00+00:00, the events" in text

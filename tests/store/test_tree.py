@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from sweeper.encoding import to_json
 from sweeper.errors import ConfigurationError
 from sweeper.policy.schema import Policy
 from sweeper.runs.sweep import sweep
@@ -32,7 +33,8 @@ def with_views(store: Store) -> None:
 def seen(store: Store, policy: Policy, **purge: Any) -> dict[str, Any]:
     """What a sweep says that reads the views."""
     sections: dict[str, Any] = {"store": {"schema": "lens"}, "purge": {**TABLE, **purge}, "guards": GUARDS}
-    return sweep(store.job(policy, AS_OF, **sections)).as_json()
+    found: dict[str, Any] = to_json(sweep(store.job(policy, AS_OF, **sections)))
+    return found
 
 
 @pytest.mark.parametrize("action", ["SET NULL", "NO ACTION", "RESTRICT"])

@@ -23,9 +23,9 @@ from tests.store.test_drain import SCOPE
 from tests.store.test_races import AS_OF, another, configure, fill, swept
 
 
-def found(store: Store, policy: Policy, *, wanted: bool | None = None, **sections: Any) -> list[CheckFinding]:
+def found(store: Store, policy: Policy, *, requested: bool | None = None, **sections: Any) -> list[CheckFinding]:
     """All findings."""
-    return check(store.database(store.settings(**sections)), policy, Clock(), trial_wanted=wanted)
+    return check(store.database(store.settings(**sections)), policy, Clock(), trial_requested=requested)
 
 
 def as_owner(store: Store) -> Store:
@@ -162,10 +162,10 @@ CATALOGUE = (
 
 def test_catalogue(store: Store, policy: Policy) -> None:
     """What may keep content, or refuse, is a warning with a remedy from the catalogue alone, in a store without any row."""
-    assert [f for f in found(store, policy, wanted=False) if f.level is not Level.OK] == []
+    assert [f for f in found(store, policy, requested=False) if f.level is not Level.OK] == []
     for breaking, _, _ in CATALOGUE:
         store.execute(breaking)
-    after = found(store, policy, wanted=False, purge={"table": "threads"})
+    after = found(store, policy, requested=False, purge={"table": "threads"})
     for _, subject, text in CATALOGUE:
         told = [f for f in after if f.subject == subject and text in f.text]
         assert [(f.level, bool(f.remedy)) for f in told] == [(Level.WARNING, True)], (text, after)
@@ -460,8 +460,8 @@ def test_triggers_that_act_elsewhere(store: Store, policy: Policy) -> None:
     told = [f for f in found(store, policy) if f.subject in ("trial", "canary")]
     assert [(f.level, f.subject) for f in told] == [(Level.WARNING, "trial")]
     assert "write_plain() may act outside of the transaction" in told[0].text
-    assert "tried to delete 1 conversations and" in str(found(store, policy, wanted=True))
-    assert [f.text for f in found(store, policy, wanted=False) if f.subject == "trial"] == ["not taken, as asked"]
+    assert "tried to delete 1 conversations and" in str(found(store, policy, requested=True))
+    assert [f.text for f in found(store, policy, requested=False) if f.subject == "trial"] == ["not taken, as asked"]
 
 
 def test_nothing_is_notified(store: Store, policy: Policy) -> None:

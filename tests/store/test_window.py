@@ -15,6 +15,7 @@ from sweeper.policy.schema import Policy, parse
 from sweeper.policy.window import Slice, Window, slices
 from sweeper.postgres.proposals import Selector
 from sweeper.runs.job import read_contract
+from sweeper.runs.record_kind import conversations
 from sweeper.runs.result import Result
 from sweeper.runs.scan import evaluations
 from sweeper.runs.session import RunKind
@@ -80,7 +81,7 @@ def missed(bench: Bench, policy: Policy, as_of: datetime, window: Window, found:
     """What is due within the window and not proposed."""
     selector = Selector(bench.store.database(), bench.contract, policy, as_of, window, 2, 2)
     pages = list(selector.pages())
-    proposed = [p.conversation_id for page in pages for p in (*page.free, *page.held)]
+    proposed = [p.record_id for page in pages for p in (*page.free, *page.held)]
     assert len(proposed) == len(set(proposed))
     due = {name for name, v in found.items() if v.expired and v.due is not None and window.holds(v.due)}
     return due - set(proposed)
@@ -188,7 +189,7 @@ def test_due_that_something_else_has_moved(store: Store, policy: Policy, why: st
     ):
         there_job = replace(job, window=window)
         proposals = [p for page in there_job.selector.pages() for p in page.free]
-        outcomes = [evaluation.outcome for _, evaluation in evaluations(there_job, proposals)]
+        outcomes = [evaluation.outcome for _, evaluation in evaluations(conversations(there_job), proposals)]
         assert (Outcome.PURGE in outcomes) == there, str(window)
 
 
@@ -199,7 +200,7 @@ def test_window_of_a_month_proposes_no_other_years(store: Store, policy: Policy)
     job = store.job(policy, "2026-06-01T00:00:00Z")
     window = Window(instant("2022-05-01T00:00:00Z"), instant("2022-06-01T00:00:00Z"))
     pages = list(Selector(job.database, job.contract, policy, job.as_of, window).pages())
-    assert [p.conversation_id for page in pages for p in page.free] == [store.id("c27")]
+    assert [p.record_id for page in pages for p in page.free] == [store.id("c27")]
 
 
 # --- sweeps -----------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ ORDER BY t.id LIMIT :limit
 -- name: ledger_tombstones
 -- The tombstones with these ids as JSON texts, in order of id; instants are in UTC, jsonb is text. The limit makes the planner
 -- use the key.
-SELECT t.id, row_to_json(l)::text AS told
+SELECT t.id, row_to_json(l)::text AS leaf
 FROM unnest(CAST(:ids AS int8multirange)) AS r (ids)
 CROSS JOIN LATERAL (
     SELECT * FROM sweeper.tombstones t
@@ -39,7 +39,7 @@ ORDER BY t.id
 -- name: ledger_events
 -- The events with these ids as JSON texts, in order of id; instants are in UTC, jsonb is text. The limit makes the planner use
 -- the key.
-SELECT t.id, row_to_json(l)::text AS told
+SELECT t.id, row_to_json(l)::text AS leaf
 FROM unnest(CAST(:ids AS int8multirange)) AS r (ids)
 CROSS JOIN LATERAL (
     SELECT * FROM sweeper.events t

@@ -136,10 +136,6 @@ UNION
 SELECT f.id FROM sweeper.erasure_orders o JOIN feedback f ON $names_account
 WHERE o.due_at <= :as_of AND (o.store IS NULL OR o.store = :store) AND o.conversation_id IS NULL AND ($aged) IS NOT TRUE
 
--- name: all_conversations
--- The keys of all conversations, page by page.
-SELECT c.id::text AS id FROM conversations c WHERE c.id IS NOT NULL AND $after ORDER BY c.id LIMIT :limit
-
--- name: all_feedback
--- The keys of all feedback rows, page by page.
-SELECT f.id::text AS id FROM feedback f WHERE f.id IS NOT NULL AND $after ORDER BY f.id LIMIT :limit
+-- name: every_key
+-- The keys of all conversations or all feedback rows, page by page.
+SELECT r.id::text AS id FROM $relation r WHERE r.id IS NOT NULL AND $after ORDER BY r.id LIMIT :limit

@@ -31,7 +31,7 @@ SELECT (SELECT r.outcome FROM sweeper.runs r WHERE r.store = :store AND r.kind =
           AND COALESCE(r.result ->> 'stalled', 'false') = 'false'
         ORDER BY r.id DESC LIMIT 1) AS success
 
--- name: operation_pace
+-- name: recent_pace
 -- How much the newest runs that purged anything did, and in which time; an interrupted run does not record when it ended.
 SELECT COALESCE(sum(w.purged), 0) AS purged, COALESCE(sum(w.seconds), 0) AS seconds
 FROM (
