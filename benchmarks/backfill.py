@@ -81,7 +81,7 @@ def _job(url: str) -> Iterator[Job]:
 
 def drain(url: str, by: Slice) -> Spent:
     """Preview, approve, drain; halfway a nightly run is started as a process of its own."""
-    log.configure(quiet=True)
+    log.configure("warning")
     scope = backfill.BackfillScope(SINCE, UNTIL, by)
     with _job(url) as job:
         found = preview(job, scope=scope)

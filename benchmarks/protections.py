@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
-    log.configure(quiet=True)
+    log.configure("warning")
     with embedded.server(settings=SERVER) as server:
         print(machine(server))
         template = stores.create(server, "uuid")

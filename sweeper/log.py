@@ -3,7 +3,6 @@
 Invariant: a log line that cannot be written is dropped without an error.
 """
 
-import logging
 import sys
 from contextlib import suppress
 from typing import Any, TextIO, cast
@@ -55,8 +54,8 @@ def safe_stream(stream: TextIO | None = None) -> TextIO:
     return cast(TextIO, SafeStream(stream))
 
 
-def configure(*, quiet: bool = False, once: bool = False, stream: TextIO | None = None) -> None:
-    """Set up logging; `quiet` logs only warnings and errors, `once` does nothing if logging is set up already."""
+def configure(level: str = "info", *, once: bool = False, stream: TextIO | None = None) -> None:
+    """Log from a level on (`debug`, `info`, `warning`, `error`); `once` does nothing if logging is set up already."""
     if once and structlog.is_configured():
         return
     file = safe_stream(stream)
@@ -70,7 +69,7 @@ def configure(*, quiet: bool = False, once: bool = False, stream: TextIO | None 
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *rendering,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING if quiet else logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(file=file),
     )
 

@@ -344,7 +344,8 @@ def load(file: Path | None, environment: Mapping[str, str] = os.environ) -> Sett
     """
     named = file or (Path(environment["SWEEPER_CONFIG"]) if environment.get("SWEEPER_CONFIG") else None)
     path = named or (DEFAULT_FILE if DEFAULT_FILE.is_file() else None)
-    raw = _read(path) if path else {}
+    text = _read(path) if path else ""
+    raw = _parse(path, text) if path else {}
     folder = path.parent if path else DEFAULT_FILE.parent
     _resolve_policy(raw, folder)
     for variable, (section, key) in ENVIRONMENT.items():
@@ -355,7 +356,7 @@ def load(file: Path | None, environment: Mapping[str, str] = os.environ) -> Sett
     try:
         return Settings.model_validate(raw)
     except ValidationError as error:
-        faults = (f"  {fault.line(raw)}{_origin(fault, environment)}" for fault in faults_of(error))
+        faults = (f"  {fault.line(raw)}{_origin(fault, environment)}" for fault in faults_of(error, Settings, text))
         raise ConfigurationError(f"settings {path or 'of the environment'}: nothing was done. Fix:", *faults) from None
 
 
@@ -399,13 +400,18 @@ def _resolve_policy(raw: dict[str, Any], folder: Path) -> None:
         section["file"] = str(folder / section["file"])
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> str:
     try:
-        return toml.parse(files.read_text(path))
+        return files.read_text(path)
     except UnreadableError as error:
         raise ConfigurationError(
             f"settings {path.absolute()}: cannot be read ({error}). Nothing was done. "
-            "Give --config FILE or SWEEPER_CONFIG."
+            "Name another file with --config or in SWEEPER_CONFIG, or write the shipped one with `sweeper init`."
         ) from None
+
+
+def _parse(path: Path, text: str) -> dict[str, Any]:
+    try:
+        return toml.parse(text)
     except TomlError as error:
         raise ConfigurationError(f"settings {path}: not TOML ({error}). Nothing was done. Fix the file.") from None

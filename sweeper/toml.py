@@ -3,13 +3,15 @@
 Invariant: parsing takes time linear in the length of the text, and every failure is a `TomlError` with a one-line message.
 """
 
+import difflib
 import json
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from itertools import islice
+from typing import Any, NamedTuple, TypeAlias, get_args
 
-from pydantic import AfterValidator, ValidationError
+from pydantic import AfterValidator, BaseModel, ValidationError
 
 LONGEST = 1 << 20
 """Characters; the shipped policy has about 6,000."""
@@ -18,6 +20,8 @@ MOST_PARTS = 16
 """Parts of a dotted key; the parser's time grows with their square."""
 MOST_DIGITS = 100
 """Digits of a number; Python cannot format more than 4,300 digits, not even in a message."""
+MOST_PLACES = 100
+"""Occurrences of a faulty key that are tried, to find the line of the fault."""
 
 _SKIPPED = re.compile(
     r'''"""(?:\\.|[^\\])*?"{3,5}(?!")'''
@@ -121,14 +125,67 @@ class InputFault(NamedTuple):
         return f"{path(self.loc, raw)}: {self.words}"
 
 
-def faults_of(error: ValidationError) -> Iterator[InputFault]:
-    """Yield the faults of an error, except for a list that counts as empty only because its items are faulty."""
+def faults_of(error: ValidationError, model: type[BaseModel], text: str = "") -> Iterator[InputFault]:
+    """Yield the faults of an error, except for a list that counts as empty only because its items are faulty.
+
+    Args:
+        error: what pydantic found.
+        model: the model of the whole file, for the keys that an unknown key may be meant to be.
+        text: the text of the file, for the line of an unknown key.
+    """
     errors = error.errors(include_url=False)
     inside = {each["loc"][:end] for each in errors for end in range(len(each["loc"]))}
     for each in errors:
         if each["type"] != "too_short" or each["loc"] not in inside:
             words = MESSAGES.get(each["type"])
+            if each["type"] == "extra_forbidden":
+                words = _unknown(each["loc"], model, text)
             yield InputFault(each["loc"], words.format_map(each.get("ctx", {})) if words else each["msg"])
+
+
+def _unknown(loc: Loc, model: type[BaseModel], text: str) -> str:
+    """Word an unknown key: its line in the text, and the known key that is spelt most like it."""
+    line, key = _line(loc, text), str(loc[-1])
+    keys = [field.alias or name for each in _models(loc[:-1], model) for name, field in each.model_fields.items()]
+    meant = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
+    return (
+        ("unknown key" + (f" (line {line})" if line else "") + (f"; did you mean {meant[0]}?" if meant else ""))
+        .replace("{", "{{")
+        .replace("}", "}}")
+    )
+
+
+def _line(loc: Loc, text: str) -> int | None:
+    """Return the line that has a key: where another key in its place is at the same location when parsed."""
+    key, other = str(loc[-1]), "k" * (len(str(loc[-1])) + 1)
+    for place in islice(re.finditer(rf"(?<![\w-]){re.escape(key)}(?![\w-])", text), MOST_PLACES):
+        try:
+            found: Any = tomllib.loads(text[: place.start()] + other + text[place.end() :])
+            for part in loc[:-1]:
+                found = found[part]
+            if other in found:
+                return text.count("\n", 0, place.start()) + 1
+        except (ValueError, LookupError, TypeError, RecursionError):
+            continue  # the key means something else there
+    return None
+
+
+def _models(loc: Loc, model: type[BaseModel]) -> list[type[BaseModel]]:
+    """Return the models of the tables that may be at a location."""
+    models = [model]
+    for part in loc:
+        if isinstance(part, str):
+            fields = [f for each in models for n, f in each.model_fields.items() if part in (n, f.alias)]
+            models = [found for field in fields for found in _inside(field.annotation)]
+    return models
+
+
+def _inside(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the models that an annotation is made of."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _inside(part)
 
 
 def path(loc: Loc, raw: object) -> str:

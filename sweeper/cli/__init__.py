@@ -4,6 +4,7 @@ Invariant: `sweeper --help` is instant, so a command imports what it needs insid
 """
 
 import sys
+from enum import StrEnum
 from typing import Annotated, NoReturn
 
 import typer
@@ -51,6 +52,15 @@ app.add_typer(manifest_app, name="manifest")
 app.add_typer(audit_app, name="audit")
 
 
+class LogLevel(StrEnum):
+    """The least serious lines that are logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
 def _version(requested: bool) -> None:  # noqa: FBT001 — typer passes the value of the option
     if not requested:
         return
@@ -65,11 +75,25 @@ def _callback(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Log only warnings and errors.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also log which settings and policy are used.")
+    ] = False,
+    log_level: Annotated[
+        LogLevel | None, typer.Option("--log-level", help="Log from this level on. Default: info.", show_default=False)
+    ] = None,
 ) -> None:
     """Configure logging before every command."""
     from sweeper import log
 
-    log.configure(once=True)
+    given = [
+        level
+        for level, wanted in ((LogLevel.WARNING, quiet), (LogLevel.DEBUG, verbose), (log_level, log_level is not None))
+        if wanted and level is not None
+    ]
+    if len(given) > 1:
+        raise typer.BadParameter("give one of -q, -v and --log-level: nothing was done")
+    log.configure(*given, once=not given)
 
 
 def main() -> NoReturn:

@@ -83,7 +83,7 @@ def audit_verify(
         ),
     ] = None,
 ) -> None:
-    """Compute the tree again from the rows, and compare runs, holds, orders, pauses and manifests with their events.
+    """Compute the tree again, and compare the tables with it. The tables are runs, holds, orders, pauses and manifests.
 
     Prints every mismatch. Writes nothing.
 
@@ -167,9 +167,9 @@ def audit_prove(
     as_json: AsJson = False,
     out: Out = None,
 ) -> None:
-    """Write a receipt of a purge: of the newest if a conversation was purged again after a restore.
+    """Write a receipt of a purge. It is of the newest if a conversation was purged again after a restore.
 
-    Example: sweeper audit prove 0015fcfe-b44c-5c99-afa9-7f30a196cac5 --out receipt.json
+    Example: sweeper audit prove 039b45ef-67a4-5d95-920d-32ebed8cf6e7 --out receipt.json
     """
     from sweeper.evidence import receipt as receipts
 
@@ -249,7 +249,7 @@ def audit_export(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write all evidence under the newest checkpoint to a file of JSON lines that needs no database to verify.
+    """Write all evidence under the newest checkpoint to a file. It has JSON lines, and needs no database to verify.
 
     Example: sweeper audit export ledger.jsonl
     """
@@ -308,7 +308,7 @@ def audit_check_export(
 
 @audit_app.command("key")
 def audit_key(config: Config = None, as_json: AsJson = False) -> None:
-    """Print the public key that verifies checkpoints, as a C2SP verifier key.
+    """Print the public key that verifies checkpoints. It is a C2SP verifier key.
 
     The signing key is Ed25519 in PEM, as `openssl genpkey -algorithm ed25519 -out signing.pem` makes it; its file is named in
     SWEEPER_SIGNING_KEY_FILE or [evidence] signing_key_file.

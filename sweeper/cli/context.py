@@ -43,11 +43,14 @@ def configured(config: Path | None) -> Iterator["Settings"]:
     """
     from sqlalchemy.exc import DBAPIError
 
+    from sweeper import log
     from sweeper.postgres.database import DatabaseError
     from sweeper.runs.job import unreachable
     from sweeper.settings import load
 
-    with _with_server(load(config)) as settings:
+    settings = load(config)
+    log.get().debug("settings", store=settings.store.schema_name, policy=str(settings.policy.file.absolute()))
+    with _with_server(settings) as settings:
         try:
             yield settings
         except DBAPIError as error:

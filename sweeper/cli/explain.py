@@ -45,9 +45,9 @@ def explain(
 ) -> None:
     """Explain why a conversation is kept or purged, or sum up an account.
 
-    Of a conversation: facts, rule, due date, what would change it, what may be trained on.
+    Of a conversation: facts, rule, due date, what would change it, and which messages may be trained on.
 
-    Example: sweeper explain 5f0c1a52-8f0f-5a58-9d3e-6f3c6b7a1a11 --what-if opt-out
+    Example: sweeper explain 0015fcfe-b44c-5c99-afa9-7f30a196cac5 --what-if opt-out
     """
     if [conversation_id is None, account is None, not everything].count(False) != 1:
         raise ConfigurationError("explain takes either one ID or --all, or --account. Nothing was read.")

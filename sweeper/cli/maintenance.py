@@ -24,7 +24,7 @@ def init(
     ] = Path("config"),
     as_json: AsJson = False,
 ) -> None:
-    """Write the shipped policy, settings and database roles to a directory, to be edited. Replaces no file.
+    """Write the shipped policy, settings and database roles. They are there to be edited; no file is replaced.
 
     Example: sweeper init config
     """
@@ -80,8 +80,11 @@ def check(
             show_default="try, unless a trigger seems to act outside of the database",
         ),
     ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Also exit with 1 on a warning, for CI.")] = False,
 ) -> None:
-    """Check connection, privileges, contract, indexes, clock and policy, and try to purge; each fault with its remedy.
+    """Check the database, settings, policy and keys, and try to purge. Each fault has its remedy. Exits with 1 on a fault.
+
+    Checked are connection, privileges, contract, indexes, clock and policy.
 
     The trial deletes a few conversations and one made up for it, reports what fails and where content survives, and rolls back.
 
@@ -101,7 +104,8 @@ def check(
             console.say(f"{finding.level.value.upper():<8} {finding.subject}: {finding.text}")
             if finding.remedy:
                 console.say(f"         → {finding.remedy}")
-    if any(finding.level is Level.FAULT for finding in findings):
+    failing = {Level.FAULT, Level.WARNING} if strict else {Level.FAULT}
+    if any(finding.level in failing for finding in findings):
         raise typer.Exit(1)
 
 
@@ -162,7 +166,7 @@ def demo(
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the made-up plans and consent histories.")] = 1,
 ) -> None:
-    """Demonstrate everything on 7,168 real conversations in a PostgreSQL of its own. Touches nothing of yours.
+    """Demonstrate everything on 7,168 real conversations. They are in a PostgreSQL of its own; nothing of yours is touched.
 
     Example: sweeper demo --keep /tmp/sweeper-demo
     """

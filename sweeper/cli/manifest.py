@@ -5,6 +5,7 @@ Invariant: `manifest verify` exits with 1 if the manifest contains a message tha
 """
 
 import json
+import os
 from collections import Counter
 from enum import StrEnum
 from pathlib import Path
@@ -24,6 +25,18 @@ if TYPE_CHECKING:
     from sweeper.manifest.export import TextExport
     from sweeper.manifest.lifecycle import RecallResult, Verification
     from sweeper.runs.job import Job
+
+
+def _named(manifest: str) -> str:
+    """Return the id of the manifest in a directory; anything but the directory of a manifest is an id already."""
+    from sweeper.manifest import description as descriptions
+
+    if not os.path.isfile(os.path.join(manifest, descriptions.NAME)):  # False for any text that is no file name
+        return manifest
+    return descriptions.read(Path(manifest)).id
+
+
+ManifestId = Annotated[str, typer.Argument(metavar="ID|DIR", callback=_named, help="A manifest's id or directory.")]
 
 
 class ExportFormat(StrEnum):
@@ -47,7 +60,7 @@ def manifest_build(
         bool, typer.Option("--with-text", help="Include the text, filtered as the policy says.")
     ] = False,
 ) -> None:
-    """Build and freeze a manifest of all messages that may be trained on.
+    """Build and freeze a manifest of what may be trained on.
 
     Example: sweeper manifest build /data/manifests/2026-12 --as-of 2026-12-01T00:00:00Z
     """
@@ -108,13 +121,13 @@ def _print_built(built: dict[str, Any]) -> None:
 
 @manifest_app.command("start")
 def manifest_start(
-    manifest_id: Annotated[str, typer.Argument(metavar="ID", help="A frozen manifest.")],
+    manifest_id: ManifestId,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Start a training run: check every row again, and write what must be dropped to revoked-*.parquet.
+    """Start a training run: check every row again. Writes what must be dropped to revoked-*.parquet.
 
-    Example: sweeper manifest start ce9ce1fc9d59b6b2023f0042f8d51169
+    Example: sweeper manifest start /data/manifests/2026-12
     """
     with extra.required():
         from sweeper.manifest import lifecycle
@@ -134,13 +147,13 @@ def manifest_start(
 
 @manifest_app.command("complete")
 def manifest_complete(
-    manifest_id: Annotated[str, typer.Argument(metavar="ID", help="A started manifest.")],
+    manifest_id: ManifestId,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
     """Record that the training run has ended. `manifest recall` reports what leaves the manifest later.
 
-    Example: sweeper manifest complete ce9ce1fc9d59b6b2023f0042f8d51169
+    Example: sweeper manifest complete /data/manifests/2026-12
     """
     with extra.required():
         from sweeper.manifest import lifecycle
@@ -156,7 +169,7 @@ def manifest_complete(
 
 @manifest_app.command("retire")
 def manifest_retire(
-    manifest_id: Annotated[str, typer.Argument(metavar="ID", help="A manifest that nobody uses any more.")],
+    manifest_id: ManifestId,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
@@ -228,13 +241,13 @@ def manifest_list(config: Config = None, as_json: AsJson = False) -> None:
 
 @manifest_app.command("show")
 def manifest_show(
-    manifest_id: Annotated[str, typer.Argument(metavar="ID", help="A manifest of `manifest list`.")],
+    manifest_id: ManifestId,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what a manifest contains and where it is. Exits with 1 if its directory is gone.
 
-    Example: sweeper manifest show ce9ce1fc9d59b6b2023f0042f8d51169
+    Example: sweeper manifest show /data/manifests/2026-12
     """
     from sweeper.manifest import description as descriptions
 
@@ -278,7 +291,7 @@ def _content_rows(found: "Description") -> list[tuple[object, ...]]:
 
 @manifest_app.command("export")
 def manifest_export(
-    manifest_id: Annotated[str, typer.Argument(metavar="ID", help="A manifest of `manifest list`.")],
+    manifest_id: ManifestId,
     config: Config = None,
     as_json: AsJson = False,
     format_: Annotated[
@@ -288,11 +301,11 @@ def manifest_export(
         Path | None, typer.Option("--out", metavar="FILE", help="Write to this file; without it, to stdout.")
     ] = None,
 ) -> None:
-    """Write the filtered text of what may still be trained on, one conversation a line.
+    """Write the filtered text of what may still be trained on. One line is one conversation.
 
     Skips, counts and reports messages that have left the manifest or whose text did not pass the filter.
 
-    Example: sweeper manifest export ce9ce1fc9d59b6b2023f0042f8d51169 --format chat-jsonl --out chats.jsonl
+    Example: sweeper manifest export /data/manifests/2026-12 --format chat-jsonl --out chats.jsonl
     """
     if as_json and out is None:
         raise ConfigurationError(
@@ -399,7 +412,7 @@ def manifest_recall(
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Include what was recalled before.")] = False,
 ) -> None:
-    """Find what must be dropped from every manifest since the last recall. Exits with 1 if one cannot be read.
+    """Find what must be dropped from every manifest. Counts since the last recall. Exits with 1 if one cannot be read.
 
     Without --out it only counts, and records nothing as recalled.
 

@@ -15,7 +15,7 @@ def pause(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Stop all purging in this database, by every process and in every store, until `sweeper resume`.
+    """Stop all purging in this database until `sweeper resume`. It stops every process, in every store.
 
     Example: sweeper pause --reason "restoring app from backup, ask Ida"
     """

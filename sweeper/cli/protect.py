@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from sweeper.settings import Settings
 
 hold_app = typer.Typer(help="Place, release and list legal holds. What is held is never purged.", no_args_is_help=True)
-order_app = typer.Typer(
-    help="Add, withdraw and list erasure orders: due dates that no rule can postpone.", no_args_is_help=True
-)
+order_app = typer.Typer(help="Add, withdraw and list erasure orders, which no rule can postpone.", no_args_is_help=True)
 
 Unknown = Annotated[bool, typer.Option("--unknown", help="Accept an id that is not in the store (yet).")]
 Yes = Annotated[
@@ -45,7 +43,7 @@ def hold_place(
 ) -> None:
     """Place a legal hold. Once this returns, no purge violates it.
 
-    Example: sweeper hold place CASE-2026-7 --account 5f0c1a52-8f0f-5a58-9d3e-6f3c6b7a1a11
+    Example: sweeper hold place CASE-2026-7 --account 06164d11-6113-5000-b6a7-99f977e937e4
     """
     from sweeper.postgres import hold_scope, protections
 
@@ -149,7 +147,7 @@ def order_add(
 ) -> None:
     """Record an erasure order. Without --due it only excludes from training, at once.
 
-    Example: sweeper order add DSR-118 --account 5f0c1a52-8f0f-5a58-9d3e-6f3c6b7a1a11 --due 2026-12-24T00:00:00Z
+    Example: sweeper order add DSR-118 --account 06164d11-6113-5000-b6a7-99f977e937e4 --due 2026-12-24T00:00:00Z
     """
     from sweeper.postgres import hold_scope, protections
 

@@ -41,7 +41,7 @@ def reapply(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Preview: write nothing.")] = False,
 ) -> None:
-    """After a restore: purge again what the ledger records as purged and the backup brought back.
+    """After a restore, purge again what the backup brought back. That is what the ledger records as purged.
 
     Example: sweeper reapply --ledger ledger.jsonl --key sweeper.pub --dry-run
     """

@@ -39,7 +39,7 @@ def report(
         typer.Option("--textfile", metavar="FILE", help="Also write the metrics here, for node_exporter (FILE.prom)."),
     ] = None,
 ) -> None:
-    """Count every record: kept, overdue, held, in doubt, due next, purged. Exits with 1 if nothing is purged while overdue.
+    """Count every record: kept, overdue, held, in doubt, purged. Exits with 1 if nothing is purged while overdue.
 
     That is, if something has been overdue for more than 26 hours and nothing of its kind was purged in the last 26 hours.
     Changes nothing except that it records an event of kind `reported`.
@@ -198,7 +198,9 @@ def _forecast(seconds: float | None) -> str:
 
 
 def status(config: Config = None, as_json: AsJson = False) -> None:
-    """Show pauses, the lease, runs, backfills and what is overdue, with advice. Exits with 0 whatever it finds.
+    """Show how the store stands, what is wrong, and what to do. Exits with 0 if it could look, and with 2 without a policy.
+
+    Shown are pauses, the lease, runs, backfills and what is overdue.
 
     Counts overdue records for at most 10 s; `report` counts all.
 
@@ -215,10 +217,22 @@ def status(config: Config = None, as_json: AsJson = False) -> None:
             found = statuses.read(database, context.CLOCK, lambda: time.monotonic() > deadline)
         finally:
             database.engine.dispose()
-    if as_json:
-        console.print_json(found)
-    else:
-        _print_status(found)
+        if as_json:
+            console.print_json(found)
+        else:
+            _print_status(found)
+        _require_policy(settings)
+
+
+def _require_policy(settings: "Settings") -> None:
+    """Exit as any other command does without a usable policy: a status that could not count is not a good one."""
+    from sweeper.settings import load_policy
+
+    try:
+        load_policy(settings)
+    except ConfigurationError as error:
+        console.print_error(error)
+        raise typer.Exit(error.exit_code) from None
 
 
 def _print_status(status: "Status") -> None:

@@ -22,7 +22,7 @@ def serve(
         typer.Option("--listen", metavar="HOST:PORT", help="Address of the HTTP endpoint. Default: [serve] listen."),
     ] = None,
 ) -> None:
-    """Run jobs by schedule until SIGTERM or SIGINT, and answer /healthz, /readyz and /metrics.
+    """Run jobs by schedule until SIGTERM or SIGINT. Answers /healthz, /readyz and /metrics.
 
     --json prints a line per finished job.
 

@@ -58,7 +58,7 @@ def show(page: DemoPage, config: Path | None, clock: Clock, seed: int, keep: Pat
     Raises:
         ConfigurationError: settings, policy or directory cannot be used; nothing was loaded.
     """
-    log.configure(quiet=True)
+    log.configure("warning")
     page.heading("A store with real conversations")
     with set_up(config, clock, seed, keep) as fixture:
         _show_loaded(page, fixture, seed)
@@ -73,7 +73,7 @@ def summary(config: Path | None, clock: Clock, seed: int, keep: Path | None) -> 
     Raises:
         ConfigurationError: settings, policy or directory cannot be used; nothing was loaded.
     """
-    log.configure(quiet=True)
+    log.configure("warning")
     with set_up(config, clock, seed, keep) as fixture:
         examples, approval = _preview(fixture.settings, clock)
         results = [_sweep(fixture.settings, clock, token) for token in (approval, None)]

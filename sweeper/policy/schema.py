@@ -499,13 +499,13 @@ def parse(text: str) -> Policy:
         PolicyError: with every fault of the text and its key.
     """
     try:
-        return checked(toml.parse(text))
+        return checked(toml.parse(text), text)
     except TomlError as error:
         raise PolicyError(f"not TOML: {error}") from None
 
 
-def checked(raw: Mapping[str, Any]) -> Policy:
-    """The policy that raw tables express.
+def checked(raw: Mapping[str, Any], text: str = "") -> Policy:
+    """The policy that raw tables express; `text` is their file, for the lines of faults.
 
     Raises:
         PolicyError: with every fault of the tables and its key.
@@ -514,7 +514,7 @@ def checked(raw: Mapping[str, Any]) -> Policy:
     try:
         policy = Policy.model_validate(raw, context=Names.of(raw))
     except ValidationError as error:
-        faults = [*faults_of(error), *faults]
+        faults = [*faults_of(error, Policy, text), *faults]
     if faults:
         raise PolicyError(*(fault.line(raw) for fault in faults))
     return policy

@@ -145,7 +145,7 @@ def _unclassified(found: Reported, kind: str) -> Mapping[str, float]:
 TABLE: tuple[MetricRow, ...] = (
     _gauge(
         "sweeper_up",
-        "1 if all numbers could be read. Numbers that could not be read are left out.",
+        "1 if all numbers could be read. Numbers that could not be read, or that are still being counted, are left out.",
         lambda n: _single(not n.faults),
     ),
     _gauge(

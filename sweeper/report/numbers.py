@@ -3,7 +3,7 @@
 Invariant: a number that cannot be read is None; it is never 0 and never an old value.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import metadata
@@ -61,8 +61,11 @@ class Numbers:
         return pace.remaining_seconds(self.overdue.counts.due, self.recorded.pace)
 
 
-def read(settings: Settings, clock: Clock) -> Numbers:
-    """Return the numbers as of now. An unusable database or policy is recorded in `faults`, not raised."""
+def read(settings: Settings, clock: Clock, counting: Callable[[Numbers], None] = lambda _: None) -> Numbers:
+    """Return the numbers as of now. An unusable database or policy is recorded in `faults`, not raised.
+
+    `counting` gets what is known when the count of overdue records begins, which may take long.
+    """
     now, store, policy = clock.now(), store_name(settings), _policy(settings)
     try:
         database = databases.connect(impatient(settings))
@@ -72,6 +75,8 @@ def read(settings: Settings, clock: Clock) -> Numbers:
         recorded = _recorded(database, now)
         if isinstance(recorded, str):
             return Numbers(store, policy, now, faults=(recorded,))
+        if policy:
+            counting(Numbers(store, policy, now, recorded))
         overdue = overdues.attempt(database, clock)
         if isinstance(overdue, str):
             return Numbers(store, policy, now, recorded, faults=(overdue,))

@@ -1,7 +1,8 @@
 """Every command, statement, setting and snippet that the README and the pages of docs/ show is tried here.
 
-A page's `console` commands are typed one after the other, each page on a store and in a directory of its own. What cannot be
-typed here (make, pip, kubectl, …) is named in ELSEWHERE; any other command that is not the program's fails the test.
+A page's `console` commands are typed as they are printed, one after the other, each page in a directory of its own and on a store
+with the conversations of the demo. What cannot be typed here (make, pip, kubectl, …) is named in ELSEWHERE; any other command
+that is not the program's fails the test.
 """
 
 import json
@@ -11,17 +12,31 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
+from psycopg.sql import Identifier
 
 from docs import generate
 from sweeper import embedded
+from sweeper.daemon.job_metrics import JobMetrics
+from sweeper.daemon.jobs import JobOutcome
+from sweeper.demo import world as worlds
 from sweeper.policy import schema as policies
+from sweeper.policy.anomaly import Anomaly
+from sweeper.policy.decide import Doubt
+from sweeper.policy.evaluate import Outcome, Spared
+from sweeper.policy.training import Exclusion
+from sweeper.postgres.load_probe import Pressure
+from sweeper.report import metrics
+from sweeper.runs.throttle import StopReason
+from sweeper.uri import KeptObject
 from tests import processes
-from tests.acceptance.commands import Command
+from tests.acceptance.commands import Command, in_process
 from tests.deploy import commands as parser
 from tests.manifest import made
 from tests.store import stores
@@ -34,12 +49,14 @@ PAGES = {
     for path in (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "deploy" / "README.md")
 }
 README, TABLES, MANIFESTS = (PAGES[name] for name in ("README.md", "docs/tables.md", "docs/manifests.md"))
-ELSEWHERE = ("make ", ". ", "uv ", "pip ", "pipx ", "kubectl ", "journalctl ", "systemctl ")
+ELSEWHERE = ("make ", ". ", "uv ", "pip ", "pipx ", "kubectl ", "journalctl ", "systemctl ", "sweeper serve")
 """What these commands begin with is not typed here: the tests below, those of deploy/ or nobody tries them."""
 SHELL = ("openssl ", "(umask ")
 """What a shell does for the commands that follow."""
-CHANGES = {" --between 01:00-05:00": "", "sweeper serve": "sweeper run"}
-"""What is typed otherwise: without the hours of the night, as the test may run at any; and the sweep of the daemon alone."""
+DEMO = "make demo KEEP="
+"""What leaves a store that the demo has swept."""
+DATABASE = "export SWEEPER_DATABASE_URL="
+"""What a reader tells of the database, here that of the test."""
 
 
 def blocks(language: str, text: str) -> list[str]:
@@ -75,35 +92,29 @@ class Reader:
     def __init__(self, sweeper: Command, folder: Path) -> None:
         self.sweeper, self.folder = sweeper, folder
         self.variables: dict[str, str] = {}
-        self.preview: list[str] = []
 
     def type(self, command: str) -> None:
         """Type one command as the page shows it."""
-        if command.startswith(ELSEWHERE):
+        if command.startswith(DEMO):
+            assert self.sweeper("run").code == 0
+        if command.startswith((*ELSEWHERE, DATABASE)):
             return
         if command.startswith("export "):
             name, _, value = command.removeprefix("export ").partition("=")
-            self.variables |= {name: value} if name != "SWEEPER_DATABASE_URL" else {}
+            self.variables[name] = value
             return
         if command.startswith(SHELL):
             done = run(command, {}, self.folder)
             assert done.returncode == 0, done.stderr
             return
-        for shown, instead in CHANGES.items():
-            command = command.replace(shown, instead)
         program, *words = shlex.split(command)
         assert program == "sweeper", f"{command}: neither the program's nor named in ELSEWHERE"
         self._use(words)
 
     def _use(self, words: list[str]) -> None:
         words, file = (words[:-2], words[-1]) if ">" in words else (words, None)
-        if "DIGEST" in words:
-            token = json.loads(self.sweeper(*self.preview, "--json", **self.variables).out)["digest"]
-            words = [token if word == "DIGEST" else word for word in words]
         done = self.sweeper(*words, **self.variables)
         assert done.code == 0, (words, done.out, done.err)
-        if "--dry-run" in words:
-            self.preview = words
         if file:
             (self.folder / file).write_text(done.out)
 
@@ -113,8 +124,7 @@ OLD = "2024-05-05T00:00:00Z"
 
 @pytest.fixture
 def overdue(store: Store) -> Store:
-    """A store in which the conversation that the pages name, and three others, are long overdue."""
-    (named,) = set(re.findall(r"(?:explain|prove) ([0-9a-f-]{36})", "".join(PAGES.values())))
+    """A store with conversations that are long overdue."""
     account = {
         "id": "a1",
         "plans": [{"effective_at": "-infinity", "plan": "free"}],
@@ -123,22 +133,55 @@ def overdue(store: Store) -> Store:
     old = {"account": "a1", "created_at": OLD, "last_activity_at": OLD, "messages": []}
     chats = [{**old, "id": f"c{number}"} for number in range(4)]
     store.load({"accounts": [account], "conversations": chats, "holds": [], "orders": []})
-    store.execute("UPDATE conversations SET id = %s WHERE id = %s", named, store.id("c0"))
     return store
 
 
+@pytest.fixture(scope="module")
+def demo(
+    server: embedded.Server, templates: stores.Templates, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The name of a database with the demo's world, before its sweep."""
+    store = stores.copy(server, templates["uuid"], "demo", "uuid")
+    world = worlds.build(1, datetime.now(UTC), tmp_path_factory.mktemp("objects"))
+    with store.connect() as connection, connection.transaction():
+        for relation, columns in worlds.COLUMNS.items():
+            worlds.copy(connection, Identifier("store", relation), columns, getattr(world, relation))
+    yield "demo"
+    stores.drop(server, "demo")
+
+
+@pytest.fixture
+def demonstrated(server: embedded.Server, demo: str) -> Iterator[Store]:
+    """A copy of that database for one page."""
+    name = f"{demo}_of_a_page"
+    yield stores.copy(server, demo, name, "uuid")
+    stores.drop(server, name)
+
+
 SHOWN = {page: commands(text) for page, text in PAGES.items() if text is not MANIFESTS}
-PURGES = re.compile(r"sweeper (run|backfill)\b(?!.*--dry-run)")
+KEPT, PURGED = "0015fcfe-b44c-5c99-afa9-7f30a196cac5", "039b45ef-67a4-5d95-920d-32ebed8cf6e7"
+"""The conversations of the demo that the pages and the help name."""
+ACCOUNT = "06164d11-6113-5000-b6a7-99f977e937e4"
+PURGES = re.compile(rf"{re.escape(DEMO)}|sweeper run\b(?!.*--dry-run)")
 
 
-@pytest.mark.parametrize("page", [page for page, shown in SHOWN.items() if shown])
-def test_page(page: str, overdue: Store, sweeper: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The commands of a page, typed from its beginning to its end, do what they are shown for."""
+@pytest.mark.parametrize("page", [page for page, shown in SHOWN.items() if "$ sweeper" in PAGES[page]])
+def test_page(page: str, demonstrated: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands of a page, typed as printed from its beginning to its end, do what they are shown for."""
     monkeypatch.chdir(tmp_path)
-    reader = Reader(sweeper, tmp_path)
+    reader = Reader(partial(in_process, demonstrated), tmp_path)
     for command in SHOWN[page]:
         reader.type(command)
-    assert len(overdue.left()) == (0 if any(PURGES.match(command) for command in SHOWN[page]) else 4)
+    left = demonstrated.left()
+    assert demonstrated.execute("SELECT account_id::text FROM conversations WHERE id = %s", KEPT) == [(ACCOUNT,)]
+    assert (PURGED in left) != any(PURGES.match(command) for command in SHOWN[page])
+
+
+def test_ids_are_of_the_demo() -> None:
+    """No page and no help names a record that the demo does not have."""
+    texts = [*PAGES.values(), *(path.read_text() for path in (ROOT / "sweeper" / "cli").glob("*.py"))]
+    named = {found for text in texts for found in re.findall(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", text)}
+    assert named == {KEPT, PURGED, ACCOUNT}
 
 
 def test_pages_show_what_matters() -> None:
@@ -146,7 +189,10 @@ def test_pages_show_what_matters() -> None:
     shown = {" ".join(command.split()[:3]) for text in PAGES.values() for command in commands(text)}
     for command in ("init", "migrate", "check", "run --dry-run", "status", "serve", "hold place", "audit verify"):
         assert any(each.startswith(f"sweeper {command}") for each in shown), command
-    assert [command for command in commands(README) if command.startswith("make")] == ["make demo", "make test"]
+    assert [command for command in commands(README) if command.startswith("make")] == [
+        "make demo KEEP=/tmp/sweeper-demo",
+        "make test",
+    ]
     assert len(README.splitlines()) <= 130
 
 
@@ -203,6 +249,34 @@ def test_everything_is_explained() -> None:
         re.findall(r"^\| `(Sweeper\w+)`", night, re.MULTILINE)
     )
     assert set(parser.known_names()) == set(re.findall(r"`(SWEEPER_\w+)` \|", settings)) | {"SWEEPER_CONFIG"}
+
+
+def _kinds() -> Iterator[tuple[str, str]]:
+    """Every reason code of the program, with the kind under which the page lists it."""
+    kinds: dict[str, Iterable[str]] = {
+        "outcome": Outcome,
+        "skipped": Spared,
+        "anomaly": Anomaly,
+        "in doubt": Doubt,
+        "left out": Exclusion,
+        "ended": {*metrics.OUTCOMES, *JobOutcome},
+        "stopped": StopReason,
+        "waits": Pressure,
+        "object": KeptObject,
+    }
+    for kind, codes in kinds.items():
+        yield from ((kind, str(code)) for code in codes)
+
+
+def test_codes_and_metrics_are_explained() -> None:
+    """The page on codes has a row for each reason code and each metric, with what to do; it has no other."""
+    page = PAGES["docs/codes.md"]
+    rows = re.findall(r"^\| ([\w ]+) \| `(\w+)` \| \S.*\. \| \S.*\. \|$", page, re.MULTILINE)
+    assert sorted(rows) == sorted(_kinds())
+    described = JobMetrics().text({}).decode()
+    names = [row.name for row in metrics.TABLE]
+    names += [name.removesuffix("_total") for name in re.findall(r"^# HELP (\w+)", described, re.MULTILINE)]
+    assert sorted(re.findall(r"^\| `(sweeper_\w+)` \| \S.*\. \| \S.*\. \|$", page, re.MULTILINE)) == sorted(names)
 
 
 def test_reference_is_complete() -> None:
@@ -279,10 +353,11 @@ def test_foreign_tables(server: embedded.Server, tmp_path: Path) -> None:
     with stores.administered(server) as connection:
         connection.execute(f"CREATE DATABASE {name}")
     try:
-        for script in (FOREIGN, *blocks("sql", TABLES), ROWS):
+        example = TABLES.partition("## What is deleted")[0]
+        for script in (FOREIGN, *blocks("sql", example), ROWS):
             with store.connect() as connection:
                 connection.execute(script)
-        (tmp_path / "sweeper.toml").write_text("".join(blocks("toml", TABLES)))
+        (tmp_path / "sweeper.toml").write_text("".join(blocks("toml", example)))
         environment = {
             "SWEEPER_DATABASE_URL": store.url,
             "SWEEPER_CONFIG": str(tmp_path / "sweeper.toml"),
@@ -315,9 +390,6 @@ def test_manifests(store: Store, sweeper: Command, tmp_path: Path, monkeypatch: 
         if not command.startswith("sweeper"):
             reader.type(command)
             continue
-        if (folder / "manifest.json").exists():
-            built = json.loads((folder / "manifest.json").read_text())["id"]
-            command = re.sub(r"\b[0-9a-f]{32}\b", built, command)
         _, group, verb, *words = shlex.split(command)
         done[verb] = sweeper(group, verb, *words, **reader.variables)
         if verb == "build":

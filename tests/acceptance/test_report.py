@@ -209,7 +209,7 @@ def test_status_with_a_broken_policy(sweeper: Command, store: Store, tmp_path: P
     store.execute("INSERT INTO sweeper.pauses (reason) VALUES ('audit')")
     broken = {"SWEEPER_POLICY_FILE": str(tmp_path / "p.toml")}
     done = sweeper("status", **broken)
-    assert done.code == 0
+    assert (done.code, f"sweeper: policy {tmp_path / 'p.toml'}" in done.err) == (2, True)
     assert "overdue   could not be counted" in done.out
     assert f"! Overdue records could not be counted: policy {tmp_path / 'p.toml'}" in done.out
     assert "! Paused since" in done.out

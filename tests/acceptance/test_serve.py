@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -154,6 +155,21 @@ def test_sweeps_by_itself_and_answers(due: Store, tmp_path: Path) -> None:
             assert daemon.stop() == 0
     assert outcomes(due) == [("completed", True)]
     assert daemon.said("stopped")
+
+
+def test_first_scrape_while_the_count_cannot_end(store: Store, tmp_path: Path) -> None:
+    """A scrape is answered with the numbers that are there although somebody keeps the overdue records from being counted."""
+    with store.connect() as other, other.transaction():
+        other.execute("LOCK TABLE store.feedback")
+        with serving(store, tmp_path) as daemon:
+            until(lambda: b"\nsweeper_paused{" in daemon.get("/metrics")[1], daemon.process)
+            status, told = daemon.get("/metrics")
+            assert (status, b"\nsweeper_paused{" in told, b"\nsweeper_overdue_conversations{" in told) == (
+                200,
+                True,
+                False,
+            )
+            assert re.search(rb"^sweeper_up\{.*\} 1.0$", told, re.MULTILINE)
 
 
 def test_signal_in_a_batch(due: Store, tmp_path: Path) -> None:

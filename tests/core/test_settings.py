@@ -88,12 +88,25 @@ def test_lease_outlasts_a_statement() -> None:
 # Faults
 
 FAULTS = {
-    "unknown section": ("[stores]\nschema = 'x'", "stores: unknown key"),
-    "unknown key": ("[store]\nscheme = 'x'", "store.scheme: unknown key"),
-    "python's name for a key": ("[store]\nschema_name = 'x'", "store.schema_name: unknown key"),
+    "unknown section": ("[stores]\nschema = 'x'", "stores: unknown key (line 1); did you mean store?"),
+    "unknown key": ("[store]\nscheme = 'x'", "store.scheme: unknown key (line 2); did you mean schema?"),
+    "unknown key after a comment and a text with it": (
+        "# [guards] volum\n[database]\nurl = 'volum = 1'\n[guards]\nclock = true\n'volum' = 1",
+        "guards.volum: unknown key (line 6); did you mean volume?",
+    ),
+    "unknown key in two tables": (
+        "[serve]\nlisten = 'a'\n[pace]\nlisten = 'a'",
+        "pace.listen: unknown key (line 4)",
+    ),
+    "unknown dotted key": ("store.scheme = 'x'", "store.scheme: unknown key (line 1); did you mean schema?"),
+    "unknown key like no other": ("[store]\n'{x}' = 1", 'store."{x}": unknown key (line 2)'),
+    "python's name for a key": (
+        "[store]\nschema_name = 'x'",
+        "store.schema_name: unknown key (line 2); did you mean schema?",
+    ),
     "unknown key of a child": (
         "[[purge.children]]\ntable = 't'\nkey = 'k'\ncolumn = 'c'",
-        "purge.children[0].column: unknown key",
+        "purge.children[0].column: unknown key (line 4)",
     ),
     "section is no table": ("store = 1", "store: must be a table"),
     "section is a list": ("[[purge]]\nbatch = 1", "purge: must be a table"),

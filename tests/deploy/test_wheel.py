@@ -60,12 +60,14 @@ def test_from_nothing_to_a_run(installed: Path, folder: Path, store: Store) -> N
     assert use(installed, "--version", cwd=folder).stdout.startswith("sweeper ")
     assert "Exit codes:" in use(installed, "--help", cwd=folder).stdout
     database = {"SWEEPER_DATABASE_URL": store.url}
-    without = use(installed, "run", cwd=folder, **database)
-    assert (without.returncode, "`sweeper init`" in without.stderr) == (2, True)
+    for command in ("run", "status"):
+        without = use(installed, command, cwd=folder, **database)
+        assert (without.returncode, "`sweeper init`" in without.stderr) == (2, True)
+        assert "checkout" not in without.stdout + without.stderr
     assert use(installed, "init", cwd=folder).returncode == 0
     written = {path.name: path.read_bytes() for path in (folder / "config").iterdir()}
     assert written == {name: (ROOT / path).read_bytes() for name, path in SHIPPED.items()}
-    for command in ("check", "run"):
+    for command in ("check", "run", "status"):
         done = use(installed, command, cwd=folder, **database)
         assert done.returncode == 0, done.stdout + done.stderr
 

@@ -29,11 +29,17 @@ def value(text: bytes, series: str) -> float:
     return float(lines[0].split()[-1]) if lines else -1
 
 
+def counted(exporter: Exporter) -> bytes:
+    """The text of the first reading, once its count of overdue records is done."""
+    until(lambda: value(exporter.text(), "sweeper_overdue_conversations") == 0)
+    return exporter.text()
+
+
 @contextmanager
-def locked(store: Store) -> Iterator[None]:
-    """Nobody reads the runs while the block lasts."""
+def locked(store: Store, table: str = "sweeper.runs") -> Iterator[None]:
+    """Nobody reads a table while the block lasts."""
     with store.connect() as other, other.transaction():
-        other.execute("LOCK TABLE sweeper.runs")
+        other.execute(f"LOCK TABLE {table}".encode())
         yield
 
 
@@ -41,7 +47,7 @@ def test_exporter_keeps_what_it_read(store: Store) -> None:
     """A text is handed out again until [serve] numbers_seconds have passed; then it is read anew."""
     time = Time()
     exporter = Exporter(store.settings(serve={"numbers_seconds": 60}), time.clock())
-    first = exporter.text()
+    first = counted(exporter)
     assert (value(first, "sweeper_up"), value(first, "sweeper_paused")) == (1, 0)
     store.execute("INSERT INTO sweeper.pauses (reason) VALUES ('r')")
     time.now += timedelta(seconds=60) - TICK
@@ -54,7 +60,7 @@ def test_exporter_tells_no_old_numbers(store: Store) -> None:
     """Where reading fails there are no numbers, and it is tried again soon; where it works again there are new ones."""
     time = Time()
     exporter = Exporter(store.settings(), time.clock())
-    assert value(exporter.text(), "sweeper_up") == 1
+    assert value(counted(exporter), "sweeper_up") == 1
     time.now += timedelta(seconds=300)
     with locked(store):
         failed = exporter.text()
@@ -65,13 +71,24 @@ def test_exporter_tells_no_old_numbers(store: Store) -> None:
     assert value(exporter.text(), "sweeper_up") == 1
 
 
+def test_first_scrape_does_not_wait_for_the_count(store: Store) -> None:
+    """While the first count of overdue records lasts, a scrape gets all other numbers, and the count once it is there."""
+    patient = {"lock_timeout_ms": 60_000, "url": store.url}
+    exporter = Exporter(store.settings(database=patient), Time().clock(), wait=0.01)
+    with locked(store, "store.feedback"):
+        until(lambda: value(exporter.text(), "sweeper_up") == 1)
+        first = exporter.text()
+        assert value(first, "sweeper_last_success_timestamp_seconds") == 0
+        assert value(first, "sweeper_overdue_conversations") == -1
+    assert value(counted(exporter), "sweeper_up") == 1
+
+
 def test_exporter_does_not_make_a_scrape_wait(store: Store) -> None:
     """While a reading takes long, the text before is handed out, up to twice its time; then it is said that there is none."""
     time = Time()
     patient = {"lock_timeout_ms": 60_000, "url": store.url}
     exporter = Exporter(store.settings(database=patient), time.clock(), wait=0.01)
-    until(lambda: value(exporter.text(), "sweeper_up") == 1)
-    known = exporter.text()
+    known = counted(exporter)
     with locked(store):
         time.now += timedelta(seconds=300)
         assert exporter.text() is known
