@@ -148,7 +148,13 @@ def print_quality(ways: dict[str, Find]) -> None:
     for kind in DataKind:
         labels = sum(span.kind == kind for example in examples for span in example.spans)
         cells = (scores[name][kind] for name in ways)
-        print(f"{kind:16}{labels:>7}" + "".join(f"{one.recall:>9.3f} / {one.precision:.3f}" for one in cells))
+        print(f"{kind:16}{labels:>7}" + "".join(map(_cell, cells)))
+    labels = sum(len(example.spans) for example in examples)
+    print(f"{'all':16}{labels:>7}" + "".join(_cell(labelled.total(scores[name])) for name in ways))
+
+
+def _cell(score: labelled.Score) -> str:
+    return f"{score.recall:>9.3f} / {score.precision:.3f}"
 
 
 def rate(work: Callable[[Sequence[str]], object], texts: Sequence[str]) -> str:

@@ -103,10 +103,10 @@ def _watched(watch: Watch) -> Iterator[None]:
     open_snapshot, counts = snapshot.open_snapshot, snapshot.Snapshot.counts
 
     @contextmanager
-    def open_watched(job: Job) -> Iterator[snapshot.Snapshot]:
+    def open_watched(job: Job, *, with_text: bool = False) -> Iterator[snapshot.Snapshot]:
         with ExitStack() as stack:
             with watch.on("prepare"):
-                found = stack.enter_context(open_snapshot(job))
+                found = stack.enter_context(open_snapshot(job, with_text=with_text))
             yield found
 
     def counts_watched(found: snapshot.Snapshot) -> dict[str, int]:

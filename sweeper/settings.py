@@ -1,11 +1,12 @@
 """How the job runs: one TOML file, overridden by the environment. The rules are in the policy file, not here."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
 from sweeper import files, toml, uri
 from sweeper.errors import ConfigurationError
@@ -85,13 +86,40 @@ class PolicyFile(Section):
     """The policy file. A relative path is resolved against the directory of the settings file."""
 
 
+Key = Annotated[
+    str,
+    matching(
+        r"[^;\x00]{1,500}", "must be a column, or an SQL expression of at most 500 characters without a semicolon"
+    ),
+]
+
+
+def is_column(key: str) -> bool:
+    """Return True if a key is the name of a column, and no expression."""
+    return re.fullmatch(_IDENTIFIER, key) is not None
+
+
 class ChildSettings(Section):
-    """A table whose rows are deleted with their conversation although no foreign key says so."""
+    """A table whose rows belong to a conversation although no foreign key says so."""
 
     table: Table
     """The table, as `table` or `schema.table`."""
-    key: Identifier
-    """The column that holds the key of the conversation."""
+    key: Key
+    """The column that holds the key of the conversation, or an SQL expression over the table's columns that gives it, for
+    instance `"meta->>'chat_id'"`. An expression needs an index."""
+    action: Literal["delete", "set_null", "redact"] = "delete"
+    """What happens to the rows when their conversation is purged: they are deleted (`delete`), their `key` becomes NULL
+    (`set_null`), or the `columns` become NULL (`redact`)."""
+    columns: tuple[Identifier, ...] = ()
+    """The columns that `redact` sets to NULL."""
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if self.action == "set_null" and not is_column(self.key):
+            raise ValueError('with action = "set_null", key must be a column: an expression cannot be set to NULL')
+        if (self.action == "redact") != bool(self.columns):
+            raise ValueError('columns must be named with action = "redact", and only with it')
+        return self
 
 
 class TableSettings(Section):
@@ -108,10 +136,17 @@ class PurgeSettings(Section):
 
     table: Table | None = None
     """The physical table behind the relation `conversations`, if that is a view. Unset: the relation itself."""
-    key: Identifier = "id"
-    """The key column of that table."""
+    key: Key = "id"
+    """The key column of that table, or an SQL expression over its columns, for a key of several columns. An expression needs
+    an index."""
+    many_rows: StrictBool = False
+    """Several rows of that table have the same key and are one conversation: all of them are locked, counted and deleted, or
+    none is."""
     children: tuple[ChildSettings, ...] = ()
     """Further tables whose rows belong to a conversation, where no foreign key declares it."""
+    shared: tuple[TableSettings, ...] = ()
+    """Tables whose rows several conversations may name, such as files: a row is deleted with the last row that refers to it by
+    a foreign key."""
     feedback: TableSettings | None = None
     """The physical table behind the relation `feedback`, if that is a view. Unset: the relation itself."""
     batch: Annotated[Positive, Field(le=10_000)] = 500
@@ -185,6 +220,10 @@ class ManifestSettings(Section):
 
     statement_timeout_ms: Annotated[Positive, Field(le=86_400_000)] = 3_600_000
     """The longest that a statement may take that reads the whole store for a manifest, in milliseconds."""
+    validation_percent: Annotated[Number, Field(ge=0, le=50)] = 5.0
+    """The share of accounts whose messages are for validation, in percent. Another share moves people between splits."""
+    test_percent: Annotated[Number, Field(ge=0, le=50)] = 5.0
+    """The share of accounts whose messages are for the test, in percent. The other accounts are for training."""
 
 
 Cron = Annotated[str, Field(max_length=200)]

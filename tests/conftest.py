@@ -20,6 +20,7 @@ from tests.store import stores
 ROOT = Path(__file__).parents[1]
 SETTINGS = {
     "autovacuum": "off",  # no statistics but those that a test asks for
+    "full_page_writes": "off",  # as fsync: nothing of it outlives the server
     "max_wal_size": "64MB",
     "min_wal_size": "32MB",
 }

@@ -1,26 +1,38 @@
-"""`manifest`: build, check and recall the lists of messages that a training run may use.
+"""`manifest`: build, show, check, export and recall the lists of messages that a training run may use.
 
-Invariant: `manifest verify` exits with 1 if the manifest contains a message that may not be trained on.
+Invariant: `manifest verify` exits with 1 if the manifest contains a message that may not be trained on. Of what people wrote,
+`manifest export` prints the filtered text, and no command prints anything else.
 """
 
+import json
 from collections import Counter
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweeper import console
+from sweeper import console, files
 from sweeper.cli import context
 from sweeper.cli.context import AsJson, AsOf, Config
-from sweeper.errors import RefusedError
+from sweeper.errors import ConfigurationError, RefusedError
 from sweeper.manifest import extra
 from sweeper.policy.instant import rfc3339
 
 if TYPE_CHECKING:
+    from sweeper.manifest.description import Description
+    from sweeper.manifest.export import TextExport
     from sweeper.manifest.lifecycle import RecallResult, Verification
     from sweeper.runs.job import Job
 
-manifest_app = typer.Typer(help="Build, check and recall training manifests.", no_args_is_help=True)
+
+class ExportFormat(StrEnum):
+    """How `manifest export` writes conversations."""
+
+    CHAT_JSONL = "chat-jsonl"
+
+
+manifest_app = typer.Typer(help="Build, show, check, export and recall training manifests.", no_args_is_help=True)
 
 
 @manifest_app.command("build")
@@ -143,6 +155,113 @@ def manifest_list(config: Config = None, as_json: AsJson = False) -> None:
         return
     headers = ("id", "state", "as_of", "eligible", "revoked", "directory")
     console.print_table(headers, ([row[header] for header in headers] for row in found))
+
+
+@manifest_app.command("show")
+def manifest_show(
+    manifest_id: Annotated[str, typer.Argument(metavar="ID", help="A manifest of `manifest list`.")],
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a manifest contains and where it is. Exits with 1 if its directory is gone.
+
+    Example: sweeper manifest show ce9ce1fc9d59b6b2023f0042f8d51169
+    """
+    from sweeper.manifest import description as descriptions
+
+    with extra.required():
+        from sweeper.manifest import lifecycle
+
+    with context.migrated(config) as database:
+        recorded = lifecycle.find(database, manifest_id)
+    found, missing = None, None
+    try:
+        found = descriptions.read_of(Path(recorded["directory"]), manifest_id)
+    except descriptions.DamagedError as error:
+        missing = str(error)
+    if as_json:
+        console.print_json({**(found.to_dict() if found else {}), **recorded, "missing": missing})
+    else:
+        _print_shown(recorded, found)
+    if missing:
+        console.warn(missing)
+        raise typer.Exit(1)
+
+
+def _print_shown(recorded: dict[str, Any], found: "Description | None") -> None:
+    rows: list[tuple[object, ...]] = [(name, "", recorded[name]) for name in ("state", "as_of", "directory")]
+    rows += [(name, "", at) for name, at in recorded.items() if name.endswith("_at") and at]
+    rows += [("policy", found.policy.name if found else "", recorded["policy_digest"])]
+    rows += [("eligible", "messages", recorded["eligible"]), ("revoked since", "messages", recorded["revoked"])]
+    console.print_table(("manifest", "", recorded["id"]), [*rows, *(_content_rows(found) if found else ())])
+
+
+def _content_rows(found: "Description") -> list[tuple[object, ...]]:
+    """Return what the manifest's own description says."""
+    rows: list[tuple[object, ...]] = [("excluded", reason, count) for reason, count in found.excluded.items() if count]
+    if found.split:
+        shares = found.split.shares
+        rows += [("split", f"{name}, {shares[name]:g} %", count) for name, count in found.split.messages.items()]
+    for what, tool in (("text filtered by", found.filter), ("languages by", found.language)):
+        rows += [(what, tool.name, tool.version)] if tool else []
+    return rows + [("file", file.name, f"{file.rows} rows, {file.bytes} bytes") for file in found.files]
+
+
+@manifest_app.command("export")
+def manifest_export(
+    manifest_id: Annotated[str, typer.Argument(metavar="ID", help="A manifest of `manifest list`.")],
+    config: Config = None,
+    as_json: AsJson = False,
+    format_: Annotated[
+        ExportFormat, typer.Option("--format", help="One conversation a line, as chat trainers read it.")
+    ] = ExportFormat.CHAT_JSONL,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write to this file; without it, to stdout.")
+    ] = None,
+) -> None:
+    """Write the filtered text of what may still be trained on, one conversation a line.
+
+    Skips, counts and reports messages that have left the manifest or whose text did not pass the filter.
+
+    Example: sweeper manifest export ce9ce1fc9d59b6b2023f0042f8d51169 --format chat-jsonl --out chats.jsonl
+    """
+    if as_json and out is None:
+        raise ConfigurationError(
+            "--json prints the counts to stdout, where the conversations go as well: nothing was exported. Give --out FILE."
+        )
+    with extra.required():
+        from sweeper.manifest import export as exports
+
+    with context.prepared(config) as job, exports.open_export(job, manifest_id, format_.value) as export:
+        _write_conversations(export, out)
+    with console.afterwards():
+        if as_json:
+            console.print_json({**export.to_dict(), "out": str(out)})
+        else:
+            _report_export(export, out)
+
+
+def _write_conversations(export: "TextExport", out: Path | None) -> None:
+    if out is None:
+        for conversation in export.conversations():
+            console.print_json(conversation)
+        return
+    with files.atomic_write(out) as file:
+        for conversation in export.conversations():
+            file.write(json.dumps(conversation).encode() + b"\n")
+
+
+def _report_export(export: "TextExport", out: Path | None) -> None:
+    """Say what was exported: on stdout, or on stderr if the conversations went to stdout."""
+    skipped = ", ".join(f"{count} {reason}" for reason, count in sorted(export.skipped.items())) or "none"
+    text = (
+        f"{export.messages} messages in {export.written} conversations exported as of {rfc3339(export.as_of)}. "
+        f"Messages skipped: {skipped}."
+    )
+    if out is None:
+        console.warn(text)
+    else:
+        console.say(f"{text} Written to {out}")
 
 
 @manifest_app.command("verify")

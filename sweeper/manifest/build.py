@@ -1,6 +1,7 @@
 """Builds a manifest: streams one snapshot of the store into Parquet files in a temporary directory beside the target.
 
-Invariant: the target directory appears complete or not at all. The same store, as-of, policy and key give the same bytes.
+Invariant: the target directory appears complete or not at all. The same store, as-of, policy, key and shares of the splits give
+the same bytes.
 """
 
 import fcntl
@@ -8,27 +9,28 @@ import os
 import shutil
 import stat
 import tempfile
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper.errors import ConfigurationError, SweeperError
-from sweeper.manifest import croissant, snapshot
+from sweeper.manifest import croissant, snapshot, texts
 from sweeper.manifest.description import (
     Description,
-    FilterNote,
     ManifestField,
     ManifestFile,
     PolicyNote,
     PseudonymNote,
+    SplitNote,
     describe,
 )
 from sweeper.manifest.pseudonym import Pseudonym
+from sweeper.manifest.split import SALT, Split, Splitter
+from sweeper.manifest.texts import FilterStats
 from sweeper.policy.instant import rfc3339
 from sweeper.policy.training import Exclusion
 from sweeper.postgres import store_counts
@@ -36,28 +38,9 @@ from sweeper.runs.job import Job
 
 if TYPE_CHECKING:
     from sweeper.manifest.parquet import Column
-    from sweeper.redact.filter import Filter
 
 ALGORITHM = "HMAC-SHA-256"
 ORDER = ("conversation_id", "created_at", "message_id")
-
-
-@dataclass
-class FilterStats:
-    """A filter, and what it has replaced and withheld so far."""
-
-    filter: "Filter"
-    found: Counter[str] = field(default_factory=Counter)
-    not_passed: int = 0
-
-    def note(self) -> FilterNote:
-        """Return the statistics as the manifest records them."""
-        return FilterNote(
-            name=self.filter.name,
-            version=self.filter.version,
-            found=dict(sorted(self.found.items())),
-            not_passed=self.not_passed,
-        )
 
 
 def build(job: Job, folder: Path, pseudonym: Pseudonym, *, with_text: bool = False) -> Description:
@@ -68,32 +51,31 @@ def build(job: Job, folder: Path, pseudonym: Pseudonym, *, with_text: bool = Fal
         DatabaseError: the database failed.
         SweeperError: the disk failed.
     """
-    stats = _filter_stats(job) if with_text else None
+    stats = texts.filter_stats(job.policy) if with_text else None
+    subjects = Subjects(pseudonym, Splitter.of_settings(job.settings.manifest))
     with snapshot.open_snapshot(job, with_text=with_text) as opened, disk_errors(folder):
         counts = opened.counts()
-        files = _write(folder, opened.rows(with_text=with_text), pseudonym, stats, with_text=with_text)
+        files = _write(folder, opened.rows(with_text=with_text), subjects, stats, with_text=with_text)
     eligible = counts.pop(snapshot.ELIGIBLE, 0)
     if sum(file.rows for file in files) != eligible:
         raise SweeperError(
             f"manifest: {eligible} messages were counted as eligible, {sum(file.rows for file in files)} were written. "
             "No manifest was made. This is a fault of the program: report it."
         )
-    description = _describe(job, eligible, counts, files, pseudonym, stats, with_text=with_text)
+    description = _describe(job, eligible, counts, files, subjects, stats, with_text=with_text)
     with disk_errors(folder):
         description.write(folder)
         croissant.write(folder, description, _revoked_fields())
     return description
 
 
-def _filter_stats(job: Job) -> FilterStats | None:
-    """Return the filter that the policy requires; None if text is exported as written."""
-    from sweeper.redact.filter import Filter  # only needed for text
-
-    return FilterStats(Filter()) if job.policy.training is None or job.policy.training.text == "filtered" else None
-
-
 def _write(
-    folder: Path, batches: Iterable[Any], pseudonym: Pseudonym, stats: FilterStats | None, *, with_text: bool
+    folder: Path,
+    batches: Iterable[Any],
+    subjects: "Subjects",
+    stats: FilterStats | None,
+    *,
+    with_text: bool,
 ) -> list[ManifestFile]:
     import pyarrow as pa  # slow to import, like the next module
 
@@ -101,47 +83,41 @@ def _write(
 
     pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own pool keeps 40 MB of freed memory
     columns = parquet.columns(with_text=with_text)
-    rows = _replace_accounts(batches, pseudonym)
-    if stats is not None:
-        rows = _filter_texts(rows, stats)
+    rows = subjects.replace_accounts(batches)
+    if with_text:
+        rows = texts.described(rows, stats)
     selected = (batch.select([column.name for column in columns]) for batch in rows)
     return [ManifestFile(**part._asdict()) for part in parquet.write(folder, "part", parquet.schema(columns), selected)]
 
 
-def _replace_accounts(batches: Iterable[Any], pseudonym: Pseudonym) -> Iterator[Any]:
-    """Yield the batches with a column `subject`, the pseudonym of the account."""
-    import pyarrow as pa
+@dataclass
+class Subjects:
+    """Replaces accounts by pseudonyms and splits, and counts the messages in each split."""
 
-    for batch in batches:
-        accounts = batch.column("account_id").dictionary_encode()
-        subjects = pa.array([pseudonym.of(account) for account in accounts.dictionary.to_pylist()], pa.string())
-        yield batch.append_column("subject", subjects.take(accounts.indices))
+    pseudonym: Pseudonym
+    splitter: Splitter
+    messages: Counter[str] = field(default_factory=Counter)
 
+    def replace_accounts(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """Yield the batches with the columns `subject`, the pseudonym of the account, and `split`."""
+        import pyarrow as pa
 
-def _filter_texts(batches: Iterable[Any], stats: FilterStats) -> Iterator[Any]:
-    """Yield the batches with filtered texts; withheld texts are null. One set of workers filters all batches."""
-    import pyarrow as pa
-
-    pending: deque[Any] = deque()
-
-    def texts() -> Iterator[str | None]:
         for batch in batches:
-            if batch.num_rows:
-                pending.append(batch)
-                yield from batch.column("text").to_pylist()
+            accounts = batch.column("account_id").dictionary_encode()
+            ids = accounts.dictionary.to_pylist()
+            for name, of in (("subject", self.pseudonym.of), ("split", self.splitter.of)):
+                column = pa.array(map(of, ids), pa.string()).take(accounts.indices)
+                batch = batch.append_column(name, column)
+            self.messages.update(
+                {one["values"]: one["counts"] for one in batch.column("split").value_counts().to_pylist()}
+            )
+            yield batch
 
-    from sweeper.redact import pool  # multiprocessing is slow to import
-
-    results = pool.apply_all(stats.filter, texts())
-    for first in results:
-        batch = pending.popleft()
-        filtered: list[str | None] = []
-        for result in (first, *islice(results, batch.num_rows - 1)):
-            stats.found.update({kind.value: count for kind, count in result.found.items()})
-            stats.not_passed += not result.passed
-            filtered.append(result.text)
-        column = batch.schema.get_field_index("text")
-        yield batch.set_column(column, "text", pa.array(filtered, pa.string()))
+    def note(self) -> SplitNote:
+        """Return the splits as the manifest records them."""
+        return SplitNote(
+            salt=SALT, shares=self.splitter.shares, messages={split.value: self.messages[split] for split in Split}
+        )
 
 
 def _describe(
@@ -149,7 +125,7 @@ def _describe(
     eligible: int,
     counts: Mapping[str, int],
     files: list[ManifestFile],
-    pseudonym: Pseudonym,
+    subjects: Subjects,
     stats: FilterStats | None,
     *,
     with_text: bool,
@@ -168,9 +144,11 @@ def _describe(
         order=ORDER,
         schema=_fields(parquet.columns(with_text=with_text)),
         files=files,
-        subject=PseudonymNote(algorithm=ALGORITHM, mark=pseudonym.mark),
+        subject=PseudonymNote(algorithm=ALGORITHM, mark=subjects.pseudonym.mark),
         filter=stats.note() if stats else None,
         tool={"name": "sweeper", "version": version("sweeper")},
+        split=subjects.note(),
+        language=texts.language_note() if with_text else None,
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sweeper.manifest.description import Description, ManifestField, ManifestFile
+from sweeper.manifest.description import Description, ManifestField, ManifestFile, SplitNote
 
 NAME = "croissant.json"
 PARQUET = "application/x-parquet"
@@ -138,10 +138,20 @@ def _scope(description: Description) -> str:
 
 
 def _preprocessing(description: Description) -> str:
-    accounts = f"Account ids were replaced by {description.subject.algorithm} pseudonyms."
-    if description.filter is None:
-        return accounts
-    return f"{accounts} Text was filtered by {description.filter.name} {description.filter.version}."
+    done = [f"Account ids were replaced by {description.subject.algorithm} pseudonyms."]
+    if description.split:
+        done.append(
+            f"Accounts were divided into {_splits(description.split)} by SHA-256 of a fixed salt and their ids."
+        )
+    if description.filter:
+        done.append(f"Text was filtered by {description.filter.name} {description.filter.version}.")
+    if description.language:
+        done.append(f"Languages were detected by {description.language.name} {description.language.version}.")
+    return " ".join(done)
+
+
+def _splits(split: SplitNote) -> str:
+    return ", ".join(f"{name} ({share:g} %)" for name, share in split.shares.items())
 
 
 def _personal_data(description: Description) -> str:

@@ -68,6 +68,21 @@ class FilterNote(DescriptionRecord):
     not_passed: int
 
 
+class LanguageNote(DescriptionRecord):
+    """What detected the languages of the texts."""
+
+    name: str
+    version: str
+
+
+class SplitNote(DescriptionRecord):
+    """How accounts were divided into splits: by hash of salt and account, with shares in percent; and the messages in each."""
+
+    salt: str
+    shares: Mapping[str, float]
+    messages: Mapping[str, int]
+
+
 class PseudonymNote(DescriptionRecord):
     """How accounts were replaced by pseudonyms; `mark` identifies the key."""
 
@@ -76,7 +91,7 @@ class PseudonymNote(DescriptionRecord):
 
 
 class Description(DescriptionRecord):
-    """The content of `manifest.json`."""
+    """The content of `manifest.json`. A manifest of an earlier version lacks the values that have a default."""
 
     format: int
     id: str
@@ -91,6 +106,8 @@ class Description(DescriptionRecord):
     subject: PseudonymNote
     filter: FilterNote | None
     tool: Mapping[str, str]
+    split: SplitNote | None = None
+    language: LanguageNote | None = None
 
     @property
     def instant(self) -> datetime:
@@ -105,8 +122,8 @@ class Description(DescriptionRecord):
         return sha256(canonical.encode()).hexdigest()[:32]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the description as it is written."""
-        return self.model_dump(mode="json", by_alias=True)
+        """Return the description as it is written, without values that an earlier version did not write."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
     def write(self, folder: Path) -> None:
         """Write the file into a directory."""
@@ -141,5 +158,20 @@ def read(folder: Path) -> Description:
         raise DamagedError(
             f"{path}: says id {found.id}, its content gives {found.derived_id}: it was changed. "
             "Nothing was done with the manifest. Restore the directory from a copy."
+        )
+    return found
+
+
+def read_of(folder: Path, manifest_id: str) -> Description:
+    """Read the description of the manifest with this id; its other files are not read.
+
+    Raises:
+        DamagedError: the file is missing, invalid, changed, or that of another manifest.
+    """
+    found = read(folder)
+    if found.id != manifest_id:
+        raise DamagedError(
+            f"{folder}: it holds manifest {found.id}, not {manifest_id}. Nothing was done with the manifest. "
+            "Restore the directory from a copy."
         )
     return found

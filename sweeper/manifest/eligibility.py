@@ -20,6 +20,8 @@ from sweeper.postgres.verdicts import decided, writer
 
 CALENDAR_END = "CAST('10000-01-01T00:00:00Z' AS timestamptz)"
 """From here on an instant is never: no reader of a manifest could hold it."""
+NOT_BARRED_AS_A_WHOLE = " AND c.reason IS NULL AND a.purpose IS NOT NULL AND a.opened IS NOT NULL"
+"""Leaves out conversations without an eligible message, so that the messages of the others alone are sorted and numbered."""
 _STAYS, _EPOCHS, _ACCOUNTS = (f"pg_temp.sweeper_{name}" for name in ("stays", "epochs", "accounts"))
 
 
@@ -65,7 +67,7 @@ class Eligibility:
     @cached_property
     def reasoned(self) -> str:
         """Every message that exists, with the first reason that bars it; once `prepare` was run in the same transaction."""
-        return filled("manifest_reasoned", body="NULL", **self._message_names)
+        return self._reasoned()
 
     def counts(self) -> str:
         """How many messages there are by reason; NULL: eligible."""
@@ -73,10 +75,9 @@ class Eligibility:
 
     def rows(self, *, with_text: bool = False) -> str:
         """The eligible messages in total order; the text of a message leaves the store only where it is asked for."""
-        names = {**self._message_names, "body": "m.body::text" if with_text else "NULL"}
         return filled(
             "manifest_rows",
-            reasoned=filled("manifest_reasoned", **names),
+            reasoned=self._reasoned(with_text=with_text, narrowed=NOT_BARRED_AS_A_WHOLE),
             text=",\n       r.body AS text" if with_text else "",
             by_conversation=self._ordered("r.conversation_id", "messages", "conversation_id"),
             by_message=self._ordered("r.id", "messages", "id"),
@@ -96,6 +97,20 @@ class Eligibility:
             only_new="true" if only_new else "false",
             manifest_id=literal(manifest_id, "text"),
         )
+
+    def texts(self, manifest_id: str) -> str:
+        """The rows that were read, with the text of those that may be trained on and were never revoked, or with the reason."""
+        return filled(
+            "manifest_texts",
+            reasoned=self._reasoned(with_text=True),
+            as_of=self._as_of,
+            manifest_id=literal(manifest_id, "text"),
+            by_message=self._ordered("l.message_id", "messages", "id"),
+        )
+
+    def _reasoned(self, *, with_text: bool = False, narrowed: str = "") -> str:
+        body = "m.body::text" if with_text else "NULL"
+        return filled("manifest_reasoned", body=body, narrowed=narrowed, **self._message_names)
 
     def _ordered(self, expression: str, relation: str, column: str) -> str:
         """An order that no locale changes."""

@@ -138,6 +138,19 @@ def list_manifests(database: Database) -> list[dict[str, Any]]:
         return manifests.get(connection, database.settings.store.schema_name)
 
 
+def find(database: Database, manifest_id: str) -> dict[str, Any]:
+    """Return one manifest of the store.
+
+    Raises:
+        StateError: the manifest does not exist.
+    """
+    with database.transaction() as connection:
+        found = manifests.get(connection, database.settings.store.schema_name, manifest_id)
+    if not found:
+        raise StateError(f"there is no manifest {manifest_id}. Nothing was changed. See `sweeper manifest list`.")
+    return found[0]
+
+
 def recall(job: Job, out: Path | None, *, everything: bool = False) -> Iterator[RecallResult]:
     """Yield for every manifest the rows that were revoked since its last recall, or all of them if `everything`.
 
@@ -317,15 +330,12 @@ def _event_columns(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _require_state(database: Database, manifest_id: str, state: ManifestState) -> dict[str, Any]:
-    with database.transaction() as connection:
-        found = manifests.get(connection, database.settings.store.schema_name, manifest_id)
-    if not found:
-        raise StateError(f"there is no manifest {manifest_id}. Nothing was changed. See `sweeper manifest list`.")
-    if found[0]["state"] != state:
+    found = find(database, manifest_id)
+    if found["state"] != state:
         raise StateError(
-            f"manifest {manifest_id} is {found[0]['state']}, not {state}. Nothing was changed. See `sweeper manifest list`."
+            f"manifest {manifest_id} is {found['state']}, not {state}. Nothing was changed. See `sweeper manifest list`."
         )
-    return found[0]
+    return found
 
 
 def _transition(

@@ -42,12 +42,20 @@ COLUMNS = (
     Column("platform", pa.string(), "Where the conversation took place.", nullable=True),
     Column("consent_event_id", pa.int64(), "The grant that opened the time of consent."),
     Column("expires_at", INSTANT, "By when whoever holds the row must drop it (UTC); null: never.", nullable=True),
+    Column("turn", pa.int64(), "Its position among all messages of its conversation by time, from 0."),
+    Column("split", pa.string(), "What the account's rows are for: train, validation or test."),
 )
 TEXT = Column(
     "text",
     pa.string(),
     "The message's text, filtered; null where it did not pass the filter or has none.",
     nullable=True,
+)
+WITH_TEXT = (
+    TEXT,
+    Column("language", pa.string(), "The text's language (ISO 639); null where it is in doubt.", nullable=True),
+    Column("characters", pa.int64(), "The text's length in Unicode characters.", nullable=True),
+    Column("words", pa.int64(), "The text's words: what stands between white space.", nullable=True),
 )
 REVOKED = (
     Column("message_id", pa.string(), "A message that may not be trained on any more."),
@@ -73,7 +81,7 @@ def schema(columns: Iterable[Column]) -> Any:
 
 def columns(*, with_text: bool) -> tuple[Column, ...]:
     """Return the columns of a manifest."""
-    return (*COLUMNS, TEXT) if with_text else COLUMNS
+    return (*COLUMNS, *WITH_TEXT) if with_text else COLUMNS
 
 
 def write(folder: Path, prefix: str, target_schema: Any, batches: Iterable[Any]) -> Iterator[ManifestPart]:

@@ -3,7 +3,7 @@
 Invariant: a fact that excludes a row counts even if its time is in the future, and a row that cannot be found is revoked.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +24,23 @@ PAGE = 20_000
 PURGED = "purged"
 """A reason in addition to the policy's, like `gone` (deleted by others) and `expired` (past the row's own date)."""
 NAMES = ["message_id", "conversation_id", "expires_at"]
+POSITION = ["turn", "split"]
+"""Columns that a manifest of an earlier version does not have."""
+TEXTS_PER_PAGE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class TextRow:
+    """A row of a manifest with its text, or with the reason why it may not be trained on any more."""
+
+    conversation_id: str
+    message_id: str
+    turn: int | None
+    split: str | None
+    author: str | None
+    body: str | None
+    expires_at: datetime | None
+    reason: str | None
 
 
 @dataclass(frozen=True)
@@ -39,23 +56,31 @@ class RecheckSnapshot:
         self, folder: Path, description: Description, *, only_new: bool = False
     ) -> Iterator[list[RevokedRow]]:
         """Yield pages of the rows of a manifest that may not be trained on; with `only_new`, those not recorded yet."""
-        self._load(folder, description)
-        sql = self.eligibility.lost(description.id, only_new=only_new)
-        streamed = self.connection.exec_driver_sql(
-            sql, execution_options={**NO_PARAMETERS, "stream_results": True, "yield_per": PAGE}
-        )
-        for page in streamed.partitions():
+        self._load(folder, description, NAMES)
+        for page in self._pages(self.eligibility.lost(description.id, only_new=only_new), PAGE):
             yield [RevokedRow(*row) for row in page]
 
-    def _load(self, folder: Path, description: Description) -> None:
+    def text_rows(self, folder: Path, description: Description) -> Iterator[TextRow]:
+        """Yield all rows of a manifest by conversation and time, with the text of those that may be trained on."""
+        known = {column.name for column in description.schema_}
+        self._load(folder, description, [*NAMES, *(name for name in POSITION if name in known)])
+        for page in self._pages(self.eligibility.texts(description.id), TEXTS_PER_PAGE):
+            yield from (TextRow(*row) for row in page)
+
+    def _pages(self, sql: str, rows: int) -> Iterator[Sequence[Any]]:
+        """Yield the rows of a statement in pages. `exec_driver_sql` ignores `yield_per`, so `partitions` gets the size."""
+        options = {**NO_PARAMETERS, "stream_results": True, "max_row_buffer": rows}
+        yield from self.connection.exec_driver_sql(sql, execution_options=options).partitions(rows)
+
+    def _load(self, folder: Path, description: Description, names: list[str]) -> None:
         self.connection.exec_driver_sql("DROP TABLE IF EXISTS pg_temp.sweeper_manifest")
         self.connection.exec_driver_sql(self.eligibility.load())
         driver: Any = self.connection.connection.driver_connection
         with (
             driver.cursor() as cursor,
-            cursor.copy("COPY pg_temp.sweeper_manifest FROM STDIN (FORMAT csv)") as copy,
+            cursor.copy(f"COPY pg_temp.sweeper_manifest ({', '.join(names)}) FROM STDIN (FORMAT csv)") as copy,
         ):
-            for chunk in parquet.to_csv(_files(folder, description), NAMES, PAGE):
+            for chunk in parquet.to_csv(_files(folder, description), names, PAGE):
                 copy.write(chunk)
         self.connection.exec_driver_sql("ANALYZE pg_temp.sweeper_manifest")
 

@@ -61,7 +61,9 @@ def open_snapshot(job: Job, *, with_text: bool = False) -> Iterator[Snapshot]:
     driver = _driver()
     settings = job.settings
     if with_text:
-        _refuse_encoded(job.contract.type("messages", "body"))
+        refuse_encoded(
+            job, "No manifest was built. Give the relation a body of type text, or build without --with-text."
+        )
     eligibility = Eligibility(job.contract, job.policy, job.as_of)
     begin = inlined("begin", begin_values(settings, statement_timeout_ms=settings.manifest.statement_timeout_ms))
     try:
@@ -75,13 +77,11 @@ def open_snapshot(job: Job, *, with_text: bool = False) -> Iterator[Snapshot]:
         raise _database_error(error) from None
 
 
-def _refuse_encoded(type_: str) -> None:
+def refuse_encoded(job: Job, otherwise: str) -> None:
     """Raise if message bodies are not stored as text, because the filter would find nothing in them."""
+    type_ = job.contract.type("messages", "body")
     if type_ not in ALIKE["text"]:
-        raise ConfigurationError(
-            f"messages.body is {type_}, and only text can be filtered. No manifest was built. "
-            "Give the relation a body of type text, or build without --with-text."
-        )
+        raise ConfigurationError(f"messages.body is {type_}, and only text can be filtered. {otherwise}")
 
 
 def _database_error(error: Exception) -> DatabaseError:

@@ -34,8 +34,16 @@ class Branch:
 
     @property
     def condition(self) -> str:
-        """SQL: row `t` of the table belongs to a record of the batch (:ids)."""
-        return _belongs(self.root, self.path, "t")
+        """SQL: row `t` of the table belongs to a record of the batch (:ids), and has something that is to be redacted."""
+        belongs = _belongs(self.root, self.path, "t")
+        if self.key.action != "redact":
+            return belongs
+        return f"{belongs} AND ({' OR '.join(f't.{quoted(column)} IS NOT NULL' for column in self.key.redacted)})"
+
+    @property
+    def label(self) -> str:
+        """What tombstones count its rows under: the table, with the columns that are redacted."""
+        return f"{self.table} ({', '.join(self.key.redacted)})" if self.key.redacted else self.table
 
     @property
     def own_condition(self) -> str:
@@ -57,9 +65,17 @@ class Branch:
         return "(" + " AND ".join(f"t.{quoted(own)} = p.{quoted(parent)}" for own, parent in pairs) + ")"
 
 
+DELETED = ("cascade", "explicit")
+
+
+def redactions(root: PhysicalTable) -> tuple[Branch, ...]:
+    """Return the branches whose rows stay and lose columns."""
+    return tuple(Branch(root, (key,)) for key in root.children if key.action == "redact")
+
+
 def branches(root: PhysicalTable) -> tuple[Branch, ...]:
-    """Return all branches, deepest first, which is the order in which rows may be deleted."""
-    return tuple(b for b in _below(root, root.children, ()) if not b.key.leads_back and b.key.action != "unset")
+    """Return all branches whose rows are deleted, deepest first, which is the order in which rows may be deleted."""
+    return tuple(b for b in _below(root, root.children, ()) if not b.key.leads_back and b.key.action in DELETED)
 
 
 def everything_below(root: PhysicalTable) -> tuple[Branch, ...]:
@@ -97,13 +113,13 @@ def _below(root: PhysicalTable, keys: Sequence[Key], above: tuple[Key, ...]) -> 
 
 
 def _is_record(root: PhysicalTable, alias: str) -> str:
-    return f"{alias}.{quoted(root.key)} = ANY(CAST(:ids AS {root.type}[]))"
+    return f"{root.reference(alias)} = ANY(CAST(:ids AS {root.type}[]))"
 
 
 def _belongs(root: PhysicalTable, path: Sequence[Key], alias: str) -> str:
     *above, key = path
     if not above and key.parent_columns == (root.key,):
-        return f"{alias}.{quoted(key.columns[0])} = ANY(CAST(:ids AS {root.type}[]))"
+        return f"{key.reference(alias)} = ANY(CAST(:ids AS {root.type}[]))"
     parent = f"{alias}{alias[0]}"
     table = above[-1].table if above else root.table
     inner = _belongs(root, above, parent) if above else _is_record(root, parent)

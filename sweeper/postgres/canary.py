@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from sweeper.errors import SweeperError
 from sweeper.policy.instant import rfc3339
-from sweeper.postgres.branches import everything_below
+from sweeper.postgres.branches import DELETED, everything_below
 from sweeper.postgres.contract import CONTRACT, Contract
 from sweeper.postgres.database import is_disconnected, wordless_reason
 from sweeper.postgres.related_tables import Key, PhysicalTable
@@ -56,6 +56,8 @@ class Canary:
             NotMadeError: the conversation cannot be made.
         """
         root, feedback = self.contract.conversations, self.contract.feedback
+        if root.is_expression:
+            raise NotMadeError(f"the key of {root.table} is an expression, for which no value can be made up")
         needed = [root.key, *(column for key in root.children for column in key.parent_columns)]
         row = self._row(connection, root, {}, needed)
         self.id = row[root.key]
@@ -68,7 +70,10 @@ class Canary:
 
     def _children(self, connection: Connection, keys: Sequence[Key], parent: Mapping[str, str]) -> None:
         for key in keys:
-            if key.leads_back or key.action == "unset":
+            if key.leads_back or key.action not in DELETED:
+                continue
+            if key.expression is not None:
+                self.missing[key.table] = "its key is an expression, for which no value can be made up"
                 continue
             fixed = {own: parent[above] for own, above in zip(key.columns, key.parent_columns, strict=True)}
             try:

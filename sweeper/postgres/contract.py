@@ -5,14 +5,16 @@ Whatever is missing is an error that names it; nothing is guessed about a table 
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from sqlalchemy import Connection
 
 from sweeper.errors import ConfigurationError
 from sweeper.policy.schema import Policy
+from sweeper.postgres import shared
 from sweeper.postgres.related_tables import CONTENT, TABLES, PhysicalTable, RelatedTables, physical
+from sweeper.postgres.shared import SharedTable
 from sweeper.postgres.statement import statement
 from sweeper.settings import ChildSettings, Settings
 
@@ -74,6 +76,8 @@ class Contract:
     conversations: PhysicalTable
     feedback: PhysicalTable | None
     """None if the relation is a view and [purge.feedback] names no table: then no feedback can be purged."""
+    shared: tuple[SharedTable, ...] = ()
+    """Tables whose rows go with the last conversation that names them."""
     unkeyed: frozenset[str] = frozenset()
     """Those of accounts and conversations that have no unique index, and so may show a row more than once."""
     unproven: frozenset[str] = frozenset()
@@ -109,11 +113,13 @@ def read(connection: Connection, settings: Settings, policy: Policy | None = Non
         tables=frozenset(relation for relation in kinds if kinds[relation] in TABLES),
         feedback=feedback,
     )
+    root = replace(root, children=tree.children(), many_rows=settings.purge.many_rows)
     return Contract(
         schema,
         types,
-        PhysicalTable(root.table, root.key, root.type, root.oid, tree.children()),
+        root,
         feedback,
+        tuple(shared.find(connection, root, _shared(connection, settings, schema))),
         frozenset(("accounts", "conversations")) - _keyed(connection, schema),
         frozenset(relation for relation in (*CONTENT, "conversations") if not tree.covers(relation)),
     )
@@ -125,6 +131,11 @@ def _feedback(connection: Connection, settings: Settings, kinds: Mapping[str, st
         return None
     table, key = (named.table, named.key) if named else (f"{schema}.feedback", "id")
     return physical(connection, table, key, schema, "[purge.feedback] table")
+
+
+def _shared(connection: Connection, settings: Settings, schema: str) -> list[PhysicalTable]:
+    setting = "[[purge.shared]] table"
+    return [physical(connection, each.table, each.key, schema, setting) for each in settings.purge.shared]
 
 
 def relations(connection: Connection, schema: str) -> tuple[dict[str, dict[str, str]], dict[str, str]]:

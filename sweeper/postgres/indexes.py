@@ -1,5 +1,6 @@
 """Finds the indexes that runs need and the store lacks, each once; it reads nothing but the catalogue."""
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,9 +9,9 @@ from typing import Any
 from sqlalchemy import Connection
 
 from sweeper.postgres import hazards
-from sweeper.postgres.branches import branches
+from sweeper.postgres.branches import branches, redactions
 from sweeper.postgres.contract import CONTRACT, Contract
-from sweeper.postgres.related_tables import TABLES
+from sweeper.postgres.related_tables import TABLES, reference
 from sweeper.postgres.statement import quoted, statement
 from sweeper.uri import NON_CANONICAL
 
@@ -32,7 +33,7 @@ SEARCHED: tuple[tuple[str, tuple[str, ...], str], ...] = (
 
 @dataclass(frozen=True)
 class MissingIndex:
-    """An index that a table lacks: on which columns, and what runs do without it."""
+    """An index that a table lacks: on which columns (quoted) or expression, and what runs do without it."""
 
     table: str
     columns: tuple[str, ...]
@@ -43,7 +44,7 @@ class MissingIndex:
     def create(self) -> str:
         """The statement that creates it."""
         where = f" WHERE {self.predicate}" if self.predicate else ""
-        return f"CREATE INDEX CONCURRENTLY ON {self.table} ({', '.join(map(quoted, self.columns))}){where}"
+        return f"CREATE INDEX CONCURRENTLY ON {self.table} ({', '.join(self.columns)}){where}"
 
 
 def missing(connection: Connection, schema: str, contract: Contract | None) -> list[MissingIndex]:
@@ -51,7 +52,7 @@ def missing(connection: Connection, schema: str, contract: Contract | None) -> l
 
     Without a contract, because the store does not fulfil it, only the searches of its relations are looked at.
     """
-    of_keys = _of_keys(connection, contract) if contract else ()
+    of_keys = (*_of_keys(connection, contract), *_of_expressions(connection, contract)) if contract else ()
     found: dict[tuple[str, tuple[str, ...], str], MissingIndex] = {}
     for index in (*of_keys, *_of_searches(connection, schema)):
         found.setdefault((index.table, index.columns, index.predicate), index)
@@ -71,12 +72,34 @@ def _relations(connection: Connection, schema: str) -> Sequence[Any]:
 
 
 def _of_keys(connection: Connection, contract: Contract) -> Iterator[MissingIndex]:
-    indexes = _stored(connection, hazards.purged_tables(contract))
-    for branch in branches(contract.conversations):
-        if not _is_indexed(indexes, branch.key.oid, branch.key.columns, ""):
-            columns = ", ".join(quoted(column) for column in branch.key.columns)
-            effect = f"{branch.key.name} ({columns}) has no index: every batch would read the whole table"
-            yield MissingIndex(branch.table, branch.key.columns, "", effect)
+    redacted = [branch.key.oid for branch in redactions(contract.conversations)]
+    indexes = _stored(connection, [*hazards.purged_tables(contract), *redacted])
+    root = contract.conversations
+    for branch in (*branches(root), *redactions(root)):
+        if not branch.key.expression and not _is_indexed(indexes, branch.key.oid, branch.key.columns, ""):
+            columns = tuple(map(quoted, branch.key.columns))
+            effect = f"{branch.key.name} ({', '.join(columns)}) has no index: every batch would read the whole table"
+            yield MissingIndex(branch.table, columns, "", effect)
+
+
+def _of_expressions(connection: Connection, contract: Contract) -> Iterator[MissingIndex]:
+    """Yield the indexes that keys by expression lack, by what the planner does if it may not read a table whole."""
+    root = contract.conversations
+    keys = [(root.table, root.key)] if root.is_expression else []
+    keys += [
+        (branch.table, branch.key.expression)
+        for branch in (*branches(root), *redactions(root))
+        if branch.key.expression
+    ]
+    for table, expression in keys:
+        names = {"table": table, "key": reference("t", None, expression), "type": root.type}
+        with connection.begin_nested() as savepoint:
+            connection.execute(statement("forbid_whole_reads"))
+            plan = connection.execute(statement("explain_key", **names)).scalar_one()
+            savepoint.rollback()
+        if "Seq Scan" in json.dumps(plan):
+            effect = f"its key {expression} has no index: every batch would read the whole table"
+            yield MissingIndex(table, (f"({expression})",), "", effect)
 
 
 def _of_searches(connection: Connection, schema: str) -> Iterator[MissingIndex]:
@@ -86,7 +109,7 @@ def _of_searches(connection: Connection, schema: str) -> Iterator[MissingIndex]:
         if relation in relations and not _is_indexed(indexes, relations[relation].oid, columns, predicate):
             searched = f"({', '.join(columns)})" + (f" WHERE {predicate}" if predicate else "")
             effect = f"is searched by {searched} without an index: the table would be read whole"
-            yield MissingIndex(relations[relation].name, columns, predicate, effect)
+            yield MissingIndex(relations[relation].name, tuple(map(quoted, columns)), predicate, effect)
 
 
 def _stored(connection: Connection, oids: Sequence[int]) -> Sequence[Any]:

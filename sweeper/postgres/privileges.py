@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sweeper.policy.schema import Policy
-from sweeper.postgres.branches import Branch, branches
+from sweeper.postgres.branches import Branch, branches, redactions
 from sweeper.postgres.contract import CONTRACT, Contract
 from sweeper.postgres.related_tables import Key
+from sweeper.postgres.shared import SharedTable
 from sweeper.postgres.statement import quoted
 
 ROLES = Path(__file__).with_name("roles.sql")
@@ -104,25 +105,34 @@ def to_purge(contract: Contract) -> Iterator[Need]:
     """Yield what a purge needs on the physical tables; a cascade needs nothing, since it runs as the child table's owner."""
     for root in (contract.conversations, contract.feedback):
         if root is not None:
-            yield Need(
-                root.oid, root.table, "SELECT", tuple(dict.fromkeys([root.key, *_referenced_columns(root.children)]))
-            )
+            read = () if root.is_expression else (root.key, *_referenced_columns(root.children))
+            yield Need(root.oid, root.table, "SELECT", tuple(dict.fromkeys(read)))
             yield Need(root.oid, root.table, "DELETE")
-            yield _to_lock(root.oid, root.table, root.key)
+            yield _to_lock(root.oid, root.table, read[:1])
     for branch in branches(contract.conversations):
         yield from _of_branch(branch)
+    for branch in redactions(contract.conversations):
+        yield Need(branch.key.oid, branch.table, "SELECT", () if branch.key.expression else branch.key.columns)
+        yield Need(branch.key.oid, branch.table, "UPDATE", branch.key.redacted)
+    for shared in contract.shared:
+        yield from _of_shared(shared)
+
+
+def _of_shared(shared: SharedTable) -> Iterator[Need]:
+    rows = shared.rows
+    yield Need(rows.oid, rows.table, "SELECT", (rows.key,))
+    yield Need(rows.oid, rows.table, "DELETE")
+    yield _to_lock(rows.oid, rows.table, (rows.key,))
+    for link in shared.links:
+        yield Need(link.oid, link.table, "SELECT", (link.column,))
 
 
 def _of_branch(branch: Branch) -> Iterator[Need]:
     key = branch.key
     place = () if branch.is_direct else ("ctid", "tableoid")
-    yield Need(
-        key.oid,
-        branch.table,
-        "SELECT",
-        tuple(dict.fromkeys([*key.columns, *_referenced_columns(key.children), *place])),
-    )
-    yield _to_lock(key.oid, branch.table, key.columns[0])
+    read = () if key.expression else (*key.columns, *_referenced_columns(key.children), *place)
+    yield Need(key.oid, branch.table, "SELECT", tuple(dict.fromkeys(read)))
+    yield _to_lock(key.oid, branch.table, key.columns[:1])
     if key.action == "explicit":
         yield Need(key.oid, branch.table, "DELETE")
 
@@ -132,9 +142,9 @@ def _referenced_columns(children: Sequence[Key]) -> Iterator[str]:
     return (column for child in children for column in child.parent_columns)
 
 
-def _to_lock(oid: int, table: str, key: str) -> Need:
+def _to_lock(oid: int, table: str, columns: tuple[str, ...]) -> Need:
     """Return what FOR UPDATE needs: UPDATE on any column."""
-    return Need(oid, table, "UPDATE", (key,), any_column=True)
+    return Need(oid, table, "UPDATE", columns, any_column=bool(columns))
 
 
 def _own(oids: Mapping[str, int], grant: Grant) -> Need:

@@ -6,13 +6,14 @@ locked, no statement waits long enough for PostgreSQL to abort an application's 
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, TextClause, text
 
 from sweeper.errors import SweeperError
-from sweeper.postgres.branches import Branch, branches, conflicts, cycles
+from sweeper.postgres import shared
+from sweeper.postgres.branches import Branch, branches, conflicts, cycles, redactions
 from sweeper.postgres.contract import Contract
 from sweeper.postgres.related_tables import PhysicalTable
 from sweeper.postgres.statement import array, quoted, statement
@@ -75,23 +76,28 @@ def run_deferred(connection: Connection) -> None:
     connection.execute(text("SET CONSTRAINTS ALL IMMEDIATE"))
 
 
-def lock(connection: Connection, table: PhysicalTable, ids: Sequence[str], *, waiting: bool = False) -> list[str]:
-    """Lock the physical rows and return the ids of those locked. Rows locked by others are skipped, or waited for."""
+def lock(connection: Connection, table: PhysicalTable, ids: Sequence[str], *, waiting: bool = False) -> Counter[str]:
+    """Lock the physical rows and return the ids of those locked, with the number of their rows.
+
+    Rows locked by others are skipped, or waited for. A record of many rows counts as locked only if all of its rows are.
+    """
     name = "lock_rows_waiting" if waiting else "lock_rows"
-    rows = connection.execute(
-        statement(name, table=table.table, key=quoted(table.key), type=table.type), {"ids": array(ids)}
-    )
-    return [row.id for row in rows]
+    locked = Counter(_ids(connection, name, table, ids))
+    if not table.many_rows:
+        return locked
+    present = existing(connection, table, list(locked))
+    return Counter({id_: rows for id_, rows in locked.items() if present[id_] == rows})
 
 
-def existing(connection: Connection, table: PhysicalTable, ids: Sequence[str]) -> set[str]:
-    """Return the ids that have a physical row; the others have been deleted."""
-    if not ids:
-        return set()
-    rows = connection.execute(
-        statement("existing", table=table.table, key=quoted(table.key), type=table.type), {"ids": array(ids)}
-    )
-    return {row.id for row in rows}
+def existing(connection: Connection, table: PhysicalTable, ids: Sequence[str]) -> Counter[str]:
+    """Return the ids that have physical rows, with their number; the others have been deleted."""
+    return Counter(_ids(connection, "existing", table, ids) if ids else ())
+
+
+def _ids(connection: Connection, name: str, table: PhysicalTable, ids: Sequence[str]) -> Iterator[str]:
+    """Execute one of the statements on the rows of records, and yield the id of each row that it returns."""
+    sql = statement(name, table=table.table, key=table.reference("t"), type=table.type)
+    return (row.id for row in connection.execute(sql, {"ids": array(ids)}))
 
 
 def refuse_rowless(connection: Connection, contract: Contract, ids: Sequence[str]) -> None:
@@ -121,11 +127,13 @@ def delete(
     run_id: int,
     lock_budget: LockBudget,
     counted: Callable[[], None] = lambda: None,
+    locked: Mapping[str, int] | None = None,
 ) -> dict[str, dict[str, int]]:
-    """Delete conversations with all their children, and record the objects behind their attachments.
+    """Delete conversations with all their children, redact what stays, and record the objects behind their attachments.
 
     A child table without a foreign key can receive rows although the conversation is locked. `counted` is called after the
     children are counted, to check that the facts are still those decided on; deleting more rows than were counted fails too.
+    `locked` has the number of rows that `lock` locked, by conversation; it matters where one may have many rows.
 
     Returns:
         The number of children in each table, by conversation.
@@ -137,7 +145,7 @@ def delete(
         ChangedError: children were inserted during the batch.
     """
     root, asked = contract.conversations, {"ids": array(ids)}
-    family = branches(root)
+    family = (*branches(root), *redactions(root))
     _refuse_other_records(connection, root, asked)
     children = count_children(connection, root, ids)
     remember_objects(connection, contract, ids, run_id)
@@ -145,19 +153,32 @@ def delete(
         counted()
     deleted: Counter[str] = Counter()
     places = _places(connection, family, asked)
+    named = [(each, shared.named_by(connection, each, ids)) for each in contract.shared]
     if len(ids) == 1:
         _lock_children(connection, family, asked)
     for branch in family:
-        if branch.key.action == "explicit":
+        if branch.key.action != "cascade":
             _bound(connection, ids, lock_budget)
-            sql = statement("delete_children", table=branch.table, condition=branch.condition)
-            deleted[branch.table] += connection.execute(sql, asked).rowcount
+            deleted[branch.label] += connection.execute(_removing(branch), asked).rowcount
     _refuse_more(family, children, deleted)
     _bound(connection, ids, lock_budget)
-    delete_exactly(connection, root, ids)
+    delete_exactly(connection, root, ids, locked)
     _refuse_left_behind(connection, family, asked, places)
     _refuse_unproven(connection, contract, ids)
+    for each, by_rows in named:
+        for id_, deleted_rows in shared.delete_unnamed(connection, each, by_rows).items():
+            children[id_].update(deleted_rows)
+    for id_, rows in (locked or {}).items() if root.many_rows else ():
+        children.get(id_, {})[root.table] = rows
     return children
+
+
+def _removing(branch: Branch) -> TextClause:
+    """Return the statement that deletes or redacts the rows of a branch."""
+    if branch.key.action != "redact":
+        return statement("delete_children", table=branch.table, condition=branch.condition)
+    columns = ", ".join(f"{quoted(column)} = NULL" for column in branch.key.redacted)
+    return statement("redact_children", table=branch.table, columns=columns, condition=branch.condition)
 
 
 def is_open(contract: Contract) -> bool:
@@ -168,9 +189,9 @@ def is_open(contract: Contract) -> bool:
 def _refuse_more(
     family: Sequence[Branch], children: Mapping[str, Mapping[str, int]], deleted: Mapping[str, int]
 ) -> None:
-    for table in {branch.table for branch in family if branch.key.declared and len(branch.path) == 1}:
-        if deleted[table] > sum(found.get(table, 0) for found in children.values()):
-            raise ChangedError(f"{table}: rows came while their conversations were deleted")
+    for label in {branch.label for branch in family if branch.key.declared and len(branch.path) == 1}:
+        if deleted[label] > sum(found.get(label, 0) for found in children.values()):
+            raise ChangedError(f"{label}: rows came while their conversations were deleted")
 
 
 def remember_objects(connection: Connection, contract: Contract, ids: Sequence[str], run_id: int) -> None:
@@ -180,13 +201,17 @@ def remember_objects(connection: Connection, contract: Contract, ids: Sequence[s
 
 
 def delete_orphans(connection: Connection, contract: Contract, ids: Sequence[str], run_id: int) -> int:
-    """Delete rows that were inserted under purged conversations in tables without a foreign key; return their number."""
-    remember_objects(connection, contract, ids, run_id)
+    """Delete or redact rows that were inserted under purged conversations in tables without a foreign key; return their number.
+
+    A conversation that exists again, because the application has used its id anew, keeps its rows.
+    """
+    root = contract.conversations
+    again = existing(connection, root, ids)
+    purged = [id_ for id_ in ids if id_ not in again]
+    remember_objects(connection, contract, purged, run_id)
     return sum(
-        connection.execute(
-            statement("delete_children", table=branch.table, condition=branch.condition), {"ids": array(ids)}
-        ).rowcount
-        for branch in branches(contract.conversations)
+        connection.execute(_removing(branch), {"ids": array(purged)}).rowcount
+        for branch in (*branches(root), *redactions(root))
         if branch.key.declared
     )
 
@@ -195,23 +220,23 @@ def count_children(connection: Connection, root: PhysicalTable, ids: Sequence[st
     """Return how many children each record has in each table that refers to it; a row with two keys to it counts once."""
     found: dict[str, dict[str, int]] = {id_: {} for id_ in ids}
     tables: dict[str, list[Branch]] = {}
-    for branch in branches(root):
+    for branch in (*branches(root), *redactions(root)):
         if len(branch.path) == 1:
-            tables.setdefault(branch.table, []).append(branch)
-    for table, over in tables.items():
-        for row in connection.execute(_counting(root, table, over), {"ids": array(ids)}):
-            found[row.id][table] = row.children
+            tables.setdefault(branch.label, []).append(branch)
+    for label, over in tables.items():
+        for row in connection.execute(_counting(root, over), {"ids": array(ids)}):
+            found[row.id][label] = row.children
     return found
 
 
-def _counting(root: PhysicalTable, table: str, over: Sequence[Branch]) -> TextClause:
-    if len(over) == 1 and over[0].is_direct:
-        column = quoted(over[0].key.columns[0])
-        return statement("count_direct_children", table=table, column=column, condition=over[0].condition)
+def _counting(root: PhysicalTable, over: Sequence[Branch]) -> TextClause:
+    first = over[0]
+    if len(over) == 1 and first.is_direct:
+        key = first.key.reference("t")
+        return statement("count_direct_children", table=first.table, key=key, condition=first.condition)
     joined = " OR ".join(branch.joined() for branch in over)
-    return statement(
-        "count_children", table=table, joined=joined, root=root.table, key=quoted(root.key), type=root.type
-    )
+    names = {"root": root.table, "key": root.reference("t"), "type": root.type}
+    return statement("count_children", table=first.table, joined=joined, **names)
 
 
 def _bound(connection: Connection, ids: Sequence[str], lock_budget: LockBudget) -> None:
@@ -235,21 +260,39 @@ def _lock_children(connection: Connection, family: Sequence[Branch], asked: Aske
             raise ChildrenLockedError(f"{counts.present - counts.locked} rows in {branch.table} are locked by others")
 
 
-def delete_exactly(connection: Connection, table: PhysicalTable, ids: Sequence[str]) -> None:
-    """Delete rows of a table by their keys.
+def delete_exactly(
+    connection: Connection, table: PhysicalTable, ids: Sequence[str], locked: Mapping[str, int] | None = None
+) -> None:
+    """Delete the rows of records by their keys.
 
     Raises:
         MismatchError: other rows were deleted than were asked for.
     """
-    rows = connection.execute(
-        statement("delete_rows", table=table.table, key=quoted(table.key), type=table.type), {"ids": array(ids)}
-    )
-    deleted = sorted(row.id for row in rows)
-    if deleted != sorted(ids):
+    deleted = Counter(_ids(connection, "delete_rows", table, ids))
+    if table.many_rows:
+        _refuse_new_rows(connection, table, ids, deleted, locked)
+    elif deleted != Counter(ids):
         raise MismatchError(
-            f"{table.table}: {len(ids)} rows were to be deleted, {len(deleted)} were. The batch was rolled back. "
+            f"{table.table}: {len(ids)} rows were to be deleted, {deleted.total()} were. The batch was rolled back. "
             "A trigger or a rule on the table may keep rows back: run `sweeper check`."
         )
+
+
+def _refuse_new_rows(
+    connection: Connection,
+    table: PhysicalTable,
+    ids: Sequence[str],
+    deleted: Mapping[str, int],
+    locked: Mapping[str, int] | None,
+) -> None:
+    """Refuse to delete a record of many rows that has got a row since its rows were locked, or that still has one.
+
+    Raises:
+        ChangedError: rows came, or were kept back; the caller undoes the batch.
+    """
+    expected = {id_: deleted.get(id_, 0) if locked is None else locked[id_] for id_ in ids}
+    if deleted != expected or existing(connection, table, ids):
+        raise ChangedError(f"{table.table}: rows came while their conversations were deleted")
 
 
 def _refuse_other_records(connection: Connection, root: PhysicalTable, asked: Asked) -> None:

@@ -4,15 +4,18 @@ Invariants: messages and attachments are always deleted; accounts, histories and
 NULL stay; if it is in doubt to which conversation rows belong, nothing is purged.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sqlalchemy import Connection, Row
+from sqlalchemy.exc import DBAPIError
 
 from sweeper.errors import ConfigurationError
-from sweeper.postgres.statement import quoted_path, statement
-from sweeper.settings import ChildSettings
+from sweeper.postgres.database import reason
+from sweeper.postgres.statement import quoted, quoted_path, statement
+from sweeper.settings import ChildSettings, is_column
 
 OUTLIVING = ("accounts", "plan_changes", "consent_events", "feedback")
 CONTENT = ("messages", "attachments")
@@ -31,8 +34,9 @@ class Key:
     oid: int
     columns: tuple[str, ...]
     parent_columns: tuple[str, ...]
-    action: Literal["cascade", "explicit", "unset"]
-    """PostgreSQL deletes the rows (cascade), the purge does (explicit), or the rows stay and the key is set to NULL (unset)."""
+    action: Literal["cascade", "explicit", "unset", "redact"]
+    """PostgreSQL deletes the rows (cascade), the purge does (explicit), PostgreSQL sets the key to NULL and the rows stay
+    (unset), or the purge sets the columns `redacted` to NULL and the rows stay (redact)."""
     stored_action: str
     indexed: bool
     declared: bool
@@ -43,24 +47,50 @@ class Key:
     content: bool = False
     """True if its table holds messages or attachments."""
     children: tuple["Key", ...] = ()
+    expression: str | None = None
+    """What gives the record's key, for a declared child without a column for it."""
+    redacted: tuple[str, ...] = ()
+
+    def reference(self, alias: str) -> str:
+        """Return SQL: the key of row `alias`, for a key of one column or an expression."""
+        return reference(alias, self.columns[0] if self.expression is None else None, self.expression)
 
 
 @dataclass(frozen=True)
 class PhysicalTable:
-    """A physical table: its quoted name, key column, type of the key, oid, and the keys that refer to it."""
+    """A physical table: its quoted name, key column or expression, type of the key, oid, and the keys that refer to it."""
 
     table: str
     key: str
     type: str
     oid: int
     children: tuple[Key, ...] = ()
+    is_expression: bool = False
+    """True if `key` is an SQL expression over the table's columns, not the name of a column."""
+    many_rows: bool = False
+    """True if several rows with one key are one record."""
+
+    def reference(self, alias: str) -> str:
+        """Return SQL: the key of row `alias`."""
+        return reference(alias, None if self.is_expression else self.key, self.key)
+
+
+def reference(alias: str, column: str | None, expression: str | None) -> str:
+    """Return SQL for a column of row `alias`, or for an expression, in which no colon begins a parameter."""
+    if column is not None:
+        return f"{alias}.{quoted(column)}"
+    written = _LONE_COLON.sub(r"\\:", expression or "")
+    return f"({written})"
+
+
+_LONE_COLON = re.compile(r"(?<!:):(?!:)")
 
 
 def physical(connection: Connection, table: str, key: str, schema: str, setting: str) -> PhysicalTable:
-    """Look up a physical table.
+    """Look up a physical table and its key, which is a column or an expression.
 
     Raises:
-        ConfigurationError: it does not exist, is not a table, or has no such key column.
+        ConfigurationError: it does not exist, is not a table, has no such key column, or cannot evaluate the expression.
     """
     name = table if "." in table else f"{schema}.{table}"
     row = connection.execute(statement("physical"), {"table": quoted_path(name), "key": key}).one_or_none()
@@ -71,9 +101,32 @@ def physical(connection: Connection, table: str, key: str, schema: str, setting:
             f"{setting}: {name} is not a table but a view or the like, whose rows cannot be locked. Nothing was purged. "
             "Name the physical table behind it."
         )
+    if not is_column(key):
+        return PhysicalTable(row.name, key, _type_of(connection, row.name, key, setting), row.oid, is_expression=True)
     if row.type is None:
         raise ConfigurationError(f"{setting}: {name} has no column {key}. Nothing was purged. Name its key column.")
     return PhysicalTable(row.name, key, row.type, row.oid)
+
+
+def _type_of(connection: Connection, table: str, expression: str, setting: str) -> str:
+    """Return the type of an expression over the columns of a table.
+
+    Raises:
+        ConfigurationError: the server does not accept the expression.
+    """
+    try:
+        with connection.begin_nested():
+            result = connection.execute(
+                statement("expression_of", table=table, expression=reference("t", None, expression))
+            )
+            oid = result.cursor.description[0][1]
+    except DBAPIError as error:
+        raise ConfigurationError(
+            f"{setting}: {table} cannot evaluate the expression {expression}: {reason(error)}. Nothing was purged. "
+            "Write an expression over its columns."
+        ) from None
+    name: str = connection.execute(statement("type_name"), {"oid": oid}).scalar_one()
+    return name
 
 
 @dataclass
@@ -98,7 +151,7 @@ class RelatedTables:
         if not self._found:
             self._refuse_settings()
             self._found.extend(self._below(self.root.oid, frozenset()))
-            self._found.extend(self._declared(child.key, table) for child, table in self.named)
+            self._found.extend(self._declared(table, child) for child, table in self.named)
             self._found.extend(self._keyless())
             self._refuse_doubt()
         return tuple(self._found)
@@ -126,20 +179,26 @@ class RelatedTables:
         if feedback and self.feedback is not None and self.feedback.oid not in feedback:
             yield "[purge.feedback] table", self.feedback.table, "the relation feedback does not come from it"
         for child, table in self.named:
-            why = self._why_no_child(child.key, table)
+            why = self._why_no_child(child, table)
             if why:
                 yield f"[[purge.children]] key = {child.key!r}", table.table, why
 
-    def _why_no_child(self, column: str, table: PhysicalTable) -> str | None:
+    def _why_no_child(self, child: ChildSettings, table: PhysicalTable) -> str | None:
         if table.oid == self.root.oid:
             return "it holds the conversations themselves"
-        if table.oid in self._outliving - self._content_bases:
+        if child.action == "delete" and table.oid in self._outliving - self._content_bases:
             return "its rows must outlive a conversation"
+        if child.action != "delete" and table.oid in self._content_bases:
+            return "its rows are messages or attachments, which are always deleted"
         if table.type != self.root.type:
-            return f"that column is {table.type}, and a conversation's key is {self.root.type}"
+            return f"it is {table.type} there, and a conversation's key is {self.root.type}"
         rows = self.connection.execute(statement("foreign_keys"), {"oid": self.root.oid})
-        tied = [column in row.columns for row in rows if row.oid == table.oid]
-        return "a foreign key ties it to conversations by another column" if tied and not any(tied) else None
+        tied = [table.key in row.columns for row in rows if row.oid == table.oid]
+        if tied and not any(tied):
+            return "a foreign key ties it to conversations by another column"
+        if table.is_expression and sum(other.oid == table.oid for _, other in self.named) > 1:
+            return "another entry names that table as well"
+        return None
 
     @property
     def _content_bases(self) -> frozenset[int]:
@@ -157,7 +216,7 @@ class RelatedTables:
     @property
     def spared(self) -> frozenset[int]:
         """The oids of the tables whose rows always stay: accounts, their histories, and feedback, which has its own retention."""
-        declared = {table.oid for _, table in self.named}
+        declared = {table.oid for child, table in self.named if child.action == "delete"}
         return (self._outliving | ({self.feedback.oid} if self.feedback else set())) - declared - {self.root.oid}
 
     def _below(self, oid: int, above: frozenset[int]) -> Iterator[Key]:
@@ -192,9 +251,7 @@ class RelatedTables:
     def _is_owner(self, row: Row[Any]) -> bool:
         """Return True if a key of a content table decides ownership; for a table behind a view only the settings can say so."""
         in_tables = any(row.oid in self.bases[relation] for relation in CONTENT if relation in self.tables)
-        columns = {child.key for child, table in self.named if table.oid == row.oid} or (
-            {OWNER} if in_tables else set()
-        )
+        columns = {table.key for _, table in self.named if table.oid == row.oid} or ({OWNER} if in_tables else set())
         return not columns or not columns.isdisjoint(row.columns)
 
     def _action(self, stored: str, *, owns: bool) -> Literal["cascade", "explicit", "unset"]:
@@ -203,21 +260,24 @@ class RelatedTables:
             return "cascade"
         return "unset" if stored in ("n", "d") and not owns else "explicit"
 
-    def _declared(self, column: str, table: PhysicalTable) -> Key:
-        """Return the key of a declared child; its rows are deleted before their conversation, and again at the end."""
+    def _declared(self, table: PhysicalTable, child: ChildSettings | None = None) -> Key:
+        """Return the key of a declared child; its rows go before their conversation does, and again at the end."""
+        deletes = child is None or child.action == "delete"
         return Key(
             f"declared {table.table}",
             table.table,
             table.oid,
-            (column,),
+            () if table.is_expression else (table.key,),
             (self.root.key,),
-            "explicit",
+            "explicit" if deletes else "redact",
             "declared",
             indexed=True,
             declared=True,
-            owns=True,
+            owns=deletes,
             content=table.oid in self.content,
-            children=tuple(self._below(table.oid, frozenset({self.root.oid}))),
+            children=tuple(self._below(table.oid, frozenset({self.root.oid}))) if deletes else (),
+            expression=table.key if table.is_expression else None,
+            redacted=() if child is None or deletes else child.columns or (table.key,),
         )
 
     def _keyless(self) -> Iterator[Key]:
@@ -228,14 +288,14 @@ class RelatedTables:
                 sorted(self.bases.get(relation, frozenset()) - known - self.spared) if relation in self.tables else ()
             ):
                 table = self.connection.execute(statement("table_of"), {"oid": oid, "key": OWNER}).one()
-                yield self._declared(OWNER, PhysicalTable(table.name, OWNER, table.type, oid))
+                yield self._declared(PhysicalTable(table.name, OWNER, table.type, oid))
 
     def _refuse_doubt(self) -> None:
         """Refuse content behind a view unless exactly one key ties it to its conversation."""
         for relation in CONTENT:
             bases = self.bases.get(relation, frozenset()) - self.spared - {self.root.oid}
             owners = [key for key in self._found if key.owns and key.oid in bases]
-            columns = {(key.oid, key.columns) for key in owners}
+            columns = {(key.oid, key.expression or key.columns) for key in owners}
             if relation in self.tables or not bases or len({oid for oid, _ in columns}) == len(columns) > 0:
                 continue
             raise ConfigurationError(

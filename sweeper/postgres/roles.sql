@@ -28,7 +28,7 @@ SET LOCAL lock_timeout = '5s';                -- rather than make a sweep and it
 CREATE TEMPORARY TABLE settings ON COMMIT DROP AS
 SELECT 'store' AS store,       -- [store] schema: where the seven relations are, tables or views
        '' AS account_columns,  -- further columns of accounts that your policy reads: 'history_enabled, retention_days'
-       '' AS message_columns;  -- 'body', only if this role builds manifests --with-text: nothing else reads what people wrote
+       '' AS message_columns;  -- 'body', only if this role builds manifests --with-text or exports them: nothing else reads what people wrote
 
 -- The tables that rows are deleted from, as in [purge], [purge.feedback] and [[purge.children]], and those with a foreign key to
 -- them, each with the column that says whose a row is. `further` are other columns that lead there (a key of two columns), and

@@ -26,7 +26,7 @@ from sweeper.postgres.evidence import RunRecord, Tombstone
 from sweeper.postgres.finding import CheckFinding, Level
 from sweeper.postgres.purge import ChangedError, ChildrenLockedError, LockBudget, MismatchError
 from sweeper.postgres.related_tables import PhysicalTable
-from sweeper.postgres.statement import quoted, statement
+from sweeper.postgres.statement import statement
 
 SAMPLE = 5
 """How many records are tried from either end of the keys, and how many that have rows in each table below."""
@@ -142,19 +142,22 @@ class _Trial:
         savepoint = self.connection.begin_nested()
         rows = 0
         try:
-            rows = len(purge.lock(self.connection, table, [id_]))
+            rows = purge.lock(self.connection, table, [id_]).total()
             if rows:
                 work(id_)
                 self.tried[kind] += 1
             else:
-                self.skipped += len(purge.existing(self.connection, table, [id_]))
+                self.skipped += bool(purge.existing(self.connection, table, [id_]))
         except (ChildrenLockedError, ChangedError):
             self.skipped += 1
         except MismatchError as error:
             text, remedy = str(error), "see the other findings about that table"
             if rows > 1:
                 text = f"{table.table} has several rows of one record, and a batch that deletes more than one is rolled back"
-                remedy = "name the table with one row a conversation in [purge], and this one in [[purge.children]]"
+                remedy = (
+                    "name the table with one row a conversation in [purge], and this one in [[purge.children]]; "
+                    "or, if there is none, set [purge] many_rows = true"
+                )
             self._fail(kind, id_, text, remedy)
         except DBAPIError as error:
             if is_disconnected(error):
@@ -238,18 +241,18 @@ def _some_conversations(trial: _Trial) -> set[str]:
     found = _some(trial, root)
     for branch in branches(root):
         if branch.is_direct:
-            found |= _owners(trial, branch.table, branch.key.columns[0])
+            found |= _owners(trial, branch.table, branch.key.reference("t"))
     if trial.contract.type("feedback", "conversation_id") == root.type:
-        found |= _owners(trial, "feedback", "conversation_id")
+        found |= _owners(trial, "feedback", "t.conversation_id")
     return found
 
 
 def _some(trial: _Trial, table: PhysicalTable) -> set[str]:
-    return _ids(trial, "trial_sample", table=table.table, key=quoted(table.key))
+    return _ids(trial, "trial_sample", table=table.table, key=table.reference("t"))
 
 
-def _owners(trial: _Trial, table: str, column: str) -> set[str]:
-    return _ids(trial, "trial_owners", table=table, column=quoted(column))
+def _owners(trial: _Trial, table: str, key: str) -> set[str]:
+    return _ids(trial, "trial_owners", table=table, key=key)
 
 
 def _ids(trial: _Trial, name: str, **names: str) -> set[str]:

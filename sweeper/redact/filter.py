@@ -5,11 +5,12 @@ Invariant: a text passes only if nothing sensitive is found in the result; in do
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from importlib import metadata
 
 from sweeper.errors import ConfigurationError
+from sweeper.redact import language
 from sweeper.redact.finding import DataKind, Finding, FoldedText, Recogniser, merged
 
 __all__ = ["DataKind", "Filter", "Filtered"]
@@ -31,11 +32,13 @@ class Filtered:
         text: the text with all findings replaced; None if there was no text or it was withheld.
         found: number of replaced findings by kind.
         passed: False if the text was withheld.
+        language: the language of the filtered text, if it was asked for and is not in doubt.
     """
 
     text: str | None
     found: Mapping[DataKind, int] = field(default_factory=dict)
     passed: bool = True
+    language: str | None = None
 
 
 WITHHELD = Filtered(None, passed=False)
@@ -47,9 +50,11 @@ class Filter:
 
     Attributes:
         longest: texts of more characters are withheld, because searching them would take too long.
+        with_language: detect the language of the filtered text as well.
     """
 
     longest: int = LONGEST
+    with_language: bool = False
 
     @property
     def name(self) -> str:
@@ -72,9 +77,10 @@ class Filter:
         if text is None:
             return Filtered(None)
         try:
-            return _replaced(text, rules) if self._is_examinable(text) else WITHHELD
+            filtered = _replaced(text, rules) if self._is_examinable(text) else WITHHELD
         except Exception:  # a rule failed, so the text was not fully searched
             return WITHHELD
+        return replace(filtered, language=language.detect(filtered.text)) if self.with_language else filtered
 
     def _is_examinable(self, text: str) -> bool:
         """Return True if the text is not too long and can be stored as UTF-8: no NUL, no lone surrogate."""

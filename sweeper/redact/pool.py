@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from itertools import chain, islice
 from typing import TypeAlias
 
@@ -19,7 +20,7 @@ from sweeper.redact.filter import Filter, Filtered, recognisers
 
 Chunk: TypeAlias = list[str | None]
 ChunkResults: TypeAlias = list[Filtered | None]
-"""One result for each text of a chunk; None for an unchanged text, which need not be sent back."""
+"""One result for each text of a chunk, as `_reduced` leaves it: an unchanged text need not be sent back."""
 
 TEXTS = 2048
 CHARACTERS = 250_000
@@ -106,7 +107,7 @@ class _Pool:
                 self._restart()
             else:
                 chunk, _ = self.in_flight.popleft()
-                return [answer or Filtered(text) for text, answer in zip(chunk, answers, strict=True)]
+                return [_completed(text, answer) for text, answer in zip(chunk, answers, strict=True)]
         raise FilterBrokenError(str(FilterBrokenError.__doc__))
 
     def _restart(self) -> None:
@@ -143,5 +144,18 @@ def _end_with_parent() -> None:
 
 
 def _filter_chunk(chosen: Filter, chunk: Chunk) -> ChunkResults:
-    results = zip(chunk, map(chosen.apply, chunk), strict=True)
-    return [None if filtered.passed and filtered.text is text else filtered for text, filtered in results]
+    return [_reduced(text, filtered) for text, filtered in zip(chunk, map(chosen.apply, chunk), strict=True)]
+
+
+def _reduced(text: str | None, filtered: Filtered) -> Filtered | None:
+    """Return a result without an unchanged text; None if nothing else is in it."""
+    if not filtered.passed or filtered.text is not text:
+        return filtered
+    return replace(filtered, text=None) if filtered.language else None
+
+
+def _completed(text: str | None, answer: Filtered | None) -> Filtered:
+    """Return the result that was reduced."""
+    if answer is None:
+        return Filtered(text)
+    return replace(answer, text=text) if answer.passed and answer.text is None else answer

@@ -198,19 +198,19 @@ class Purger(Generic[F]):
             self._enter(connection)
             lock_budget = LockBudget(self.lock_budget)
             ids = [proposal.record_id for proposal in proposals]
-            locked = set(purge.lock(connection, table, ids, waiting=waiting))
+            locked = purge.lock(connection, table, ids, waiting=waiting)
             facts = self.kind.read(connection, sorted(locked))
             unlocked = self._unlocked(connection, table, [id_ for id_ in ids if id_ not in locked])
             report, to_delete = self._decide(proposals, unlocked, facts)
             if to_delete:
-                self._delete(connection, table, to_delete, lock_budget)
+                self._delete(connection, table, to_delete, locked, lock_budget)
                 self._refuse_changed(connection, to_delete)
         self._log(report.counts, started)
         return report
 
     def _unlocked(self, connection: Connection, table: PhysicalTable, missing: Sequence[str]) -> set[str]:
         """Return the ids that exist but were not locked; refuse if the relation still shows a row that the table lacks."""
-        there = purge.existing(connection, table, missing)
+        there = set(purge.existing(connection, table, missing))
         self.kind.refuse_rowless(connection, [id_ for id_ in missing if id_ not in there])
         return there
 
@@ -313,11 +313,17 @@ class Purger(Generic[F]):
         return self.done[rule] + due[rule] >= self.ceilings.get(rule, 0)
 
     def _delete(
-        self, connection: Connection, table: PhysicalTable, to_delete: Sequence[ToDelete[F]], lock_budget: LockBudget
+        self,
+        connection: Connection,
+        table: PhysicalTable,
+        to_delete: Sequence[ToDelete[F]],
+        locked: Mapping[str, int],
+        lock_budget: LockBudget,
     ) -> None:
         """Delete the records and insert their tombstones."""
         kind = self.kind
-        children = kind.delete(connection, table, [each.facts for each in to_delete], self.run.id, lock_budget)
+        due = [each.facts for each in to_delete]
+        children = kind.delete(connection, table, due, locked, self.run.id, lock_budget)
         tombstones = [kind.tombstone(each.facts, each.verdict, children) for each in to_delete]
         evidence.insert_tombstones(connection, self.run, kind.name, tombstones, self.job.clock.now())
 

@@ -262,7 +262,7 @@ def _restored(job: Job, kind: Kind, portion: list[PurgedRecord], counts: Counts)
 def _existing_ids(job: Job, table: PhysicalTable, ids: list[str], counts: Counts) -> set[str]:
     """Return the ids that have a row; count an id that is not valid for the table, and look up the others."""
     try:
-        return job.database.within(lambda c: purge.existing(c, table, ids))
+        return job.database.within(lambda c: set(purge.existing(c, table, ids)))
     except DBAPIError as error:
         if sqlstate(error) not in NO_ID:
             raise

@@ -39,7 +39,7 @@ class RecordKind(Generic[F]):
         read_again: returns the facts of the same locked records with all that their row locks do not cover read again.
         evaluate: decides whether to purge a proposed record.
         anomalies: returns what should not be so in a record.
-        delete: deletes locked records with what belongs to them.
+        delete: deletes locked records, given the number of rows that were locked for each, with what belongs to them.
         tombstone: returns the evidence of a purged record.
         children: about how many rows go with a record; a transaction purges only so many.
         refuse_rowless: raises MismatchError if the store still shows one of these ids, which have no row in the table.
@@ -53,7 +53,7 @@ class RecordKind(Generic[F]):
     read_again: Callable[[Connection, Sequence[F]], Sequence[F]]
     evaluate: Callable[[F, Proposal], Evaluation]
     anomalies: Callable[[F], Iterable[Anomaly]]
-    delete: Callable[[Connection, PhysicalTable, Sequence[F], int, LockBudget], Children]
+    delete: Callable[[Connection, PhysicalTable, Sequence[F], Mapping[str, int], int, LockBudget], Children]
     tombstone: Callable[[F, Verdict, Children], Tombstone]
     children: Callable[[F], int] = lambda _: 0
     refuse_rowless: Callable[[Connection, Sequence[str]], None] = lambda _, __: None
@@ -68,13 +68,20 @@ def conversations(job: Job) -> RecordKind[Facts]:
     contract, reader, fenced = job.contract, job.reader, job.settings.guards.fence
 
     def delete(
-        connection: Connection, _: PhysicalTable, due: Sequence[Facts], run_id: int, lock_budget: LockBudget
+        connection: Connection,
+        _: PhysicalTable,
+        due: Sequence[Facts],
+        locked: Mapping[str, int],
+        run_id: int,
+        lock_budget: LockBudget,
     ) -> Children:
         def counted() -> None:
             if reader.messages_changed(connection, due):
                 raise ChangedError("messages came while their conversations were purged")
 
-        return purge.delete(connection, contract, [f.conversation.id for f in due], run_id, lock_budget, counted)
+        return purge.delete(
+            connection, contract, [f.conversation.id for f in due], run_id, lock_budget, counted, locked
+        )
 
     def tombstone(facts: Facts, verdict: Verdict, children: Children) -> Tombstone:
         row = facts.conversation
@@ -104,9 +111,14 @@ def feedback(job: Job) -> RecordKind[FeedbackFacts]:
             yield Page(tuple(Proposal(None, id_) for id_ in ids), ())
 
     def delete(
-        connection: Connection, table: PhysicalTable, due: Sequence[FeedbackFacts], _run: int, _budget: LockBudget
+        connection: Connection,
+        table: PhysicalTable,
+        due: Sequence[FeedbackFacts],
+        locked: Mapping[str, int],
+        _run: int,
+        _budget: LockBudget,
     ) -> Children:
-        purge.delete_exactly(connection, table, [facts.feedback.id for facts in due])
+        purge.delete_exactly(connection, table, [facts.feedback.id for facts in due], locked)
         return {}
 
     def tombstone(facts: FeedbackFacts, verdict: Verdict, children: Children) -> Tombstone:

@@ -307,6 +307,7 @@ def test_manifests(store: Store, sweeper: Command, tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     world = made.world()
     store.load(world)
+    store.grant_text()
     store.execute("UPDATE conversations SET created_at = now() - interval '2 days', last_activity_at = now()")
     store.execute("UPDATE messages SET created_at = now() - interval '1 day'")
     reader, folder, done = Reader(sweeper, tmp_path), tmp_path / "manifest-2026-11", {}
@@ -322,7 +323,8 @@ def test_manifests(store: Store, sweeper: Command, tmp_path: Path, monkeypatch: 
         if verb == "build":
             done["verify when built"] = sweeper(group, "verify", *words, **reader.variables)
             made.withdraw(store, "a2", datetime.now(UTC).isoformat())
-    wanted = {"build": 0, "verify when built": 0, "start": 0, "complete": 0, "list": 0, "verify": 1, "recall": 0}
+    wanted = {"build": 0, "verify when built": 0, "show": 0, "start": 0, "export": 0, "complete": 0, "list": 0}
+    wanted |= {"verify": 1, "recall": 0}
     assert {verb: each.code for verb, each in done.items()} == wanted, done
     shape, (shown,) = re.compile(r"\w*\d\w*"), blocks("text", MANIFESTS)
     assert shape.sub("N", done["start"].out).split() == shape.sub("N", shown).split()
@@ -340,8 +342,11 @@ IDS = (
     'usable["message_id"].to_pylist()',
     '[row[0] for row in usable.select("message_id").fetchall()]',
     '[row["message_id"] for row in usable]',
+    'usable["message_id"].to_list()',
+    'usable["message_id"].to_list()',
+    'joined.filter(pl.col("content") == "secret words")["message_id"].to_list()',
 )
-"""How to get the ids from what each snippet calls usable."""
+"""How to get the ids from what each snippet makes."""
 
 
 def _read_by_snippets(folder: Path) -> list[list[str]]:

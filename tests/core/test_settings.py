@@ -147,7 +147,7 @@ def test_fault(name: str, tmp_path: Path) -> None:
 
 def test_every_fault_at_once(tmp_path: Path) -> None:
     """One error lists all faults, one a line."""
-    text = "[store]\nschema = 1\n[purge]\nbatch = 0\nkeys = 'id'\n[[purge.children]]\nkey = 'a b'\n[guards]\nclock = 1"
+    text = "[store]\nschema = 1\n[purge]\nbatch = 0\nkeys = 'id'\n[[purge.children]]\nkey = 'a;b'\n[guards]\nclock = 1"
     assert {line.partition(": ")[0] for line in refused(tmp_path, text)} == {
         *("store.schema", "purge.batch", "purge.keys", "purge.children[0].table", "purge.children[0].key"),
         "guards.clock",

@@ -6,7 +6,7 @@ look for is stored as a list of parts, cut inside the secret.
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +68,12 @@ def score(
             if not any(one.kind == span.kind and _touch(one, span) for span in example.spans):
                 scores[one.kind].wrong += 1
     return scores
+
+
+def total(scores: Mapping[DataKind, Score]) -> Score:
+    """Return the score of all kinds together."""
+    right, missed, wrong = (sum(getattr(one, name) for one in scores.values()) for name in ("right", "missed", "wrong"))
+    return Score(right, missed, wrong)
 
 
 def _touch(one: Finding, other: Finding) -> bool:

@@ -312,8 +312,34 @@ def test_text_is_filtered(store: Store, policy: Policy, tmp_path: Path) -> None:
         store.id("a1c1m1"): "ask [EMAIL]",
         store.id("a1c1m2"): "secret words",
     }
+    assert [(row["characters"], row["words"], row["language"]) for row in made.rows(tmp_path / "m")] == [
+        (None, None, None) if text is None else (len(text), len(text.split()), None) for text in texts.values()
+    ]
     filtered = described(tmp_path / "m")["filter"]
     assert (filtered["found"], filtered["not_passed"]) == ({"email": 1}, 0)
     made.built(store, made.as_written(policy), tmp_path / "as written", with_text=True)
     assert "ask jane.doe@example.com" in {row["text"] for row in made.rows(tmp_path / "as written")}
     assert described(tmp_path / "as written")["filter"] is None
+
+
+TEXTS = {
+    "a1c1m0": ("What is the weather like today?", "en", 6),
+    "a1c1m1": ("Wie wird das Wetter heute?", "de", 5),
+    "a1c1m2": ("今日は天気がいいですね", "ja", 1),
+    "a1c1m3": ("12345\u00a067 []\n", None, 3),
+}
+
+
+@pytest.mark.parametrize("text", ["filtered", "as_written"])
+def test_language_and_length(store: Store, policy: Policy, tmp_path: Path, text: str) -> None:
+    """With text, rows have its language, or none in doubt, its characters and words; the manifest says what detected it."""
+    store.load(made.world(accounts=1, conversations=1))
+    for name, (body, _, _) in TEXTS.items():
+        store.execute("UPDATE messages SET body = %s WHERE id = %s", body, store.id(name))
+    scope = policy if text == "filtered" else made.as_written(policy)
+    description = made.built(store, scope, tmp_path / "m", with_text=True)
+    found = {row["message_id"]: (row["text"], row["language"], row["words"]) for row in made.rows(tmp_path / "m")}
+    assert found == {store.id(name): expected for name, expected in TEXTS.items()}
+    assert all(row["characters"] == len(row["text"]) for row in made.rows(tmp_path / "m"))
+    assert description.language is not None
+    assert description.language.name == "py3langid"

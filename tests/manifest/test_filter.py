@@ -430,7 +430,11 @@ def test_order_is_kept() -> None:
     texts = numbers()
     texts[3] = None
     texts[5000] = "nul \0"
-    assert list(pool.apply_all(FILTER, iter(texts), workers=2)) == [FILTER.apply(text) for text in texts]
+    texts[7000:7002] = ["What is the weather like today?", "Write to jane@example.com, she knows about the weather."]
+    for chosen in (FILTER, Filter(with_language=True)):
+        expected = [chosen.apply(text) for text in texts]
+        assert list(pool.apply_all(chosen, iter(texts), workers=2)) == expected
+    assert [result.language for result in expected[7000:7002]] == ["en", "en"]
     assert [result.text for result in pool.apply_all(Numbered(), texts, workers=3)] == [f"<{text}>" for text in texts]
     assert not multiprocessing.active_children()
 

@@ -1,6 +1,7 @@
 """The columns of manifest rows equal the policy package's answers, on random worlds with many eligible messages."""
 
 import random
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -73,12 +74,15 @@ def a_world(seed: int) -> World:
 
 
 def expected_columns(reader: FactsReader, connection: Any, store: Store, policy: Policy) -> dict[str, tuple[Any, ...]]:
-    """Return expiry, plan and first grant of every message that the policy package considers eligible."""
+    """Return expiry, plan, first grant and turn of every message that the policy package considers eligible."""
     assert policy.training is not None
     found = {}
     for facts in reader.conversations(connection, sorted(store.left()), every=True).values():
         due = decide(facts, policy, AS_OF).due
-        for message, reason in exclusions(facts, reader.messages(connection, facts.conversation.id), policy, AS_OF):
+        judged = list(exclusions(facts, reader.messages(connection, facts.conversation.id), policy, AS_OF))
+        if any(reason is None for _, reason in judged):  # otherwise a message may have no time to be sorted by
+            judged.sort(key=lambda pair: (pair[0].created_at, pair[0].id))
+        for turn, (message, reason) in enumerate(judged):
             if reason is not None or facts.account is None or not isinstance(message.created_at, datetime):
                 continue
             known = history(facts.account, policy, AS_OF)
@@ -86,14 +90,19 @@ def expected_columns(reader: FactsReader, connection: Any, store: Store, policy:
             epoch = known.epoch_at(purpose, View.TRAINING, AS_OF)
             cap = policy.training.max_age.after(message.created_at)
             expires = min((instant for instant in (due, cap) if instant is not None), default=None)
-            found[message.id] = (expires, known.timeline.at(message.created_at), epoch.event_id if epoch else None)
+            found[message.id] = (
+                expires,
+                known.timeline.at(message.created_at),
+                epoch.event_id if epoch else None,
+                turn,
+            )
     return found
 
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("scope", "cap"), [("from_opt_in", "5 years"), ("entire", "2 months")])
 def test_columns(store: Store, policy: Policy, seed: int, scope: str, cap: str) -> None:
-    """The rows are the messages that the policy package considers eligible, with the same expiry, plan and first grant."""
+    """The rows are the messages that the policy package considers eligible, with the same expiry, plan, first grant and turn."""
     store.load(a_world(seed))
     scoped, contract = trained(policy, scope, cap), read_contract(store.database(), policy)
     eligibility = Eligibility(contract, scoped, AS_OF)
@@ -102,5 +111,8 @@ def test_columns(store: Store, policy: Policy, seed: int, scope: str, cap: str) 
             connection.exec_driver_sql(sql)
         rows = connection.exec_driver_sql(eligibility.rows()).all()
         expected = expected_columns(FactsReader(contract, scoped, AS_OF), connection, store, scoped)
-    assert {row.message_id: (row.expires_at, row.plan, row.consent_event_id) for row in rows} == expected
+    found = {row.message_id: (row.expires_at, row.plan, row.consent_event_id, row.turn) for row in rows}
+    assert found == expected
     assert len(expected) > ACCOUNTS / 4
+    eligible = Counter(row.conversation_id for row in rows)
+    assert any(row.turn >= eligible[row.conversation_id] for row in rows), "turns count ineligible messages as well"

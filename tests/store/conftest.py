@@ -1,6 +1,7 @@
 """Databases in which nothing is granted but what deploy/postgres/roles.sql grants, and one with nothing in it."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 
 import pytest
@@ -44,3 +45,10 @@ def nothing(server: embedded.Server) -> Iterator[Store]:
     yield store
     store.close()
     stores.drop(server, name)
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    """Threads, all ended with the test."""
+    with ThreadPoolExecutor(12) as pool:
+        yield pool

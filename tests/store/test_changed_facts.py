@@ -24,10 +24,8 @@ from tests.store.test_races import (
     key,
     once_before,
     swept,
-    threads,
 )
 
-__all__ = ["threads"]
 OTHER = "acc0ffee-0000-4000-8000-000000000002"
 GRANT = (
     "INSERT INTO consent_events (account_id, purpose, granted, recorded_at) "

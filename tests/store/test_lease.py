@@ -1,7 +1,7 @@
 """The lease between a run and a backfill: a slice gives way to a run, a run to nobody, the dead to everybody."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 from typing import Any
@@ -24,13 +24,6 @@ from tests.store.test_races import AS_OF, GUARDS, buried, fill, once_before
 
 SLICE = RunKind("backfill")
 LOOKED = "SELECT yields, wanted_at > clock_timestamp() - interval '5 seconds', expires_at > clock_timestamp() FROM sweeper.lease"
-
-
-@pytest.fixture
-def threads() -> Iterator[ThreadPoolExecutor]:
-    """Threads, all ended with the test."""
-    with ThreadPoolExecutor(4) as pool:
-        yield pool
 
 
 def swept(

@@ -48,13 +48,6 @@ def elsewhere(mortal: Server) -> Iterator[Store]:
     stores.drop(mortal, name)
 
 
-@pytest.fixture
-def threads() -> Iterator[ThreadPoolExecutor]:
-    """A thread, ended with the test."""
-    with ThreadPoolExecutor(1) as pool:
-        yield pool
-
-
 def retries(logged: Logged) -> int:
     """How often something was tried again so far."""
     return sum(entry["event"] in ("retrying", "waiting for the database") for entry in logged)

@@ -27,13 +27,6 @@ from tests.store.test_races import AS_OF, GUARDS, fill
 QUIET = {"replica_lag_seconds": 0, "replica_lag_mb": 0, "wal_mb_per_second": 0, "blocked_queries": 0}
 
 
-@pytest.fixture
-def threads() -> Iterator[ThreadPoolExecutor]:
-    """Threads, all ended with the test."""
-    with ThreadPoolExecutor(4) as pool:
-        yield pool
-
-
 def gauge(store: Store, policy: Policy, **limits: Any) -> LoadProbe:
     """A gauge of this store's purged tables that looks at these limits alone."""
     job = store.job(policy, AS_OF, pace={**QUIET, **limits})

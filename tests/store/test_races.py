@@ -138,13 +138,6 @@ def another(store: Store) -> Iterator[psycopg.Connection[Any]]:
         connection.execute("ROLLBACK")
 
 
-@pytest.fixture
-def threads() -> Iterator[ThreadPoolExecutor]:
-    """Threads, all ended with the test."""
-    with ThreadPoolExecutor(12) as pool:
-        yield pool
-
-
 @pytest.fixture(params=LEVELS)
 def isolated(store: Store, request: pytest.FixtureRequest) -> Store:
     """The store in a database of each default isolation level."""

@@ -17,9 +17,8 @@ from sweeper.postgres import evidence
 from tests.processes import until
 from tests.store import stores
 from tests.store.stores import Store
-from tests.store.test_races import ACCOUNT, fill, swept, threads
+from tests.store.test_races import ACCOUNT, fill, swept
 
-__all__ = ["threads"]
 LOGICAL = {"wal_level": "logical", "fsync": "off"}
 
 

@@ -275,3 +275,11 @@ WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition
   AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_constraint k
                   WHERE k.conrelid = c.oid AND k.contype = 'f' AND a.attnum = ANY(k.conkey))
 ORDER BY 1, 3
+
+-- name: forbid_whole_reads
+-- Let the planner of this transaction read no table whole if an index can serve.
+SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'on', true)
+
+-- name: explain_key
+-- How the planner finds the rows of one key.
+EXPLAIN (FORMAT JSON) SELECT 1 FROM $table t WHERE $key = (SELECT CAST(NULL AS $type))

@@ -66,6 +66,17 @@ LEFT JOIN pg_catalog.pg_type y ON y.oid = a.atttypid
 LEFT JOIN pg_catalog.pg_type b ON b.oid = COALESCE(NULLIF(y.typbasetype, 0), y.oid)
 WHERE c.oid = to_regclass(:table)
 
+-- name: expression_of
+-- Evaluate an expression over the columns of a table for no row, to learn its type.
+SELECT $expression FROM $table t LIMIT 0
+
+-- name: type_name
+-- The name of a type; that of its base type for a domain.
+SELECT CASE WHEN b.oid = 'bpchar'::regtype THEN 'bpchar' ELSE format_type(b.oid, NULL) END
+FROM pg_catalog.pg_type y
+JOIN pg_catalog.pg_type b ON b.oid = COALESCE(NULLIF(y.typbasetype, 0), y.oid)
+WHERE y.oid = CAST(:oid AS oid)
+
 -- name: foreign_keys
 -- The foreign keys that refer to a table: the referring table, the columns, and the action on delete.
 SELECT k.conname AS name,

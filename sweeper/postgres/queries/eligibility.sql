@@ -86,11 +86,11 @@ FROM messages m
 LEFT JOIN pg_temp.sweeper_conversations c ON c.id = m.conversation_id
 LEFT JOIN pg_temp.sweeper_accounts a ON a.account_id = c.account_id
 CROSS JOIN LATERAL (SELECT a.plans[width_bucket(m.created_at, a.starts)] AS plan OFFSET 0) AS p
-WHERE NOT COALESCE($trusted AND m.created_at > $as_of, false) AND COALESCE(c.present, true)
+WHERE NOT COALESCE($trusted AND m.created_at > $as_of, false) AND COALESCE(c.present, true)$narrowed
 
 -- name: manifest_rows
--- The eligible messages in total order; their text only where it was asked for. Ids become text after the sort: they are
--- shorter before it, and the server writes them while the client reads.
+-- The eligible messages in total order; their text only where it was asked for. A message's turn counts all messages of its
+-- conversation. Ids become text after the sort: they are shorter before it, and the server writes them while the client reads.
 SELECT r.id::text AS message_id,
        r.conversation_id::text AS conversation_id,
        r.account_id::text AS account_id,
@@ -100,13 +100,14 @@ SELECT r.id::text AS message_id,
        r.plan,
        r.platform,
        r.event_id AS consent_event_id,
-       NULLIF(LEAST(r.due, r.capped_at), 'infinity') AS expires_at$text
+       NULLIF(LEAST(r.due, r.capped_at), 'infinity') AS expires_at,
+       r.turn$text
 FROM (
-    SELECT r.*
+    SELECT r.*, row_number() OVER (PARTITION BY $by_conversation ORDER BY r.created_at, $by_message) - 1 AS turn
     FROM ($reasoned) AS r
-    WHERE r.reason IS NULL
     ORDER BY $by_conversation, r.created_at, $by_message
 ) AS r
+WHERE r.reason IS NULL
 
 -- name: manifest_counts
 -- How many messages there are by the reason that bars them; NULL: eligible.
@@ -114,13 +115,19 @@ SELECT r.reason, count(*) AS messages FROM ($reasoned) AS r GROUP BY r.reason
 
 -- name: manifest_load
 -- A place for the rows of a manifest, to be checked all at once.
-CREATE TEMPORARY TABLE sweeper_manifest (id $type NOT NULL, conversation_id text NOT NULL, expires_at timestamptz) ON COMMIT DROP
+CREATE TEMPORARY TABLE sweeper_manifest (
+    message_id $type NOT NULL,
+    conversation_id text NOT NULL,
+    expires_at timestamptz,
+    turn bigint,
+    split text
+) ON COMMIT DROP
 
 -- name: manifest_lost
 -- Of the rows of a manifest, those that may not be trained on, with the reason and since when; those recalled before left out if asked.
 SELECT l.message_id, l.conversation_id, l.reason, LEAST(COALESCE(l.since, $as_of), $as_of) AS since
 FROM (
-    SELECT a.id::text AS message_id,
+    SELECT a.message_id::text AS message_id,
            a.conversation_id,
            CASE WHEN r.reason IS NOT NULL THEN r.reason
                 WHEN r.id IS NULL AND t.purged_at IS NOT NULL THEN 'purged'
@@ -134,7 +141,7 @@ FROM (
                 WHEN r.id IS NULL THEN t.purged_at
                 ELSE a.expires_at END AS since
     FROM pg_temp.sweeper_manifest a
-    LEFT JOIN ($reasoned) AS r ON r.id = a.id
+    LEFT JOIN ($reasoned) AS r ON r.id = a.message_id
     LEFT JOIN (
         SELECT t.record_id, max(t.purged_at) AS purged_at
         FROM sweeper.tombstones t JOIN sweeper.runs n ON n.id = t.run_id
@@ -146,3 +153,27 @@ FROM (
 WHERE NOT $only_new OR NOT EXISTS (
     SELECT FROM sweeper.revocations v WHERE v.manifest_id = $manifest_id AND v.message_id = l.message_id AND v.found_by = 'recall'
 )
+
+-- name: manifest_texts
+-- The rows of a manifest by conversation and time, with the text of those that may be trained on, or the reason why not.
+SELECT l.conversation_id,
+       l.message_id::text AS message_id,
+       l.turn,
+       l.split,
+       l.author,
+       CASE WHEN l.reason IS NULL THEN l.body END AS body,
+       NULLIF(LEAST(l.expires_at, l.due, l.capped_at), 'infinity') AS expires_at,
+       l.reason
+FROM (
+    SELECT a.*, r.author, r.created_at, r.due, r.capped_at, r.body,
+           CASE WHEN r.reason IS NOT NULL THEN r.reason
+                WHEN r.id IS NULL THEN 'gone'
+                WHEN a.expires_at <= $as_of THEN 'expired'
+                WHEN v.message_id IS NOT NULL THEN 'revoked' END AS reason
+    FROM pg_temp.sweeper_manifest a
+    LEFT JOIN ($reasoned) AS r ON r.id = a.message_id
+    LEFT JOIN (
+        SELECT DISTINCT v.message_id FROM sweeper.revocations v WHERE v.manifest_id = $manifest_id
+    ) AS v ON v.message_id = a.message_id::text
+) AS l
+ORDER BY l.conversation_id COLLATE "C", l.created_at, $by_message

@@ -1,14 +1,14 @@
 -- name: lock_rows
 -- Lock the physical rows of a batch; rows that others have locked are left out.
-SELECT t.$key::text AS id FROM $table t WHERE t.$key = ANY(CAST(:ids AS $type[])) ORDER BY t.$key FOR UPDATE SKIP LOCKED
+SELECT $key::text AS id FROM $table t WHERE $key = ANY(CAST(:ids AS $type[])) ORDER BY $key FOR UPDATE SKIP LOCKED
 
 -- name: lock_rows_waiting
 -- Lock the physical rows of a batch, waiting up to lock_timeout for rows that others have locked.
-SELECT t.$key::text AS id FROM $table t WHERE t.$key = ANY(CAST(:ids AS $type[])) ORDER BY t.$key FOR UPDATE
+SELECT $key::text AS id FROM $table t WHERE $key = ANY(CAST(:ids AS $type[])) ORDER BY $key FOR UPDATE
 
 -- name: existing
--- Of the given ids, those whose physical rows exist, locked by others or not.
-SELECT t.$key::text AS id FROM $table t WHERE t.$key = ANY(CAST(:ids AS $type[]))
+-- Of the given ids, those whose physical rows exist, locked by others or not, once for each row.
+SELECT $key::text AS id FROM $table t WHERE $key = ANY(CAST(:ids AS $type[]))
 
 -- name: row_locations
 -- The physical locations of a batch's rows in a table, to verify afterwards that they are deleted.
@@ -16,14 +16,14 @@ SELECT t.ctid::text AS place, t.tableoid::bigint || t.ctid::text AS mark FROM $t
 
 -- name: count_children
 -- How many children each record of a batch has in one table, by any of its keys.
-SELECT p.$key::text AS id, count(*) AS children
-FROM $root p JOIN $table t ON $joined
-WHERE p.$key = ANY(CAST(:ids AS $type[]))
-GROUP BY p.$key
+SELECT p.sweeper_key::text AS id, count(*) AS children
+FROM (SELECT t.*, $key AS sweeper_key FROM $root t) p JOIN $table t ON $joined
+WHERE p.sweeper_key = ANY(CAST(:ids AS $type[]))
+GROUP BY p.sweeper_key
 
 -- name: count_direct_children
 -- How many children each record of a batch has in one table.
-SELECT t.$column::text AS id, count(*) AS children FROM $table t WHERE $condition GROUP BY t.$column
+SELECT $key::text AS id, count(*) AS children FROM $table t WHERE $condition GROUP BY $key
 
 -- name: lock_children
 -- How many children a conversation has, and how many of them could be locked without waiting.
@@ -49,9 +49,21 @@ SELECT EXISTS (SELECT 1 FROM $table t WHERE $condition AND ($elsewhere))
 -- Delete the children of a batch in one table.
 DELETE FROM $table t WHERE $condition
 
+-- name: redact_children
+-- Set columns of the children of a batch in one table to NULL; the rows stay.
+UPDATE $table t SET $columns WHERE $condition
+
 -- name: delete_rows
--- Delete the records of a batch and return those that were deleted.
-DELETE FROM $table t WHERE t.$key = ANY(CAST(:ids AS $type[])) RETURNING t.$key::text AS id
+-- Delete the records of a batch and return the id of each row that was deleted.
+DELETE FROM $table t WHERE $key = ANY(CAST(:ids AS $type[])) RETURNING $key::text AS id
+
+-- name: shared_rows
+-- The shared rows that the children of a batch name, each with one of its conversations.
+SELECT t.$column::text AS shared, min($key::text) AS conversation FROM $table t WHERE $condition AND t.$column IS NOT NULL GROUP BY t.$column
+
+-- name: delete_unnamed
+-- Delete those of the locked shared rows that nothing refers to any more.
+DELETE FROM $table t WHERE $key = ANY(CAST(:ids AS $type[])) AND $others RETURNING $key::text AS id
 
 -- name: left_behind
 -- Whether a table still has children of deleted records.

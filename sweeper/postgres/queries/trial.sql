@@ -21,18 +21,18 @@ ORDER BY 2
 
 -- name: trial_sample
 -- A few records by key: the first, the last, and of the first thousand rows some that share their key with others.
-(SELECT t.$key::text AS id FROM $table t WHERE t.$key IS NOT NULL ORDER BY t.$key LIMIT :some)
+(SELECT $key::text AS id FROM $table t WHERE $key IS NOT NULL ORDER BY $key LIMIT :some)
 UNION
-(SELECT t.$key::text FROM $table t WHERE t.$key IS NOT NULL ORDER BY t.$key DESC LIMIT :some)
+(SELECT $key::text FROM $table t WHERE $key IS NOT NULL ORDER BY $key DESC LIMIT :some)
 UNION
 (SELECT k.key::text
- FROM (SELECT t.$key AS key FROM $table t WHERE t.$key IS NOT NULL ORDER BY t.$key LIMIT 1000) k
+ FROM (SELECT $key AS key FROM $table t WHERE $key IS NOT NULL ORDER BY $key LIMIT 1000) k
  GROUP BY k.key HAVING count(*) > 1 ORDER BY k.key LIMIT :some)
 
 -- name: trial_owners
 -- Some records that have rows in a child table: the owners of its first rows.
 SELECT DISTINCT t.owner AS id
-FROM (SELECT t.$column::text AS owner FROM $table t WHERE t.$column IS NOT NULL LIMIT 50) t
+FROM (SELECT $key::text AS owner FROM $table t WHERE $key IS NOT NULL LIMIT 50) t
 LIMIT :some
 
 -- name: canary_may_write
