@@ -1,4 +1,4 @@
-"""`explain`: one conversation in plain words, or every conversation in one line with totals."""
+"""`explain`: one conversation in plain words, all about one account, or every conversation in one line with totals."""
 
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,14 +7,13 @@ import typer
 
 from sweeper import console
 from sweeper.cli import context
+from sweeper.cli.account import explain_account, explain_other, line
 from sweeper.cli.context import AsJson, AsOf, Config
-from sweeper.encoding import to_json
 from sweeper.errors import ConfigurationError, SweeperError
 from sweeper.policy.instant import rfc3339
 
 if TYPE_CHECKING:
     from sweeper.policy.counts import RecordCounts
-    from sweeper.policy.evaluate import Evaluation
     from sweeper.policy.explain import Explanation
     from sweeper.policy.facts import Facts, Message
     from sweeper.runs.job import Job
@@ -28,37 +27,51 @@ class WhatIf(StrEnum):
 
 
 def explain(
-    conversation_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="Id of the conversation.")] = None,
+    conversation_id: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="Id of a conversation; or of an account.")
+    ] = None,
     config: Config = None,
     as_json: AsJson = False,
     as_of: AsOf = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Explain every conversation in one line each, and print totals.")
     ] = False,
+    account: Annotated[
+        str | None, typer.Option("--account", help="Say what is stored of this account and what was purged.")
+    ] = None,
     what_if: Annotated[
         WhatIf | None, typer.Option("--what-if", help="Suppose that the user does this at as-of.")
     ] = None,
 ) -> None:
-    """Explain why a conversation is kept or purged: facts, rule, due date, what would change it, what may be trained on.
+    """Explain why a conversation is kept or purged, or sum up an account.
+
+    Of a conversation: facts, rule, due date, what would change it, what may be trained on.
 
     Example: sweeper explain 5f0c1a52-8f0f-5a58-9d3e-6f3c6b7a1a11 --what-if opt-out
     """
-    if (conversation_id is None) == (not everything):
-        raise ConfigurationError("explain takes either one ID or --all. Nothing was read.")
-    if everything and what_if is not None:
-        raise ConfigurationError("explain: --what-if works with one ID, not with --all. Nothing was read.")
+    if [conversation_id is None, account is None, not everything].count(False) != 1:
+        raise ConfigurationError("explain takes either one ID or --all, or --account. Nothing was read.")
+    if conversation_id is None and what_if is not None:
+        raise ConfigurationError(
+            "explain: --what-if works with one ID of a conversation, not with --account or --all. Nothing was read."
+        )
     with context.prepared(config, context.instant("--as-of", as_of)) as job:
-        if conversation_id is None:
+        if account is not None:
+            explain_account(job, context.text_argument("--account", account), as_json=as_json)
+        elif conversation_id is None:
             _explain_all(job, as_json=as_json)
         else:
             _explain_one(job, conversation_id, what_if, as_json=as_json)
 
 
 def _explain_one(job: "Job", conversation_id: str, what_if: WhatIf | None, *, as_json: bool) -> None:
-    id_ = context.known_id(job.database, job.contract.type("conversations"), conversation_id, "conversation") or ""
-    facts, messages = _read(job, id_)
+    from sweeper.postgres import lookup
+
+    text = context.text_argument("conversation", conversation_id)
+    id_ = lookup.id_or_none(job.database, job.contract.type("conversations"), text)
+    facts, messages = _read(job, id_) if id_ is not None else (None, [])
     if facts is None:
-        _explain_purged(job, id_, as_json=as_json)
+        _explain_absent(job, id_ or text, what_if, as_json=as_json)
         return
     explanation = _explanation(job, facts, messages, what_if)
     if as_json:
@@ -87,29 +100,19 @@ def _explanation(job: "Job", facts: "Facts", messages: list["Message"], what_if:
     return explanations.Explanation(supposed, job.policy, job.as_of, messages, supposing, schema)
 
 
-def _explain_purged(job: "Job", id_: str, *, as_json: bool) -> None:
-    """Print what the tombstone records of a purged conversation."""
+def _explain_absent(job: "Job", id_: str, what_if: WhatIf | None, *, as_json: bool) -> None:
+    """Print what the tombstone records of a purged conversation, or what else the id names."""
     from sweeper.policy import explain as explanations
     from sweeper.postgres import evidence
 
     with job.database.transaction() as connection:
         tombstone = evidence.tombstone_of(connection, job.settings.store.schema_name, id_)
     if tombstone is None:
-        raise SweeperError(
-            f"there is no conversation {id_}, and no tombstone names it: it was never here, or something else deleted it. "
-            "Nothing to explain."
-        )
-    if as_json:
+        explain_other(job, id_, supposed=what_if is not None, as_json=as_json)
+    elif as_json:
         console.print_json(explanations.purged_json(id_, tombstone))
     else:
         console.say(explanations.purged_text(id_, tombstone))
-
-
-def _shown(evaluation: "Evaluation") -> str:
-    """Return in one word what a run would do with a conversation."""
-    if evaluation.verdict.held:
-        return "held"
-    return {"purge": "purge", "spared": "spare"}.get(evaluation.outcome, "keep")
 
 
 def _explain_all(job: "Job", *, as_json: bool) -> None:
@@ -122,14 +125,10 @@ def _explain_all(job: "Job", *, as_json: bool) -> None:
     counts = Counts()
     for record in everything(job, lambda: counts.anomalies.update([Anomaly.CREATED_AHEAD.value])):
         counts.count("conversation", record.evaluation, record.anomalies)
-        line = to_json(explanations.line(record.facts, record.evaluation.verdict))
         if as_json:
-            console.print_json(line)
+            console.print_json(explanations.line(record.facts, record.evaluation.verdict))
         else:
-            console.say(
-                f"{line['conversation_id']}  {_shown(record.evaluation):<5}  {line['rule'] or 'no rule':<17}  "
-                f"{line['due_at'] or 'no due date'}"
-            )
+            console.say(line(record))
     if as_json:
         log.get().info("totals", **_totals_json(counts.conversations))
     else:

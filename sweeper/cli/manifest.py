@@ -1,4 +1,4 @@
-"""`manifest`: build, show, check, export and recall the lists of messages that a training run may use.
+"""`manifest`: build, show, check, export, recall and retire the lists of messages that a training run may use.
 
 Invariant: `manifest verify` exits with 1 if the manifest contains a message that may not be trained on. Of what people wrote,
 `manifest export` prints the filtered text, and no command prints anything else.
@@ -32,7 +32,9 @@ class ExportFormat(StrEnum):
     CHAT_JSONL = "chat-jsonl"
 
 
-manifest_app = typer.Typer(help="Build, show, check, export and recall training manifests.", no_args_is_help=True)
+manifest_app = typer.Typer(
+    help="Build, show, check, export, recall and retire training manifests.", no_args_is_help=True
+)
 
 
 @manifest_app.command("build")
@@ -58,12 +60,23 @@ def manifest_build(
     with context.prepared(config, context.instant("--as-of", as_of)) as job:
         _refuse_future(job)
         frozen = lifecycle.freeze(job, directory, key, with_text=with_text)
-    built = {**frozen.description.to_dict(), "directory": str(frozen.folder), "revoked": frozen.revoked}
+    built = {
+        **frozen.description.to_dict(),
+        "directory": str(frozen.folder),
+        "revoked": frozen.revoked,
+        "replaced": frozen.replaced,
+    }
     with console.afterwards():
         if as_json:
             console.print_json(built)
         else:
             _print_built(built)
+    for id_ in frozen.displaced:
+        console.warn(
+            f"manifest {id_}, on which training was started, was in this directory before: no row can be recalled from it. "
+            f"If there is a copy, name it: `sweeper manifest relocate {id_} DIR`. If no model from it is in use any more: "
+            f"`sweeper manifest retire {id_}`."
+        )
     if not frozen.description.eligible:
         console.warn("the manifest is EMPTY: not one message may be trained on. Look at `excluded` for the reasons.")
 
@@ -89,6 +102,8 @@ def _print_built(built: dict[str, Any]) -> None:
         rows += [("text replaced", kind, count) for kind, count in built["filter"]["found"].items()]
         rows.append(("text not written", "did not pass the filter", built["filter"]["not_passed"]))
     console.print_table(("", "", "messages"), rows)
+    for id_ in built["replaced"]:
+        console.say(f"Manifest {id_} was in this directory before and never started: it is retired.")
 
 
 @manifest_app.command("start")
@@ -139,6 +154,58 @@ def manifest_complete(
             console.say(f"Manifest {manifest_id} completed.")
 
 
+@manifest_app.command("retire")
+def manifest_retire(
+    manifest_id: Annotated[str, typer.Argument(metavar="ID", help="A manifest that nobody uses any more.")],
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """End a manifest that is not used any more.
+
+    Neither it nor a model from it may be in use: it is not started, completed or recalled again.
+
+    Example: sweeper manifest retire ce9ce1fc9d59b6b2023f0042f8d51169
+    """
+    with extra.required():
+        from sweeper.manifest import lifecycle
+
+    with context.migrated(config) as database:
+        retired = lifecycle.retire(database, manifest_id)
+    with console.afterwards():
+        if as_json:
+            console.print_json(retired)
+        else:
+            console.say(
+                f"Manifest {manifest_id} retired: `manifest recall` passes it over from now on. You may delete "
+                f"{retired['directory']}; its evidence stays."
+            )
+
+
+@manifest_app.command("relocate")
+def manifest_relocate(
+    manifest_id: Annotated[str, typer.Argument(metavar="ID", help="A manifest whose directory was moved or restored.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where it is now.")],
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Record where a manifest is now, after checking its files.
+
+    All its files must be there unchanged, those of revoked rows included. Nothing is moved.
+
+    Example: sweeper manifest relocate ce9ce1fc9d59b6b2023f0042f8d51169 /archive/manifests/2026-12
+    """
+    with extra.required():
+        from sweeper.manifest import lifecycle
+
+    with context.migrated(config) as database:
+        relocated = lifecycle.relocate(database, manifest_id, directory)
+    with console.afterwards():
+        if as_json:
+            console.print_json(relocated)
+        else:
+            console.say(f"Manifest {manifest_id} is in {relocated['directory']}, with all its files unchanged.")
+
+
 @manifest_app.command("list")
 def manifest_list(config: Config = None, as_json: AsJson = False) -> None:
     """List all manifests ever frozen, oldest first.
@@ -154,6 +221,8 @@ def manifest_list(config: Config = None, as_json: AsJson = False) -> None:
         console.print_json(found)
         return
     headers = ("id", "state", "as_of", "eligible", "revoked", "directory")
+    for row in found:
+        row["state"] += ", retired" if row["retired_at"] else ""
     console.print_table(headers, ([row[header] for header in headers] for row in found))
 
 
@@ -286,7 +355,7 @@ def manifest_verify(
         console.print_json(_verification_json(verified))
     else:
         _print_verification_json(verified)
-    if verified.faults or verified.ineligible:
+    if verified.faults or verified.ineligible or verified.retired_at:
         raise typer.Exit(1)
 
 
@@ -297,6 +366,7 @@ def _verification_json(verified: "Verification") -> dict[str, Any]:
         "faults": verified.faults,
         "left": verified.ineligible,
         "revoked": verified.revoked,
+        "retired_at": verified.retired_at,
     }
 
 
@@ -306,6 +376,8 @@ def _print_verification_json(verified: "Verification") -> None:
     if verified.faults:
         return
     checked = f"Manifest {verified.description.id}: files intact, {verified.description.eligible} rows."
+    if verified.retired_at:
+        console.say(f"It was retired on {rfc3339(verified.retired_at)}: do not train on it; build a new one.")
     if not verified.ineligible:
         console.say(f"{checked} All may still be trained on.")
         return
@@ -342,11 +414,14 @@ def manifest_recall(
             found.append(one)
             if not as_json:
                 _print_recalled(one, written=out is not None)
+        retired = sum(row["retired_at"] is not None for row in lifecycle.list_manifests(job.database))
     with console.afterwards():
         if as_json:
-            console.print_json({"manifests": [_recall_json(one) for one in found], "recorded": out is not None})
+            console.print_json(
+                {"manifests": [_recall_json(one) for one in found], "recorded": out is not None, "retired": retired}
+            )
         elif not found:
-            console.say("No manifest was ever frozen.")
+            console.say(f"No manifest of this store is in use; {retired} are retired.")
         elif out is None:
             console.say("Nothing was recorded as recalled: give --out DIR to write the rows.")
     if any(one.missing for one in found):
@@ -367,8 +442,9 @@ def _recall_json(one: "RecallResult") -> dict[str, Any]:
 def _print_recalled(one: "RecallResult", *, written: bool) -> None:
     if one.missing:
         console.say(
-            f"Manifest {one.manifest_id} ({one.state}) was NOT searched: {one.missing} Restore it from a copy and recall "
-            "again: nothing is lost by waiting. The other manifests are recalled."
+            f"Manifest {one.manifest_id} ({one.state}) was NOT searched: {one.missing} Or, if it was moved, name its place: "
+            f"`sweeper manifest relocate {one.manifest_id} DIR`. Then recall again: nothing is lost by waiting. If neither it "
+            f"nor a model from it is used any more: `sweeper manifest retire {one.manifest_id}`. The others are recalled."
         )
         return
     console.say(f"Manifest {one.manifest_id} ({one.state}): {one.reasons.total()} rows to drop since the last recall.")

@@ -1,8 +1,9 @@
-"""`hold` and `order`: place, release and list legal holds; add and list erasure orders.
+"""`hold` and `order`: place, release and list legal holds; add, withdraw and list erasure orders.
 
 Invariant: a hold can be placed while the policy is broken or a table of the store is missing.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,13 +18,18 @@ from sweeper.policy.instant import rfc3339
 
 if TYPE_CHECKING:
     from sweeper.policy.schema import Plausible
-    from sweeper.postgres.hold_scope import HoldScope
+    from sweeper.postgres.hold_scope import HoldScope, Reach
     from sweeper.settings import Settings
 
 hold_app = typer.Typer(help="Place, release and list legal holds. What is held is never purged.", no_args_is_help=True)
-order_app = typer.Typer(help="Add and list erasure orders: due dates that no rule can postpone.", no_args_is_help=True)
+order_app = typer.Typer(
+    help="Add, withdraw and list erasure orders: due dates that no rule can postpone.", no_args_is_help=True
+)
 
 Unknown = Annotated[bool, typer.Option("--unknown", help="Accept an id that is not in the store (yet).")]
+Yes = Annotated[
+    bool, typer.Option("--yes", "-y", help="Do not ask. Without it a terminal is asked, and a script is not.")
+]
 
 
 @hold_app.command("place")
@@ -35,6 +41,7 @@ def hold_place(
     conversation: Annotated[str | None, typer.Option("--conversation", help="Hold this conversation.")] = None,
     everything: Annotated[bool, typer.Option("--everything", help="Hold everything in the store.")] = False,
     unknown: Unknown = False,
+    yes: Yes = False,
 ) -> None:
     """Place a legal hold. Once this returns, no purge violates it.
 
@@ -51,10 +58,32 @@ def hold_place(
         scope = None if everything else hold_scope.read(database, account, conversation)
         if scope is not None and not unknown:
             _refuse_unknown(scope, "held")
+        if not yes and (everything or account is not None):
+            _ask(
+                f"The hold {_covers(scope.either if scope else None)}: none of it is purged until you release it.",
+                "held",
+            )
         ids = (scope.account_id, scope.conversation_id) if scope else (None, None)
         hold = protections.place_hold(database, matter, *ids, context.CLOCK.now())
     with console.afterwards():
         _print_placed(hold, scope.either if scope else None, as_json=as_json)
+
+
+def _ask(found: str, done: str) -> None:
+    """Ask a person whether to go on. Without a terminal nobody is asked, so that scripts written before --yes go on working.
+
+    Raises:
+        SweeperError: the answer is no.
+    """
+    if sys.stdin is None or not sys.stdin.isatty():
+        return
+    console.warn(found)
+    try:
+        confirmed = typer.confirm("Do it?", err=True)
+    except typer.Abort:
+        confirmed = False
+    if not confirmed:
+        raise SweeperError(f"it was not confirmed. Nothing was {done}. Answer y, or give --yes.")
 
 
 @hold_app.command("release")
@@ -97,7 +126,9 @@ def hold_list(
         holds = protections.list_holds(database, released=released)
         found = unmatched.attempt_holds(database, context.CLOCK.now())
     _mark(holds, None if found is None else {"unknown_id": found})
-    _print_rows(sorted(holds, key=lambda hold: (hold["released_at"] is not None, -hold["id"])), as_json=as_json)
+    holds.sort(key=lambda hold: (hold["released_at"] is not None, -hold["id"]))
+    none = "no legal hold" if released else "no legal hold is in force; --all lists released ones as well"
+    _print_rows(holds, as_json=as_json, none=none)
 
 
 @order_app.command("add")
@@ -114,6 +145,7 @@ def order_add(
     ] = None,
     due: Annotated[str | None, typer.Option("--due", metavar="INSTANT", help="When it must be gone.")] = None,
     unknown: Unknown = False,
+    yes: Yes = False,
 ) -> None:
     """Record an erasure order. Without --due it only excludes from training, at once.
 
@@ -131,6 +163,9 @@ def order_add(
         if not unknown:
             _refuse_unknown(scope, "recorded")
             _refuse_unrelated(scope)
+        if not yes and account is not None:
+            gone = f"must be gone by {rfc3339(due_at)}" if due_at else "is no longer trained on"
+            _ask(f"The order {_covers(scope.both)}: all of it {gone}.", "recorded")
         ids = (scope.account_id, scope.conversation_id)
         order = protections.add_order(database, reference, *ids, context.CLOCK.now(), due_at)
     with console.afterwards():
@@ -139,6 +174,39 @@ def order_add(
             console.warn(
                 "it has no due date: what it covers is no longer trained on, but NOTHING will be erased by it. To erase it, "
                 "add the order with --due."
+            )
+
+
+@order_app.command("withdraw")
+def order_withdraw(
+    reference: Annotated[str | None, typer.Argument(help="Withdraw all orders of this reference.")] = None,
+    config: Config = None,
+    as_json: AsJson = False,
+    order_id: Annotated[int | None, typer.Option("--id", help="Withdraw this one order.")] = None,
+) -> None:
+    """Withdraw erasure orders. They make nothing due any more; what they cover stays out of training.
+
+    Once this returns, no purge is due because of them. What was purged before stays purged.
+
+    Example: sweeper order withdraw DSR-118
+    """
+    from sweeper.postgres import protections
+
+    if (reference is None) == (order_id is None):
+        raise ConfigurationError("order withdraw: name a reference or --id. Nothing was withdrawn.")
+    _check_texts({"order withdraw: the reference": reference})
+    with context.migrated(config) as database:
+        withdrawn = protections.withdraw_orders(database, reference, order_id, context.CLOCK.now())
+    if not withdrawn:
+        raise SweeperError(
+            f"no order of this store that is not withdrawn yet is {reference or order_id}. Nothing was withdrawn. See "
+            "`sweeper order list`."
+        )
+    with console.afterwards():
+        _print_rows(withdrawn, as_json=as_json)
+        if not as_json:
+            console.say(
+                "They erase nothing more. What was purged under them stays purged, and what they cover stays out of training."
             )
 
 
@@ -156,7 +224,7 @@ def order_list(config: Config = None, as_json: AsJson = False) -> None:
         if found is None:  # the role of an officer may not read the tombstones
             found, unknown = unmatched.attempt_orders(database, purged=True), "unknown_id_or_purged"
     _mark(orders, None if found is None else dict(zip((unknown, "other_spelling"), found, strict=True)))
-    _print_rows(orders, as_json=as_json)
+    _print_rows(orders, as_json=as_json, none="no erasure order for this store")
 
 
 def _mark(rows: Sequence[dict[str, Any]], unmatched: Mapping[str, Sequence[int]] | None) -> None:
@@ -188,7 +256,7 @@ def _refuse_unknown(scope: "HoldScope", done: str) -> None:
 
 def _refuse_unrelated(scope: "HoldScope") -> None:
     """Refuse an order that names a conversation and an account to which it does not belong."""
-    if scope.account_id is not None and scope.conversation_id is not None and not scope.both:
+    if scope.account_id is not None and scope.conversation_id is not None and not scope.both.conversations:
         raise ConfigurationError(
             f"conversation {scope.conversation_id} does not belong to account {scope.account_id}, and an order that names both "
             "covers only a conversation of that account. Nothing was recorded. Name one of them, or give --unknown."
@@ -217,19 +285,24 @@ def _plausible(settings: "Settings") -> "Plausible":
         return Plausible.model_validate({"from": "2015-01-01T00:00:00Z", "before": "9999-01-01T00:00:00Z"})
 
 
-def _print_placed(row: dict[str, Any], covered: int | None, *, as_json: bool) -> None:
-    """Print what was placed and how many conversations it covers now (`covered`; None: all)."""
+def _print_placed(row: dict[str, Any], reach: "Reach | None", *, as_json: bool) -> None:
+    """Print what was placed and what it covers now (`reach`; None: all)."""
     if as_json:
-        console.print_json({**row, "covers": covered})
+        conversations, feedback = reach or (None, None)
+        console.print_json({**row, "covers": conversations, "covers_feedback": feedback})
         return
     _print_rows([row], as_json=False)
-    console.say("covers everything" if covered is None else f"covers {covered} conversation{'s' * (covered != 1)} now")
+    console.say(_covers(reach))
 
 
-def _print_rows(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
+def _covers(reach: "Reach | None") -> str:
+    return "covers everything" if reach is None else f"covers {reach}"
+
+
+def _print_rows(rows: Sequence[dict[str, Any]], *, as_json: bool, none: str = "") -> None:
     if as_json:
         console.print_json(list(rows))
     elif rows:
         console.print_table(rows[0], [row.values() for row in rows])
     else:
-        console.say("none")
+        console.say(none)

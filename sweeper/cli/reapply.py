@@ -102,6 +102,12 @@ def _print(found: "Reapplied", *, as_json: bool) -> None:
         console.say(f"It stopped early: {STOPS.get(found.stop_reason, found.stop_reason)}. Reapply again for the rest.")
     if found.outcome == "preview" and found.lost.holds:
         console.say("A run would refuse (holds): place these legal holds again first.")
-    for what, lost in (("legal holds", found.lost.holds), ("erasure orders", found.lost.orders)):
+    if found.outcome == "preview" and found.lost.withdrawals:
+        console.say("A run would refuse (withdrawals): withdraw these erasure orders again first.")
+    for what, lost in (
+        ("legal holds", found.lost.holds),
+        ("erasure orders", found.lost.orders),
+        ("withdrawals of erasure orders", found.lost.withdrawals),
+    ):
         if lost:
             console.warn(f"{len(lost)} {what} of the ledger are not in this database: {'; '.join(lost)}.")

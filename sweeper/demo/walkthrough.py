@@ -150,7 +150,7 @@ def _show_sweep(page: DemoPage, fixture: DemoFixture, clock: Clock) -> None:
         page.command("run", "--approve", approval.token())
     else:
         page.command("run")
-    page.heading("4. Sweep again: nothing is left to do")
+    page.heading("4. Sweep again")
     page.command("run")
     page.heading("5. Every rule, and one conversation that it keeps, explained")
     _show_counts(examples)

@@ -118,7 +118,7 @@ def open_export(job: Job, manifest_id: str, format_: str) -> Iterator[TextExport
         DamagedError: its directory is missing or was changed.
         ConfigurationError: the libraries of the extra `text` are not installed, or messages are not stored as text.
     """
-    manifest = lifecycle.find(job.database, manifest_id)
+    manifest = lifecycle.find_in_use(job.database, manifest_id)
     if manifest["state"] not in EXPORTABLE:
         raise StateError(
             f"manifest {manifest_id} is {manifest['state']}: nothing was exported. Build another manifest and export that."

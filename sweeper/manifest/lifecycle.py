@@ -1,4 +1,4 @@
-"""The life cycle of manifests (frozen, started, completed), their verification, and the recall of rows that lost eligibility.
+"""The life cycle of manifests (frozen, started, completed, retired), their verification, and the recall of rows that left them.
 
 Invariant: when a manifest is frozen or started, its revocations name all rows purged by then; therefore a transition waits for
 the open batch, as the placement of a hold does. Files that a training run may have read never change; files are only added.
@@ -24,9 +24,10 @@ from sweeper.manifest import parquet, recheck
 from sweeper.manifest.description import DamagedError, Description
 from sweeper.manifest.pseudonym import Pseudonym
 from sweeper.manifest.recheck import RecheckSnapshot
+from sweeper.policy.instant import rfc3339
 from sweeper.postgres import fence, manifests, store_counts
 from sweeper.postgres.database import Database
-from sweeper.postgres.manifests import ManifestRow, ManifestState, RevokedRow
+from sweeper.postgres.manifests import ManifestRow, ManifestState, PlaceRecord, RevokedRow
 from sweeper.runs.job import Job
 
 ROWS_PER_STATEMENT = 5_000
@@ -47,6 +48,10 @@ class FrozenManifest:
     revoked: Counter[str]
     added: bool
     """False if the same manifest was frozen before and this is another copy."""
+    replaced: tuple[str, ...] = ()
+    """Ids of the manifests that were in this directory before and never started; they are retired now."""
+    displaced: tuple[str, ...] = ()
+    """Ids of the started or completed manifests that were in this directory before."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,7 @@ class Verification:
     ineligible: Counter[str]
     revoked: int
     """Number of the ineligible rows that the directory's revocation files name."""
+    retired_at: datetime | None = None
 
 
 def freeze(job: Job, target: Path, pseudonym: Pseudonym, *, with_text: bool = False) -> FrozenManifest:
@@ -88,12 +94,33 @@ def freeze(job: Job, target: Path, pseudonym: Pseudonym, *, with_text: bool = Fa
         with manifests.transition(job.database) as connection:
             row = _manifest_row(job, target, description)
             added = manifests.add(connection, row)
+            earlier = [] if not added else _in_directory(connection, row)
+            for manifest in earlier:
+                if manifest["state"] == "frozen":
+                    _retire(connection, job.contract.schema, manifest, {"replaced_by": description.id})
             _record_revocations(connection, folder, "revoked-freeze", description.id, snapshot.now, "freeze")
             revoked += _revoke_purged(job, connection, folder, description, snapshot, "freeze")
-            kind, columns = ("frozen", _event_columns(row)) if added else ("copied", {})
+            kind, columns = ("frozen", _event_columns(row)) if added else (_kind_of_copy(connection, row), {})
             manifests.record_change(connection, kind, description.id, row["directory"], _revoked_files(folder), columns)
             building.publish(folder, target.absolute())
-    return FrozenManifest(target.absolute(), description, revoked, added)
+    replaced = tuple(manifest["id"] for manifest in earlier if manifest["state"] == "frozen")
+    displaced = tuple(manifest["id"] for manifest in earlier if manifest["state"] != "frozen")
+    return FrozenManifest(target.absolute(), description, revoked, added, replaced, displaced)
+
+
+def _in_directory(connection: Connection, row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the other manifests in use that were recorded in the directory of a new one; their files are gone."""
+    return [
+        manifest
+        for manifest in manifests.get(connection, row["store"])
+        if manifest["directory"] == row["directory"] and manifest["id"] != row["id"] and manifest["retired_at"] is None
+    ]
+
+
+def _kind_of_copy(connection: Connection, row: Mapping[str, Any]) -> str:
+    """Return `relocated` if the directory of the manifest that was built again is gone, else `copied`."""
+    known = manifests.get(connection, row["store"], row["id"])
+    return "copied" if known and (Path(known[0]["directory"]) / descriptions.NAME).exists() else "relocated"
 
 
 def start(job: Job, manifest_id: str) -> tuple[Description, Counter[str]]:
@@ -109,7 +136,7 @@ def start(job: Job, manifest_id: str) -> tuple[Description, Counter[str]]:
     with recheck.open_recheck(job, fenced=True) as snapshot, _temporary_directory(folder) as new:
         revoked = _write_revocations(new, "revoked-start", snapshot.revoked_rows(folder, description))
         with manifests.transition(job.database) as connection:
-            at = _transition(job.database, job.clock, connection, manifest_id, "frozen", "started")
+            at = _transition(job.database, job.clock, connection, manifest, "started")
             _record_revocations(connection, new, "revoked-start", manifest_id, snapshot.now, "start")
             revoked += _revoke_purged(job, connection, new, description, snapshot, "start", folder)
             files = _revoked_files(new)
@@ -128,8 +155,61 @@ def complete(database: Database, clock: Clock, manifest_id: str) -> None:
     """
     manifest = _require_state(database, manifest_id, "started")
     with database.transaction() as connection:
-        at = _transition(database, clock, connection, manifest_id, "started", "completed")
+        at = _transition(database, clock, connection, manifest, "completed")
         manifests.record_change(connection, "completed", manifest_id, manifest["directory"], {}, {"completed_at": at})
+
+
+def retire(database: Database, manifest_id: str) -> dict[str, Any]:
+    """Record that a manifest is not used any more: it is not started, completed or recalled from now on. Return its row.
+
+    Raises:
+        StateError: the manifest does not exist or is retired.
+    """
+    manifest = find_in_use(database, manifest_id)
+    store = database.settings.store.schema_name
+    with database.transaction() as connection:
+        _retire(connection, store, manifest, {})
+        return manifests.get(connection, store, manifest_id)[0]
+
+
+def relocate(database: Database, manifest_id: str, folder: Path) -> dict[str, Any]:
+    """Record that a manifest's directory was moved, after checking that all its files are there unchanged. Return its row.
+
+    Raises:
+        StateError: the manifest does not exist or is retired.
+        DamagedError: a file is missing or was changed.
+    """
+    manifest, store = find_in_use(database, manifest_id), database.settings.store.schema_name
+    read_intact(database, folder, manifest_id)
+    with database.transaction() as connection:
+        revoked = _revocations_in(manifests.records(connection, manifest_id), manifest["directory"]) or {}
+    if faults := list(_changed(folder, revoked)):
+        raise _damaged(folder, faults)
+    with database.transaction() as connection:
+        _lock_unchanged(connection, store, manifest)
+        moved_from = {"from": manifest["directory"]}
+        manifests.record_change(connection, "relocated", manifest_id, str(folder.absolute()), revoked, moved_from)
+        return manifests.get(connection, store, manifest_id)[0]
+
+
+def _retire(connection: Connection, store: str, manifest: Mapping[str, Any], details: Mapping[str, Any]) -> None:
+    _lock_unchanged(connection, store, manifest)
+    manifests.record_change(connection, "retired", manifest["id"], manifest["directory"], {}, details)
+
+
+def _lock_unchanged(connection: Connection, store: str, manifest: Mapping[str, Any]) -> None:
+    """Lock a manifest that is still as it was read.
+
+    Raises:
+        StateError: another command has changed it.
+    """
+    manifests.lock(connection, manifest["id"])
+    now = manifests.get(connection, store, manifest["id"])[0]
+    if any(now[name] != manifest[name] for name in ("state", "directory", "retired_at")):
+        raise StateError(
+            f"manifest {manifest['id']} was changed by another command at the same time. Nothing was changed here. See "
+            "`sweeper manifest list`."
+        )
 
 
 def list_manifests(database: Database) -> list[dict[str, Any]]:
@@ -144,20 +224,37 @@ def find(database: Database, manifest_id: str) -> dict[str, Any]:
     Raises:
         StateError: the manifest does not exist.
     """
+    store = database.settings.store.schema_name
     with database.transaction() as connection:
-        found = manifests.get(connection, database.settings.store.schema_name, manifest_id)
+        found = manifests.get(connection, store, manifest_id)
     if not found:
-        raise StateError(f"there is no manifest {manifest_id}. Nothing was changed. See `sweeper manifest list`.")
+        raise StateError(
+            f"there is no manifest {manifest_id} of store {store}. Nothing was changed. See `sweeper manifest list`."
+        )
     return found[0]
 
 
+def find_in_use(database: Database, manifest_id: str) -> dict[str, Any]:
+    """Return one manifest of the store that is not retired.
+
+    Raises:
+        StateError: the manifest does not exist or is retired.
+    """
+    found = find(database, manifest_id)
+    if found["retired_at"] is not None:
+        raise StateError(
+            f"manifest {manifest_id} was retired on {rfc3339(found['retired_at'])}. Nothing was changed. Build a new one."
+        )
+    return found
+
+
 def recall(job: Job, out: Path | None, *, everything: bool = False) -> Iterator[RecallResult]:
-    """Yield for every manifest the rows that were revoked since its last recall, or all of them if `everything`.
+    """Yield for every manifest in use the rows that were revoked since its last recall, or all of them if `everything`.
 
     The rows are written to files in `out` and then recorded as recalled; without `out` nothing is recorded. A manifest whose
     directory is missing or damaged gets a result that says so, and the recall continues.
     """
-    found = list_manifests(job.database)
+    found = [manifest for manifest in list_manifests(job.database) if manifest["retired_at"] is None]
     with recheck.open_recheck(job) as snapshot:
         for manifest in found:
             result = RecallResult(manifest["id"], manifest["directory"], manifest["state"])
@@ -184,13 +281,15 @@ def verify(job: Job, folder: Path, pseudonym: Pseudonym | None) -> Verification:
     faults = tuple(_faults(job.database, folder, description))
     if faults:
         return Verification(description, faults, Counter(), 0)
+    with job.database.transaction() as connection:
+        retired = [row["retired_at"] for row in manifests.get(connection, job.contract.schema, description.id)]
     ineligible: Counter[str] = Counter()
     with recheck.open_recheck(job) as snapshot:
         for page in snapshot.revoked_rows(folder, description):
             ineligible.update(row.reason for row in page)
     with job.database.transaction() as connection:
         named = manifests.revoked(connection, description.id)
-    return Verification(description, (), ineligible, min(named, ineligible.total()))
+    return Verification(description, (), ineligible, min(named, ineligible.total()), *retired)
 
 
 def read_intact(database: Database, folder: Path, manifest_id: str) -> Description:
@@ -204,10 +303,14 @@ def read_intact(database: Database, folder: Path, manifest_id: str) -> Descripti
     if description.id != manifest_id:
         faults.append(f"it holds manifest {description.id}, not {manifest_id}")
     if faults:
-        raise DamagedError(
-            f"{folder}: {'; '.join(faults)}. Nothing was done with the manifest. Restore the directory from a copy."
-        )
+        raise _damaged(folder, faults)
     return description
+
+
+def _damaged(folder: Path, faults: Sequence[str]) -> DamagedError:
+    return DamagedError(
+        f"{folder}: {'; '.join(faults)}. Nothing was done with the manifest. Restore the directory from a copy."
+    )
 
 
 def _faults(database: Database, folder: Path, description: Description) -> Iterator[str]:
@@ -225,11 +328,20 @@ def _faults(database: Database, folder: Path, description: Description) -> Itera
     if description.store != store:
         yield f"it is of store {description.store}, this is {store}"
     elif not records:
-        yield "it was never recorded as frozen here"
-    here = [record for record in records if record["directory"] == str(folder.absolute())]
-    yield from _changed(folder, {name: digest for record in here for name, digest in record["revoked"].items()})
-    if not here:
-        yield from _unknown_revocations(folder, {digest for record in records for digest in record["revoked"].values()})
+        yield "no event of this database records it as frozen"
+    here = _revocations_in(records, str(folder.absolute()))
+    yield from _changed(folder, here or {})
+    if here is None:
+        yield from _unknown_revocations(folder, {digest for record in records for digest in record.revoked.values()})
+
+
+def _revocations_in(records: Iterable[PlaceRecord], directory: str) -> Mapping[str, str] | None:
+    """Return the revocation files that were last recorded for a directory, with their hashes; None if none was."""
+    found: Mapping[str, str] | None = None
+    for record in records:
+        if record.directory == directory:
+            found = {**(found or {}), **record.revoked} if record.adds else record.revoked
+    return found
 
 
 def _unknown_revocations(folder: Path, hashes: Set[str]) -> Iterator[str]:
@@ -330,7 +442,7 @@ def _event_columns(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _require_state(database: Database, manifest_id: str, state: ManifestState) -> dict[str, Any]:
-    found = find(database, manifest_id)
+    found = find_in_use(database, manifest_id)
     if found["state"] != state:
         raise StateError(
             f"manifest {manifest_id} is {found['state']}, not {state}. Nothing was changed. See `sweeper manifest list`."
@@ -342,16 +454,13 @@ def _transition(
     database: Database,
     clock: Clock,
     connection: Connection,
-    manifest_id: str,
-    before: ManifestState,
+    manifest: Mapping[str, Any],
     after: ManifestState,
 ) -> datetime:
     """Move a manifest to its next state and return the time."""
     store, now = database.settings.store.schema_name, clock.now()
-    if not manifests.move(connection, store, manifest_id, before, after, now):
-        raise StateError(
-            f"manifest {manifest_id} is not {before} any more. Nothing was changed. See `sweeper manifest list`."
-        )
+    _lock_unchanged(connection, store, manifest)
+    manifests.move(connection, store, manifest["id"], manifest["state"], after, now)
     return now
 
 

@@ -357,7 +357,10 @@ def _idle_orders(facts: Facts, policy: Policy, verdict: Verdict) -> Iterator[str
         yield "An erasure order covers it, but its date is not earlier."
     for order in covering(facts, policy, verdict.as_of):
         if not (isinstance(order.due_at, datetime) and policy.plausible.holds(order.due_at)):
-            yield f"Erasure order {order.reference!r} covers it and has no due date: it only excludes it from training."
+            yield (
+                f"Erasure order {order.reference!r} covers it and has no due date (it names none, or was withdrawn): it only "
+                "excludes it from training."
+            )
 
 
 def _doubt(doubt: Doubt, facts: Facts, policy: Policy, as_of: datetime) -> str:

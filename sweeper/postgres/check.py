@@ -191,6 +191,7 @@ OWN_TRIGGERS = (
     ("legal_holds", "fence"),
     ("legal_holds", "record"),
     ("legal_holds", "record_truncation"),
+    ("erasure_orders", "fence"),
     ("erasure_orders", "record"),
     ("erasure_orders", "record_truncation"),
     ("tombstones", "insert_only"),

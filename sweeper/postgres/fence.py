@@ -1,5 +1,7 @@
 """The fence between batches and placements of legal holds: batches share it, a placement takes it exclusively.
 
+Withdrawals of erasure orders and transitions of manifests take it as placements do.
+
 Invariant: once a placement has committed, every batch that could have missed the hold has ended. The fence is a lock on a table
 of schema `sweeper`, which only the sweeper's roles may lock, and it ends with its transaction.
 """
@@ -84,7 +86,11 @@ def busy(database: Database, undone: str) -> FenceBusyError:
 
 
 def _named(holder: Row[Any]) -> str:
-    what = "a placement of a legal hold, or a manifest that changes" if holder.alone else "a batch of a sweep"
+    what = (
+        "a placement of a legal hold, a withdrawal, or a manifest that changes"
+        if holder.alone
+        else "a batch of a sweep"
+    )
     application = f", application {holder.application!r}" if holder.application else ""
     state = f", {holder.state}" if holder.state else ""  # hidden, like the time, from who may not read statistics
     since = f" since {rfc3339(holder.since)}" if isinstance(holder.since, datetime) else ""

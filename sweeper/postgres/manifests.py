@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, TextClause
 
 from sweeper.encoding import to_json
 from sweeper.postgres import evidence, fence
 from sweeper.postgres.database import Database
-from sweeper.postgres.statement import statement
+from sweeper.postgres.statement import filled, statement
 
 ManifestState = Literal["frozen", "started", "completed"]
 ManifestRow = Literal["freeze", "start", "recall"]
@@ -58,23 +58,46 @@ def record_change(
     revoked: Mapping[str, str],
     columns: Mapping[str, Any] = {},
 ) -> None:
-    """Record the event of a manifest that was frozen, copied or changed state.
+    """Record the event of a manifest that was frozen, copied, relocated, retired or changed state.
 
     `revoked` maps each file that names rows which left to its hash. `columns` are those written to the manifest's row, so that
-    `audit verify` finds a later edit of them.
+    `audit verify` finds a later edit of them, and what else belongs to the event.
     """
     details = {"manifest": manifest_id, "directory": directory, "revoked": dict(revoked), **columns}
     evidence.record(connection, f"manifest_{kind}", None, details)
 
 
-def records(connection: Connection, manifest_id: str) -> list[dict[str, Any]]:
-    """Return what the events of a manifest recorded: directory, files of rows that left, and their hashes."""
-    return [row.details for row in connection.execute(statement("manifest_records"), {"id": manifest_id})]
+@dataclass(frozen=True)
+class PlaceRecord:
+    """What one event recorded of a manifest's directory: the files of rows that left, and their hashes."""
+
+    directory: str
+    revoked: Mapping[str, str]
+    adds: bool
+    """True if the files were added to those before; False if the directory was new."""
+
+
+def records(connection: Connection, manifest_id: str) -> list[PlaceRecord]:
+    """Return what the events of a manifest recorded of its directories, in order."""
+    rows = connection.execute(statement("manifest_records"), {"id": manifest_id})
+    return [
+        PlaceRecord(details["directory"], details["revoked"], adds=kind == "manifest_started") for kind, details in rows
+    ]
+
+
+def lock(connection: Connection, manifest_id: str) -> None:
+    """Lock a manifest until the transaction ends."""
+    connection.execute(statement("manifest_lock"), {"id": manifest_id})
+
+
+def stored(name: str) -> TextClause:
+    """Return a statement that reads manifests with the places and retirements that the events record."""
+    return statement(name, stored=filled("manifest_stored"))
 
 
 def get(connection: Connection, store: str, manifest_id: str | None = None) -> list[dict[str, Any]]:
     """Return the manifests of a store, oldest first, or only the one with that id."""
-    rows = connection.execute(statement("manifest_get"), {"store": store, "id": manifest_id})
+    rows = connection.execute(stored("manifest_get"), {"store": store, "id": manifest_id})
     return [dict(row._mapping) for row in rows]
 
 

@@ -25,6 +25,7 @@ COMMANDS = {
     ("legal_holds", "INSERT"): "hold place",
     ("legal_holds", "UPDATE"): "hold release",
     ("erasure_orders", "INSERT"): "order add",
+    ("erasure_orders", "UPDATE"): "order withdraw",
 }
 """The commands for people that write to these tables. The role that sweeps is safer without these privileges."""
 UNREAD: Mapping[str, frozenset[str]] = {

@@ -1,4 +1,4 @@
-"""Places, releases and lists legal holds and erasure orders. A trigger records every change as an event."""
+"""Places, releases and lists holds; adds, withdraws and lists erasure orders. A trigger records every change as an event."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -91,6 +91,20 @@ def add_order(
     return dict(row._mapping)
 
 
+def withdraw_orders(
+    database: Database, reference: str | None, order_id: int | None, withdrawn_at: datetime
+) -> list[dict[str, Any]]:
+    """Withdraw the orders of a reference, or one by its id; return those withdrawn, with the due dates that they had.
+
+    Once this returns, no purge is due because of them.
+    """
+    with fence.transaction(database, "No order was withdrawn.", statement_timeout_ms=STATEMENT_MS) as connection:
+        store = database.settings.store.schema_name
+        parameters = {"reference": reference, "id": order_id, "withdrawn_at": withdrawn_at, "store": store}
+        rows = connection.execute(statement("order_withdraw"), parameters).all()
+    return [dict(row._mapping) for row in rows]
+
+
 def list_orders(database: Database) -> list[dict[str, Any]]:
     """Return the erasure orders, newest first."""
     return _rows(database, "order_list", {"store": database.settings.store.schema_name})
@@ -102,13 +116,13 @@ def _rows(database: Database, name: str, parameters: Mapping[str, Any]) -> list[
 
 
 Known = dict[str, Counter[tuple[Any, ...]]]
-"""For each kind (`hold`, `order`) the number of protections by name, account and conversation; only holds in force count."""
+"""For each kind (`hold`, `order`, `withdrawn` order) the number by name, account and conversation; only holds in force count."""
 
 
 def known_protections(database: Database, is_in_force: Callable[[StoredTimestamp], bool]) -> Known:
-    """Count the holds in force and all orders; `is_in_force` decides from a hold's `released_at`."""
-    known: Known = {"hold": Counter(), "order": Counter()}
+    """Count the holds in force and the orders; `is_in_force` decides from a hold's `released_at`."""
+    known: Known = {"hold": Counter(), "order": Counter(), "withdrawn": Counter()}
     for row in database.fetched(statement("known_protections"), {}):
         if is_in_force(row.released_at):
-            known[row.kind][(row.name, row.account_id, row.conversation_id)] += 1
+            known["withdrawn" if row.is_withdrawn else row.kind][(row.name, row.account_id, row.conversation_id)] += 1
     return known

@@ -9,7 +9,8 @@
 --   sweeper_owner    owns schema sweeper. Nobody logs in as it: `sweeper migrate` acts as it for a member, and for a superuser.
 --   sweeper          the job. It deletes conversations, and only adds to the evidence: it can neither change nor drop any.
 --   sweeper_auditor  reads the evidence, and nothing of the store: no conversation, no message.
---   sweeper_officer  places and releases legal holds and adds erasure orders. It cannot purge, and the job cannot release a hold.
+--   sweeper_officer  places and releases legal holds, adds and withdraws erasure orders. It cannot purge, and the job cannot
+--                    release a hold or withdraw an order.
 --
 -- The last two are for people: GRANT sweeper_officer TO alice. Each logs in as herself, and sweeper.events names her.
 -- No password is set here: use certificates, SCRAM with \password, or your cloud's identities.
@@ -199,14 +200,15 @@ FROM (VALUES
     ('object_purges', 'id, conversation_id, run_id, attempts, last_run_id, outcome, done_at')
 ) AS t (name, columns);
 
--- The officer places and releases holds and adds orders; who, when and what the trigger writes into sweeper.events.
+-- The officer places and releases holds, adds and withdraws orders; who, when and what the trigger writes into sweeper.events.
 INSERT INTO allowed VALUES
     ('sweeper_officer', 'sweeper.schema_version', 'SELECT', NULL),
     ('sweeper_officer', 'sweeper.legal_holds', 'SELECT', NULL),
     ('sweeper_officer', 'sweeper.legal_holds', 'INSERT', 'matter, account_id, conversation_id, placed_at'),
     ('sweeper_officer', 'sweeper.legal_holds', 'UPDATE', 'released_at'),  -- a hold is released; it is not turned into another
     ('sweeper_officer', 'sweeper.erasure_orders', 'SELECT', NULL),
-    ('sweeper_officer', 'sweeper.erasure_orders', 'INSERT', 'reference, account_id, conversation_id, recorded_at, due_at, store');
+    ('sweeper_officer', 'sweeper.erasure_orders', 'INSERT', 'reference, account_id, conversation_id, recorded_at, due_at, store'),
+    ('sweeper_officer', 'sweeper.erasure_orders', 'UPDATE', 'withdrawn_at');  -- the trigger takes its due date away
 -- `hold place` says how many conversations an id reaches, and refuses one that the store does not know; `hold list`
 -- marks what finds nothing.
 INSERT INTO allowed

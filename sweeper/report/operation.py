@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from sweeper.evidence import ledger
 from sweeper.postgres import backfills
 from sweeper.postgres.backfills import BackfillPlan
+from sweeper.postgres.manifests import stored
 from sweeper.postgres.statement import statement
 
 UNCOVERED_AT_MOST = 1_000_000
@@ -204,7 +205,7 @@ def reported(connection: Connection, store: str) -> Reported | None:
 
 def manifests(connection: Connection, store: str) -> ManifestStates:
     """Return the states of the manifests of a store."""
-    rows = connection.execute(statement("operation_manifests"), {"store": store}).all()
+    rows = connection.execute(stored("operation_manifests"), {"store": store}).all()
     return ManifestStates(
         {row.state: row.manifests for row in rows},
         sum(row.never_recalled for row in rows),

@@ -260,7 +260,7 @@ def _unmatched(status: Status) -> Iterator[str]:
         yield (
             f"{len(found.orders) + len(found.misspelt)} erasure orders erase nothing: {len(found.misspelt)} spell an id "
             f"differently from the store, {len(found.orders)} name an id that it does not have. `sweeper order list` marks them; "
-            "add each again with the id as the store writes it."
+            "add each again with the id as the store writes it, then withdraw the old one (`sweeper order withdraw --id`)."
         )
 
 

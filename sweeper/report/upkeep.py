@@ -24,6 +24,7 @@ from sweeper.postgres import contract as contracts
 from sweeper.postgres import indexes
 from sweeper.postgres.database import reason
 from sweeper.postgres.indexes import MissingIndex
+from sweeper.postgres.manifests import stored
 from sweeper.postgres.statement import statement
 from sweeper.report.operation import Reported
 from sweeper.report.overdue import PATIENCE
@@ -52,7 +53,7 @@ class Upkeep:
     Attributes:
         schema: the schema of the store.
         counted: the two newest sweeps that recorded counts, newest first.
-        manifests: how many manifests there are.
+        manifests: how many manifests are in use.
         unreachable: the directories of those that cannot be read from this machine, by id.
         guards_off: the guards that are off in these settings, with what runs therefore do not refuse.
         indexes: the missing indexes, or why that could not be found out.
@@ -101,7 +102,7 @@ def read(connection: Connection, settings: Settings, now: datetime) -> Upkeep:
     """Read what needs mending as of now."""
     schema = settings.store.schema_name
     counted = connection.execute(statement("operation_counted"), {"store": schema})
-    places = connection.execute(statement("operation_manifest_places"), {"store": schema}).all()
+    places = connection.execute(stored("operation_manifest_places"), {"store": schema}).all()
     settled = now - PATIENCE - timedelta(seconds=settings.objects.grace_seconds)
     allowed = bool(settings.objects.prefixes)
     objects = connection.execute(
@@ -201,7 +202,8 @@ def installation(upkeep: Upkeep) -> Iterator[str]:
         yield (
             f"Manifest {manifest} cannot be reached: {directory} has no {description.NAME} on this machine, so no row is "
             f"recalled from it. Restore the directory from a copy, then `sweeper manifest verify {shlex.quote(directory)}` and "
-            "`sweeper manifest recall`."
+            f"`sweeper manifest recall`. If it was moved, name its place: `sweeper manifest relocate {manifest} DIR`; if neither "
+            f"it nor a model from it is used any more: `sweeper manifest retire {manifest}`."
         )
     if upkeep.objects_behind:
         yield (

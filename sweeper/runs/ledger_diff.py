@@ -1,4 +1,4 @@
-"""Finds the legal holds in force and the erasure orders that an exported ledger has and a restored database lacks.
+"""Finds the holds in force, the erasure orders and their withdrawals that an exported ledger has and a restored database lacks.
 
 Invariant: in doubt a hold is in force. Nothing is restored here.
 """
@@ -23,17 +23,26 @@ from sweeper.runs.job import Job
 
 @dataclass(frozen=True)
 class LostProtections:
-    """Descriptions of the holds in force and the orders that are in the ledger but not in this database."""
+    """Descriptions of the holds in force and the orders that are in the ledger but not in this database.
+
+    `withdrawals`: the orders that are withdrawn in the ledger and not in this database.
+    """
 
     holds: tuple[str, ...] = ()
     orders: tuple[str, ...] = ()
+    withdrawals: tuple[str, ...] = ()
+
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """The guards that refuse to purge."""
+        return tuple(guard for guard, lost in (("holds", self.holds), ("withdrawals", self.withdrawals)) if lost)
 
 
-def refuse_lost_holds(lost: LostProtections) -> None:
-    """Refuse to purge while holds of the ledger are missing here: they may protect restored records.
+def refuse_lost(lost: LostProtections) -> None:
+    """Refuse to purge while holds or withdrawals of the ledger are missing here: they may protect restored records.
 
     Raises:
-        RefusedError: with the matters of the missing holds.
+        RefusedError: with the matters of the missing holds, or the references of the orders to withdraw.
     """
     if lost.holds:
         raise RefusedError(
@@ -41,6 +50,13 @@ def refuse_lost_holds(lost: LostProtections) -> None:
             f"the ledger has {len(lost.holds)} legal holds in force that this database has lost: {'; '.join(lost.holds)}.",
             "",
             "Place them again (`sweeper hold place`, --unknown where the id is not there), then reapply.",
+        )
+    if lost.withdrawals:
+        raise RefusedError(
+            "withdrawals",
+            f"{len(lost.withdrawals)} erasure orders withdrawn in the ledger are in force here: {'; '.join(lost.withdrawals)}.",
+            "",
+            "Withdraw them again (`sweeper order withdraw`), then reapply.",
         )
 
 
@@ -53,9 +69,13 @@ def missing(job: Job, ledger: Ledger) -> LostProtections:
     stands = partial(_stands, job.policy, job.clock.now())
     here = known_protections(job.database, stands)
     standing = [row for row in holds.rows() if stands(_parse_instant(row.get("released_at")))]
+    told = _counted(orders.rows(), "reference")
+    withdrawn = _counted((row for row in orders.rows() if row.get("withdrawn_at") is not None), "reference")
+    binding = told - withdrawn
     return LostProtections(
-        _describe_missing(standing, here["hold"], "matter"),
-        _describe_missing(orders.rows(), here["order"], "reference"),
+        _describe(_counted(standing, "matter") - here["hold"]),
+        _describe(told - here["order"] - here["withdrawn"]),
+        _describe((withdrawn - here["withdrawn"]) & (here["order"] - binding)),
     )
 
 
@@ -95,13 +115,16 @@ class _Latest:
         return [row for row in self.found.values() if row is not None]
 
 
-def _describe_missing(rows: Iterable[Mapping[str, Any]], here: Counter[tuple[Any, ...]], name: str) -> tuple[str, ...]:
-    """Return descriptions of the rows that are not among `here`."""
-    expected = Counter((str(row.get(name)), row.get("account_id"), row.get("conversation_id")) for row in rows)
-    return tuple(sorted(_describe(key) for key in (expected - here).elements()))
+def _counted(rows: Iterable[Mapping[str, Any]], name: str) -> Counter[tuple[Any, ...]]:
+    """Count the rows by name, account and conversation."""
+    return Counter((str(row.get(name)), row.get("account_id"), row.get("conversation_id")) for row in rows)
 
 
-def _describe(key: tuple[Any, ...]) -> str:
+def _describe(found: Counter[tuple[Any, ...]]) -> tuple[str, ...]:
+    return tuple(sorted(map(_text, found.elements())))
+
+
+def _text(key: tuple[Any, ...]) -> str:
     name, account, conversation = key
     parts = [f"account {account}" if account else "", f"conversation {conversation}" if conversation else ""]
     return f"{name} on {' and '.join(part for part in parts if part) or 'everything'}"

@@ -32,7 +32,7 @@ from sweeper.postgres.database import sqlstate
 from sweeper.postgres.related_tables import PhysicalTable
 from sweeper.runs.batch import Purger
 from sweeper.runs.job import Job
-from sweeper.runs.ledger_diff import LostProtections, missing, refuse_lost_holds
+from sweeper.runs.ledger_diff import LostProtections, missing, refuse_lost
 from sweeper.runs.ledger_owner import LedgerClaim, claim
 from sweeper.runs.record_kind import KINDS
 from sweeper.runs.session import HURRIED_SECONDS, RunKind, Session, refuse_paused, session
@@ -92,9 +92,10 @@ class Reapplied:
             ("feedback_would_purge" if preview else "feedback_purged"): (
                 self.counts.feedback_by_rule.total() if preview else sum(feedback.values())
             ),
-            **({"would_refuse": ["holds"] if self.lost.holds else []} if preview else {}),
+            **({"would_refuse": self.lost.refused} if preview else {}),
             "lost_holds": self.lost.holds,
             "lost_orders": self.lost.orders,
+            "lost_withdrawals": self.lost.withdrawals,
             "duration_s": round(self.seconds, 3),
         }
 
@@ -114,14 +115,14 @@ def reapply(job: Job, ledger: Ledger, watch: ProgressListener | None = None, con
     """Purge the restored records again. For `confirmed` see `ledger_owner.claim`.
 
     Raises:
-        RefusedError: the ledger is not known to belong to this store, or its holds are missing here; nothing was purged.
+        RefusedError: the ledger is not known to belong to this store, or lost holds or withdrawals; nothing was purged.
         LeaseHeldError: another run holds the lease.
         ExportError: the file changed while it was read; earlier purges stand.
     """
     refuse_paused(job)
     claimed = claim(job, ledger, confirmed)
     lost = missing(job, ledger)
-    refuse_lost_holds(lost)
+    refuse_lost(lost)
     watch = watch or ProgressListener()
     with session(job, RunKind("reapply")) as opened:
         found = Reapplied(ledger, "completed", opened.run.id, claim=claimed, lost=lost)

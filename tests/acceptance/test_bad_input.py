@@ -168,6 +168,8 @@ WORDS = {
     "hold release": "name a matter or --id",
     "order add DSR": "name --account, --conversation or both",
     "order add DSR --conversation x": "is not of type uuid",
+    "order withdraw": "name a reference or --id",
+    "explain --account x": "account 'x' is not of type uuid",
     "order add DSR --account 9c9a9d0e-6f4c-4f53-9d5e-0d6a3b2f1c11 --due soon": "--due 'soon'",
     "run --no-such-option": "No such option",
     "no-such-command": "No such command",
@@ -276,7 +278,7 @@ def test_names_that_no_file_has(section: str, sweeper: Command, tmp_path: Path) 
 def test_unknown_conversation(sweeper: Command) -> None:
     """An id that names nothing is said to name nothing."""
     done = sweeper("explain", "9c9a9d0e-6f4c-4f53-9d5e-0d6a3b2f1c11")
-    assert (done.code, "there is no conversation" in done.err) == (1, True)
+    assert (done.code, "no conversation, account, message" in done.err) == (1, True)
 
 
 POISON: dict[str, dict[str, str | None]] = {

@@ -25,9 +25,10 @@ COMMANDS = [
     "hold release",
     "hold list",
     "order add",
+    "order withdraw",
     "order list",
     *(f"audit {step}" for step in ("checkpoint", "verify", "prove", "check-receipt", "export", "check-export", "key")),
-    *(f"manifest {step}" for step in ("build", "start", "complete", "list", "verify", "recall")),
+    *(f"manifest {step}" for step in ("build", "start", "complete", "list", "verify", "recall", "retire", "relocate")),
 ]
 
 

@@ -111,8 +111,8 @@ def test_a_policy_without_purposes(sweeper: Command, store: Store, id_: str) -> 
 
 
 def test_neither_conversation_nor_tombstone(sweeper: Command) -> None:
-    """What was never here is exit 1, on stderr."""
-    done = sweeper("explain", "9c9a9d0e-6f4c-4f53-9d5e-0d6a3b2f1c11", "--json")
+    """What no row and no tombstone names is exit 1, on stderr."""
+    done = sweeper("explain", "9c9a9d0e-6f4c-4f53-9d5e-0d6a3b2f1c11")
     assert (done.code, done.out, "no tombstone names it" in done.err) == (1, "", True)
 
 

@@ -206,6 +206,25 @@ def test_lost_holds_refuse(site: Site) -> None:
     assert json.loads(site.reapply().out)["purged"] == len(AFTER)
 
 
+def test_lost_withdrawals_refuse(site: Site) -> None:
+    """An order that was withdrawn and that the backup brought back in force stops everything until it is withdrawn again."""
+    order = ("order", "add", "DSR-2", "--conversation", str(site.was.id("young")), "--due", "2020-01-01T00:00:00Z")
+    for database in (site.was, site.restored):
+        assert site.run(database, *order).code == 0
+    withdraw = ("order", "withdraw", "DSR-2")
+    assert site.run(site.was, *withdraw).code == 0
+    assert site.run(site.was, "audit", "checkpoint").code == 0
+    assert site.run(site.was, "audit", "export", str(site.ledger)).code == 0
+    done = site.reapply()
+    assert (done.code, "DSR-2 on conversation" in done.err, "order withdraw" in done.err) == (3, True, True)
+    preview = json.loads(site.reapply("--dry-run").out)
+    assert (preview["would_refuse"], len(preview["lost_withdrawals"])) == (["withdrawals"], 1)
+    assert site.run(site.restored, *withdraw).code == 0
+    assert json.loads(site.reapply().out)["purged"] == len(AFTER)
+    assert site.run(site.restored, "run").code == 0
+    assert site.names("young") <= site.restored.left()
+
+
 def test_another_ledger(site: Site, store: Store) -> None:
     """The ledger of another database deletes nothing."""
     site.restored.execute("UPDATE sweeper.identity SET id = gen_random_uuid()")

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from sweeper.daemon import http as endpoint
 from sweeper.daemon.http import CONNECTIONS, Answer, answering
 
-PATIENCE = 10.0
+PATIENCE = 120.0
 
 
 def route() -> Answer:

@@ -373,7 +373,7 @@ def test_two_starts_at_once(
 
     monkeypatch.setattr(fence, "take_exclusively", take)
     withdraw(store, "a1", NOW)
-    with pytest.raises(StateError, match="is not frozen any more"):
+    with pytest.raises(StateError, match="was changed by another command"):
         lifecycle.start(at, id_)
     assert {path.name: path.read_bytes() for path in made.folder.iterdir()} == before
 

@@ -229,6 +229,7 @@ PEOPLE = {
     "hold place": "sweeper.legal_holds",
     "hold release": "sweeper.legal_holds",
     "order add": "sweeper.erasure_orders",
+    "order withdraw": "sweeper.erasure_orders",
 }
 
 

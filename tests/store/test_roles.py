@@ -76,7 +76,8 @@ MAY: Mapping[str, Mapping[str, str]] = {
     "sweeper_officer": {
         "sweeper.schema_version": "SELECT",
         "sweeper.legal_holds": "SELECT; INSERT matter account_id conversation_id placed_at; UPDATE released_at",
-        "sweeper.erasure_orders": "SELECT; INSERT reference account_id conversation_id recorded_at due_at store",
+        "sweeper.erasure_orders": "SELECT; INSERT reference account_id conversation_id recorded_at due_at store; "
+        "UPDATE withdrawn_at",
         "store.accounts": "SELECT id",
         "store.conversations": "SELECT id account_id",
         "store.feedback": "SELECT account_id conversation_id",

@@ -5,19 +5,42 @@ VALUES (:id, :store, :directory, :as_of, :policy_digest, :eligible, 'frozen', :n
 ON CONFLICT (id) DO NOTHING
 RETURNING id
 
+-- name: manifest_stored
+-- The manifests, each with the place that its last relocation recorded and when it was retired. One that was built again after
+-- it was retired is in use again.
+SELECT m.id, m.store, COALESCE(place.directory, m.directory) AS directory, m.as_of, m.policy_digest, m.eligible, m.state,
+       m.frozen_at, m.started_at, m.completed_at, m.recalled_at, last.retired_at
+FROM sweeper.manifests m
+LEFT JOIN LATERAL (
+    SELECT e.details ->> 'directory' AS directory FROM sweeper.events e
+    WHERE e.details ->> 'manifest' = m.id AND e.kind = 'manifest_relocated'
+    ORDER BY e.id DESC LIMIT 1
+) place ON true
+LEFT JOIN LATERAL (
+    SELECT CASE WHEN e.kind = 'manifest_retired' THEN e.at END AS retired_at FROM sweeper.events e
+    WHERE e.details ->> 'manifest' = m.id
+      AND e.kind IN ('manifest_frozen', 'manifest_copied', 'manifest_relocated', 'manifest_retired')
+    ORDER BY e.id DESC LIMIT 1
+) last ON true
+
 -- name: manifest_get
 -- The manifests of a store, or one of them, oldest first.
-SELECT id, directory, as_of, policy_digest, eligible, state, frozen_at, started_at, completed_at, recalled_at,
+SELECT id, directory, as_of, policy_digest, eligible, state, frozen_at, started_at, completed_at, recalled_at, retired_at,
        (SELECT count(DISTINCT r.message_id) FROM sweeper.revocations r WHERE r.manifest_id = m.id) AS revoked
-FROM sweeper.manifests m
+FROM ($stored) m
 WHERE store = :store AND (CAST(:id AS text) IS NULL OR id = :id)
 ORDER BY frozen_at, id
 
 -- name: manifest_records
--- What the events recorded of a manifest when it was frozen, copied and started, in order.
-SELECT e.details FROM sweeper.events e
-WHERE e.details ->> 'manifest' = :id AND e.kind IN ('manifest_frozen', 'manifest_copied', 'manifest_started')
+-- What the events recorded of a manifest when it was frozen, copied, relocated and started, in order.
+SELECT e.kind, e.details FROM sweeper.events e
+WHERE e.details ->> 'manifest' = :id
+  AND e.kind IN ('manifest_frozen', 'manifest_copied', 'manifest_relocated', 'manifest_started')
 ORDER BY e.id
+
+-- name: manifest_lock
+-- Lock a manifest, so that what the next statement reads of it stays until the transaction ends.
+SELECT FROM sweeper.manifests WHERE id = :id FOR UPDATE
 
 -- name: manifest_move
 -- Change the state of a manifest that is in the expected state.

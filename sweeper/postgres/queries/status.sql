@@ -68,14 +68,14 @@ ORDER BY e.id DESC
 LIMIT 1
 
 -- name: operation_manifests
--- How many manifests are in each state, the oldest last recall, and how many were never recalled.
+-- How many manifests in use are in each state, the oldest last recall, and how many were never recalled.
 SELECT m.state, count(*) AS manifests, count(*) FILTER (WHERE m.recalled_at IS NULL) AS never_recalled, min(m.recalled_at) AS recalled_at
-FROM sweeper.manifests m WHERE m.store = :store GROUP BY m.state
+FROM ($stored) m WHERE m.store = :store AND m.retired_at IS NULL GROUP BY m.state
 
 -- name: operation_manifest_places
--- Where the manifests of a store are that may still be trained on or have been.
-SELECT m.id, m.directory FROM sweeper.manifests m
-WHERE m.store = :store AND m.state IN ('frozen', 'started', 'completed')
+-- Where the manifests in use of a store are.
+SELECT m.id, m.directory FROM ($stored) m
+WHERE m.store = :store AND m.retired_at IS NULL
 ORDER BY m.frozen_at, m.id
 
 -- name: operation_counted
