@@ -110,7 +110,9 @@ def print_usage_error(error: Any, *, as_json: bool = False) -> int:
     _write_error(*shown.getvalue().removesuffix("\n").split("\n"))
     if as_json:
         text = printable(error.format_message())
-        _print_json_error({"error": text, "guard": None, "remedy": None, "exit_code": error.exit_code})
+        path = error.ctx.command_path if getattr(error, "ctx", None) else "sweeper"
+        remedy = f"See `{path} --help`."
+        _print_json_error({"error": text, "guard": None, "remedy": remedy, "exit_code": error.exit_code})
     return int(error.exit_code)
 
 

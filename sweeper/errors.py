@@ -3,6 +3,7 @@
 Each error's text names the setting or the row, what was **not** done, and the remedy. `exit_code` is documented API.
 """
 
+import re
 import unicodedata
 from typing import Any
 
@@ -37,13 +38,22 @@ class SweeperError(Exception):
         self.remedy = remedy
 
     def as_json(self) -> dict[str, Any]:
-        """Return the error for --json. `error` is the whole message; `guard` and `remedy` are null where there is none apart."""
+        """Return the error for --json: `error` is the whole message; `guard` and `remedy` are null where it has none."""
         return {
             "error": str(self),
             "guard": None,
-            "remedy": printable(self.remedy) or None,
+            "remedy": printable(self.remedy) or _remedy_in(str(self)),
             "exit_code": self.exit_code,
         }
+
+
+_EFFECT = re.compile(r"\b(?:nothing|none|no [a-z]+)\b[^.:;]*\b(?:was|were|is)\b[^.:;]*[.:;]\s+", re.IGNORECASE)
+
+
+def _remedy_in(text: str) -> str | None:
+    """Return what follows the sentence that says what was not done."""
+    effects = list(_EFFECT.finditer(text))
+    return text[effects[-1].end() :] or None if effects else None
 
 
 class ConfigurationError(SweeperError):

@@ -12,6 +12,13 @@ from sweeper.log import safe_stream
 from sweeper.runs.throttle import ProgressListener
 
 
+class _Count(MofNCompleteColumn):
+    """Done and expected conversations, once that many are known."""
+
+    def render(self, task: Task) -> Text:
+        return super().render(task) if task.total is not None else Text("")
+
+
 class _Rate(ProgressColumn):
     """Conversations a second."""
 
@@ -33,7 +40,7 @@ def watched() -> Iterator[ProgressListener]:
     columns = (
         TextColumn("conversations"),
         BarColumn(),
-        MofNCompleteColumn(),
+        _Count(),
         _Rate(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[waits]}", markup=False),
@@ -42,7 +49,10 @@ def watched() -> Iterator[ProgressListener]:
     with Progress(*columns, console=console, transient=True, redirect_stdout=False) as progress:
         task = progress.add_task("sweep", total=None, waits="")
         yield ProgressListener(
-            expect=lambda count: progress.update(task, total=count),
+            expect=lambda count: progress.update(task, total=count, waits=""),
             advance=lambda count: progress.advance(task, count),
             waits=lambda reason: progress.update(task, waits=f"waits: {reason}" if reason else ""),
+            proposes=lambda number, found: progress.update(
+                task, waits=f"searching range {number} of accounts and orders for what is due: {found:,} found so far"
+            ),
         )

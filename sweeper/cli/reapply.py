@@ -47,7 +47,7 @@ def reapply(
     """
     from sweeper.runs import reapply as reapplying
 
-    with context.prepared(config, is_patient=True) as job:
+    with context.prepared(config, is_patient=not dry_run) as job:
         read = _read(job, ledger, key, accept_unsigned=accept_unsigned)
         found = reapplying.preview(job, read, accept_ledger) if dry_run else _reapplied(job, read, accept_ledger)
     with console.afterwards():

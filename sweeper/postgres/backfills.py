@@ -20,7 +20,7 @@ ALIVE = timedelta(hours=24)
 """A plan whose process was not seen for this long counts as given up: runs purge what remains of it."""
 
 HEARTBEAT = timedelta(seconds=5)
-"""How often a process that works on a plan, or waits, records that it is alive."""
+"""How often the process of a backfill records that it is alive, whatever it does or waits for."""
 SILENT = 3 * HEARTBEAT
 """A process whose heartbeat is older than this has died, or its machine has stopped."""
 
@@ -95,14 +95,14 @@ def binding(plans: Iterable[BackfillPlan], now: datetime) -> BackfillPlan | None
     return max(living, key=lambda plan: plan.until, default=None)
 
 
-def seen(database: Database, plan: BackfillPlan, now: datetime, done_until: datetime | None = None) -> bool:
+def record_seen(connection: Connection, plan: BackfillPlan, now: datetime, done_until: datetime | None = None) -> bool:
     """Record that the plan's process is alive and how far it has come, which only grows.
 
     Returns:
         False if the plan was given up in the meantime.
     """
     values = {"id": plan.id, "now": now, "done_until": done_until or plan.done_until}
-    return bool(database.within(lambda connection: connection.execute(statement("backfill_seen"), values).rowcount))
+    return bool(connection.execute(statement("backfill_seen"), values).rowcount)
 
 
 def stopped(database: Database, plan: BackfillPlan, now: datetime) -> None:

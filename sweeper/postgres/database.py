@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from threading import Event
 from typing import Any, TypeVar
 
@@ -20,8 +20,9 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
 from sweeper import log
+from sweeper.clock import Clock
 from sweeper.errors import ConfigurationError, SweeperError
-from sweeper.policy.instant import OutOfRange
+from sweeper.policy.instant import OutOfRange, rfc3339
 from sweeper.postgres.statement import statement
 from sweeper.postgres.stop import StopRequest
 from sweeper.settings import Settings
@@ -135,7 +136,8 @@ class Database:
         }
         if error is not None and _is_outage(error) and self.expected.is_set():
             left = self.settings.database.outage_seconds - (state.seconds_since_start or 0.0)
-            log.get().warning("waiting for the database", at_most_seconds=round(max(left, 0.0), 1), **text)
+            until = rfc3339((Clock().now() + timedelta(seconds=max(left, 0.0))).replace(microsecond=0))
+            log.get().warning("waiting for the database", until=until, at_most_seconds=round(max(left, 0.0), 1), **text)
         else:
             log.get().warning("retrying", sqlstate=sqlstate(error) if isinstance(error, DBAPIError) else None, **text)
 

@@ -3,7 +3,7 @@
 Invariant: it may propose too much, never too little, and never holds more than one page of proposals.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -96,7 +96,10 @@ class _Sql:
 
 @dataclass(frozen=True)
 class Selector:
-    """Proposes conversations and feedback rows that may be due at `as_of` (UTC) under a policy, with a due date in the window."""
+    """Proposes conversations and feedback rows that may be due at `as_of` (UTC) under a policy, with a due date in the window.
+
+    `searching` is called before each range of accounts or of orders is searched for conversations.
+    """
 
     database: Database
     contract: Contract
@@ -106,6 +109,7 @@ class Selector:
     accounts_per_range: int = ACCOUNTS_PER_RANGE
     proposals_per_page: int = PROPOSALS_PER_PAGE
     orders_per_range: int = ORDERS_PER_RANGE
+    searching: Callable[[], None] = lambda: None
 
     def pages(self) -> Iterator[Page]:
         """Yield all proposals page by page, each page in a short transaction; around an excluded window some may come twice."""
@@ -124,6 +128,7 @@ class Selector:
             self._order_ranges("account_id"),
         )
         for range_ in chain.from_iterable(ranges):
+            self.searching()
             after: tuple[str | None, str] | None = None
             while True:
                 rows = self._page(range_, after)

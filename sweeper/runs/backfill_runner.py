@@ -25,6 +25,7 @@ from sweeper.postgres import backfills, evidence, hazards, pace, pauses
 from sweeper.postgres.backfills import BackfillPlan
 from sweeper.runs import approval as approvals
 from sweeper.runs.backfill import refuse_other_policy
+from sweeper.runs.heartbeat import heartbeat
 from sweeper.runs.job import Job, read_contract
 from sweeper.runs.result import Result
 from sweeper.runs.session import RunKind
@@ -32,6 +33,8 @@ from sweeper.runs.sweep import sweep
 from sweeper.runs.throttle import STEP_SECONDS, Budget, ProgressListener, StopReason
 from sweeper.settings import load_policy
 
+LOG_SECONDS = 60.0
+"""How often a waiting backfill logs why it waits."""
 LOOK_SECONDS = 2.0
 """Seconds between checks whether the lease is free, the allowed hours have begun or a pause has ended."""
 
@@ -90,7 +93,7 @@ class BackfillRunner:
     left: int = 0
     before: int = 0
     purged_now: int = 0
-    seen: datetime | None = None
+    logged: float = -inf
     free_at: float = -inf
     started: float = field(default_factory=time.monotonic)
 
@@ -103,13 +106,13 @@ class BackfillRunner:
             ConfigurationError: the policy can no longer be read; earlier purges stand.
         """
         try:
-            return self._run()
+            with heartbeat(self.job.database, self.plan, self.job.clock):
+                return self._run()
         finally:
             with suppress(DBAPIError):  # a server that is gone: the heartbeat grows old instead
                 backfills.stopped(self.job.database, self.plan, self.job.clock.now())
 
     def _run(self) -> BackfillOutcome:
-        self._record_heartbeat()
         hazards.warn(self.job.database, self.job.contract)
         self.before = self._purged()
         self.watch.expect(self.plan.expected)
@@ -120,11 +123,16 @@ class BackfillRunner:
                 if self.stopped:
                     return self._outcome("stopped", done_until)
             done_until = window.until or done_until
-            if not backfills.seen(self.job.database, self.plan, self.job.clock.now(), done_until):
+            if not self._record_progress(done_until):
                 self.stopped = StopReason.GIVEN_UP
                 return self._outcome("stopped", done_until)
         backfills.finish(self.job.database, self.plan, self.job.clock.now(), self._purged())
         return self._outcome("failed" if self.failed else "completed", done_until)
+
+    def _record_progress(self, done_until: datetime) -> bool:
+        """Record how far the plan has come; return False if it was given up in the meantime."""
+        now = self.job.clock.now()
+        return self.job.database.within(lambda c: backfills.record_seen(c, self.plan, now, done_until))
 
     def _sweep_slice(self, window: Window) -> bool:
         """Sweep a slice; False means try it again, unless `stopped` has a reason to stop."""
@@ -143,7 +151,7 @@ class BackfillRunner:
             window=window,
             further_reason=self._outside_hours,
         )
-        if not self._is_anything_due(job):
+        if not any(page.free for page in job.selector.pages()):
             return True
         try:
             return self._is_complete(self._sweep_window(job), window)
@@ -159,15 +167,8 @@ class BackfillRunner:
                 raise
         return False
 
-    def _is_anything_due(self, job: Job) -> bool:
-        for page in job.selector.pages():
-            self._record_heartbeat()
-            if page.free:
-                return True
-        return False
-
     def _sweep_window(self, job: Job) -> Result:
-        watch = replace(self.watch, expect=lambda _: None, advance=self._advance)
+        watch = replace(self.watch, expect=lambda _: None)
         run_kind, approval = RunKind("backfill", self.plan.id), approvals.read(self.plan.approval)
         result = sweep(
             job,
@@ -182,19 +183,6 @@ class BackfillRunner:
         self.left += result.overdue if result.outcome != "stopped" else 0
         self.free_at = result.throttle.earliest
         return result
-
-    def _advance(self, count: int) -> None:
-        self.watch.advance(count)
-        self._record_heartbeat()
-
-    def _record_heartbeat(self) -> bool:
-        """Record that the backfill is alive unless it did so recently; return True if it recorded it."""
-        now = self.job.clock.now()
-        if self.seen is not None and now - self.seen < backfills.HEARTBEAT:
-            return False
-        self.seen = now
-        backfills.seen(self.job.database, self.plan, now)
-        return True
 
     def _is_complete(self, result: Result, window: Window) -> bool:
         self._log_slice(result, window)
@@ -260,7 +248,8 @@ class BackfillRunner:
 
     def _sleep(self, reason: str, seconds: float) -> None:
         self.watch.waits(reason)
-        if self._record_heartbeat():
+        if time.monotonic() - self.logged > LOG_SECONDS:
+            self.logged = time.monotonic()
             log.get().info("backfill waits", backfill=self.plan.id, because=reason)
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0 and not self.job.stop_reason():

@@ -12,8 +12,9 @@ import zlib
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import count
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from sweeper.runs.backfill import BackfillScope
 from sweeper.runs.job import Job
 from sweeper.runs.record_kind import conversations
 from sweeper.runs.scan import Seen, scan
-from sweeper.runs.throttle import KEPT_BYTES
+from sweeper.runs.throttle import KEPT_BYTES, ProgressListener
 
 FILE_BYTES = 1 << 24
 """The size limit of a plan file."""
@@ -61,15 +62,18 @@ class PurgePlan:
     seconds: float = 0.0
     _kept: list[bytes] | None = None
 
-    def propose(self, seen: Seen = lambda _: None) -> None:
+    def propose(self, watch: ProgressListener, seen: Seen = lambda _: None) -> None:
         """Ask the store for all proposals, count them, and keep their keys if they fit in `memory`.
 
         Args:
+            watch: told of each range that is searched, and how many proposals were found before.
             seen: called with the number of proposals on each page.
         """
+        searched = count(1)
+        selector = replace(self.job.selector, searching=lambda: watch.proposes(next(searched), self.free + self.held))
         kept, room = list[bytes](), self.memory
         self.free = self.held = 0
-        for page in self.job.selector.pages():
+        for page in selector.pages():
             self.free += len(page.free)
             self.held += len(page.held)
             if room >= 0:

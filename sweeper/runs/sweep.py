@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 
 from sqlalchemy import Connection
 
@@ -53,8 +53,7 @@ def preview(job: Job, watch: ProgressListener | None = None, scope: BackfillScop
     watch, started = watch or ProgressListener(), time.monotonic()
     job = replace(job, window=scope.window) if scope else without(job, find_active_backfill(job))
     plan = PurgePlan(job, scope)
-    plan.propose(partial(_show_proposals, watch, Counter()))
-    watch.waits("")
+    plan.propose(watch)
     watch.expect(plan.free + plan.held)
     plan.decide(watch.advance)
     if scope is None:
@@ -64,12 +63,6 @@ def preview(job: Job, watch: ProgressListener | None = None, scope: BackfillScop
         plan.refusals += [*guards.before(job, histories), *guards.volume(job, plan.counts.due)]
     plan.seconds = time.monotonic() - started
     return plan
-
-
-def _show_proposals(watch: ProgressListener, found: Counter[str], more: int) -> None:
-    """Tell the listener how many proposals were found so far, since their number is not known before all are."""
-    found["proposals"] += more
-    watch.waits(f"for the store to propose what may be due: {found['proposals']} so far")
 
 
 def sweep(
@@ -196,7 +189,7 @@ class _Sweep:
         """Refuse the plan if too much is due; return how many conversations may be purged, None for no limit in total."""
         if self.session.run_kind.preemptible:
             return None  # a backfill was weighed as a whole, and its approval bounds every batch
-        self.plan.propose(self._renew_or_stop)
+        self.plan.propose(self.watch, self._renew_or_stop)
         self.watch.expect(self.plan.free)
         return guards.limit(self.job, self.plan.weigh(self.approval, self._renew_or_stop))
 
@@ -345,21 +338,26 @@ class _Sweep:
     def _settled(self, found: ActiveBackfill, purged: Mapping[str, Mapping[str, int]]) -> ActiveBackfill:
         """Return the backfill as it is at the end of the run.
 
-        A process that was killed a moment ago has a fresh heartbeat. So a run that purged nothing, and leaves a backlog to the
-        backfill, waits for the next heartbeat: without one for `SILENT`, nobody is at work, and the run is no success.
+        Another heartbeat proves that somebody is at work. The age of the last one does not: a process may have been killed a
+        moment ago, and the clocks of two machines may differ. So a run that leaves a backlog, and purged nothing or finds the
+        last heartbeat old, waits for the next one: without one for `SILENT`, nobody is at work.
         """
-        until, nothing = time.monotonic() + backfills.SILENT.total_seconds(), not any(purged.values())
-        while True:
-            plan = self.job.database.within(lambda c: backfills.by_approval(c, found.plan.approval)) or found.plan
-            if plan.finished_at is not None:
-                return ActiveBackfill(plan, silent=False, backlog=False)
-            if plan.is_silent(self.job.clock.now()) or time.monotonic() > until:
-                return ActiveBackfill(plan, silent=True, backlog=_has_backlog(self.job, plan))
-            is_proven = plan.seen_at > found.plan.seen_at
-            if is_proven or not nothing or self.job.stop_reason() or not _has_backlog(self.job, plan):
-                return ActiveBackfill(plan, silent=False, backlog=False)
+        plan = last = self._reread(found)
+        until = time.monotonic() + backfills.SILENT.total_seconds()
+        backlog = _has_backlog(self.job, plan)
+        while plan.finished_at is None and plan.seen_at == last.seen_at:
+            if plan.stopped_at is not None or time.monotonic() > until:
+                return ActiveBackfill(plan, silent=True, backlog=backlog)
+            is_old = plan.is_silent(self.job.clock.now())
+            if self.job.stop_reason() or not backlog or (any(purged.values()) and not is_old):
+                return ActiveBackfill(plan, silent=is_old, backlog=backlog and is_old)
             self.job.database.within(self.session.lease.keep)
             time.sleep(STEP_SECONDS)
+            plan = self._reread(found)
+        return ActiveBackfill(plan, silent=False, backlog=False)
+
+    def _reread(self, found: ActiveBackfill) -> BackfillPlan:
+        return self.job.database.within(lambda c: backfills.by_approval(c, found.plan.approval)) or found.plan
 
     def _renew_or_stop(self, _: int) -> None:
         self.session.renew()

@@ -41,11 +41,15 @@ ORDERED = frozenset({StopReason.MAX_RUNTIME, StopReason.MAX_PURGE})
 
 @dataclass(frozen=True)
 class ProgressListener:
-    """Callbacks for progress: the expected number of proposals, the number just done, the reason of a wait ("" at its end)."""
+    """Callbacks for progress: the expected number of proposals, the number just done, the reason of a wait ("" at its end).
+
+    `proposes` comes before them: the number of the range of accounts or orders that is searched, and the proposals found before.
+    """
 
     expect: Callable[[int], None] = lambda _: None
     advance: Callable[[int], None] = lambda _: None
     waits: Callable[[str], None] = lambda _: None
+    proposes: Callable[[int, int], None] = lambda _, __: None
 
 
 @dataclass(frozen=True)

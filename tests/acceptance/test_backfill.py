@@ -26,6 +26,7 @@ from sweeper.postgres.proposals import Selector
 from sweeper.runs import backfill_runner
 from sweeper.runs.backfill import BackfillScope
 from sweeper.runs.backfill_runner import BackfillRunner
+from sweeper.runs.heartbeat import heartbeat
 from sweeper.runs.job import Job
 from sweeper.runs.sweep import preview, sweep
 from sweeper.runs.throttle import Budget, ProgressListener
@@ -64,8 +65,9 @@ HOUR = timedelta(hours=1)
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A backfill in this process that waits looks again soon."""
+    """A backfill in this process that waits looks again soon, and a run does not wait long for a heartbeat."""
     monkeypatch.setattr(backfill_runner, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(backfills, "SILENT", timedelta(seconds=0.3))
 
 
 # What it does
@@ -125,13 +127,16 @@ def test_any_slices_do_the_same(store: Store, policy: Policy, by: Slice) -> None
 
 
 def test_progress(store: Store, policy: Policy) -> None:
-    """Whoever watches is told of the whole plan and of each proposal; the log tells rate and remaining time of each slice."""
+    """Whoever watches is told of each range searched, the whole plan and each proposal; the log tells rate and time left."""
     fill(store)
     ticks = count()
     clock = Clock(lambda: instant(NOW) + timedelta(seconds=next(ticks)), lambda _: instant(NOW))
     job = job_of(store, policy, clock)
     expected: list[int] = []
     advanced: list[int] = []
+    searched: list[tuple[int, int]] = []
+    preview(job, ProgressListener(proposes=lambda *found: searched.append(found)), SCOPE)
+    assert searched == [(1, 0), *((number, DUE + 1 + AFTER) for number in range(2, 5))]
     with capture_logs() as logged:
         drained(job, token=token_of(job), watch=ProgressListener(expect=expected.append, advance=advanced.append))
     assert (expected, sum(advanced)) == ([DUE], DUE + AFTER)  # those that are due at the very end are looked at, too
@@ -504,6 +509,21 @@ def test_run_beside_an_abandoned_plan_is_loud(store: Store, policy: Policy) -> N
     assert sweep(moved(job, "2026-06-01T00:11:00Z")).is_done
 
 
+def test_heartbeat_counts_and_not_its_age(store: Store, policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backfill whose clock is an hour behind is at work if another heartbeat of it comes while the run waits."""
+    fill(store)
+    job = job_of(store, policy)
+    begun(job)
+    assert sweep(job).count == BEFORE + AFTER
+    monkeypatch.setattr(backfills, "SILENT", timedelta(minutes=30))
+    monkeypatch.setattr(backfills, "HEARTBEAT", timedelta(seconds=0.01))
+    (plan,) = job.database.within(lambda connection: backfills.unfinished(connection, "store"))
+    ticks = count()
+    with heartbeat(job.database, plan, Clock(lambda: instant(NOW) - HOUR + timedelta(seconds=next(ticks)))):
+        result = sweep(job)
+    assert (result.active_backfill and result.active_backfill.silent, result.is_done) == (False, True)
+
+
 def test_finished_plan_again(store: Store, policy: Policy) -> None:
     """The command of a plan that has come to its end has nothing to do, and says that it is done."""
     fill(store)
@@ -531,24 +551,19 @@ def test_finished_plan_binds_nobody(store: Store, policy: Policy) -> None:
     assert sweep(job).count == BEFORE + AFTER
 
 
-def test_process_is_seen_during_a_long_slice(store: Store, policy: Policy) -> None:
-    """A slice that takes days, or waits for days, does not make its plan look given up."""
+def test_process_is_seen_during_a_long_batch(store: Store, policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long a batch takes, the process is seen meanwhile, so that its plan does not look abandoned."""
     fill(store)
+    monkeypatch.setattr(backfills, "HEARTBEAT", timedelta(seconds=0.01))
     at = [instant(NOW)]
-    job = job_of(store, policy, Clock(lambda: at[0], lambda _: at[0]), purge={"batch": 1})
+    job = job_of(store, policy, Clock(lambda: at[0], lambda _: at[0]))
     token = token_of(job)
-    unseen: list[timedelta] = []
 
-    def pass_(count: int) -> None:
-        seen = store.execute("SELECT seen_at FROM sweeper.backfills")[0][0]
-        unseen.append(at[0] - seen)
-        at[0] += 20 * HOUR * count
+    def pass_(_: int) -> None:
+        at[0] += 20 * HOUR
+        until(lambda: bool(store.execute("SELECT 1 FROM sweeper.backfills WHERE seen_at = %s", at[0])))
 
-    begin(job, SCOPE, token)
-    at[0] += 100 * HOUR
-    assert drained(job, watch=ProgressListener(advance=pass_)).purged == DUE
-    assert len(unseen) > DUE
-    assert max(unseen) < 24 * HOUR
+    assert drained(job, token=token, watch=ProgressListener(advance=pass_)).purged == DUE
 
 
 def test_run_goes_first_with_real_processes(store: Store, tmp_path: Path) -> None:

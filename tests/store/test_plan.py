@@ -112,8 +112,8 @@ def test_kept_pages_are_those_proposed(store: Store, policy: Policy) -> None:
     store.execute("UPDATE conversations SET account_id = NULL WHERE id = %s", store.id("gone"))
     job = job_of(store, policy)
     kept, again = PurgePlan(job), PurgePlan(job, memory=0)
-    kept.propose()
-    again.propose()
+    kept.propose(ProgressListener())
+    again.propose(ProgressListener())
     pages = list(job.selector.pages())
     with proposing(job) as asked:
         assert list(kept.pages()) == list(kept.pages()) == pages

@@ -60,7 +60,7 @@ class Bench:
                     self.store.id(chat["id"]),
                 )
 
-    def selector(self, policy: Policy, as_of: datetime, **sizes: int) -> Selector:
+    def selector(self, policy: Policy, as_of: datetime, **sizes: Any) -> Selector:
         """A selector whose ranges and pages may be tiny."""
         return Selector(self.database, self.contract, policy, as_of, EVERYTHING, **sizes)
 
@@ -71,7 +71,7 @@ class Bench:
                 connection, sorted(self.store.left()), every=True
             )
 
-    def check(self, policy: Policy, as_of: datetime, **sizes: int) -> None:
+    def check(self, policy: Policy, as_of: datetime, **sizes: Any) -> None:
         """Every conversation that is expired is proposed, none twice, and none is called held that is not."""
         pages = list(self.selector(policy, as_of, **sizes).pages())
         proposed = [p.record_id for page in pages for p in (*page.free, *page.held)]
@@ -102,7 +102,7 @@ class Bench:
         assert {name: decided(facts) for name, facts in few.items()} == {n: decided(f) for n, f in every.items()}
         assert all(len(facts.orders) <= 1 for facts in few.values())
 
-    def check_feedback(self, policy: Policy, as_of: datetime, **sizes: int) -> None:
+    def check_feedback(self, policy: Policy, as_of: datetime, **sizes: Any) -> None:
         """Every feedback row that is expired is proposed, and none twice."""
         proposed = [id_ for page in self.selector(policy, as_of, **sizes).feedback() for id_ in page]
         assert len(proposed) == len(set(proposed))

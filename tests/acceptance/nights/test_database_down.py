@@ -37,7 +37,7 @@ def test_server_that_comes_up_again(mortal: Server, tmp_path: Path) -> None:
     with started(command, env={**os.environ, "SWEEPER_DATABASE_URL": store.url}) as process:
         assert process.stderr is not None
         line = next(line for line in process.stderr if "waiting for the database" in line)
-        assert "at_most_seconds" in line
+        assert "until" in line
         mortal.start()
         out, err = process.communicate()
     assert process.returncode == 0, err
@@ -69,19 +69,20 @@ def test_password_is_refused(store: Store, tmp_path: Path) -> None:
 
 
 ERRORS = {
-    "usage": (["run", "--json", "--no-such-option"], 2, None),
-    "settings": (["status", "--json", "--config", "/nowhere.toml"], 2, None),
-    "argument": (["run", "--json", "--as-of", "yesterday"], 2, None),
-    "guard": (["run", "--json"], 3, "paused"),
+    "usage": (["run", "--json", "--no-such-option"], 2, None, "See `sweeper run --help`"),
+    "settings": (["status", "--json", "--config", "/nowhere.toml"], 2, None, ""),
+    "argument": (["run", "--json", "--as-of", "yesterday"], 2, None, "Write an instant with its offset"),
+    "guard": (["run", "--json"], 3, "paused", "`sweeper resume`"),
 }
 
 
 @pytest.mark.parametrize("name", ERRORS)
 def test_errors_for_machines(name: str, store: Store) -> None:
     """With --json an error is one object on stdout, with its exit code; stderr has the text for people all the same."""
-    words, code, guard = ERRORS[name]
+    words, code, guard, remedy = ERRORS[name]
     store.execute("INSERT INTO sweeper.pauses (reason, paused_at) VALUES ('a reason', now())")
     done = in_process(store, *words)
     found = json.loads(done.out)
     assert (done.code, found["exit_code"], found["guard"]) == (code, code, guard)
     assert found["error"].partition("\n")[0] in done.err
+    assert remedy in (found["remedy"] or "")

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -64,7 +64,9 @@ def test_run_after_a_backfill_was_killed(store: Store, tmp_path: Path, monkeypat
 def test_run_beside_a_backfill_at_work(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a backfill waits for its hours and gives heartbeats, a run leaves its range to it, says so, and succeeds."""
     monkeypatch.setattr(backfills, "SILENT", timedelta(minutes=10))
-    waits = [*approved(store, tmp_path), "--rate", "0.01"]
+    soon = datetime.now(UTC) + timedelta(hours=2)
+    closed = f"{soon:%H:%M}-{soon + timedelta(hours=2):%H:%M}"
+    waits = [*approved(store, tmp_path), "--between", closed]
     with running(store, tmp_path, *waits) as filler:
         assert filler.stderr is not None
         next(line for line in filler.stderr if "backfill waits" in line)
