@@ -101,9 +101,8 @@ def main() -> NoReturn:
     console.secure_streams()
     code = 0
     try:
-        returned = app(
-            prog_name="sweeper", standalone_mode=False
-        )  # the code of a typer.Exit, or what a command returned
+        # returns the code of a typer.Exit, or what a command returned
+        returned = app(prog_name="sweeper", standalone_mode=False)
         code = returned if isinstance(returned, int) else 0
     except MisuseError as error:
         code = console.print_usage_error(error, as_json=_is_json())
