@@ -43,6 +43,7 @@ def secure_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # print in any encoding
+    _written.clear()
     sys.excepthook = _report_crash
     threading.excepthook = _report_thread_crash
 
@@ -117,8 +118,9 @@ def print_usage_error(error: Any, *, as_json: bool = False) -> int:
 
 
 def _print_json_error(fields: Mapping[str, Any]) -> None:
-    with suppress(OutputError):  # stderr has the error
-        print_json(fields)
+    if not _written.is_set():
+        with suppress(OutputError):  # stderr has the error
+            print_json(fields)
 
 
 def say(*lines: str) -> None:
@@ -156,10 +158,15 @@ def _cell_text(cell: object) -> str:
 
 def _write(lines: Iterable[str]) -> None:
     """Write to stdout; nothing else does."""
+    _written.set()
     try:
         sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
     except OSError as error:
         raise output_error(error) from None
+
+
+_written = threading.Event()
+"""Set once something was written to stdout: an error is then no second JSON document there."""
 
 
 def _write_error(*lines: str) -> None:

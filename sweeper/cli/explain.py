@@ -43,7 +43,7 @@ def explain(
         WhatIf | None, typer.Option("--what-if", help="Suppose that the user does this at as-of.")
     ] = None,
 ) -> None:
-    """Explain why a conversation is kept or purged, or sum up an account.
+    """Explain why a conversation stays or goes, or sum up an account.
 
     Of a conversation: facts, rule, due date, what would change it, and which messages may be trained on.
 

@@ -45,9 +45,7 @@ class ExportFormat(StrEnum):
     CHAT_JSONL = "chat-jsonl"
 
 
-manifest_app = typer.Typer(
-    help="Build, show, check, export, recall and retire training manifests.", no_args_is_help=True
-)
+manifest_app = typer.Typer(help="Build, check, export, recall and end training manifests.", no_args_is_help=True)
 
 
 @manifest_app.command("build")

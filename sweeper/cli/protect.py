@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sweeper.settings import Settings
 
 hold_app = typer.Typer(help="Place, release and list legal holds. What is held is never purged.", no_args_is_help=True)
-order_app = typer.Typer(help="Add, withdraw and list erasure orders, which no rule can postpone.", no_args_is_help=True)
+order_app = typer.Typer(help="Add, withdraw and list erasure orders. No rule postpones them.", no_args_is_help=True)
 
 Unknown = Annotated[bool, typer.Option("--unknown", help="Accept an id that is not in the store (yet).")]
 Yes = Annotated[
