@@ -89,7 +89,7 @@ def plan_list(account: AccountId, config: Config = None, as_json: AsJson = False
 
 @consent_app.command("list")
 def consent_list(account: AccountId, config: Config = None, as_json: AsJson = False) -> None:
-    """List the recorded grants and withdrawals of an account, newest first.
+    """List what an account granted and withdrew, newest first.
 
     Example: sweeper consent list 06164d11-6113-5000-b6a7-99f977e937e4
     """

@@ -9,11 +9,14 @@ import pytest
 
 from sweeper.policy.schema import Policy
 from tests.acceptance.commands import Command
+from tests.acceptance.test_documents import TABLES, blocks
 from tests.facts import World
 from tests.manifest import made
 from tests.store.stores import ID_TYPES, ROLES, Store
 
-VIEWS = """
+DOCUMENTED = blocks("sql", TABLES.partition("## Plans and consent of our own")[2].partition("\n## ")[0])
+"""What the page on tables tells to run: the views, the grants of an application, a constant plan and a constant account."""
+MOVED = """
 SET session_replication_role = replica;
 INSERT INTO sweeper.plan_changes (account_id, effective_at, plan, recorded_at)
     SELECT account_id, effective_at, plan, effective_at FROM store.plan_changes;
@@ -21,12 +24,8 @@ INSERT INTO sweeper.consent_events (account_id, purpose, granted, recorded_at, e
     SELECT account_id, purpose, granted, recorded_at, recorded_at FROM store.consent_events;
 RESET session_replication_role;
 DROP TABLE store.plan_changes, store.consent_events;
-CREATE VIEW store.plan_changes AS
-    SELECT id, account_id::{type} AS account_id, effective_at, plan FROM sweeper.plan_changes;
-CREATE VIEW store.consent_events AS
-    SELECT id, account_id::{type} AS account_id, purpose, granted, recorded_at, effective_at FROM sweeper.consent_events;
 """
-"""A store that keeps its plans and consent in our tables, with the history that it had."""
+"""The history of a store, moved to our tables with its times."""
 CONSENT = ("--purpose", "model_improvement")
 
 
@@ -48,8 +47,9 @@ def world() -> World:
 def ours(store: Store) -> Store:
     """A store whose relations of plans and consent are views of our tables."""
     store.load(world())
-    store.execute(VIEWS.format(type=store.id_type))
-    store.execute(ROLES)
+    views = DOCUMENTED[0].replace("account_id", f"account_id::{store.id_type} AS account_id")
+    for script in (MOVED, views, ROLES):
+        store.execute(script)
     return store
 
 
@@ -82,6 +82,19 @@ def test_a_plan(ours: Store, sweeper: Command) -> None:
     assert [row["plan"] for row in listed] == ["max", "pro", "enterprise", "free"]
     assert listed[1]["effective_at"] == "-infinity"
     assert "no consent is recorded" not in sweeper("consent", "list", account).out
+
+
+@pytest.mark.parametrize("store", ["text"], indirect=True)
+def test_constants(store: Store, sweeper: Command) -> None:
+    """One plan for all, and one account for all, are one line of a view each."""
+    store.load(world())
+    store.execute(
+        "UPDATE conversations SET account_id = 'all'; ALTER TABLE accounts RENAME TO people; DROP TABLE plan_changes"
+    )
+    for script in (DOCUMENTED[3], DOCUMENTED[2]):
+        store.execute(script)
+    told = json.loads(sweeper("explain", "c1", "--json").out)
+    assert (told["plans"], told["rule"], told["purge"]) == (["free"], "standard", True)
 
 
 def test_no_effect(store: Store, sweeper: Command) -> None:
@@ -141,6 +154,12 @@ def test_plain_sql(store: Store) -> None:
     assert (granted["recorded_at"] > ago(1), granted["effective_at"][:10]) == (True, "2020-01-02")
     for row in (withdrawn, plan):
         assert row["effective_at"] == row["recorded_at"] > ago(1)
+    store.execute(DOCUMENTED[1].replace("TO app", "TO stranger"))
+    with psycopg.connect(store.acting("stranger").program, autocommit=True) as application:
+        application.execute("INSERT INTO sweeper.consent_events (account_id, purpose, granted) VALUES ('a', 'p', true)")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            application.execute(INSERT + "('a', 'p', true, now(), now())")
+    assert store.execute("SELECT actor FROM sweeper.events ORDER BY id DESC LIMIT 1") == [("stranger",)]
     for table in ("consent_events", "plan_changes"):
         for deed in ("UPDATE sweeper.{} SET account_id = 'b'", "DELETE FROM sweeper.{}", "TRUNCATE sweeper.{}"):
             with pytest.raises(psycopg.errors.RaiseException, match="insert-only"):
