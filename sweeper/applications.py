@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 
 from sweeper import files, toml
 from sweeper.errors import ConfigurationError
+from sweeper.postgres.statement import identifier
 from sweeper.settings import Identifier, Section
 
 FOLDER = files.PACKAGE / "apps"
@@ -86,7 +87,7 @@ class Application(Section):
         if schema == self.schema_name:
             return texts
         # SQL needs quotes around some names, TOML around none; the policy names no table
-        sql = _quoted(schema)
+        sql = identifier(schema)
         names = {"store.sql": sql, "roles.sql": sql, "sweeper.toml": schema, "policy.toml": self.schema_name}
         return {file: self._in_schema(text, names[file]) for file, text in texts.items()}
 
@@ -147,7 +148,3 @@ def recognised(schemas: Schemas) -> Iterator[tuple[Application, str]]:
 
 def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
-
-
-def _quoted(name: str) -> str:
-    return name if re.fullmatch(r"[a-z_][a-z0-9_]*", name) else '"' + name.replace('"', '""') + '"'

@@ -135,9 +135,10 @@ def _refuse_unknown_name(settings: "Settings", choice: "Choice") -> None:
     policy = load_policy(settings)
     what, names = ("plan", policy.known_plans) if choice.kind == "plan" else ("purpose", policy.purposes.keys())
     if choice.name not in names:
+        meant = did_you_mean(choice.name, sorted(names)) or "."
         raise ConfigurationError(
-            f"the policy has no {what} {choice.name}{did_you_mean(choice.name, sorted(names))}. Nothing was recorded. "
-            "Fix the name, add it to the policy, or give --unknown."
+            f"the policy has no {what} {choice.name}{meant} Nothing was recorded. Fix the name, add it to the policy, or give "
+            "--unknown."
         )
 
 
