@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 plan_app = typer.Typer(help="Record the plans of accounts, if the application keeps none.", no_args_is_help=True)
 consent_app = typer.Typer(help="Record consent, if the application keeps none.", no_args_is_help=True)
 
-AccountId = Annotated[str, typer.Argument(metavar="ACCOUNT", help="Id of the account, as the store writes it.")]
+AccountId = Annotated[str, typer.Argument(help="Id of the account, as the store writes it.")]
 ALWAYS = OutOfRange.ALWAYS.value
 
 
