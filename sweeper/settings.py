@@ -1,10 +1,13 @@
 """How the job runs: one TOML file, overridden by the environment. The rules are in the policy file, not here."""
 
+import ipaddress
+import json
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
@@ -215,6 +218,95 @@ class ObjectSettings(Section):
     for new attachments."""
 
 
+def _url(text: str) -> str:
+    """Validate the URL of a copy: what was purged is told over TLS, or on this machine."""
+    try:
+        found = urlsplit(text)
+        found.port  # noqa: B018 — raises if it is no port
+    except ValueError as error:
+        raise ValueError(f"is not a URL ({error})") from None
+    if found.username is not None or found.password is not None:
+        raise ValueError("must have no user and no password: put them into headers_file")
+    if found.scheme != "https" and not (found.scheme == "http" and _is_loopback(found.hostname or "")):
+        raise ValueError("must be https://host/path; http:// is for this machine only (127.0.0.1, ::1, localhost)")
+    if not found.hostname or re.search(r"[^!-~]", text):
+        raise ValueError("must be https://host/path, in ASCII without blanks")
+    return text
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _body(text: str) -> str:
+    """Validate the JSON that a copy's URL gets instead of JSON lines."""
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError("must be JSON") from None
+    if '"$record_ids"' not in text:
+        raise ValueError('must have the text "$record_ids" where the list of ids belongs')
+    return text
+
+
+Word = Annotated[str, matching(r"[^\x00]+", "must be a text that is not empty, without a NUL character")]
+
+
+class CopySettings(Section):
+    """A copy of the data elsewhere, such as vectors or a search index, which is told what was purged.
+
+    It has either a `command` or a `url`: see [Copies elsewhere](copies.md).
+    """
+
+    name: Annotated[str, matching(r"[a-z][a-z0-9_]{0,62}", "must be a name: a-z, 0-9 and _, beginning with a letter")]
+    """Its name in the database, the numbers and the log. Another name is another copy, which is told everything from the first
+    purge on."""
+    command: tuple[Word, ...] = ()
+    """A program and its arguments, started without a shell and without the variables `SWEEPER_*`. It reads a JSON object a line
+    from its standard input, deletes what they name, and exits with 0. Its output is not kept."""
+    url: Annotated[str, AfterValidator(_url)] | None = None
+    """An HTTPS URL that gets the same lines as a POST and answers with 2xx. No redirection is followed."""
+    body: Annotated[str, AfterValidator(_body)] | None = None
+    """What `url` gets instead: JSON in which the text `"$record_ids"` stands for the list of the ids."""
+    secret_file: Place | None = None
+    """The secret that signs the POST. The variable `SWEEPER_COPY_SECRET_` and the name in capitals can hold the secret itself.
+    Required with `url`, except with `body`."""
+    headers_file: Place | None = None
+    """Further headers of the POST, such as an API key, as lines `Name: value`."""
+    records: Annotated[tuple[Literal["conversation", "feedback"], ...], Field(min_length=1)] = ("conversation",)
+    """The kinds of purged records that it is told. A feedback row and a conversation may have the same id: with both, the copy
+    must look at `record`."""
+    not_found_is_success: StrictBool = False
+    """Whether the answer 404 means that nothing is left, rather than that the address is wrong."""
+    batch: Annotated[Positive, Field(le=10_000)] = 1_000
+    """The largest number of records in one delivery."""
+    per_run: Annotated[Positive, Field(le=10_000_000)] = 100_000
+    """The largest number of records that are delivered after one run, or by one job or command."""
+    seconds: Annotated[Number, Field(gt=0, le=86_400)] = 60.0
+    """After so many seconds no further attempt begins; the next run continues."""
+    timeout_seconds: Annotated[Number, Field(gt=0, le=3_600)] = 30.0
+    """The longest that one attempt may take, in seconds."""
+    attempts: Annotated[Positive, Field(le=100)] = 3
+    """How often a delivery is tried before it is left to the next run."""
+    backoff_seconds: Annotated[Number, Field(ge=0, le=60)] = 1.0
+    """How long to wait before the second attempt, in seconds; the wait doubles with each further one, up to 60 s."""
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if bool(self.command) == bool(self.url):
+            raise ValueError("must have either command or url, and not both")
+        if self.command and (self.body or self.secret_file or self.headers_file or self.not_found_is_success):
+            raise ValueError(
+                "body, secret_file, headers_file and not_found_is_success go with url, and not with command"
+            )
+        if self.body and len(set(self.records)) > 1:
+            raise ValueError('records must be one kind with body: "$record_ids" does not say which kind an id is of')
+        return self
+
+
 class ManifestSettings(Section):
     """Training manifests."""
 
@@ -270,6 +362,8 @@ class ScheduleSettings(Section):
     """Count everything in the store."""
     checkpoint: Cron = "7 * * * *"
     """Take a checkpoint of the evidence."""
+    copies: Cron = "37 * * * *"
+    """Tell the copies of `[[copies]]` what was purged, if they are not told at the end of the run."""
     export: Cron = ""
     """Write the ledger to `export_file`. `sweeper reapply` needs it after a restore: copy it elsewhere."""
     manifest: Cron = ""
@@ -319,12 +413,20 @@ class Settings(Section):
     guards: GuardSettings = GuardSettings()
     lease: LeaseSettings = LeaseSettings()
     objects: ObjectSettings = ObjectSettings()
+    copies: tuple[CopySettings, ...] = ()
     manifest: ManifestSettings = ManifestSettings()
     pace: PaceSettings = PaceSettings()
     backfill: BackfillSettings = BackfillSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     serve: ServeSettings = ServeSettings()
     evidence: EvidenceSettings = EvidenceSettings()
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = [copy.name for copy in self.copies]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"[[copies]] name {twice[0]!r} is there twice: each copy needs a name of its own")
+        return self
 
 
 ENVIRONMENT = {

@@ -63,7 +63,12 @@ def check(
 
     with context.connected(config) as database:
         findings = checks.check(database, load_policy(database.settings), context.CLOCK, trial_requested=trial)
-        findings += [_signing(database.settings), *_pseudonyms(), *_exposed(database.settings)]
+        findings += [
+            _signing(database.settings),
+            *_pseudonyms(),
+            *_copies(database.settings),
+            *_exposed(database.settings),
+        ]
     if as_json:
         console.print_json(findings)
     else:
@@ -109,6 +114,24 @@ def _pseudonyms() -> "Iterator[CheckFinding]":
         yield CheckFinding(Level.OK, "pseudonym key", "there is one: manifests can be built")
 
 
+def _copies(settings: "Settings") -> "Iterator[CheckFinding]":
+    """Check that each copy can be told what was purged: start its command with nothing to delete, or connect to its URL."""
+    from sweeper.copies import sender
+    from sweeper.postgres.finding import CheckFinding, Level
+
+    for copy in settings.copies:
+        subject = f"copy {copy.name}"
+        try:
+            sender.sender(copy).probe()
+        except ConfigurationError as error:
+            yield CheckFinding(Level.FAULT, subject, str(error), "runs refuse to begin until then")
+        except sender.NotDeliveredError as error:
+            remedy = "a command must exit with 0 when it reads nothing, and a URL must be reachable from here"
+            yield CheckFinding(Level.FAULT, subject, f"{error}: it would not be told what was purged", remedy)
+        else:
+            yield CheckFinding(Level.OK, subject, "its command starts" if copy.command else "its URL can be reached")
+
+
 def _exposed(settings: "Settings") -> "Iterator[CheckFinding]":
     """Check that no other user may read or replace the key files."""
     import os
@@ -118,8 +141,9 @@ def _exposed(settings: "Settings") -> "Iterator[CheckFinding]":
     from sweeper.postgres.finding import CheckFinding, Level
 
     named = os.environ.get(pseudonym.FILE)
-    keys = {"signing key": settings.evidence.signing_key_file, "pseudonym key": Path(named) if named else None}
-    for subject, file in keys.items():
+    keys = [("signing key", settings.evidence.signing_key_file), ("pseudonym key", Path(named) if named else None)]
+    keys += [(f"copy {copy.name}", file) for copy in settings.copies for file in (copy.secret_file, copy.headers_file)]
+    for subject, file in keys:
         for text, remedy in files.exposures(file) if file else ():
             yield CheckFinding(Level.WARNING, subject, text, remedy)
 

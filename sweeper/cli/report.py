@@ -18,6 +18,7 @@ from sweeper.errors import ConfigurationError, SweeperError
 from sweeper.policy.instant import rfc3339
 
 if TYPE_CHECKING:
+    from sweeper.copies.lag import CopyLag
     from sweeper.policy.counts import RecordCounts
     from sweeper.report.report import Report
     from sweeper.report.status import Status
@@ -117,11 +118,22 @@ def _print_report(report: "Report") -> None:
     console.say(f"last success: {rfc3339(past.last_success_at) if past.last_success_at else 'never'}")
     console.say(f"to purge what is overdue: {_forecast(report.drain_seconds)}")
     console.say(f"objects still to be removed: {past.objects_pending}")
+    for copy in past.copies:
+        console.say(f"copy {copy.copy}: {_lag(copy)}")
     console.say(f"holds and orders without effect: {_unmatched(report)}")
     if past.manifests.by_state:
         states = ", ".join(f"{count} {state}" for state, count in sorted(past.manifests.by_state.items()))
         console.say(f"manifests: {states}; never recalled: {past.manifests.never_recalled}")
     console.say(f"evidence: {_evidence(report)}")
+
+
+def _lag(copy: "CopyLag") -> str:
+    from sweeper.report.status import length
+
+    if not copy.records:
+        return "has been told all that was purged"
+    failed = f"; the last delivery failed: {copy.last_error}" if copy.failed_at else ""
+    return f"{copy.records} purged records behind, the oldest for {length(copy.seconds)}{failed}"
 
 
 def _unmatched(report: "Report") -> str:
@@ -306,6 +318,8 @@ def _print_upkeep(status: "Status") -> None:
         f"{len(upkeep.unreachable)} of {upkeep.manifests}; pending objects: {upkeep.objects_pending}; uncovered rows of "
         f"evidence: {status.covered.rows}"
     )
+    for copy in upkeep.copies:
+        console.say(f"copy      {copy.copy}: {_lag(copy)}")
 
 
 def _print_backfills(status: "Status") -> None:

@@ -109,6 +109,16 @@ def checkpoint(context: JobContext) -> Done:
     return JobOutcome.COMPLETED, {"size": taken.size, "signed_by": taken.signed_by} if taken else {}
 
 
+def copies(context: JobContext) -> Done:
+    """Tell the copies what was purged. A copy that does not acknowledge counts as a failure."""
+    from sweeper.copies import delivery
+
+    with context.database() as database:
+        found = delivery.deliver(database, context.clock)
+    has_failed = any(each.outcome == "failed" for each in found)
+    return JobOutcome.FAILED if has_failed else JobOutcome.COMPLETED, {each.copy: each.outcome for each in found}
+
+
 def export(context: JobContext) -> Done:
     """Export the ledger to a file, to be copied to where it survives the loss of the database."""
     from sweeper.evidence import export as exports
@@ -163,6 +173,12 @@ def _checkpoint_needs(settings: Settings) -> None:
     keys.read(settings)
 
 
+def _copies_need(settings: Settings) -> None:
+    from sweeper.copies import sender
+
+    sender.senders(settings)
+
+
 def _recall_needs(_: Settings) -> None:
     with extra.required():
         from sweeper.manifest import lifecycle  # noqa: F401 — checks that it is installed
@@ -190,6 +206,7 @@ SCHEDULED_JOBS: Mapping[str, ScheduledJob] = {
     "sweep": ScheduledJob(sweep, last_runs.sweep, purges=True),
     "report": ScheduledJob(report, last_runs.event("reported")),
     "checkpoint": ScheduledJob(checkpoint, None, needs=_checkpoint_needs),
+    "copies": ScheduledJob(copies, None, needs=_copies_need),
     "export": ScheduledJob(export, None),
     "manifest": ScheduledJob(manifest, last_runs.manifest, needs=_manifest_needs),
     "recall": ScheduledJob(recall, last_runs.event("recalled"), needs=_recall_needs),

@@ -67,7 +67,8 @@ class Daemon:
         settings = fresh()
         load_policy(settings)
         self.clock, self._on_ended = clock, on_ended
-        self.timetable = timetable(settings.schedule, tuple(SCHEDULED_JOBS))
+        names = (name for name in SCHEDULED_JOBS if name != "copies" or settings.copies)
+        self.timetable = timetable(settings.schedule, tuple(names))
         for name in self.timetable:
             SCHEDULED_JOBS[name].needs(settings)
         self._stop = StopRequest()

@@ -164,6 +164,9 @@ INSERT INTO allowed VALUES
     ('sweeper', 'sweeper.object_purges', 'INSERT', 'uri, conversation_id, run_id'),
     -- Which object it was about never changes, only what became of it.
     ('sweeper', 'sweeper.object_purges', 'UPDATE', 'attempts, last_run_id, last_error, outcome, done_at'),
+    ('sweeper', 'sweeper.copies', 'SELECT', NULL),           -- how far each copy has been told what was purged
+    ('sweeper', 'sweeper.copies', 'INSERT', 'store, name, claimed_until'),
+    ('sweeper', 'sweeper.copies', 'UPDATE', 'next_leaf, delivered_at, failed_at, last_error, claimed_until'),
     ('sweeper', 'sweeper.fence', 'UPDATE', NULL),            -- to lock it, which keeps holds and batches apart; it has no rows
     ('sweeper', 'sweeper.legal_holds', 'SELECT', NULL),      -- it obeys holds and orders, and places and releases none
     ('sweeper', 'sweeper.erasure_orders', 'SELECT', NULL),
@@ -197,7 +200,7 @@ FROM (VALUES
     ('identity', NULL), ('schema_version', NULL),  -- which store, which revision: the commands ask
     ('runs', NULL), ('tombstones', NULL), ('events', NULL), ('manifests', NULL), ('revocations', NULL),
     ('legal_holds', NULL), ('erasure_orders', NULL), ('plan_changes', NULL), ('consent_events', NULL), ('pauses', NULL), ('backfills', NULL),
-    ('ledger_sources', NULL), ('leaves', NULL), ('tiles', NULL), ('checkpoints', NULL),
+    ('ledger_sources', NULL), ('leaves', NULL), ('tiles', NULL), ('checkpoints', NULL), ('copies', NULL),
     -- Whether the objects of attachments are gone. Not their names, which can tell much, and not the errors.
     ('object_purges', 'id, conversation_id, run_id, attempts, last_run_id, outcome, done_at')
 ) AS t (name, columns);

@@ -305,6 +305,18 @@ TABLE: tuple[MetricRow, ...] = (
         _upkeep(lambda u: _single(u.objects_pending)),
     ),
     _gauge(
+        "sweeper_copy_behind_records",
+        "Purged records that a copy elsewhere has not acknowledged, counted up to a million.",
+        _upkeep(lambda u: _each({copy.copy: copy.records for copy in u.copies})),
+        "copy",
+    ),
+    _gauge(
+        "sweeper_copy_behind_seconds",
+        "How long ago the oldest of those records was purged; 0 if there is none.",
+        _upkeep(lambda u: _each({copy.copy: copy.seconds for copy in u.copies})),
+        "copy",
+    ),
+    _gauge(
         "sweeper_checkpoint_timestamp_seconds",
         "When the newest checkpoint of the evidence was taken; 0 if none was.",
         _recorded(lambda r: _single(_stamp(r.covered.checkpoint_at))),

@@ -4,13 +4,15 @@ A report reads every conversation and every feedback row, changes none, and reco
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection
 
+from sweeper.copies import lag
+from sweeper.copies.lag import CopyLag
 from sweeper.encoding import to_json
 from sweeper.objects import removal
 from sweeper.policy.anomaly import Anomaly
@@ -37,6 +39,7 @@ class Past:
     pace: float | None = field(repr=False)
     last_success_at: datetime | None
     objects_pending: int
+    copies: Sequence[CopyLag]
     manifests: ManifestStates
     evidence: Covered
 
@@ -146,6 +149,7 @@ def _past(connection: Connection, job: Job) -> Past:
         pace=pace.recent(connection, store, now),
         last_success_at=operation.ended(connection, store, ORDERED).success,
         objects_pending=removal.pending(connection, store),
+        copies=lag.read(connection, job.settings, now),
         manifests=operation.manifests(connection, store),
         evidence=operation.covered(connection),
     )

@@ -298,6 +298,16 @@ def _installation(status: Status) -> Iterator[str]:
     yield from upkeep.installation(status.upkeep)
 
 
+def _copies(status: Status) -> Iterator[str]:
+    for copy in status.upkeep.copies:
+        if copy.records:
+            reason = f" The last delivery failed: {copy.last_error}." if copy.failed_at else ""
+            yield (
+                f"Copy {copy.copy} has not acknowledged {copy.records} purged records, the oldest for {length(copy.seconds)}."
+                f"{reason} The next run tries again; `sweeper copies deliver {copy.copy}` does now."
+            )
+
+
 def _not_looked_at(status: Status) -> Iterator[str]:
     if isinstance(status.overdue, str):
         yield "What is overdue, skipped or in doubt now, for the reason above."
@@ -317,6 +327,6 @@ def _not_looked_at(status: Status) -> Iterator[str]:
 
 ADVICE: tuple[Callable[[Status], Iterator[str]], ...] = (
     *(_paused, _overdue, _skipped, _doubted, _unmatched, _success, _last_run, _dead, _stalled),
-    *(_installation, _uncovered, _unsigned),
+    *(_copies, _installation, _uncovered, _unsigned),
 )
 """The checks behind `Status.advice`, most urgent first."""

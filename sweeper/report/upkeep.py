@@ -14,6 +14,8 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
+from sweeper.copies import lag
+from sweeper.copies.lag import CopyLag
 from sweeper.errors import SweeperError
 from sweeper.manifest import description
 from sweeper.policy import remedies
@@ -60,6 +62,7 @@ class Upkeep:
         views: relations behind which no index was looked for.
         objects_pending: objects that are still to be removed.
         objects_behind: those of them that a run has tried in vain, that are old, or that no prefix allows to remove.
+        copies: how far each copy elsewhere lags.
     """
 
     schema: str
@@ -71,6 +74,7 @@ class Upkeep:
     views: Sequence[str]
     objects_pending: int
     objects_behind: int
+    copies: Sequence[CopyLag] = ()
 
     @property
     def last(self) -> RunCounts | None:
@@ -95,6 +99,7 @@ class Upkeep:
             "missing_indexes": None if isinstance(self.indexes, str) else [index.create for index in self.indexes],
             "objects_pending": self.objects_pending,
             "objects_behind": self.objects_behind,
+            "copies": self.copies,
         }
 
 
@@ -118,6 +123,7 @@ def read(connection: Connection, settings: Settings, now: datetime) -> Upkeep:
         views=indexes.unseen(connection, schema),
         objects_pending=objects.pending,
         objects_behind=objects.behind,
+        copies=lag.read(connection, settings, now),
     )
 
 

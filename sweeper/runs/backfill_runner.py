@@ -17,6 +17,7 @@ from typing import Any
 from sqlalchemy.exc import DBAPIError
 
 from sweeper import log
+from sweeper.copies import delivery
 from sweeper.errors import LeaseHeldError, LeaseLostError, RefusedError
 from sweeper.policy.hours import Hours
 from sweeper.policy.instant import rfc3339
@@ -107,10 +108,12 @@ class BackfillRunner:
         """
         try:
             with heartbeat(self.job.database, self.plan, self.job.clock):
-                return self._run()
+                outcome = self._run()
         finally:
             with suppress(DBAPIError):  # a server that is gone: the heartbeat grows old instead
                 backfills.stopped(self.job.database, self.plan, self.job.clock.now())
+        delivery.deliver_after_run(self.job.database, self.job.clock)
+        return outcome
 
     def _run(self) -> BackfillOutcome:
         hazards.warn(self.job.database, self.job.contract)

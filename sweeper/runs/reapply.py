@@ -17,6 +17,7 @@ from typing import Any
 from sqlalchemy.exc import DBAPIError
 
 from sweeper import log
+from sweeper.copies import delivery
 from sweeper.encoding import to_json
 from sweeper.errors import PausedError
 from sweeper.evidence.export import Ledger
@@ -128,7 +129,9 @@ def reapply(job: Job, ledger: Ledger, watch: ProgressListener | None = None, con
     watch = watch or ProgressListener()
     with session(job, RunKind("reapply")) as opened:
         found = Reapplied(ledger, "completed", opened.run.id, claim=claimed, lost=lost)
-        return _Reapply(job, opened, watch, found).run()
+        reapplied = _Reapply(job, opened, watch, found).run()
+    delivery.deliver_after_run(job.database, job.clock)
+    return reapplied
 
 
 @dataclass

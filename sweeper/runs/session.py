@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from sweeper import log
+from sweeper.copies import sender
 from sweeper.encoding import to_json
 from sweeper.errors import LeaseLostError, RefusedError, SweeperError
 from sweeper.evidence import checkpoint, keys, ledger
@@ -142,10 +143,11 @@ def session(job: Job, run_kind: RunKind, approval: Approval | None = None) -> It
 
     Raises:
         LeaseHeldError: another run holds the lease, or held it until this one was asked to stop; no run was opened.
-        ConfigurationError: the key that signs checkpoints cannot be used; nothing was done.
+        ConfigurationError: the key that signs checkpoints, or what a copy needs, cannot be used; nothing was done.
         DatabaseError: the database failed.
     """
     signer = keys.read(job.settings)
+    sender.senders(job.settings)
     lease = leases.take(job.database, preemptible=run_kind.preemptible, stop_reason=job.stop_reason)
     opened = Session(job, run_kind, lease, _open(job, lease, approval, run_kind))
     try:

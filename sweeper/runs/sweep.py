@@ -1,6 +1,6 @@
 """Runs one sweep from beginning to end; the module to read first.
 
-    lease → guards → plan → purge in batches → locked rows again → feedback → orphans → objects → close → checkpoint
+    lease → guards → plan → purge in batches → locked rows again → feedback → orphans → objects → close → checkpoint → copies
 
 `policy/decide.py` alone decides what is due. `postgres/proposals.py` proposes, `plan.py` makes it a plan for a preview or a
 run, `batch.py` purges one batch of it, and `throttle.py` decides whether there is a next batch and how large it is.
@@ -15,6 +15,7 @@ from functools import cached_property
 from sqlalchemy import Connection
 
 from sweeper import log
+from sweeper.copies import delivery, sender
 from sweeper.encoding import to_json
 from sweeper.errors import PausedError
 from sweeper.evidence import keys
@@ -47,9 +48,10 @@ def preview(job: Job, watch: ProgressListener | None = None, scope: BackfillScop
     """Return the plan of a run, or of the backfill that `scope` names, with its statistics; nothing is locked or written.
 
     Raises:
-        ConfigurationError: the key that signs checkpoints cannot be used, and no run would begin.
+        ConfigurationError: the key that signs checkpoints, or what a copy needs, cannot be used, and no run would begin.
     """
     keys.read(job.settings)
+    sender.senders(job.settings)
     watch, started = watch or ProgressListener(), time.monotonic()
     job = replace(job, window=scope.window) if scope else without(job, find_active_backfill(job))
     plan = PurgePlan(job, scope)
@@ -88,7 +90,10 @@ def sweep(
     plan = PurgePlan(without(job, active_backfill), memory=budget.memory)
     with session(plan.job, run_kind, approval) as opened:
         left = _remaining_approval(job, approval)
-        return _Sweep(plan, opened, left, accept_history, watch, budget, active_backfill).run()
+        result = _Sweep(plan, opened, left, accept_history, watch, budget, active_backfill).run()
+    if not run_kind.preemptible:  # a backfill delivers at its end: no slice waits for a copy
+        delivery.deliver_after_run(job.database, job.clock)
+    return result
 
 
 def find_active_backfill(job: Job) -> ActiveBackfill | None:
