@@ -39,7 +39,7 @@ def test_report_json(sweeper: Command, store: Store) -> None:
     assert (done.code, done.err) == (0, "")
     assert set(told) == {
         "store", "as_of", "policy", "conversations", "feedback", "anomalies", "unmatched", "purged_in_days", "last_success_at",
-        "objects_pending", "manifests", "evidence", "drain_seconds", "alarms", "duration_s",
+        "objects_pending", "copies", "manifests", "evidence", "drain_seconds", "alarms", "duration_s",
     }  # fmt: skip
     for part in (told["conversations"], told["feedback"]):
         assert set(part) == {"total", "by_rule", "overdue", "held_past_due", "spared", "unclassified"}

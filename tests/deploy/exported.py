@@ -6,6 +6,7 @@ from functools import cache
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from sweeper.copies.lag import CopyLag
 from sweeper.postgres.unmatched import UnmatchedProtections
 from sweeper.report import metrics
 from sweeper.report.numbers import Numbers, Recorded
@@ -42,7 +43,9 @@ def numbers() -> Numbers:
         pace=10.0,
         reported=reported,
         covered=Covered(NOW, signed=True, was_signed=True, uncovered={}),
-        upkeep=Upkeep("store", (), 2, {"m": "/gone"}, {}, (), (), 0, 0),
+        upkeep=Upkeep(
+            "store", (), 2, {"m": "/gone"}, {}, (), (), 0, 0, [CopyLag("search", 3, 9.0, 0, None, NOW, "no answer")]
+        ),
     )
     overdue = Overdue(NOW, ("standard", "zero_retention"), ("feedback",), ("zero_retention",))
     overdue.unmatched = UnmatchedProtections()

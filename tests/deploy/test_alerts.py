@@ -27,6 +27,7 @@ WANTED = {
     "SweeperGuardOff",
     "SweeperIndexMissing",
     "SweeperPausedTooLong",
+    "SweeperCopyBehind",
     "SweeperZeroRetentionIncident",
     "SweeperUndecidedAfterDeadline",
     "SweeperUnclassifiedRising",
@@ -109,6 +110,7 @@ def test_patience_is_the_same_everywhere() -> None:
         "SweeperNotRun",
         "SweeperNumbersStale",
         "SweeperEvidenceUncovered",
+        "SweeperCopyBehind",
     ):
         assert set(re.findall(r"> (\d+)", by_name[name]["expr"])) - {"0"} == {seconds}
         assert "26 hours" in " ".join(by_name[name]["annotations"].values())

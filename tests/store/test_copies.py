@@ -3,10 +3,10 @@
 import hashlib
 import hmac
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,22 +16,28 @@ from typing import Any
 import psycopg
 import pytest
 
-from sweeper.clock import Clock
 from sweeper.copies import delivery, lag
 from sweeper.copies.delivery import Delivery
 from sweeper.copies.lag import CopyLag
+from sweeper.daemon import jobs
+from sweeper.daemon.serve import Daemon
 from sweeper.errors import ConfigurationError
-from sweeper.evidence import checkpoint
+from sweeper.evidence import export as exports
 from sweeper.policy.instant import rfc3339
 from sweeper.policy.schema import Policy
+from sweeper.policy.window import Slice
+from sweeper.postgres.stop import StopRequest
 from sweeper.report import status
 from sweeper.runs import sweep as sweeps
+from sweeper.runs.backfill import BackfillScope, begin
+from sweeper.runs.backfill_runner import BackfillRunner
 from sweeper.runs.job import Job
 from sweeper.runs.result import Result
+from sweeper.settings import load
 from tests.acceptance import commands
 from tests.facts import instant
-from tests.processes import children, started, until
-from tests.store.operated import NOW, chat, exported, ran, read, world
+from tests.processes import started, until
+from tests.store.operated import NOW, chat, ran, world
 from tests.store.stores import Store, frozen
 
 SECRET = "a secret of thirty-two characters"
@@ -44,6 +50,7 @@ class Index:
 
     def __init__(self) -> None:
         self.status, self.wake = 200, Event()
+        self.meanwhile: Callable[[], object] = lambda: None  # what happens before it answers
         self.got: list[tuple[str, dict[str, str], bytes]] = []
         index = self
 
@@ -51,6 +58,7 @@ class Index:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 index.got.append((self.path, {name.lower(): value for name, value in self.headers.items()}, body))
+                index.meanwhile()
                 if not index.status:
                     index.wake.wait(60)
                 self.send_response(index.status or 200)
@@ -94,7 +102,7 @@ def of(index: Index, **settings: Any) -> dict[str, Any]:
     return {"name": "index", "url": f"{index.url}/purged", **QUICK, **settings}
 
 
-def purge(store: Store, policy: Policy, copy: dict[str, Any], *names: str, stop: bool = False) -> Result:
+def purge(store: Store, policy: Policy, copy: dict[str, Any], *names: str) -> Result:
     """A run that purges these conversations and tells the copy."""
     store.execute("DELETE FROM conversations")
     if not store.execute("SELECT 1 FROM accounts"):
@@ -341,3 +349,181 @@ def test_paused(store: Store, policy: Policy, index: Index) -> None:
     index.got.clear()
     store.execute("INSERT INTO sweeper.pauses (reason, paused_at) VALUES ('audit', '2026-05-31T00:00:00Z')")
     assert (deliver(store, of(index))[0].outcome, index.got) == ("paused", [])
+
+
+def written(folder: Path, *copies: dict[str, Any], before: str = "") -> str:
+    """A settings file with copies."""
+    tables = (
+        "\n".join(["[[copies]]", *(f"{key} = {json.dumps(value)}" for key, value in copy.items())]) for copy in copies
+    )
+    (folder / "sweeper.toml").write_text("\n".join([before, *tables]))
+    return str(folder / "sweeper.toml")
+
+
+def test_killed(store: Store, policy: Policy, index: Index, tmp_path: Path) -> None:
+    """Killed after the copy has acknowledged and before the cursor has moved: it is sent again, and the events say it once."""
+    index.status = 500
+    purge(store, policy, of(index), "c1")
+    index.status, index.got = 200, []
+    config = written(tmp_path, of(index), before="[database]\nlock_timeout_ms = 60000")
+    environment = {**os.environ, **commands.environment(store), "SWEEPER_CONFIG": config}
+    waiting = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with psycopg.connect(store.libpq) as holder:
+        index.meanwhile = lambda: holder.execute("SELECT FROM sweeper.copies FOR UPDATE")
+        with started([sys.executable, "-m", "sweeper.cli", "copies", "deliver"], env=environment) as process:
+            until(lambda: bool(store.execute(waiting)), process)
+            process.kill()
+            process.wait()
+        index.meanwhile = lambda: None
+        until(
+            lambda: not store.execute(waiting.replace("wait_event_type = 'Lock'", "usename = 'sweeper'")) or _end(store)
+        )
+    assert (behind(store, of(index)).records, events(store)) == (1, [])
+    assert deliver(store, of(index))[0].outcome == "claimed"
+    store.execute("UPDATE sweeper.copies SET claimed_until = now()")  # as if the claim had ended
+    assert deliver(store, of(index))[0].records == 1
+    assert index.told() == [*buried(store), *buried(store)]
+    assert [event["records"] for event in events(store)] == [1]
+
+
+def _end(store: Store) -> bool:
+    """End the sessions of a process that was killed, as the server does when it notices."""
+    store.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'sweeper'")
+    return False
+
+
+def test_taken_over(store: Store, policy: Policy, index: Index) -> None:
+    """A process that was frozen while another took its copy over moves no cursor."""
+    index.status = 500
+    purge(store, policy, of(index), "c1")
+    index.status = 200
+    index.meanwhile = lambda: store.execute("UPDATE sweeper.copies SET claimed_until = now() + interval '1 hour'")
+    assert deliver(store, of(index))[0].outcome == "claimed"
+    assert (behind(store, of(index)).records, events(store)) == (1, [])
+
+
+def test_commands(sweeper: commands.Command, store: Store, policy: Policy, index: Index, tmp_path: Path) -> None:
+    """`copies deliver` and `copies list`, `status`, `report` and the metrics tell the same, and the exit code tells a failure."""
+    config = {"SWEEPER_CONFIG": written(tmp_path, of(index, backoff_seconds=0))}
+    config["SWEEPER_COPY_SECRET_INDEX"] = SECRET
+    index.status = 404
+    purge(store, policy, of(index), "c1", "c2")
+    done = sweeper("copies", "deliver", **config)
+    assert done.code == 1
+    assert (
+        "index: 0 records delivered, then it FAILED: the URL answered 404. What is missing is sent again, from leaf 0"
+        in done.out
+    )
+    (listed,) = json.loads(sweeper("copies", "list", "--json", **config).out)
+    assert (listed["copy"], listed["records"], listed["last_error"]) == ("index", 2, "the URL answered 404")
+    assert listed["failed_at"] is not None
+    shown = sweeper("status", **config).out
+    assert "copy      index: 2 purged records behind, the oldest for" in shown
+    assert "! Copy index has not acknowledged 2 purged records" in shown
+    assert json.loads(sweeper("status", "--json", **config).out)["upkeep"]["copies"][0]["records"] == 2
+    assert json.loads(sweeper("report", "--json", **config).out)["copies"][0]["records"] == 2
+    assert "copy index: 2 purged records behind" in sweeper("report", "--textfile", str(tmp_path / "m"), **config).out
+    assert (
+        f'sweeper_copy_behind_records{{copy="index",store="{store.url.split("/")[3].split("?")[0]}/store"}} 2.0'
+        in (tmp_path / "m").read_text()
+    )
+    index.status = 200
+    assert sweeper("copies", "deliver", "index", **config).out == "index: 2 records delivered.\n"
+    (listed,) = json.loads(sweeper("copies", "list", "--json", **config).out)
+    assert (listed["records"], listed["seconds"], listed["failed_at"], listed["last_error"]) == (0, 0.0, None, None)
+    assert "copy      index: has been told all that was purged" in sweeper("status", **config).out
+    unknown = sweeper("copies", "deliver", "indx", **config)
+    assert (unknown.code, "no copy is named 'indx'" in unknown.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("copy", "fault"),
+    [
+        ({"url": "http://search.example/x"}, "copies[0] (c).url: must be https://host/path"),
+        ({"url": "https://u:p@search.example/x"}, "must have no user and no password"),
+        ({"url": "https://host:port/x"}, "is not a URL"),
+        ({}, "copies[0] (c): must have either command or url"),
+        ({"url": "https://h/x", "command": ["x"]}, "copies[0] (c): must have either command or url"),
+        ({"command": ["x"], "not_found_is_success": True}, "go with url, and not with command"),
+        ({"url": "https://h/x", "body": "{}"}, 'must have the text "$record_ids"'),
+        ({"url": "https://h/x", "body": "{"}, "must be JSON"),
+        ({"url": "https://h/x", "body": '["$record_ids"]', "records": ["conversation", "feedback"]}, "records must be one kind"),
+        ({"command": ["/no/such/program"]}, "'/no/such/program' is no program that can be started"),
+        ({"url": "https://h/x"}, "no secret signs what it gets"),
+        ({"url": "https://h/x", "secret_file": "/no/such/file"}, "secret_file /no/such/file: cannot be read"),
+        ({"url": "https://h/x", "body": '["$record_ids"]', "headers_file": __file__}, "is not `Name: value`"),
+    ],
+)  # fmt: skip
+def test_bad_input(sweeper: commands.Command, store: Store, tmp_path: Path, copy: dict[str, Any], fault: str) -> None:
+    """A run with settings that cannot work purges nothing and says what to fix; so do the preview and `check`."""
+    store.load(world(chat("c1", timedelta(days=3))))
+    config = {"SWEEPER_CONFIG": written(tmp_path, {"name": "c", **copy}, before="[guards]\nhistory = false")}
+    for words in (("run",), ("run", "--dry-run"), ("copies", "deliver")):
+        done = sweeper(*words, **config)
+        assert (done.code, fault in done.err, "othing was done" in done.err) == (2, True, True), done
+    assert store.left() == {store.id("c1")}
+    checked = sweeper("check", "--no-trial", **config)
+    assert checked.code in (1, 2)
+    assert fault in checked.out + checked.err
+
+
+def test_two_of_one_name(tmp_path: Path) -> None:
+    """Two copies with one cursor would each be told a part."""
+    copy = {"name": "c", "command": ["true"]}
+    with pytest.raises(ConfigurationError, match="'c' is there twice"):
+        load(Path(written(tmp_path, copy, copy)), {})
+
+
+@pytest.mark.parametrize(
+    ("status", "said"), [(0, "ok       copy c: its command starts"), (1, "fault    copy c: the command exited with 1")]
+)
+def test_check_starts_the_command(
+    sweeper: commands.Command, store: Store, tmp_path: Path, status: int, said: str
+) -> None:
+    """`check` starts a command with nothing to delete, and connects to a URL."""
+    copies = [
+        {"name": "c", "command": [sys.executable, "-c", f"import sys; sys.exit({status} or len(sys.stdin.read()))"]}
+    ]
+    copies += [{"name": "d", "url": "https://127.0.0.1:9/x", "body": '["$record_ids"]'}]
+    done = sweeper("check", "--no-trial", SWEEPER_CONFIG=written(tmp_path, *copies))
+    assert said.lower() in done.out.lower()
+    assert "copy d: the copy could not be reached (Connection refused)" in done.out
+    assert done.code == 1
+
+
+def test_job_of_the_daemon(store: Store, policy: Policy, index: Index) -> None:
+    """`serve` has a job for copies if there is one; a copy that does not acknowledge makes it fail."""
+    index.status = 500
+    purge(store, policy, of(index), "c1")
+    settings = store.settings(copies=[of(index)])
+    context = jobs.JobContext(lambda: settings, frozen(NOW), StopRequest())
+    ended = jobs.perform("copies", context)
+    assert (ended.outcome, ended.result) == ("failed", {"index": "failed"})
+    index.status = 200
+    ended = jobs.perform("copies", context)
+    assert (ended.outcome, ended.result) == ("completed", {"index": "delivered"})
+    assert "copies" in Daemon(lambda: settings, frozen(NOW)).timetable
+    assert "copies" not in Daemon(store.settings, frozen(NOW)).timetable
+
+
+def test_backfill_delivers_at_its_end(store: Store, policy: Policy, index: Index) -> None:
+    """No slice of a backfill waits for a copy: it is told once, when all slices are done."""
+    store.load(world(chat("c1", timedelta(days=3)), chat("c2", timedelta(days=40))))
+    index.meanwhile = lambda: left.append(store.left())
+    left: list[set[str]] = []
+    scope = BackfillScope(instant("2026-04-01T00:00:00Z"), instant("2026-06-01T00:00:00Z"), Slice.MONTH)
+    made = job(store, policy, of(index))
+    assert BackfillRunner(made, begin(made, scope, sweeps.preview(made, scope=scope).approval)).run().purged_now == 2
+    assert (left, index.told()) == ([set()], buried(store))
+
+
+def test_restored(sweeper: commands.Command, store: Store, policy: Policy, index: Index, tmp_path: Path) -> None:
+    """After a restore the cursor is as old as the backup, and `reapply` tells the copy what it purges again."""
+    purge(store, policy, of(index), "c1")
+    exports.write(store.database(), tmp_path / "ledger.jsonl")
+    store.execute("UPDATE sweeper.copies SET next_leaf = 0")  # as the backup had it
+    store.load({**world(chat("c1", timedelta(days=3))), "accounts": []})
+    config = {"SWEEPER_CONFIG": written(tmp_path, of(index)), "SWEEPER_COPY_SECRET_INDEX": SECRET}
+    done = sweeper("reapply", str(tmp_path / "ledger.jsonl"), **config)
+    assert done.code == 0, done
+    assert index.told() == [store.id("c1")] * 3

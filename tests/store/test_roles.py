@@ -36,6 +36,8 @@ MAY: Mapping[str, Mapping[str, str]] = {
         "sweeper.events": "SELECT; INSERT kind run_id details",
         "sweeper.object_purges": "SELECT; INSERT uri conversation_id run_id; "
         "UPDATE attempts last_run_id last_error outcome done_at",
+        "sweeper.copies": "SELECT; INSERT store name claimed_until; "
+        "UPDATE next_leaf delivered_at failed_at last_error claimed_until",
         "sweeper.fence": "UPDATE",
         "sweeper.legal_holds": "SELECT",
         "sweeper.erasure_orders": "SELECT",
@@ -76,6 +78,7 @@ MAY: Mapping[str, Mapping[str, str]] = {
         "sweeper.leaves": "SELECT",
         "sweeper.tiles": "SELECT",
         "sweeper.checkpoints": "SELECT",
+        "sweeper.copies": "SELECT",
     },
     "sweeper_officer": {
         "sweeper.schema_version": "SELECT",
