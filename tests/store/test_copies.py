@@ -40,9 +40,14 @@ from tests.processes import started, until
 from tests.store.operated import NOW, chat, ran, world
 from tests.store.stores import Store, frozen
 
-SECRET = "a secret of thirty-two characters"
+SECRET = "a secret of thirty-two characters"  # noqa: S105 — made up
 GUARDS = {"history": False, "volume": False}
 QUICK: dict[str, Any] = {"attempts": 1, "timeout_seconds": 30.0}
+
+BURY = """
+INSERT INTO sweeper.tombstones (record, record_id, rule, due_at, as_of, run_id, policy_digest, children, approved, purged_at)
+VALUES (%s, %s, 'standard', now(), now(), %s, 'd', '{}', false, now())
+"""
 
 
 class Index:
@@ -196,13 +201,9 @@ def test_down_for_three_days(store: Store, policy: Policy, index: Index) -> None
 def test_commits_late(store: Store, index: Index) -> None:
     """A tombstone that commits after a later one was delivered is delivered next."""
     copy, run_id = of(index), ran(store, {})
-    insert = (
-        "INSERT INTO sweeper.tombstones (record, record_id, rule, due_at, as_of, run_id, policy_digest, children, approved, purged_at)"
-        f" VALUES ('conversation', %s, 'standard', now(), now(), {run_id}, 'd', '{{}}', false, now())"
-    )
     with psycopg.connect(store.libpq) as slow:
-        slow.execute(insert, ["late"])
-        store.execute(insert, "early")
+        slow.execute(BURY, ["conversation", "late", run_id])
+        store.execute(BURY, "conversation", "early", run_id)
         assert deliver(store, copy)[0].records == 1
         slow.commit()
     assert behind(store, copy).records == 1
@@ -213,12 +214,8 @@ def test_commits_late(store: Store, index: Index) -> None:
 def test_other_stores_and_kinds(store: Store, index: Index) -> None:
     """A copy is told of its own store and its kinds of records only."""
     mine, other = ran(store, {}), ran(store, {}, schema="other")
-    insert = (
-        "INSERT INTO sweeper.tombstones (record, record_id, rule, due_at, as_of, run_id, policy_digest, children, approved, purged_at)"
-        " VALUES (%s, %s, 'standard', now(), now(), %s, 'd', '{}', false, now())"
-    )
     for record, id_, run_id in (("feedback", "f", mine), ("conversation", "c", mine), ("conversation", "o", other)):
-        store.execute(insert, record, id_, run_id)
+        store.execute(BURY, record, id_, run_id)
     assert (deliver(store, of(index))[0].records, index.told()) == (1, ["c"])
     both = of(index, records=["conversation", "feedback"])
     store.execute("UPDATE sweeper.copies SET next_leaf = 0")
@@ -375,21 +372,13 @@ def test_killed(store: Store, policy: Policy, index: Index, tmp_path: Path) -> N
             process.kill()
             process.wait()
         index.meanwhile = lambda: None
-        until(
-            lambda: not store.execute(waiting.replace("wait_event_type = 'Lock'", "usename = 'sweeper'")) or _end(store)
-        )
+        store.execute("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = 'sweeper'")
     assert (behind(store, of(index)).records, events(store)) == (1, [])
     assert deliver(store, of(index))[0].outcome == "claimed"
     store.execute("UPDATE sweeper.copies SET claimed_until = now()")  # as if the claim had ended
     assert deliver(store, of(index))[0].records == 1
     assert index.told() == [*buried(store), *buried(store)]
     assert [event["records"] for event in events(store)] == [1]
-
-
-def _end(store: Store) -> bool:
-    """End the sessions of a process that was killed, as the server does when it notices."""
-    store.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'sweeper'")
-    return False
 
 
 def test_taken_over(store: Store, policy: Policy, index: Index) -> None:
@@ -410,9 +399,8 @@ def test_commands(sweeper: commands.Command, store: Store, policy: Policy, index
     purge(store, policy, of(index), "c1", "c2")
     done = sweeper("copies", "deliver", **config)
     assert done.code == 1
-    assert (
-        "index: 0 records delivered, then it FAILED: the URL answered 404. What is missing is sent again, from leaf 0"
-        in done.out
+    assert done.out.startswith(
+        "index: 0 records delivered, then it FAILED: the URL answered 404. What is missing is sent again"
     )
     (listed,) = json.loads(sweeper("copies", "list", "--json", **config).out)
     assert (listed["copy"], listed["records"], listed["last_error"]) == ("index", 2, "the URL answered 404")
@@ -524,6 +512,6 @@ def test_restored(sweeper: commands.Command, store: Store, policy: Policy, index
     store.execute("UPDATE sweeper.copies SET next_leaf = 0")  # as the backup had it
     store.load({**world(chat("c1", timedelta(days=3))), "accounts": []})
     config = {"SWEEPER_CONFIG": written(tmp_path, of(index)), "SWEEPER_COPY_SECRET_INDEX": SECRET}
-    done = sweeper("reapply", str(tmp_path / "ledger.jsonl"), **config)
+    done = sweeper("reapply", "--ledger", str(tmp_path / "ledger.jsonl"), **config)
     assert done.code == 0, done
     assert index.told() == [store.id("c1")] * 3
