@@ -512,6 +512,6 @@ def test_restored(sweeper: commands.Command, store: Store, policy: Policy, index
     store.execute("UPDATE sweeper.copies SET next_leaf = 0")  # as the backup had it
     store.load({**world(chat("c1", timedelta(days=3))), "accounts": []})
     config = {"SWEEPER_CONFIG": written(tmp_path, of(index)), "SWEEPER_COPY_SECRET_INDEX": SECRET}
-    done = sweeper("reapply", "--ledger", str(tmp_path / "ledger.jsonl"), **config)
+    done = sweeper("reapply", "--ledger", str(tmp_path / "ledger.jsonl"), "--accept-unsigned", **config)
     assert done.code == 0, done
     assert index.told() == [store.id("c1")] * 3
