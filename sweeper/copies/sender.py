@@ -33,6 +33,8 @@ FIELDS = ("record", "record_id", "conversation_id", "account_id", "rule", "due_a
 """The fields of a record, as the tombstone has them; `leaf` is its number in the evidence."""
 STEP_SECONDS = 0.05
 """How often a wait looks for a stop request."""
+KILL_SECONDS = 5.0
+"""How long a command that was killed may take to end."""
 SECRET = "SWEEPER_COPY_SECRET_"  # noqa: S105 — the beginning of a variable's name
 NOT_DONE = "Nothing was done."
 
@@ -101,7 +103,8 @@ class Sender:
         try:
             self._within(lambda: process.communicate(text), lambda: _kill(process), stopped)
         finally:
-            process.wait()
+            with suppress(subprocess.TimeoutExpired):  # one that may not be killed, such as sudo
+                process.wait(KILL_SECONDS)
         if process.returncode:
             code = process.returncode
             raise NotDeliveredError(
@@ -162,10 +165,11 @@ class Sender:
         deadline = time.monotonic() + self.copy.timeout_seconds
         while thread.is_alive() and not stopped() and (left := deadline - time.monotonic()) > 0:
             thread.join(min(STEP_SECONDS, left))
-        if thread.is_alive():
+        if is_alive := thread.is_alive():
             cancel()
             if stopped():
                 raise SendingStoppedError
+        if is_alive or any(isinstance(error, TimeoutError) for error in failed):
             raise NotDeliveredError(f"no answer within {self.copy.timeout_seconds:g} s")
         if failed:
             why = failed[0].strerror if isinstance(failed[0], OSError) else None
