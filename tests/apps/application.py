@@ -122,6 +122,11 @@ class Application:
         return json.loads(done.out)
 
     @property
+    def superuser(self) -> "Application":
+        """The same application, for a superuser's commands."""
+        return replace(self, store=self.store.acting("postgres"))
+
+    @property
     def in_doubt(self) -> set[str]:
         """The conversations that are kept because something about them is in doubt."""
         done = self.sweeper("explain", "--all", "--json")
@@ -131,8 +136,7 @@ class Application:
 
     def swept(self) -> "Swept":
         """Check the store as the job and as a superuser, who also tries a marked conversation; preview a run, and run."""
-        superuser = replace(self, store=self.store.acting("postgres"))
-        findings = self.answer("check") + superuser.answer("check")
+        findings = self.answer("check") + self.superuser.answer("check")
         preview, before = self.answer("run", "--dry-run"), self.rows()
         return Swept(self, findings, preview, self.answer("run"), before, self.rows())
 

@@ -15,19 +15,23 @@ def swept(application: Application) -> Swept:
     # as an earlier version wrote it on a machine that is 12 hours behind UTC
     application.execute(
         "UPDATE events SET timestamp = timestamp - interval '12 hours', event_data = jsonb_set(event_data, '{timestamp}',"
-        " to_jsonb(extract(epoch FROM now() - interval '29.7 days'))) WHERE session_id = 'late' AND timestamp > now() - interval '50 days'"
+        " to_jsonb(extract(epoch FROM now() - interval '29.7 days')))"
+        " WHERE session_id = 'late' AND timestamp > now() - interval '50 days'"
     )
-    application.execute("UPDATE events SET event_data = event_data || '{\"timestamp\": 1e999}' WHERE user_id = 'bob'")
+    application.execute(
+        "UPDATE events SET event_data = event_data || '{\"timestamp\": 1e999}' WHERE session_id = 'old'"
+    )
     application.execute("DELETE FROM user_states WHERE user_id = 'dave'")
     application.init()
     application.run_sql(application.folder / "store.sql")
+    application.superuser.answer("hold", "place", "a matter", "--account", "4:shop:eve", "--yes")
     return application.swept()
 
 
 def test_sessions_that_are_due(swept: Swept) -> None:
     """Sessions without an event for 30 days go with their events; others with the same letters in their keys stay."""
     assert swept.complaints == []
-    assert swept.canary.endswith("was purged, and no table that was written to meanwhile keeps any")
+    assert swept.canary.startswith("not tried: the key of public.sessions is an expression")
     assert swept.preview["would_purge"] == swept.result["purged"] == 3
     due = {("shop", "alice", "old"), ("a", "bc", "same"), ("1", "x:y", "same")}
     assert {(row["app_name"], row["user_id"], row["id"]) for row in swept.gone.pop("sessions")} == due
@@ -40,21 +44,24 @@ def test_sessions_that_are_due(swept: Swept) -> None:
 
 
 def test_sessions_that_stay(swept: Swept) -> None:
-    """An event of the user that is later than the session says keeps it, and so does an account that is not there."""
+    """A later event of the user keeps a session, an account that is not there, and a legal hold on a user of an app."""
+    assert (swept.preview["held"], swept.result["held"]) == (1, 1)
     assert swept.result["spared_by_reason"] == {"stale_last_activity": 1}
     assert swept.application.in_doubt == {"4:shop:4:dave:no account"}
-
-
-def test_account_is_held(swept: Swept) -> None:
-    """A legal hold names a user of an app as the views do."""
-    done = swept.application.sweeper("hold", "place", "a matter", "--account", "4:shop:alice", "--yes", "--json")
-    assert done.code == 0, done
 
 
 def test_application_goes_on(swept: Swept) -> None:
     """A second run purges nothing. ADK reads what is left, and writes on; a purged session begins anew, its user is known."""
     swept.runs_again()
-    kept = ("shop alice resumed", "shop alice new", "shop bob old", "ab c same", "1:x y same", "shop carol late")
+    kept = (
+        "shop alice resumed",
+        "shop alice new",
+        "shop bob new",
+        "ab c same",
+        "1:x y same",
+        "shop carol late",
+        "shop eve held",
+    )
     left = dict.fromkeys(kept, 4)
     assert swept.application.drive("read") == {
         "left": left,
