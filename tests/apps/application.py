@@ -61,6 +61,7 @@ class Application:
         driver = FOLDER / "drivers" / f"{self.name}.py"
         done = subprocess.run(
             [environment(self.name), "-P", "-W", "ignore", driver, words[0], self.store.libpq, *words[1:]],
+            cwd=self.folder.parent,
             capture_output=True,
             text=True,
         )

@@ -61,6 +61,7 @@ def test_application_goes_on(swept: Swept) -> None:
         "1:x y same",
         "shop carol late",
         "shop eve held",
+        "shop dave no account",
     )
     left = dict.fromkeys(kept, 4)
     assert swept.application.drive("read") == {
