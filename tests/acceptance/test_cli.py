@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.commands import Command, environment, in_process, process
-from tests.facts import World
+from tests.facts import World, by_as_of, together
 from tests.processes import started
 from tests.store.stores import Store
 
@@ -40,7 +40,7 @@ def case(name: str) -> World:
 
 def test_explain_answers_every_case(sweeper: Command, store: Store) -> None:
     """`explain --all --json` has one line per conversation with exactly the expected fields, for every worked case."""
-    for worked in CASES:
+    for worked in map(together, by_as_of(CASES)):
         store.wipe()
         store.load(worked)
         done = sweeper("explain", "--all", "--json", "--as-of", worked["as_of"])

@@ -298,8 +298,8 @@ class SharedDatabase:
     """A copy of a template that one test after another uses.
 
     After each test its rows are deleted, its sequences restarted and its settings reset. If the test changed anything else (a
-    table, a privilege, a statistic, a row that a migration wrote), or made a table grow beyond what the planner assumes of one it knows
-    nothing of, the next test gets a new copy. So no test sees what another one did.
+    table, a privilege, a statistic, a row that a migration wrote), or made a table grow beyond what the planner assumes of one
+    it knows nothing of, the next test gets a new copy. So no test sees what another one did.
     """
 
     def __init__(self, server: embedded.Server, template: str, id_type: str) -> None:
