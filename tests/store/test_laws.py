@@ -269,7 +269,7 @@ def test_time_zone_changes_nothing(zone: str, store: Store, policy: Policy, worl
     equals_model(store, policy, world)
 
 
-@pytest.mark.parametrize(("zone", "chosen"), zip(ZONES, SETTINGS, strict=True), ids=ZONES, indirect=["zone"])
+@pytest.mark.parametrize(("zone", "chosen"), list(zip(ZONES, SETTINGS, strict=True)), ids=ZONES, indirect=["zone"])
 def test_surroundings_change_no_case(zone: str, chosen: dict[str, str], store: Store, policy: Policy) -> None:
     """The machine's zone and the session's zone, isolation, date and interval style, limits and path change no worked case."""
     alter(store, "timezone", f"'{zone}'")
