@@ -12,8 +12,10 @@ import typer
 from sweeper import console
 from sweeper.cli.audit import audit_app
 from sweeper.cli.backfill import backfill
+from sweeper.cli.choices import consent_app, plan_app
 from sweeper.cli.explain import explain
-from sweeper.cli.maintenance import check, demo, init, migrate
+from sweeper.cli.init import init
+from sweeper.cli.maintenance import check, demo, migrate
 from sweeper.cli.manifest import manifest_app
 from sweeper.cli.pause import pause, resume
 from sweeper.cli.protect import hold_app, order_app
@@ -48,6 +50,8 @@ for command in (init, migrate, run, serve, backfill, reapply, pause, resume, sta
     app.command()(command)
 app.add_typer(hold_app, name="hold")
 app.add_typer(order_app, name="order")
+app.add_typer(plan_app, name="plan")
+app.add_typer(consent_app, name="consent")
 app.add_typer(manifest_app, name="manifest")
 app.add_typer(audit_app, name="audit")
 

@@ -17,7 +17,7 @@ from sweeper.errors import ConfigurationError
 from sweeper.policy.instant import rfc3339
 from sweeper.policy.schema import Policy
 from sweeper.postgres import contract as contracts
-from sweeper.postgres import hazards, indexes, migrate, privileges, trial
+from sweeper.postgres import hazards, indexes, migrate, privileges, reach, trial
 from sweeper.postgres.branches import Branch, branches, cycles, everything_below
 from sweeper.postgres.contract import Contract
 from sweeper.postgres.database import Database, reason
@@ -194,6 +194,11 @@ OWN_TRIGGERS = (
     ("erasure_orders", "fence"),
     ("erasure_orders", "record"),
     ("erasure_orders", "record_truncation"),
+    *(
+        (table, trigger)
+        for table in ("plan_changes", "consent_events")
+        for trigger in ("stamp", "record", "insert_only")
+    ),
     ("tombstones", "insert_only"),
     ("events", "insert_only"),
     ("manifests", "keep"),
@@ -297,7 +302,7 @@ def _indexes(subject: CheckContext) -> Iterator[CheckFinding]:
     for index in indexes.missing(subject.connection, subject.settings.store.schema_name, subject.contract):
         yield CheckFinding(Level.WARNING, index.table, index.effect, index.create)
     if views := indexes.unseen(subject.connection, subject.settings.store.schema_name):
-        text = f"not looked at behind the views {', '.join(views)}"
+        text = f"not looked at in what is neither a table nor a plain view: {', '.join(views)}"
         yield CheckFinding(Level.OK, "indexes", text, "see Your tables in the documentation for what is searched")
 
 
@@ -329,6 +334,12 @@ def _hazards(subject: CheckContext) -> Iterator[CheckFinding]:
 
 
 ACTIONS = {"n": "SET NULL", "d": "SET DEFAULT", "r": "RESTRICT", "a": "NO ACTION"}
+
+
+def _reach(subject: CheckContext) -> Iterator[CheckFinding]:
+    """Name the places outside of the tables where purged content lives on."""
+    if subject.contract is not None:
+        yield from reach.outside(subject.connection, subject.contract, subject.settings)
 
 
 def _keys(subject: CheckContext) -> Iterator[CheckFinding]:
@@ -504,6 +515,7 @@ CHECKS: tuple[Callable[[CheckContext], Iterator[CheckFinding]], ...] = (
     _guards,
     _indexes,
     _hazards,
+    _reach,
     _keys,
     _keyless,
     _unlocked,
