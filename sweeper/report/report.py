@@ -18,8 +18,9 @@ from sweeper.objects import removal
 from sweeper.policy.anomaly import Anomaly
 from sweeper.policy.counts import Counts, RecordCounts
 from sweeper.policy.evaluate import Outcome
-from sweeper.postgres import evidence, pace, unmatched
+from sweeper.postgres import evidence, pace, reach, unmatched, vacuum
 from sweeper.postgres.unmatched import UnmatchedProtections
+from sweeper.postgres.vacuum import DeadRows
 from sweeper.report import numbers, operation
 from sweeper.report.operation import Covered, ManifestStates, Purged
 from sweeper.report.overdue import PATIENCE, alarms
@@ -42,6 +43,10 @@ class Past:
     copies: Sequence[CopyLag]
     manifests: ManifestStates
     evidence: Covered
+    tables: Sequence[DeadRows]
+    """The dead rows of the tables that are purged from."""
+    beyond_reach: Sequence[str]
+    """Where purged content may live on, each with what to do about it."""
 
 
 @dataclass
@@ -152,6 +157,8 @@ def _past(connection: Connection, job: Job) -> Past:
         copies=lag.read(connection, job.settings, now),
         manifests=operation.manifests(connection, store),
         evidence=operation.covered(connection),
+        tables=vacuum.read(connection, job.contract),
+        beyond_reach=[finding.line for finding in reach.beyond(connection, job.contract, job.settings)],
     )
 
 

@@ -25,7 +25,7 @@ from sweeper.policy.evaluate import Outcome, Proposal, Spared
 from sweeper.policy.facts import Facts
 from sweeper.policy.feedback import FeedbackFacts
 from sweeper.policy.window import Window
-from sweeper.postgres import backfills, evidence, hazards, purge, store_counts
+from sweeper.postgres import backfills, evidence, hazards, purge, store_counts, vacuum
 from sweeper.postgres.backfills import BackfillPlan
 from sweeper.postgres.proposals import Page
 from sweeper.runs import guards, record_kind
@@ -91,7 +91,8 @@ def sweep(
     with session(plan.job, run_kind, approval) as opened:
         left = _remaining_approval(job, approval)
         result = _Sweep(plan, opened, left, accept_history, watch, budget, active_backfill).run()
-    if not run_kind.preemptible:  # a backfill delivers at its end: no slice waits for a copy
+    if not run_kind.preemptible:  # a backfill does both at its end: no slice waits for a copy
+        vacuum.after_run(job.database, job.contract)
         delivery.deliver_after_run(job.database, job.clock)
     return result
 

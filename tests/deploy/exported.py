@@ -44,7 +44,18 @@ def numbers() -> Numbers:
         reported=reported,
         covered=Covered(NOW, signed=True, was_signed=True, uncovered={}),
         upkeep=Upkeep(
-            "store", (), 2, {"m": "/gone"}, {}, (), (), 0, 0, [CopyLag("search", 3, 9.0, 0, None, NOW, "no answer")]
+            "store",
+            (),
+            2,
+            {"m": "/gone"},
+            {},
+            (),
+            (),
+            (),
+            (),
+            0,
+            0,
+            [CopyLag("search", 3, 9.0, 0, None, NOW, "no answer")],
         ),
     )
     overdue = Overdue(NOW, ("standard", "zero_retention"), ("feedback",), ("zero_retention",))
