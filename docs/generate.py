@@ -1,6 +1,7 @@
 """MkDocs hook that writes the reference from the program itself: the settings, the policy file and the command line.
 
 A page names what goes where: `<!-- generated: settings -->`. Descriptions are those of the pydantic models and of typer.
+Each adapter of `sweeper/apps` brings a page of its own.
 """
 
 import re
@@ -8,9 +9,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import typer
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
+from sweeper import applications
 from sweeper.cli import app
 from sweeper.policy.schema import Policy
 from sweeper.settings import Settings
@@ -21,6 +25,24 @@ FORMATS = {"date-time": "instant", "path": "path"}
 PERIOD = "Period"
 """The model of what is written as a text."""
 Schema = dict[str, Any]
+
+
+def on_config(config: MkDocsConfig) -> None:
+    """Add the pages of the adapters to the navigation."""
+    pages = [{applications.load(name).title: _page(name)} for name in applications.names()]
+    (section,) = (each for each in config["nav"] if "Applications" in each)
+    section["Applications"].extend(pages)
+
+
+def on_files(files: Files, config: MkDocsConfig) -> None:
+    """Add the pages of the adapters to the site."""
+    for name in applications.names():
+        text = (applications.FOLDER / name / "page.md").read_text(encoding="utf-8")
+        files.append(File.generated(config, _page(name), content=text))
+
+
+def _page(name: str) -> str:
+    return f"applications/{name}.md"
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -52,6 +74,13 @@ def commands() -> Iterator[str]:
         context = typer.Context(command, info_name=name)
         rows = [_parameter(each, context) for each in command.params if not getattr(each, "hidden", False)]
         yield from ("| argument or option | what it does |", "|---|---|", *rows, "")
+
+
+def adapters() -> Iterator[str]:
+    """The applications that are known, with links to their pages."""
+    yield from ("| application | `--app` | tested with |", "|---|---|---|")
+    for each in map(applications.load, applications.names()):
+        yield f"| [{each.title}]({_page(each.name)}) | `{each.name}` | {each.shape} |"
 
 
 def _schema(model: type[BaseModel]) -> Schema:
@@ -162,4 +191,9 @@ def _parameter(parameter: Any, context: Any) -> str:
     return f"| `{_cell(written)}` | {_cell(what)} |"
 
 
-GENERATED: dict[str, Callable[[], Iterator[str]]] = {"settings": settings, "policy": policy, "commands": commands}
+GENERATED: dict[str, Callable[[], Iterator[str]]] = {
+    "settings": settings,
+    "policy": policy,
+    "commands": commands,
+    "adapters": adapters,
+}

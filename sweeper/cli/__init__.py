@@ -13,7 +13,8 @@ from sweeper import console
 from sweeper.cli.audit import audit_app
 from sweeper.cli.backfill import backfill
 from sweeper.cli.explain import explain
-from sweeper.cli.maintenance import check, demo, init, migrate
+from sweeper.cli.init import init
+from sweeper.cli.maintenance import check, demo, migrate
 from sweeper.cli.manifest import manifest_app
 from sweeper.cli.pause import pause, resume
 from sweeper.cli.protect import hold_app, order_app

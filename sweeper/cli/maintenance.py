@@ -1,4 +1,4 @@
-"""`init`, `migrate`, `check` and `demo`: set up, check and try the sweeper."""
+"""`migrate`, `check` and `demo`: set up, check and try the sweeper."""
 
 import contextlib
 from pathlib import Path
@@ -16,39 +16,6 @@ if TYPE_CHECKING:
 
     from sweeper.postgres.finding import CheckFinding
     from sweeper.settings import Settings
-
-
-def init(
-    directory: Annotated[
-        Path, typer.Argument(metavar="[DIR]", help="Where to write them; commands look in ./config by default.")
-    ] = Path("config"),
-    as_json: AsJson = False,
-) -> None:
-    """Write the shipped policy, settings and database roles. They are there to be edited; no file is replaced.
-
-    Example: sweeper init config
-    """
-    from sweeper import files
-
-    targets = {directory / name: files.shipped(name) for name in files.SHIPPED}
-    if taken := [str(path) for path in targets if path.exists()]:
-        raise ConfigurationError(
-            f"init: {', '.join(taken)} would be replaced. Nothing was written. Name another directory."
-        )
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigurationError(f"init: {directory} cannot be made ({error.strerror}). Nothing was written.") from None
-    for path, source in targets.items():
-        with files.atomic_write(path) as file:
-            file.write(source.read_bytes())
-    with console.afterwards():
-        if as_json:
-            console.print_json({"directory": str(directory), "files": list(files.SHIPPED)})
-        else:
-            console.say(
-                f"{', '.join(files.SHIPPED)} are in {directory}. Edit them, then run `sweeper migrate` and `sweeper check`."
-            )
 
 
 def migrate(config: Config = None, as_json: AsJson = False) -> None:

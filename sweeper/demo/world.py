@@ -33,7 +33,7 @@ from uuid import UUID, uuid5
 import psycopg
 from psycopg import sql
 
-from sweeper.uri import NON_CANONICAL
+from sweeper import files
 
 Row: TypeAlias = tuple[object, ...]
 DaysAgo: TypeAlias = tuple[float, float]  # start and end in days before now
@@ -342,8 +342,12 @@ def create(connection: psycopg.Connection[Any], schema: str = "store") -> None:
 
 def reference(schema: str, id_type: str) -> str:
     """Return the SQL that creates the reference store; `schema` must be quoted."""
-    template = Path(__file__).with_name("reference.sql").read_text(encoding="utf-8")
-    return template.replace("{id}", id_type).replace("{schema}", schema).replace("{non_canonical}", NON_CANONICAL)
+    template = (files.PACKAGE / "apps" / "reference" / "store.sql").read_text(encoding="utf-8")
+    return (
+        template.replace(" uuid", f" {id_type}")
+        .replace("SCHEMA store", f"SCHEMA {schema}")
+        .replace("store.", f"{schema}.")
+    )
 
 
 def load(connection: psycopg.Connection[Any], world: World, schema: str = "store") -> None:

@@ -297,7 +297,7 @@ def _indexes(subject: CheckContext) -> Iterator[CheckFinding]:
     for index in indexes.missing(subject.connection, subject.settings.store.schema_name, subject.contract):
         yield CheckFinding(Level.WARNING, index.table, index.effect, index.create)
     if views := indexes.unseen(subject.connection, subject.settings.store.schema_name):
-        text = f"not looked at behind the views {', '.join(views)}"
+        text = f"not looked at in what is neither a table nor a plain view: {', '.join(views)}"
         yield CheckFinding(Level.OK, "indexes", text, "see Your tables in the documentation for what is searched")
 
 

@@ -56,6 +56,11 @@ def quoted(identifier: str) -> str:
     return '"' + identifier.replace('"', '""') + '"'
 
 
+def identifier(name: str) -> str:
+    """One identifier as a person would write it: quoted if it must be."""
+    return name if re.fullmatch(r"[a-z_][a-z0-9_]*", name) else quoted(name)
+
+
 def quoted_path(name: str) -> str:
     """A table name with or without its schema, each part quoted."""
     return ".".join(map(quoted, name.split(".")))

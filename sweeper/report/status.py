@@ -308,7 +308,7 @@ def _not_looked_at(status: Status) -> Iterator[str]:
     if isinstance(status.upkeep.indexes, str):
         yield f"Indexes, because the store cannot be read ({status.upkeep.indexes}): see `sweeper check`."
     if status.upkeep.views:
-        yield f"Indexes behind the views {', '.join(status.upkeep.views)}: `sweeper check` looks at those of tables only."
+        yield f"Indexes of {', '.join(status.upkeep.views)}: looked at are those of tables and behind plain views."
     if status.reported is None:
         yield "Records in doubt that no run meets: no `sweeper report` has counted them yet."
     elif status.at - status.reported.at > REPORT_AGE:

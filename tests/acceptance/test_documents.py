@@ -224,7 +224,9 @@ def test_named_files_exist(page: str) -> None:
     links = [target.partition("#")[0] for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", text)]
     assert [target for target in links if target and not (folder / target).exists()] == []
     named = re.findall(r"(?<![\w/.-])((?:config|deploy|docs|sweeper|tests)/[\w./-]*\w)", text)
-    named += [name for name in re.findall(r"`((?:\w+/)*\w+\.(?:py|sql))`", text) if name != "roles.sql"]
+    named += [
+        name for name in re.findall(r"`((?:\w+/)*\w+\.(?:py|sql))`", text) if name not in ("roles.sql", "store.sql")
+    ]
     roots = (ROOT, folder, ROOT / "sweeper", ROOT / "sweeper" / "postgres")
     created = {"config/sweeper.toml"}  # also what `sweeper init` writes in the reader's directory
     assert [name for name in named if name not in created and not any((root / name).exists() for root in roots)] == []

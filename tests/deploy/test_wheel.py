@@ -64,7 +64,7 @@ def test_from_nothing_to_a_run(installed: Path, folder: Path, store: Store) -> N
         without = use(installed, command, cwd=folder, **database)
         assert (without.returncode, "`sweeper init`" in without.stderr) == (2, True)
         assert "checkout" not in without.stdout + without.stderr
-    assert use(installed, "init", cwd=folder).returncode == 0
+    assert use(installed, "init", cwd=folder, **database).returncode == 0
     written = {path.name: path.read_bytes() for path in (folder / "config").iterdir()}
     assert written == {name: (ROOT / path).read_bytes() for name, path in SHIPPED.items()}
     for command in ("check", "run", "status"):

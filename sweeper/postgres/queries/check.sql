@@ -282,4 +282,16 @@ SELECT set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan'
 
 -- name: explain_key
 -- How the planner finds the rows of one key.
-EXPLAIN (FORMAT JSON) SELECT 1 FROM $table t WHERE $key = (SELECT CAST(NULL AS $type))
+EXPLAIN (VERBOSE, FORMAT JSON) SELECT 1 FROM $table t WHERE $key = (SELECT CAST(NULL AS $type))
+
+-- name: explain_search
+-- How the planner searches a view.
+EXPLAIN (VERBOSE, FORMAT JSON) SELECT 1 FROM $relation r WHERE $condition
+
+-- name: explain_output
+-- Of which expressions a view makes what is searched.
+EXPLAIN (VERBOSE, FORMAT JSON) SELECT $selected FROM $relation r
+
+-- name: partial_indexes
+-- The names of all indexes on a part of their table.
+SELECT c.relname::text FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid WHERE i.indpred IS NOT NULL
