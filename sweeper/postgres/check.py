@@ -18,7 +18,7 @@ from sweeper.policy.instant import rfc3339
 from sweeper.policy.schema import Policy
 from sweeper.postgres import contract as contracts
 from sweeper.postgres import hazards, indexes, migrate, privileges, trial
-from sweeper.postgres.branches import Branch, branches, cycles, everything_below
+from sweeper.postgres.branches import Branch, branches, cycles, everything_below, redactions
 from sweeper.postgres.contract import Contract
 from sweeper.postgres.database import Database, reason
 from sweeper.postgres.finding import CheckFinding, Level
@@ -389,7 +389,7 @@ def _keyless(subject: CheckContext) -> Iterator[CheckFinding]:
         for column in branch.key.columns
     }
     outliving = [row.oid for row in _relations(subject) if row.relation in OUTLIVING]
-    known = [*subject.oids, *outliving]
+    known = [*subject.oids, *outliving, *(branch.key.oid for branch in redactions(subject.contract.conversations))]
     rows = subject.rows(
         "check_unkeyed", schema=subject.settings.store.schema_name, oids=subject.oids, known=known, names=sorted(names)
     )

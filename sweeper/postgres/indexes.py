@@ -155,12 +155,18 @@ def _nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _read_whole(connection: Connection, plan: Mapping[str, Any]) -> set[str]:
-    """Return the tables that a plan reads whole: row by row, or through an index without a condition, unless it is partial."""
+    """Return the tables that a plan reads whole: row by row, or through an index without a condition, unless it is partial.
+
+    Of a table that is known to be small a plan says nothing: all ways to read it cost the same.
+    """
     partial = set(connection.execute(statement("partial_indexes")).scalars())
+    small = set(connection.execute(statement("small_tables")).scalars())
     return {
         _table(node)
         for node in _nodes(plan)
-        if _table(node) and not node.keys() & {"Index Cond", "Recheck Cond"} and node.get("Index Name") not in partial
+        if _table(node) not in {"", *small}
+        and not node.keys() & {"Index Cond", "Recheck Cond"}
+        and node.get("Index Name") not in partial
     }
 
 

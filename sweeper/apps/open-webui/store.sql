@@ -55,6 +55,9 @@ CREATE INDEX CONCURRENTLY IF NOT EXISTS sweeper_feedback_chat ON public.feedback
 CREATE INDEX CONCURRENTLY IF NOT EXISTS sweeper_chat_message_files
     ON public.chat_message USING gin (store.uuids(files::text)) WHERE files::text NOT IN ('null', '[]');
 CREATE INDEX CONCURRENTLY IF NOT EXISTS sweeper_file_uri ON public.file (store.uri(path));
+-- Paths that may name the same file as another one does; the pattern is the one that `sweeper check` prints.
+CREATE INDEX CONCURRENTLY IF NOT EXISTS sweeper_file_odd_uri ON public.file (store.uri(path))
+    WHERE store.uri(path) ~ '^([^a-z]|$|[a-z][a-z0-9+._-]*([^a-z0-9+._:-]|$|:([^/]|$|/([^/]|$))))|^(file|local)://[^/]|^[^/]*//[^/]*[A-Z:]|^[^a/][^/]*//[^/]*@|^([^h]|h[^t]).*[?#]|//.*//|/[.][.]?/|/([.][.]?)?$|::|\\|[\u0001-\u001f\u007f-\u009f]|%([cC]2%[89]|25|0|1|2[dDeEfF]|3[0-9]|4[1-9a-fA-F]|5[0-9aAcCfF]|6[1-9a-fA-F]|7[0-9aAeEfF])';
 
 -- Views ----------------------------------------------------------------------------------------------------------------------
 
