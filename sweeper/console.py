@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from types import TracebackType
@@ -148,6 +148,16 @@ def print_table(headers: Iterable[str], rows: Iterable[Iterable[object]]) -> Non
         table.add_row(*(Text(printable(_cell_text(cell))) for cell in row))
     console.print(table)
     _write(drawn.getvalue().removesuffix("\n").split("\n"))
+
+
+def print_rows(rows: Sequence[Mapping[str, object]], *, as_json: bool, none: str = "") -> None:
+    """Print rows with the same columns, as a JSON list or as a table; `none` is what a person reads if there is no row."""
+    if as_json:
+        print_json(list(rows))
+    elif rows:
+        print_table(rows[0], [row.values() for row in rows])
+    else:
+        say(none)
 
 
 def _cell_text(cell: object) -> str:

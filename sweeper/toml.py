@@ -147,12 +147,14 @@ def _unknown(loc: Loc, model: type[BaseModel], text: str) -> str:
     """Word an unknown key: its line in the text, and the known key that is spelt most like it."""
     line, key = _line(loc, text), str(loc[-1])
     keys = [field.alias or name for each in _models(loc[:-1], model) for name, field in each.model_fields.items()]
-    meant = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
-    return (
-        ("unknown key" + (f" (line {line})" if line else "") + (f"; did you mean {meant[0]}?" if meant else ""))
-        .replace("{", "{{")
-        .replace("}", "}}")
-    )
+    found = "unknown key" + (f" (line {line})" if line else "") + did_you_mean(key, keys)
+    return found.replace("{", "{{").replace("}", "}}")
+
+
+def did_you_mean(word: str, words: Iterable[str]) -> str:
+    """Return a clause that names the word spelt most like an unknown one; empty if none is like it."""
+    meant = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
+    return f"; did you mean {meant[0]}?" if meant else ""
 
 
 def _line(loc: Loc, text: str) -> int | None:

@@ -12,6 +12,7 @@ import typer
 from sweeper import console
 from sweeper.cli.audit import audit_app
 from sweeper.cli.backfill import backfill
+from sweeper.cli.choices import consent_app, plan_app
 from sweeper.cli.explain import explain
 from sweeper.cli.init import init
 from sweeper.cli.maintenance import check, demo, migrate
@@ -49,6 +50,8 @@ for command in (init, migrate, run, serve, backfill, reapply, pause, resume, sta
     app.command()(command)
 app.add_typer(hold_app, name="hold")
 app.add_typer(order_app, name="order")
+app.add_typer(plan_app, name="plan")
+app.add_typer(consent_app, name="consent")
 app.add_typer(manifest_app, name="manifest")
 app.add_typer(audit_app, name="audit")
 

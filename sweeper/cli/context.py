@@ -13,9 +13,10 @@ import typer
 
 from sweeper.clock import Clock
 from sweeper.errors import ConfigurationError
-from sweeper.policy.instant import aware
+from sweeper.policy.instant import aware, rfc3339
 
 if TYPE_CHECKING:
+    from sweeper.policy.schema import Plausible
     from sweeper.postgres.database import Database
     from sweeper.runs.job import Job
     from sweeper.settings import Settings
@@ -149,6 +150,38 @@ def _invalid(option: str, text: str, what: str) -> ConfigurationError:
     return ConfigurationError(
         f"{option} {text!r} {what}. Nothing was done. Write an instant with its offset, for instance 2026-01-31T00:00:00Z."
     )
+
+
+def refuse_implausible(settings: "Settings", option: str, found: datetime | None, effect: str) -> None:
+    """Refuse an instant outside the policy's plausible range, or outside a usual one if the policy cannot be read.
+
+    Args:
+        settings: name the policy.
+        option: the option that gave the instant.
+        found: the instant.
+        effect: what would come of it, and the remedy.
+
+    Raises:
+        ConfigurationError: the instant is not plausible.
+    """
+    if found is None:
+        return
+    plausible = _plausible(settings)
+    if not plausible.holds(found):
+        raise ConfigurationError(
+            f"{option} {rfc3339(found)} is implausible: the policy accepts instants from {rfc3339(plausible.since)} to before "
+            f"{rfc3339(plausible.before)}, so {effect}"
+        )
+
+
+def _plausible(settings: "Settings") -> "Plausible":
+    from sweeper.policy.schema import Plausible
+    from sweeper.settings import load_policy
+
+    try:
+        return load_policy(settings).plausible
+    except ConfigurationError:
+        return Plausible.model_validate({"from": "2015-01-01T00:00:00Z", "before": "9999-01-01T00:00:00Z"})
 
 
 def text_argument(what: str, text: str) -> str:

@@ -39,7 +39,7 @@ def init(
     listed: Annotated[bool, typer.Option("--list", help="List the applications that are known.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write views, settings, policy and roles for an application's store.
+    """Write the views, settings, policy and roles for a store.
 
     They are there to be edited; nothing is replaced. Without --app the tables of SWEEPER_DATABASE_URL are looked at. If no known
     application has such tables, views are drafted, with `-- CHOOSE` on each line that you must decide. Without a database the

@@ -5,7 +5,6 @@ Invariant: a hold can be placed while the policy is broken or a table of the sto
 
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,9 +16,7 @@ from sweeper.errors import ConfigurationError, SweeperError
 from sweeper.policy.instant import rfc3339
 
 if TYPE_CHECKING:
-    from sweeper.policy.schema import Plausible
     from sweeper.postgres.hold_scope import HoldScope, Reach
-    from sweeper.settings import Settings
 
 hold_app = typer.Typer(help="Place, release and list legal holds. What is held is never purged.", no_args_is_help=True)
 order_app = typer.Typer(help="Add, withdraw and list erasure orders. No rule postpones them.", no_args_is_help=True)
@@ -105,7 +102,7 @@ def hold_release(
     if not released:
         raise SweeperError(f"no hold in force for {matter or hold_id}. Nothing was released. See `sweeper hold list`.")
     with console.afterwards():
-        _print_rows(released, as_json=as_json)
+        console.print_rows(released, as_json=as_json)
 
 
 @hold_app.command("list")
@@ -126,7 +123,7 @@ def hold_list(
     _mark(holds, None if found is None else {"unknown_id": found})
     holds.sort(key=lambda hold: (hold["released_at"] is not None, -hold["id"]))
     none = "no legal hold" if released else "no legal hold is in force; --all lists released ones as well"
-    _print_rows(holds, as_json=as_json, none=none)
+    console.print_rows(holds, as_json=as_json, none=none)
 
 
 @order_app.command("add")
@@ -156,7 +153,12 @@ def order_add(
     _check_texts({"order add: the reference": reference, "--account": account, "--conversation": conversation})
     due_at = context.instant("--due", due)
     with context.migrated(config) as database:
-        _refuse_implausible(database.settings, due_at)
+        context.refuse_implausible(
+            database.settings,
+            "--due",
+            due_at,
+            "the order would have no due date. Nothing was recorded. Give the instant by which it must be gone, or no --due.",
+        )
         scope = hold_scope.read(database, account, conversation)
         if not unknown:
             _refuse_unknown(scope, "recorded")
@@ -201,7 +203,7 @@ def order_withdraw(
             "`sweeper order list`."
         )
     with console.afterwards():
-        _print_rows(withdrawn, as_json=as_json)
+        console.print_rows(withdrawn, as_json=as_json)
         if not as_json:
             console.say(
                 "They erase nothing more. What was purged under them stays purged, and what they cover stays out of training."
@@ -222,7 +224,7 @@ def order_list(config: Config = None, as_json: AsJson = False) -> None:
         if found is None:  # the role of an officer may not read the tombstones
             found, unknown = unmatched.attempt_orders(database, purged=True), "unknown_id_or_purged"
     _mark(orders, None if found is None else dict(zip((unknown, "other_spelling"), found, strict=True)))
-    _print_rows(orders, as_json=as_json, none="no erasure order for this store")
+    console.print_rows(orders, as_json=as_json, none="no erasure order for this store")
 
 
 def _mark(rows: Sequence[dict[str, Any]], unmatched: Mapping[str, Sequence[int]] | None) -> None:
@@ -261,46 +263,15 @@ def _refuse_unrelated(scope: "HoldScope") -> None:
         )
 
 
-def _refuse_implausible(settings: "Settings", due_at: datetime | None) -> None:
-    """Refuse a due date outside the plausible range: no decision would use it."""
-    plausible = _plausible(settings)
-    if due_at is not None and not plausible.holds(due_at):
-        raise ConfigurationError(
-            f"--due {rfc3339(due_at)} is implausible: the policy accepts instants from {rfc3339(plausible.since)} to before "
-            f"{rfc3339(plausible.before)}, so the order would have no due date. Nothing was recorded. "
-            "Give the instant by which it must be gone, or no --due."
-        )
-
-
-def _plausible(settings: "Settings") -> "Plausible":
-    """Return the policy's plausible range; a usual one if the policy cannot be read."""
-    from sweeper.policy.schema import Plausible
-    from sweeper.settings import load_policy
-
-    try:
-        return load_policy(settings).plausible
-    except ConfigurationError:
-        return Plausible.model_validate({"from": "2015-01-01T00:00:00Z", "before": "9999-01-01T00:00:00Z"})
-
-
 def _print_placed(row: dict[str, Any], reach: "Reach | None", *, as_json: bool) -> None:
     """Print what was placed and what it covers now (`reach`; None: all)."""
     if as_json:
         conversations, feedback = reach or (None, None)
         console.print_json({**row, "covers": conversations, "covers_feedback": feedback})
         return
-    _print_rows([row], as_json=False)
+    console.print_rows([row], as_json=False)
     console.say(_covers(reach))
 
 
 def _covers(reach: "Reach | None") -> str:
     return "covers everything" if reach is None else f"covers {reach}"
-
-
-def _print_rows(rows: Sequence[dict[str, Any]], *, as_json: bool, none: str = "") -> None:
-    if as_json:
-        console.print_json(list(rows))
-    elif rows:
-        console.print_table(rows[0], [row.values() for row in rows])
-    else:
-        console.say(none)

@@ -104,10 +104,13 @@ def _print(found: "Reapplied", *, as_json: bool) -> None:
         console.say("A run would refuse (holds): place these legal holds again first.")
     if found.outcome == "preview" and found.lost.withdrawals:
         console.say("A run would refuse (withdrawals): withdraw these erasure orders again first.")
+    if found.outcome == "preview" and found.lost.choices:
+        console.say("A run would refuse (choices): record these plan changes and consent events again first.")
     for what, lost in (
         ("legal holds", found.lost.holds),
         ("erasure orders", found.lost.orders),
         ("withdrawals of erasure orders", found.lost.withdrawals),
+        ("plan changes and consent events", found.lost.choices),
     ):
         if lost:
             console.warn(f"{len(lost)} {what} of the ledger are not in this database: {'; '.join(lost)}.")

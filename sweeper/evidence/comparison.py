@@ -20,7 +20,7 @@ from sweeper.settings import Settings
 QUOTED_COLUMNS = frozenset(
     (
         *("id", "store", "kind", "outcome", "state", "policy_digest", "token", "backfill_id", "run_id", "eligible"),
-        *("plan_changes", "consent_events", "account_id", "conversation_id"),
+        *("plan_changes", "consent_events", "account_id", "conversation_id", "granted"),
     )
 )
 """Columns whose values a fault quotes, beside instants: never a matter, a reason or a reference, which people write."""

@@ -12,7 +12,13 @@ from sqlalchemy import Connection, Row, TextClause
 
 from sweeper.postgres.statement import filled, statement
 
-PREFIXES = {"legal_holds": "hold", "erasure_orders": "order", "pauses": "pause"}
+PREFIXES = {
+    "legal_holds": "hold",
+    "erasure_orders": "order",
+    "plan_changes": "plan",
+    "consent_events": "consent",
+    "pauses": "pause",
+}
 """Tables whose trigger records every change of a row, with the prefix of the kinds of those events."""
 TABLES = ("runs", *PREFIXES, "manifests")
 """The tables that can be derived from events."""

@@ -194,6 +194,11 @@ OWN_TRIGGERS = (
     ("erasure_orders", "fence"),
     ("erasure_orders", "record"),
     ("erasure_orders", "record_truncation"),
+    *(
+        (table, trigger)
+        for table in ("plan_changes", "consent_events")
+        for trigger in ("stamp", "record", "insert_only")
+    ),
     ("tombstones", "insert_only"),
     ("events", "insert_only"),
     ("manifests", "keep"),

@@ -26,6 +26,8 @@ COMMANDS = {
     ("legal_holds", "UPDATE"): "hold release",
     ("erasure_orders", "INSERT"): "order add",
     ("erasure_orders", "UPDATE"): "order withdraw",
+    ("plan_changes", "INSERT"): "plan record",
+    ("consent_events", "INSERT"): "consent record",
 }
 """The commands for people that write to these tables. The role that sweeps is safer without these privileges."""
 UNREAD: Mapping[str, frozenset[str]] = {

@@ -9,8 +9,8 @@
 --   sweeper_owner    owns schema sweeper. Nobody logs in as it: `sweeper migrate` acts as it for a member, and for a superuser.
 --   sweeper          the job. It deletes conversations, and only adds to the evidence: it can neither change nor drop any.
 --   sweeper_auditor  reads the evidence, and nothing of the store: no conversation, no message.
---   sweeper_officer  places and releases legal holds, adds and withdraws erasure orders. It cannot purge, and the job cannot
---                    release a hold or withdraw an order.
+--   sweeper_officer  places and releases legal holds, adds and withdraws erasure orders, records plans and consent. It cannot
+--                    purge, and the job cannot release a hold, withdraw an order or record a consent.
 --
 -- The last two are for people: GRANT sweeper_officer TO alice. Each logs in as herself, and sweeper.events names her.
 -- No password is set here: use certificates, SCRAM with \password, or your cloud's identities.
@@ -167,6 +167,8 @@ INSERT INTO allowed VALUES
     ('sweeper', 'sweeper.fence', 'UPDATE', NULL),            -- to lock it, which keeps holds and batches apart; it has no rows
     ('sweeper', 'sweeper.legal_holds', 'SELECT', NULL),      -- it obeys holds and orders, and places and releases none
     ('sweeper', 'sweeper.erasure_orders', 'SELECT', NULL),
+    ('sweeper', 'sweeper.plan_changes', 'SELECT', NULL),     -- `reapply` looks for those that a restore lost
+    ('sweeper', 'sweeper.consent_events', 'SELECT', NULL),
     ('sweeper', 'sweeper.manifests', 'SELECT', NULL),
     ('sweeper', 'sweeper.manifests', 'INSERT', NULL),
     -- A manifest moves on, from frozen to started to completed; what it holds never changes.
@@ -194,13 +196,14 @@ SELECT 'sweeper_auditor', 'sweeper.' || t.name, 'SELECT', t.columns
 FROM (VALUES
     ('identity', NULL), ('schema_version', NULL),  -- which store, which revision: the commands ask
     ('runs', NULL), ('tombstones', NULL), ('events', NULL), ('manifests', NULL), ('revocations', NULL),
-    ('legal_holds', NULL), ('erasure_orders', NULL), ('pauses', NULL), ('backfills', NULL),
+    ('legal_holds', NULL), ('erasure_orders', NULL), ('plan_changes', NULL), ('consent_events', NULL), ('pauses', NULL), ('backfills', NULL),
     ('ledger_sources', NULL), ('leaves', NULL), ('tiles', NULL), ('checkpoints', NULL),
     -- Whether the objects of attachments are gone. Not their names, which can tell much, and not the errors.
     ('object_purges', 'id, conversation_id, run_id, attempts, last_run_id, outcome, done_at')
 ) AS t (name, columns);
 
--- The officer places and releases holds, adds and withdraws orders; who, when and what the trigger writes into sweeper.events.
+-- The officer places and releases holds, adds and withdraws orders, records plans and consent; who, when and what the trigger
+-- writes into sweeper.events.
 INSERT INTO allowed VALUES
     ('sweeper_officer', 'sweeper.schema_version', 'SELECT', NULL),
     ('sweeper_officer', 'sweeper.legal_holds', 'SELECT', NULL),
@@ -208,13 +211,18 @@ INSERT INTO allowed VALUES
     ('sweeper_officer', 'sweeper.legal_holds', 'UPDATE', 'released_at'),  -- a hold is released; it is not turned into another
     ('sweeper_officer', 'sweeper.erasure_orders', 'SELECT', NULL),
     ('sweeper_officer', 'sweeper.erasure_orders', 'INSERT', 'reference, account_id, conversation_id, recorded_at, due_at, store'),
-    ('sweeper_officer', 'sweeper.erasure_orders', 'UPDATE', 'withdrawn_at');  -- the trigger takes its due date away
+    ('sweeper_officer', 'sweeper.erasure_orders', 'UPDATE', 'withdrawn_at'),  -- the trigger takes its due date away
+    ('sweeper_officer', 'sweeper.plan_changes', 'SELECT', NULL),
+    ('sweeper_officer', 'sweeper.plan_changes', 'INSERT', 'account_id, plan, effective_at'),
+    ('sweeper_officer', 'sweeper.consent_events', 'SELECT', NULL),
+    ('sweeper_officer', 'sweeper.consent_events', 'INSERT', 'account_id, purpose, granted, effective_at');
 -- `hold place` says how many conversations an id reaches, and refuses one that the store does not know; `hold list`
--- marks what finds nothing.
+-- marks what finds nothing; `consent record` says whether the store shows what was recorded.
 INSERT INTO allowed
 SELECT 'sweeper_officer', format('%I.%s', s.store, r.relation), 'SELECT', r.columns
 FROM settings s, (VALUES
-    ('accounts', 'id'), ('conversations', 'id, account_id'), ('feedback', 'account_id, conversation_id')
+    ('accounts', 'id'), ('conversations', 'id, account_id'), ('feedback', 'account_id, conversation_id'),
+    ('plan_changes', 'account_id, effective_at, plan'), ('consent_events', 'account_id, purpose, granted, recorded_at')
 ) AS r (relation, columns);
 
 DO $$

@@ -96,6 +96,7 @@ class Reapplied:
             "lost_holds": self.lost.holds,
             "lost_orders": self.lost.orders,
             "lost_withdrawals": self.lost.withdrawals,
+            "lost_choices": self.lost.choices,
             "duration_s": round(self.seconds, 3),
         }
 
@@ -115,7 +116,8 @@ def reapply(job: Job, ledger: Ledger, watch: ProgressListener | None = None, con
     """Purge the restored records again. For `confirmed` see `ledger_owner.claim`.
 
     Raises:
-        RefusedError: the ledger is not known to belong to this store, or lost holds or withdrawals; nothing was purged.
+        RefusedError: the ledger is not known to belong to this store, or holds, withdrawals or choices are lost; nothing was
+            purged.
         LeaseHeldError: another run holds the lease.
         ExportError: the file changed while it was read; earlier purges stand.
     """

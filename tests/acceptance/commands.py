@@ -27,7 +27,7 @@ class Done:
 Command = Callable[..., Done]
 
 
-PEOPLE = {"hold": "officer", "order": "officer", "migrate": "postgres"}
+PEOPLE = {**dict.fromkeys(("hold", "order", "plan", "consent"), "officer"), "migrate": "postgres"}
 """Who runs a command that is not the job's."""
 
 

@@ -27,6 +27,7 @@ COMMANDS = [
     "order add",
     "order withdraw",
     "order list",
+    *(f"{group} {command}" for group in ("plan", "consent") for command in ("record", "list")),
     *(f"audit {step}" for step in ("checkpoint", "verify", "prove", "check-receipt", "export", "check-export", "key")),
     *(f"manifest {step}" for step in ("build", "start", "complete", "list", "verify", "recall", "retire", "relocate")),
 ]

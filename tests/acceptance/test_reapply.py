@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -225,6 +226,49 @@ def test_lost_withdrawals_refuse(site: Site) -> None:
     assert site.names("young") <= site.restored.left()
 
 
+def test_lost_choices_refuse(site: Site) -> None:
+    """Plans and consent that the backup does not have stop everything until they are recorded again, in order."""
+    account = str(site.was.id("a1"))
+    consent = ["consent", "record", account, "--purpose", "it's own", "--unknown"]
+    plan = ["plan", "record", "--unknown", "--", account]
+    kept = ([*plan[:2], account, "free", "--effective=-infinity"], [*consent, "--granted"])
+    lost = (
+        [*consent, "--withdrawn"],
+        [*plan, "-x y"],
+        [*consent, "--granted"],
+        [*plan, "max"],
+        [*consent, "--withdrawn"],
+    )
+    for words in (*kept, *lost):
+        assert site.run(site.was, *words).code == 0
+    with site.restored.connect() as connection:  # what the backup has
+        connection.execute("SET session_replication_role = replica")
+        for table in ("plan_changes", "consent_events"):
+            ((row,),) = site.was.execute(f"SELECT t::text FROM sweeper.{table} t WHERE id = 1")
+            connection.execute(
+                f"INSERT INTO sweeper.{table} OVERRIDING SYSTEM VALUE SELECT (%s::sweeper.{table}).*", [row]
+            )
+            connection.execute(f"ALTER TABLE sweeper.{table} ALTER id RESTART WITH 2")
+    _export(site)
+    before = site.restored.left()
+    preview = json.loads(site.reapply("--dry-run").out)
+    assert preview["would_refuse"] == ["choices"]
+    done = site.reapply()
+    assert (done.code, json.loads(done.out)["guard"], preview["lost_choices"][0] in done.err) == (3, "choices", True)
+    assert len(preview["lost_choices"]) == len(lost)
+    while lost_choices := json.loads(site.reapply("--dry-run").out)["lost_choices"]:
+        command = lost_choices[0]  # the others stay lost
+        preview["lost_choices"].remove(command)
+        assert sorted(preview["lost_choices"]) == sorted(lost_choices[1:])
+        assert site.run(site.restored, *shlex.split(command)[1:]).code == 0
+    assert site.restored.left() == before
+    assert json.loads(site.reapply().out)["purged"] == len(AFTER)
+    columns = "SELECT account_id, purpose, granted, effective_at FROM sweeper.consent_events ORDER BY id"
+    assert site.restored.execute(columns) == site.was.execute(columns)
+    columns = "SELECT account_id, plan, effective_at::text FROM sweeper.plan_changes ORDER BY id"
+    assert site.restored.execute(columns) == site.was.execute(columns)
+
+
 def test_another_ledger(site: Site, store: Store) -> None:
     """The ledger of another database deletes nothing."""
     site.restored.execute("UPDATE sweeper.identity SET id = gen_random_uuid()")
@@ -276,7 +320,7 @@ def test_holds_that_end(site: Site) -> None:
 @pytest.mark.parametrize("details", ['{"now": 7}', '{"now": {"id": 7}, "was": 7}', '"now"', '{"was": [7]}'])
 def test_events_that_tell_nothing(details: str, site: Site) -> None:
     """An event that no trigger wrote neither ends a hold nor stops the program with a traceback."""
-    for kind in ("hold_changed", "hold_dropped", "order_added"):
+    for kind in ("hold_changed", "hold_dropped", "order_added", "plan_added", "consent_added"):
         site.was.execute("INSERT INTO sweeper.events (kind, details) VALUES (%s, %s)", kind, details)
     _export(site)
     done = site.reapply("--dry-run")

@@ -141,6 +141,8 @@ OWN = (
     "legal_holds",  # the first three before the events that their triggers write, whatever the replication role
     "erasure_orders",
     "pauses",
+    "plan_changes",
+    "consent_events",
     "object_purges",
     "tombstones",
     "events",

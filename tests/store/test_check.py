@@ -230,12 +230,14 @@ PEOPLE = {
     "hold release": "sweeper.legal_holds",
     "order add": "sweeper.erasure_orders",
     "order withdraw": "sweeper.erasure_orders",
+    "plan record": "sweeper.plan_changes",
+    "consent record": "sweeper.consent_events",
 }
 
 
 def test_commands_for_people(store: Store, policy: Policy) -> None:
     """That the job may place no holds is a warning, with its GRANT, only while no other role may place them either."""
-    store.execute("REVOKE ALL ON sweeper.legal_holds, sweeper.erasure_orders FROM sweeper_officer")
+    store.execute(f"REVOKE ALL ON {', '.join(PEOPLE.values())} FROM sweeper_officer")
     found = bad(store, policy)
     assert [(f.level, f.subject) for f in found] == [(Level.WARNING, table) for table in PEOPLE.values()]
     for finding, command in zip(found, PEOPLE, strict=True):

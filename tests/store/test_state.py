@@ -15,8 +15,10 @@ from sweeper.evidence import checkpoint, state, verify
 from sweeper.evidence.verify import VerifyReport
 from sweeper.evidence.walk import LedgerFaultKind
 from sweeper.manifest import lifecycle
+from sweeper.policy.instant import OutOfRange
 from sweeper.policy.schema import Policy
-from sweeper.postgres import evidence, pauses, protections
+from sweeper.postgres import choices, evidence, pauses, protections
+from sweeper.postgres.choices import Choice
 from sweeper.runs.sweep import sweep
 from sweeper.settings import Settings
 from tests.facts import instant
@@ -97,6 +99,8 @@ def people(store: Store) -> None:
     store.execute("DELETE FROM sweeper.erasure_orders WHERE reference = 'DSR-1'")
     protections.add_order(officer, "DSR-3", "a", None, NOW, NOW)
     protections.withdraw_orders(officer, "DSR-3", None, NOW)
+    choices.record(officer, Choice("a", "free", None, OutOfRange.ALWAYS))
+    choices.record(officer, Choice("a", "model_improvement", granted=False))
     pauses.pause(store.database(), "why", NOW)
     pauses.resume(store.database(), NOW)
     pauses.pause(store.database(), "again", NOW)
@@ -143,7 +147,10 @@ def test_an_honest_history_fits(honest: Store) -> None:
     """Whatever the commands and people did by SQL, with the triggers on, is what the events tell; auditors can see it."""
     report = found(honest.acting("auditor"))
     assert report.faults == []
-    expected = {"runs": 4, "legal_holds": 6, "erasure_orders": 2, "pauses": 2, "manifests": 2}
+    expected = {"runs": 4, "legal_holds": 6, "erasure_orders": 2, "pauses": 2, "manifests": 2} | {
+        "plan_changes": 1,
+        "consent_events": 1,
+    }
     assert report.compared == expected
     assert report.faults_found == 0
 
@@ -153,6 +160,7 @@ def test_an_honest_history_fits(honest: Store) -> None:
 SET = {
     "text": "coalesce({0}, '') || 'x'",
     "bigint": "coalesce({0}, 0) + 1000",
+    "boolean": "NOT {0}",
     "timestamp with time zone": "CASE WHEN isfinite({0}) THEN {0} + interval '1 microsecond' ELSE '2026-01-01Z' END",
     "jsonb": "coalesce({0}, '{{}}') || '{{\"purged\": 999}}'",
 }
