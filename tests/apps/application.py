@@ -5,7 +5,6 @@ schema, writes and reads rows through the application's own code, and prints JSO
 """
 
 import json
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -18,11 +17,10 @@ import psycopg
 
 from sweeper import embedded
 from tests.acceptance.commands import Done, in_process
-from tests.store.stores import ROLES, Store, administered
+from tests.store.stores import Store, administered
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[1]
-ADAPTERS = ROOT / "sweeper" / "apps"
 ENVIRONMENTS = ROOT / "build" / "apps"
 VERSIONS = tomllib.loads((FOLDER / "versions.toml").read_text())
 
@@ -51,24 +49,19 @@ def _uv(*words: str | Path) -> None:
 
 @dataclass(frozen=True)
 class Application:
-    """An application with a database on one server; `folder` has what `sweeper init` writes."""
+    """An application with a database on one server; `folder` is where `sweeper init` writes."""
 
     name: str
     server: embedded.Server
     store: Store
     folder: Path
 
-    @property
-    def shipped(self) -> dict[str, Any]:
-        """What the adapter says of itself."""
-        return tomllib.loads((ADAPTERS / self.name / "app.toml").read_text())
-
     def drive(self, *words: str) -> Any:
         """What the application's driver prints for words such as `write` and `read`."""
         driver = FOLDER / "drivers" / f"{self.name}.py"
         done = subprocess.run(
             [environment(self.name), "-P", "-W", "ignore", driver, words[0], self.store.libpq, *words[1:]],
-            cwd=self.folder,
+            cwd=self.folder.parent,
             capture_output=True,
             text=True,
         )
@@ -76,21 +69,20 @@ class Application:
         return json.loads(done.stdout)
 
     def init(self, edit: Callable[[str], str] = str) -> None:
-        """Write the adapter's files, change store.sql as a person does, run it, and give the job its role and no more."""
-        for name in ("store.sql", "sweeper.toml", "policy.toml"):
-            shutil.copy(ADAPTERS / self.name / name, self.folder)
+        """Let `sweeper init` recognise the application, change store.sql as a person does, run it, and migrate.
+
+        The job gets the role of roles.sql, and no more than that.
+        """
+        done = in_process(
+            None, "init", str(self.folder), "--json", SWEEPER_DATABASE_URL=self.store.acting("postgres").url
+        )
+        assert done.code == 0, done
+        assert json.loads(done.out)["application"] == self.name
         views = self.folder / "store.sql"
         views.write_text(edit(views.read_text()))
         self.run_sql(views)
         assert self.sweeper("migrate").code == 0
-        roles = self.folder / "roles.sql"
-        roles.write_text(self._roles())
-        self.run_sql(roles)
-
-    def _roles(self) -> str:
-        before, insert, rest = ROLES.partition("INSERT INTO purged VALUES\n")
-        assert insert
-        return f"{before}{insert}{', '.join(map(_row, self.shipped['purged']))}{rest[rest.index(';') :]}"
+        self.run_sql(self.folder / "roles.sql")
 
     def run_sql(self, file: Path) -> None:
         """Run a file as the page says."""
@@ -131,6 +123,11 @@ class Application:
         return json.loads(done.out)
 
     @property
+    def superuser(self) -> "Application":
+        """The same application, for a superuser's commands."""
+        return replace(self, store=self.store.acting("postgres"))
+
+    @property
     def in_doubt(self) -> set[str]:
         """The conversations that are kept because something about them is in doubt."""
         done = self.sweeper("explain", "--all", "--json")
@@ -140,15 +137,9 @@ class Application:
 
     def swept(self) -> "Swept":
         """Check the store as the job and as a superuser, who also tries a marked conversation; preview a run, and run."""
-        superuser = replace(self, store=self.store.acting("postgres"))
-        findings = self.answer("check") + superuser.answer("check")
+        findings = self.answer("check") + self.superuser.answer("check")
         preview, before = self.answer("run", "--dry-run"), self.rows()
         return Swept(self, findings, preview, self.answer("run"), before, self.rows())
-
-
-def _row(purged: dict[str, Any]) -> str:
-    words = ", ".join(f"'{purged[key]}'" for key in ("relation", "key", "further"))
-    return f"({words}, {str(purged['deletes']).lower()}, '{purged['locks']}')"
 
 
 @dataclass(frozen=True)
@@ -206,4 +197,4 @@ def create(server: embedded.Server, name: str, folder: Path) -> Application:
     database = f"app_{name.replace('-', '_')}_{folder.name.replace('-', '_')}"
     with administered(server) as connection:
         connection.execute(f'CREATE DATABASE "{database}"')
-    return Application(name, server, Store(server.url(database), "text").acting("sweeper"), folder)
+    return Application(name, server, Store(server.url(database), "text").acting("sweeper"), folder / "config")

@@ -125,3 +125,7 @@ SELECT NULL::text AS id, NULL::text AS account_id, NULL::text AS conversation_id
        NULL::timestamptz AS submitted_at, NULL::integer AS rating, NULL::text AS transcript WHERE false;
 
 COMMIT;
+
+-- What the planner knows about the new indexes, and about small tables, which are not analysed by themselves.
+ANALYZE public.chat, public.chat_message, public.chat_file, public.file, public.shared_chat, public.automation_run,
+    public.feedback, public.chatidtag;
