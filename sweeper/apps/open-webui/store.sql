@@ -16,10 +16,10 @@ CREATE OR REPLACE FUNCTION store.at(epoch bigint) RETURNS timestamptz LANGUAGE s
 RETURN CASE WHEN epoch BETWEEN 1 AND 9999999999 THEN to_timestamp(epoch)
             WHEN epoch BETWEEN 10000000000 AND 9999999999999 THEN to_timestamp(epoch / 1000) END;
 
--- Where the bytes of a file are. With another STORAGE_PROVIDER than local files, `path` is a URI already. A relative path cannot
--- be found.
+-- Where the bytes of a file are. With another STORAGE_PROVIDER than local files, `path` is a URI already. A relative path, from a
+-- relative DATA_DIR, is shown as it is: nothing is removed by it, and it is reported.
 CREATE OR REPLACE FUNCTION store.uri(path text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE WHEN path LIKE '/%' THEN 'file://' || path WHEN path LIKE '_%://%' THEN path END;
+RETURN CASE WHEN path LIKE '/%' THEN 'file://' || path ELSE path END;
 
 -- The ids of files in a JSON document, wherever they stand in it: every UUID. It reads the text, so that no document fails.
 CREATE OR REPLACE FUNCTION store.uuids(document text) RETURNS text[] LANGUAGE sql IMMUTABLE PARALLEL SAFE

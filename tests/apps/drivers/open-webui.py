@@ -13,7 +13,14 @@ from typing import Any
 
 VERB, URL = sys.argv[1:]
 OUT, sys.stdout = sys.stdout, sys.stderr  # the migrations print
-os.environ |= {"DATABASE_URL": URL, "DATA_DIR": "data", "STATIC_DIR": "static", "WEBUI_SECRET_KEY": "of a test", "FROM_INIT_PY": "true", "VECTOR_DB": "none"}
+os.environ |= {
+    "DATABASE_URL": URL,
+    "DATA_DIR": str(Path("data").absolute()),
+    "STATIC_DIR": "static",
+    "WEBUI_SECRET_KEY": "of a test",
+    "FROM_INIT_PY": "true",
+    "VECTOR_DB": "none",
+}
 
 from open_webui.config import UPLOAD_DIR  # noqa: E402 -- the environment comes first; this runs the migrations
 from open_webui.models.automations import AutomationData, AutomationForm, AutomationRuns, Automations  # noqa: E402
@@ -48,13 +55,28 @@ def file_id(name: str) -> str:
 def asked(words: str, mid: str, files: tuple[str, ...] = ()) -> dict[str, Any]:
     """What a user says."""
     named = [{"type": "file", "id": file_id(name)} for name in files]
-    return {"id": mid, "parentId": None, "childrenIds": [], "role": "user", "content": words, "timestamp": int(time.time()), "files": named}
+    return {
+        "id": mid,
+        "parentId": None,
+        "childrenIds": [],
+        "role": "user",
+        "content": words,
+        "timestamp": int(time.time()),
+        "files": named,
+    }
 
 
 def content(title: str, files: tuple[str, ...] = ()) -> dict[str, Any]:
     """A chat with a question and an answer."""
     question = asked("hello", "q", files) | {"childrenIds": ["a"]}
-    answer = {"id": "a", "parentId": "q", "childrenIds": [], "role": "assistant", "content": "hi", "timestamp": int(time.time())}
+    answer = {
+        "id": "a",
+        "parentId": "q",
+        "childrenIds": [],
+        "role": "assistant",
+        "content": "hi",
+        "timestamp": int(time.time()),
+    }
     return {"title": title, "history": {"currentId": "a", "messages": {"q": question, "a": answer}}}
 
 
@@ -84,7 +106,9 @@ async def write() -> dict[str, str]:
         await Files.insert_new_file("ann", form)
     twin = FileForm(id=file_id("again"), filename="again", path=str(UPLOAD_DIR / "twin #1.txt"))
     await Files.insert_new_file("ann", twin)
-    await Folders.insert_new_folder("ann", FolderForm(name="F", data={"files": [{"type": "file", "id": file_id("filed")}]}))
+    await Folders.insert_new_folder(
+        "ann", FolderForm(name="F", data={"files": [{"type": "file", "id": file_id("filed")}]})
+    )
     library = await Knowledges.insert_new_knowledge("ann", KnowledgeForm(name="K", description=""))
     await Knowledges.add_file_to_knowledge_by_id(library.id, file_id("library"), "ann")
 
@@ -109,7 +133,9 @@ async def write() -> dict[str, str]:
             forms += [ChatImportForm(chat=content("clone", ("cloned",)))]
         imported, clone = await Chats.import_chats("ann", forms)
     for id_ in ("old", "new"):
-        form = FeedbackForm(type="rating", data={"rating": 1}, meta={"chat_id": id_, "message_id": "a"}, snapshot={"chat": content(id_)})
+        form = FeedbackForm(
+            type="rating", data={"rating": 1}, meta={"chat_id": id_, "message_id": "a"}, snapshot={"chat": content(id_)}
+        )
         await Feedbacks.insert_new_feedback("ann", form)
     data = AutomationData(prompt="p", model_id="m", rrule="FREQ=DAILY")
     automation = await Automations.insert("ann", AutomationForm(name="A", data=data), 0)
@@ -122,7 +148,11 @@ async def found() -> dict[str, Any]:
     """What the application shows to its user."""
     chats = (await Chats.get_chats_by_user_id("ann")).items
     return {
-        "chats": {one.title: sorted(m["content"] for m in (await Chats.get_messages_map_by_chat_id(one.id) or {}).values()) for one in chats if one.chat},
+        "chats": {
+            one.title: sorted(m["content"] for m in (await Chats.get_messages_map_by_chat_id(one.id) or {}).values())
+            for one in chats
+            if one.chat
+        },
         "files": sorted(one.filename for one in await Files.get_files()),
         "feedback": sorted([one.meta["chat_id"], one.snapshot is None] for one in await Feedbacks.get_all_feedbacks()),
         "shared": await SharedChats.get_by_chat_id("old") is not None,
