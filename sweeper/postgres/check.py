@@ -17,7 +17,7 @@ from sweeper.errors import ConfigurationError
 from sweeper.policy.instant import rfc3339
 from sweeper.policy.schema import Policy
 from sweeper.postgres import contract as contracts
-from sweeper.postgres import hazards, indexes, migrate, privileges, trial
+from sweeper.postgres import hazards, indexes, migrate, privileges, reach, trial
 from sweeper.postgres.branches import Branch, branches, cycles, everything_below, redactions
 from sweeper.postgres.contract import Contract
 from sweeper.postgres.database import Database, reason
@@ -348,6 +348,12 @@ def _hazards(subject: CheckContext) -> Iterator[CheckFinding]:
 ACTIONS = {"n": "SET NULL", "d": "SET DEFAULT", "r": "RESTRICT", "a": "NO ACTION"}
 
 
+def _reach(subject: CheckContext) -> Iterator[CheckFinding]:
+    """Name the places outside of the tables where purged content lives on."""
+    if subject.contract is not None:
+        yield from reach.outside(subject.connection, subject.contract, subject.settings)
+
+
 def _keys(subject: CheckContext) -> Iterator[CheckFinding]:
     for branch in everything_below(subject.contract.conversations) if subject.contract else ():
         if branch.key.leads_back and branch.key.stored_action in ("a", "r"):
@@ -521,6 +527,7 @@ CHECKS: tuple[Callable[[CheckContext], Iterator[CheckFinding]], ...] = (
     _guards,
     _indexes,
     _hazards,
+    _reach,
     _keys,
     _keyless,
     _unlocked,
