@@ -36,7 +36,7 @@ SELECT 'everyone'::text AS id, NULL::timestamptz AS created_at, NULL::timestampt
 CREATE OR REPLACE VIEW store.plan_changes AS
 SELECT NULL::bigint AS id, NULL::text AS account_id, NULL::timestamptz AS effective_at, NULL::text AS plan WHERE false;
 
--- No consent, so no session is ever used for training. What `sweeper consent record` writes is read by this instead:
+-- No consent, so no session is ever used for training. Once `sweeper migrate` has run, this reads what `sweeper consent record` writes:
 -- SELECT id, account_id, purpose, granted, recorded_at, effective_at FROM sweeper.consent_events;
 CREATE OR REPLACE VIEW store.consent_events AS
 SELECT NULL::bigint AS id, NULL::text AS account_id, NULL::text AS purpose, NULL::boolean AS granted,

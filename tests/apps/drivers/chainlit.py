@@ -23,9 +23,9 @@ COLUMNS = {
     "threads": '"createdAt" text, name text, "userId" uuid REFERENCES users ON DELETE CASCADE, "userIdentifier" text,'
     " tags text[], metadata jsonb",
     "steps": f'name text NOT NULL, type text NOT NULL, {OF_THREAD.format("NOT NULL")}, "parentId" uuid,'
-    ' streaming boolean NOT NULL, "waitForAnswer" boolean, "isError" boolean, metadata jsonb, tags text[], input text, output text, "createdAt" text,'
-    ' command text, start text, "end" text, generation jsonb, "showInput" text, language text, indent integer,'
-    ' "defaultOpen" boolean, modes jsonb',
+    ' streaming boolean NOT NULL, "waitForAnswer" boolean, "isError" boolean, metadata jsonb, tags text[], input text,'
+    ' output text, "createdAt" text, command text, start text, "end" text, generation jsonb, "showInput" text,'
+    ' language text, indent integer, "defaultOpen" boolean, modes jsonb',
     "elements": f'{OF_THREAD.format("")}, type text, url text, "chainlitKey" text, name text NOT NULL, display text,'
     ' "objectKey" text, size text, page integer, language text, "forId" uuid, mime text, props jsonb',
     "feedbacks": f'"forId" uuid NOT NULL, {OF_THREAD.format("NOT NULL")}, value integer NOT NULL, comment text',
