@@ -218,7 +218,7 @@ class MaintenanceSettings(Section):
     ended. Only tables that the role may vacuum; never VACUUM FULL."""
     dead_rows: Annotated[Whole, Field(ge=0, le=1_000_000_000)] = 1_000
     """A table with no more dead rows than this is not vacuumed, nor reported by `status`."""
-    dead_share: Annotated[Number, Field(ge=0, le=1)] = 0.1
+    dead_share: Annotated[Number, Field(ge=0, le=1)] = 0.2
     """A table with no more dead rows than this share of all its rows is not vacuumed, nor reported by `status`."""
     backup_days: Annotated[Whole, Field(ge=0, le=100_000)] | None = None
     """How many days backups of the database are kept; 0: there are none. `check` and `report` say how long purged content can be

@@ -28,6 +28,7 @@ class DeadRows:
         live: how many rows it has.
         dead: how many deleted or replaced rows were not vacuumed yet.
         vacuumed_at: when it was vacuumed last (UTC), by whomever; None if that is not known.
+        unvacuumed_since: the same, or else when the server started (UTC).
         allowed: whether this role may vacuum it.
     """
 
@@ -35,6 +36,7 @@ class DeadRows:
     live: int
     dead: int
     vacuumed_at: datetime | None
+    unvacuumed_since: datetime
     allowed: bool
 
     def is_past(self, limits: MaintenanceSettings) -> bool:

@@ -226,8 +226,8 @@ def installation(upkeep: Upkeep, now: datetime) -> Iterator[str]:
 
 def _not_vacuumed(table: DeadRows, now: datetime) -> Iterator[str]:
     """Yield advice on a table with many dead rows that nothing has vacuumed for a day."""
-    if table.vacuumed_at is None or now - table.vacuumed_at > PATIENCE:
-        since = rfc3339(table.vacuumed_at) if table.vacuumed_at else "its statistics began"
+    if now - table.unvacuumed_since > PATIENCE:
+        since = rfc3339(table.unvacuumed_since)
         who = "" if table.allowed else ", as its owner"
         yield (
             f"{table.name} has {table.dead} dead rows beside {table.live} others, and was not vacuumed since {since}: searches "

@@ -8,6 +8,7 @@ SELECT format('%I.%I', n.nspname, c.relname) AS name,
        COALESCE(s.n_live_tup, 0) AS live,
        COALESCE(s.n_dead_tup, 0) AS dead,
        GREATEST(s.last_vacuum, s.last_autovacuum) AS vacuumed_at,
+       COALESCE(GREATEST(s.last_vacuum, s.last_autovacuum), pg_postmaster_start_time()) AS unvacuumed_since,
        pg_has_role(c.relowner, 'USAGE') OR pg_has_role(d.datdba, 'USAGE')
        OR CASE WHEN current_setting('server_version_num')::integer >= 170000 THEN has_table_privilege(c.oid, 'MAINTAIN') ELSE false END
            AS allowed
