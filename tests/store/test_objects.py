@@ -21,8 +21,7 @@ from sqlalchemy import Connection
 from structlog.testing import capture_logs
 
 from sweeper.errors import LeaseLostError
-from sweeper.objects import local_files, removal
-from sweeper.objects import prefixes as object_prefixes
+from sweeper.objects import local_files, removal, threads
 from sweeper.policy.instant import rfc3339
 from sweeper.policy.schema import Policy
 from sweeper.postgres import evidence
@@ -89,8 +88,8 @@ def swept(
     further_reason: Callable[[], str] = lambda: "",
     **sections: Any,
 ) -> Result:
-    """One sweep with the prefixes of the tests."""
-    sections["objects"] = {"prefixes": LISTED, **sections.get("objects", {})}
+    """One sweep with the prefixes of the tests, which removes one object after the other unless a test says otherwise."""
+    sections["objects"] = {"prefixes": LISTED, "parallel": 1, **sections.get("objects", {})}
     return test_races.swept(store, policy, watch, further_reason, **sections)
 
 
@@ -314,7 +313,7 @@ def test_hanging_file_system(
     """One object that hangs is recorded as failed, the others wait for the next run, and this run comes to its end."""
     let_go = Event()
     stubborn.told.append(lambda _: let_go.wait(20.0))
-    monkeypatch.setattr(object_prefixes, "HANGS_SECONDS", 0.2)
+    monkeypatch.setattr(threads, "HANGS_SECONDS", 0.2)
     (chat,) = fill(store, 1)
     attach(store, chat, "stubborn://yes/a", "stubborn://yes/b")
     try:
@@ -668,14 +667,14 @@ def test_many_are_named_again_while_they_are_removed(
 
     settle = removal._Removal._claim_and_settle
 
-    def timed(self: Any, connection: Connection, each: Any) -> bool:
-        asked[each.found.uri.text] = time.monotonic()
-        return settle(self, connection, each)
+    def timed(self: Any, connection: Connection, group: Sequence[Any], remover: Any) -> Any:
+        asked.update({each.found.uri.text: time.monotonic() for each in group})
+        return settle(self, connection, group, remover)
 
     monkeypatch.setattr(removal._Removal, "_claim_and_settle", timed)
     stubborn.told.append(lambda _: ahead.wait(20.0))
-    with ThreadPoolExecutor() as threads:
-        stubborn.told.append(lambda _: None if committed else void(threads.submit(again)))
+    with ThreadPoolExecutor() as pool:
+        stubborn.told.append(lambda _: None if committed else void(pool.submit(again)))
         stubborn.told.reverse()
         swept(store, policy)
         assert done.wait(20.0)
@@ -863,7 +862,7 @@ def test_only_the_place_that_hangs_is_left_out(
     """Where one place hangs its objects wait, the others go, and no later run waits for it while it still hangs."""
     let_go = Event()
     stubborn.told.append(lambda path: let_go.wait(20.0) if path.startswith("yes/") else None)
-    monkeypatch.setattr(object_prefixes, "HANGS_SECONDS", 0.2)
+    monkeypatch.setattr(threads, "HANGS_SECONDS", 0.2)
     (chat,) = fill(store, 1)
     yes, elsewhere = [f"stubborn://yes/{n}" for n in range(3)], [f"stubborn://elsewhere/{n}" for n in range(3)]
     attach(store, chat, *(uri for pair in zip(yes, elsewhere, strict=True) for uri in pair))
@@ -888,14 +887,14 @@ def test_who_answers_late_removes_nothing(
     store: Store, policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file system that comes round after it was given up removes nothing that may have been attached anew since."""
-    let_go, walk, threads = Event(), local_files._open_folder, threading.active_count()
+    let_go, walk, before = Event(), local_files._open_folder, threading.active_count()
 
     def hang(name: str, directory: int) -> int:
         let_go.wait(20.0)
         return walk(name, directory)
 
     monkeypatch.setattr(local_files, "_open_folder", hang)
-    monkeypatch.setattr(object_prefixes, "HANGS_SECONDS", 0.2)
+    monkeypatch.setattr(threads, "HANGS_SECONDS", 0.2)
     (chat,) = fill(store, 1)
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "a").write_text("x")
@@ -904,5 +903,5 @@ def test_who_answers_late_removes_nothing(
         assert swept(store, policy).objects_kept == {"hangs": 1}
     finally:
         let_go.set()
-    until(lambda: threading.active_count() == threads)
+    until(lambda: threading.active_count() == before)
     assert (tmp_path / "folder" / "a").exists()
