@@ -185,7 +185,7 @@ class _Removal:
     renewed: float = 0.0
     is_stopped: bool = False
     """True if the run was asked to stop while it waited for a file system."""
-    began: float = field(default_factory=time.monotonic)
+    began: float = 0.0
 
     def run(self) -> None:
         """Process page after page until none is left, a limit is reached or the run must stop.
@@ -193,6 +193,7 @@ class _Removal:
         Raises:
             StoppedError: the run was asked to stop while it waited for a file system.
         """
+        self.began = time.monotonic()
         prefixes: ObjectPrefixes | None = None  # resolving them may wait for file systems, so only if there is work
         remaining = self.database.settings.objects.per_run
         while remaining > 0 and not self.should_stop():

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from threading import Event, Thread
 from typing import Any
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
 from moto.backends import get_backend
-from moto.core import DEFAULT_ACCOUNT_ID
-from moto.server import DomainDispatcherApplication, create_backend_app
+from moto.core.models import DEFAULT_ACCOUNT_ID
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 from werkzeug.wrappers import Request, Response
 
@@ -20,6 +21,10 @@ FORBIDDEN = "<Error><Code>AccessDenied</Code><Message>secret</Message></Error>"
 class _Silent(WSGIRequestHandler):
     def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002 — as its base names it
         """Log nothing."""
+
+
+def _none(_: str) -> bool:
+    return False
 
 
 class Bucket:
@@ -34,8 +39,8 @@ class Bucket:
         self._backend = get_backend("s3")[DEFAULT_ACCOUNT_ID]["aws"]
         self._backend.reset()
         self._backend.create_bucket("bucket", "us-east-1")
-        self.refused: Callable[[str], bool] = lambda _: False
-        self.ignored: Callable[[str], bool] = lambda _: False
+        self.refused: Callable[[str], bool] = _none
+        self.ignored: Callable[[str], bool] = _none
         self.has_bulk = True
         self.told: list[Callable[[list[str]], object]] = []
         self.let_go = Event()
@@ -57,7 +62,9 @@ class Bucket:
         """Answer one request."""
         request = Request(environ)
         if request.method == "POST" and "delete" in request.args:
-            return self._delete_many(request)(environ, start_response)
+            environ["wsgi.input"] = BytesIO(request.get_data())
+            answer = self._delete_many(request) or self.app
+            return answer(environ, start_response)
         if request.method == "DELETE":
             key = unquote(request.path.removeprefix("/bucket/"))
             self.single.append(key)
@@ -65,7 +72,8 @@ class Bucket:
                 return Response(FORBIDDEN, status=403, mimetype="application/xml")(environ, start_response)
         return self.app(environ, start_response)
 
-    def _delete_many(self, request: Request) -> Response:
+    def _delete_many(self, request: Request) -> Response | None:
+        """Answer a request to remove many keys; None leaves that to moto."""
         asked = ElementTree.fromstring(request.get_data())  # noqa: S314 — written by our own client
         found = {each: each.findtext(f"{NAMESPACE}Key", "") for each in asked.findall(f"{NAMESPACE}Object")}
         keys = list(found.values())
@@ -77,6 +85,8 @@ class Bucket:
             return Response(status=503)
         if not self.has_bulk:
             return Response("<Error><Code>NotImplemented</Code></Error>", status=501, mimetype="application/xml")
+        if self.refused is self.ignored:
+            return None
         answer = ElementTree.Element("DeleteResult", xmlns=NAMESPACE[1:-1])
         for key in keys:
             if self.ignored(key):

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from itertools import cycle, product
 from pathlib import Path
-from threading import Event
+from threading import Barrier, Event
 from typing import Any
 from uuid import uuid4
 
@@ -905,3 +905,23 @@ def test_who_answers_late_removes_nothing(
         let_go.set()
     until(lambda: threading.active_count() == before)
     assert (tmp_path / "folder" / "a").exists()
+
+
+def test_several_at_a_time(store: Store, policy: Policy, stubborn: type[Stubborn]) -> None:
+    """Where no request removes many, so many objects as the settings say go together, and a failure is that object's own."""
+    due, _ = fill(store, 2)
+    attach_all(store, due, [f"stubborn://yes/{number}" for number in range(6)])
+    together = Barrier(3)
+
+    def wait(path: str) -> None:
+        together.wait(20.0)
+        if path == "yes/4":
+            stubborn.removed.remove(path)
+            raise PermissionError(path)
+
+    stubborn.told.append(wait)
+    result = swept(store, policy, objects={"parallel": 3}).as_json()
+    assert result["objects_kept"] == {"PermissionError": 1}
+    found = {uri.removeprefix("stubborn://"): outcome for uri, (outcome, _, _) in state(store).items()}
+    assert {path for path, outcome in found.items() if outcome == "removed"} == set(stubborn.removed)
+    assert (len(stubborn.removed), found["yes/4"]) == (5, None)
