@@ -148,6 +148,23 @@ def test_killed_between_the_answer_and_its_record(
     assert set(outcomes(store).values()) == {("removed", 1, None)}
 
 
+def test_lease_is_renewed_during_a_request(
+    store: Store, policy: Policy, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While S3 takes its time, the lease is kept."""
+    monkeypatch.setattr(removal, "RENEW_SECONDS", 0.0)
+    stored(store, bucket, 4)
+    lease = "SELECT expires_at FROM sweeper.lease"
+
+    def wait(_: list[str]) -> None:
+        before = store.execute(lease)
+        until(lambda: store.execute(lease) != before)
+
+    bucket.told.append(wait)
+    assert swept(store, policy, objects=LISTED).objects_pending == 0
+    assert len(bucket.bulk) == 1
+
+
 def test_asked_to_stop_during_a_request(
     store: Store, policy: Policy, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -328,21 +328,24 @@ def test_hanging_file_system(
 
 
 def test_asked_to_stop_while_a_file_system_hangs(store: Store, policy: Policy, stubborn: type[Stubborn]) -> None:
-    """Who is asked to stop does not wait for a file system; the object is tried again."""
+    """Who is asked to stop does not wait for a file system; the object is tried again, and what went is recorded."""
     let_go, asked = Event(), Event()
 
-    def hang(_: str) -> None:
-        asked.set()
-        let_go.wait(20.0)
+    def hang(path: str) -> None:
+        if path == "yes/a":
+            asked.set()
+            let_go.wait(20.0)
 
     stubborn.told.append(hang)
     (chat,) = fill(store, 1)
-    attach(store, chat, "stubborn://yes/a")
+    attach(store, chat, "stubborn://yes/a", "stubborn://yes/b")
     try:
-        result = swept(store, policy, further_reason=lambda: StopReason.SIGNAL if asked.is_set() else "")
+        reason = lambda: StopReason.SIGNAL if asked.is_set() else ""  # noqa: E731
+        result = swept(store, policy, further_reason=reason, objects={"parallel": 2})
     finally:
         let_go.set()
     assert (result.outcome, result.throttle.stopped, result.objects_pending) == ("stopped", "signal", 1)
+    assert state(store) == {"stubborn://yes/a": (None, 0, None), "stubborn://yes/b": ("removed", 1, None)}
 
 
 def test_replaced_run_removes_no_more_objects(
