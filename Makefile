@@ -3,16 +3,20 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-system lint docs bench lock clean
+.PHONY: demo test test-system test-apps lint docs bench lock clean
 
 demo: $(VENV)/.installed
 	$(BIN)/sweeper demo $(if $(KEEP),--keep '$(subst ','\'',$(KEEP))')
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not system"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not system and not apps"
 
 test-system: $(VENV)/.installed
 	$(BIN)/python -m pytest -m system
+
+# The applications' own packages are installed into build/apps, and PostgreSQL 15 is Debian's (apt install postgresql-15).
+test-apps: $(VENV)/.installed
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m apps
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
@@ -41,7 +45,7 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 	touch $@
 
 # The image's locks are parts of the first one: what the program needs, the same with manifests, and what builds it.
-COMPILE := uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate --generate-hashes
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate --generate-hashes
 lock:
 	$(COMPILE) --extra test pyproject.toml -o requirements.lock
 	$(COMPILE) -c requirements.lock pyproject.toml -o deploy/docker/plain.lock

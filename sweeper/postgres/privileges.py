@@ -5,7 +5,7 @@ from roles.sql, the script that grants them.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import NamedTuple
 from sweeper.policy.schema import Policy
 from sweeper.postgres.branches import Branch, branches, redactions
 from sweeper.postgres.contract import CONTRACT, Contract
-from sweeper.postgres.related_tables import Key
+from sweeper.postgres.related_tables import Key, PhysicalTable
 from sweeper.postgres.shared import SharedTable
 from sweeper.postgres.statement import quoted
 
@@ -104,18 +104,26 @@ def to_read_text(oid: int, table: str) -> Need:
     return Need(oid, table, "SELECT", ("body",))
 
 
-def to_purge(contract: Contract) -> Iterator[Need]:
-    """Yield what a purge needs on the physical tables; a cascade needs nothing, since it runs as the child table's owner."""
+def to_purge(contract: Contract, read_by: Mapping[tuple[int, str], tuple[str, ...]]) -> Iterator[Need]:
+    """Yield what a purge needs on the physical tables; a cascade needs nothing, since it runs as the child table's owner.
+
+    Args:
+        contract: the store as found.
+        read_by: the columns that each key reads that is an expression, by table and expression; none: the whole table.
+    """
     for root in (contract.conversations, contract.feedback):
         if root is not None:
-            read = () if root.is_expression else (root.key, *_referenced_columns(root.children))
+            key = read_by[root.oid, root.key] if root.is_expression else (root.key,)
+            read = (*key, *_referenced_columns(root)) if key else ()
             yield Need(root.oid, root.table, "SELECT", tuple(dict.fromkeys(read)))
             yield Need(root.oid, root.table, "DELETE")
             yield _to_lock(root.oid, root.table, read[:1])
     for branch in branches(contract.conversations):
-        yield from _of_branch(branch)
+        yield from _of_branch(branch, read_by)
     for branch in redactions(contract.conversations):
-        yield Need(branch.key.oid, branch.table, "SELECT", () if branch.key.expression else branch.key.columns)
+        key = _key_columns(branch.key, read_by)
+        read = (*key, *branch.key.redacted) if key else ()
+        yield Need(branch.key.oid, branch.table, "SELECT", tuple(dict.fromkeys(read)))
         yield Need(branch.key.oid, branch.table, "UPDATE", branch.key.redacted)
     for shared in contract.shared:
         yield from _of_shared(shared)
@@ -130,19 +138,25 @@ def _of_shared(shared: SharedTable) -> Iterator[Need]:
         yield Need(link.oid, link.table, "SELECT", (link.column,))
 
 
-def _of_branch(branch: Branch) -> Iterator[Need]:
+def _of_branch(branch: Branch, read_by: Mapping[tuple[int, str], tuple[str, ...]]) -> Iterator[Need]:
     key = branch.key
     place = () if branch.is_direct else ("ctid", "tableoid")
-    read = () if key.expression else (*key.columns, *_referenced_columns(key.children), *place)
+    own = _key_columns(key, read_by)
+    read = (*own, *(column for child in key.children for column in child.parent_columns), *place) if own else ()
     yield Need(key.oid, branch.table, "SELECT", tuple(dict.fromkeys(read)))
-    yield _to_lock(key.oid, branch.table, key.columns[:1])
+    yield _to_lock(key.oid, branch.table, own[:1])
     if key.action == "explicit":
         yield Need(key.oid, branch.table, "DELETE")
 
 
-def _referenced_columns(children: Sequence[Key]) -> Iterator[str]:
-    """Yield the columns of a table that its children refer to."""
-    return (column for child in children for column in child.parent_columns)
+def _key_columns(key: Key, read_by: Mapping[tuple[int, str], tuple[str, ...]]) -> tuple[str, ...]:
+    return read_by[key.oid, key.expression] if key.expression else key.columns
+
+
+def _referenced_columns(root: PhysicalTable) -> Iterator[str]:
+    """Yield the columns of a record that its children refer to, beside a key that is an expression."""
+    referenced = (column for child in root.children for column in child.parent_columns)
+    return (column for column in referenced if column != root.key)
 
 
 def _to_lock(oid: int, table: str, columns: tuple[str, ...]) -> Need:

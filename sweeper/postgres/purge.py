@@ -235,7 +235,9 @@ def _counting(root: PhysicalTable, over: Sequence[Branch]) -> TextClause:
         key = first.key.reference("t")
         return statement("count_direct_children", table=first.table, key=key, condition=first.condition)
     joined = " OR ".join(branch.joined() for branch in over)
-    names = {"root": root.table, "key": root.reference("t"), "type": root.type}
+    read = dict.fromkeys(column for branch in over for column in branch.key.parent_columns)
+    columns = ", ".join(f"t.{quoted(column)}" for column in read)
+    names = {"root": root.table, "key": root.reference("t"), "type": root.type, "columns": columns}
     return statement("count_children", table=first.table, joined=joined, **names)
 
 

@@ -129,6 +129,19 @@ def _type_of(connection: Connection, table: str, expression: str, setting: str) 
     return name
 
 
+def columns_of(connection: Connection, table: str, oid: int, expression: str) -> tuple[str, ...]:
+    """Return the columns of a table that an expression reads; none if the role may not make the temporary view that tells."""
+    try:
+        with connection.begin_nested() as savepoint:
+            names = {"table": table, "expression": reference("t", None, expression)}
+            connection.execute(statement("show_expression", **names))
+            found = tuple(connection.execute(statement("columns_of_expression"), {"oid": oid}).scalars())
+            savepoint.rollback()
+            return found
+    except DBAPIError:
+        return ()
+
+
 @dataclass
 class RelatedTables:
     """The tables related to a conversation, found in the catalogue and completed by the settings."""

@@ -4,7 +4,7 @@ A report reads every conversation and every feedback row, changes none, and reco
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,8 +16,9 @@ from sweeper.objects import removal
 from sweeper.policy.anomaly import Anomaly
 from sweeper.policy.counts import Counts, RecordCounts
 from sweeper.policy.evaluate import Outcome
-from sweeper.postgres import evidence, pace, unmatched
+from sweeper.postgres import evidence, pace, reach, unmatched, vacuum
 from sweeper.postgres.unmatched import UnmatchedProtections
+from sweeper.postgres.vacuum import DeadRows
 from sweeper.report import numbers, operation
 from sweeper.report.operation import Covered, ManifestStates, Purged
 from sweeper.report.overdue import PATIENCE, alarms
@@ -39,6 +40,10 @@ class Past:
     objects_pending: int
     manifests: ManifestStates
     evidence: Covered
+    tables: Sequence[DeadRows]
+    """The dead rows of the tables that are purged from."""
+    beyond_reach: Sequence[str]
+    """Where purged content may live on, each with what to do about it."""
 
 
 @dataclass
@@ -148,6 +153,8 @@ def _past(connection: Connection, job: Job) -> Past:
         objects_pending=removal.pending(connection, store),
         manifests=operation.manifests(connection, store),
         evidence=operation.covered(connection),
+        tables=vacuum.read(connection, job.contract),
+        beyond_reach=[finding.line for finding in reach.beyond(connection, job.contract, job.settings)],
     )
 
 

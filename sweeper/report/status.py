@@ -295,7 +295,7 @@ def _doubted(status: Status) -> Iterator[str]:
 
 
 def _installation(status: Status) -> Iterator[str]:
-    yield from upkeep.installation(status.upkeep)
+    yield from upkeep.installation(status.upkeep, status.at)
 
 
 def _not_looked_at(status: Status) -> Iterator[str]:

@@ -21,11 +21,12 @@ from sweeper.policy.counts import Counts
 from sweeper.policy.evaluate import Spared
 from sweeper.policy.instant import rfc3339
 from sweeper.postgres import contract as contracts
-from sweeper.postgres import indexes
+from sweeper.postgres import indexes, vacuum
 from sweeper.postgres.database import reason
 from sweeper.postgres.indexes import MissingIndex
 from sweeper.postgres.manifests import stored
 from sweeper.postgres.statement import statement
+from sweeper.postgres.vacuum import DeadRows
 from sweeper.report.operation import Reported
 from sweeper.report.overdue import PATIENCE
 from sweeper.settings import GuardSettings, Settings
@@ -58,6 +59,8 @@ class Upkeep:
         guards_off: the guards that are off in these settings, with what runs therefore do not refuse.
         indexes: the missing indexes, or why that could not be found out.
         views: relations behind which no index was looked for.
+        tables: the dead rows of the tables that are purged from; empty if the store cannot be read.
+        dead: those with more dead rows than [maintenance] allows.
         objects_pending: objects that are still to be removed.
         objects_behind: those of them that a run has tried in vain, that are old, or that no prefix allows to remove.
     """
@@ -69,6 +72,8 @@ class Upkeep:
     guards_off: Mapping[str, str]
     indexes: Sequence[MissingIndex] | str
     views: Sequence[str]
+    tables: Sequence[DeadRows]
+    dead: Sequence[DeadRows]
     objects_pending: int
     objects_behind: int
 
@@ -93,6 +98,7 @@ class Upkeep:
             "unreachable_manifests": dict(self.unreachable),
             "guards_off": [*self.guards_off, *self.guards_off_in_run],
             "missing_indexes": None if isinstance(self.indexes, str) else [index.create for index in self.indexes],
+            "tables": self.tables,
             "objects_pending": self.objects_pending,
             "objects_behind": self.objects_behind,
         }
@@ -108,14 +114,17 @@ def read(connection: Connection, settings: Settings, now: datetime) -> Upkeep:
     objects = connection.execute(
         statement("objects_behind"), {"store": schema, "before": settled, "allowed": allowed}
     ).one()
+    missing, tables = _installed(connection, settings)
     return Upkeep(
         schema=schema,
         counted=[RunCounts(**row._mapping) for row in counted],
         manifests=len(places),
         unreachable={place.id: place.directory for place in places if not _is_there(place.directory)},
         guards_off=settings.guards.off,
-        indexes=_indexes(connection, settings),
+        indexes=missing,
         views=indexes.unseen(connection, schema),
+        tables=tables,
+        dead=[table for table in tables if table.is_past(settings.maintenance)],
         objects_pending=objects.pending,
         objects_behind=objects.behind,
     )
@@ -128,15 +137,16 @@ def _is_there(directory: str) -> bool:
         return False
 
 
-def _indexes(connection: Connection, settings: Settings) -> list[MissingIndex] | str:
+def _installed(connection: Connection, settings: Settings) -> tuple[list[MissingIndex] | str, list[DeadRows]]:
+    """Return the missing indexes and the dead rows; without a store that can be read, why it cannot."""
     try:
         with connection.begin_nested():
             contract = contracts.read(connection, settings)
-            return indexes.missing(connection, contract.schema, contract)
+            return indexes.missing(connection, contract.schema, contract), vacuum.read(connection, contract)
     except SweeperError as error:
-        return str(error)
+        return str(error), []
     except DBAPIError as error:
-        return reason(error)
+        return reason(error), []
 
 
 def skipped(upkeep: Upkeep, now: Counts | None) -> Iterator[str]:
@@ -186,7 +196,7 @@ def _named(last: RunCounts | None) -> str:
     return f"run {last.run} of {rfc3339(last.at)}" if last else "no run"
 
 
-def installation(upkeep: Upkeep) -> Iterator[str]:
+def installation(upkeep: Upkeep, now: datetime) -> Iterator[str]:
     """Yield advice on guards that are off, missing indexes, manifests that are gone and objects that are behind."""
     for guard, refused in upkeep.guards_off.items():
         yield f"Guard {guard} is off, so runs do not refuse {refused}: set [guards] {guard} = true."
@@ -198,6 +208,8 @@ def installation(upkeep: Upkeep) -> Iterator[str]:
     if not isinstance(upkeep.indexes, str):
         for index in upkeep.indexes:
             yield f"{index.table}: {index.effect}. Runs are slow until you create it: {index.create};"
+    for table in upkeep.dead:
+        yield from _not_vacuumed(table, now)
     for manifest, directory in upkeep.unreachable.items():
         yield (
             f"Manifest {manifest} cannot be reached: {directory} has no {description.NAME} on this machine, so no row is "
@@ -209,4 +221,16 @@ def installation(upkeep: Upkeep) -> Iterator[str]:
         yield (
             f"{upkeep.objects_behind} objects of purged attachments are still there: `sweeper check` says whether [objects] "
             "prefixes allows them, last_error in sweeper.object_purges says what failed; then `sweeper run`."
+        )
+
+
+def _not_vacuumed(table: DeadRows, now: datetime) -> Iterator[str]:
+    """Yield advice on a table with many dead rows that nothing has vacuumed for a day."""
+    if now - table.unvacuumed_since > PATIENCE:
+        since = rfc3339(table.unvacuumed_since)
+        who = "" if table.allowed else ", as its owner"
+        yield (
+            f"{table.name} has {table.dead} dead rows beside {table.live} others, and was not vacuumed since {since}: searches "
+            f"slow down, and what was purged is still in its files. Run VACUUM (ANALYZE) {table.name}{who}, or set [maintenance] "
+            "vacuum = true; find out why autovacuum does not reach it."
         )

@@ -21,7 +21,7 @@ from sweeper.errors import LeaseHeldError, LeaseLostError, RefusedError
 from sweeper.policy.hours import Hours
 from sweeper.policy.instant import rfc3339
 from sweeper.policy.window import Window, slices
-from sweeper.postgres import backfills, evidence, hazards, pace, pauses
+from sweeper.postgres import backfills, evidence, hazards, pace, pauses, vacuum
 from sweeper.postgres.backfills import BackfillPlan
 from sweeper.runs import approval as approvals
 from sweeper.runs.backfill import refuse_other_policy
@@ -107,7 +107,9 @@ class BackfillRunner:
         """
         try:
             with heartbeat(self.job.database, self.plan, self.job.clock):
-                return self._run()
+                outcome = self._run()
+                vacuum.after_run(self.job.database, self.job.contract)
+                return outcome
         finally:
             with suppress(DBAPIError):  # a server that is gone: the heartbeat grows old instead
                 backfills.stopped(self.job.database, self.plan, self.job.clock.now())

@@ -24,7 +24,7 @@ from sweeper.policy.evaluate import Outcome, Proposal, Spared
 from sweeper.policy.facts import Facts
 from sweeper.policy.feedback import FeedbackFacts
 from sweeper.policy.window import Window
-from sweeper.postgres import backfills, evidence, hazards, purge, store_counts
+from sweeper.postgres import backfills, evidence, hazards, purge, store_counts, vacuum
 from sweeper.postgres.backfills import BackfillPlan
 from sweeper.postgres.proposals import Page
 from sweeper.runs import guards, record_kind
@@ -88,7 +88,10 @@ def sweep(
     plan = PurgePlan(without(job, active_backfill), memory=budget.memory)
     with session(plan.job, run_kind, approval) as opened:
         left = _remaining_approval(job, approval)
-        return _Sweep(plan, opened, left, accept_history, watch, budget, active_backfill).run()
+        result = _Sweep(plan, opened, left, accept_history, watch, budget, active_backfill).run()
+    if not run_kind.preemptible:
+        vacuum.after_run(job.database, job.contract)
+    return result
 
 
 def find_active_backfill(job: Job) -> ActiveBackfill | None:

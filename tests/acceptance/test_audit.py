@@ -392,7 +392,7 @@ def test_key(sweeper: Command, store: Store) -> None:
 def test_a_key_that_cannot_be_used(store: Store, tmp_path: Path) -> None:
     """Before the first night `check` and the preview say what the run would refuse: a signing key that is not there."""
     missing = str(tmp_path / "gone.pem")
-    broken = partial(process, store, cwd=None, SWEEPER_SIGNING_KEY_FILE=missing)
+    broken = partial(in_process, store, SWEEPER_SIGNING_KEY_FILE=missing)
     for words, code in ((("check",), 1), (("run", "--dry-run"), 2), (("run",), 2)):
         done = broken(*words)
         assert done.code == code, words

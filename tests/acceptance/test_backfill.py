@@ -152,7 +152,7 @@ def test_progress(store: Store, policy: Policy) -> None:
 def test_proposals_are_never_all_held(store: Store, policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of many in one slice about a page of proposals is in memory, however many there are."""
     fill(store, 0)
-    count, page = 1_200, 100
+    count, page = 600, 50
     store.execute(
         "INSERT INTO conversations (id, account_id, kind, platform, incognito, zero_retention, created_at, "
         "last_activity_at) SELECT gen_random_uuid(), %s, 'chat', 'first_party', false, false, '2020-01-01Z', "

@@ -84,10 +84,11 @@ DATABASES = {
 
 @pytest.mark.parametrize("url", DATABASES)
 @pytest.mark.parametrize("command", ["migrate", "run", "check", "explain --all"])
-def test_databases(url: str, command: str, sweeper: Command) -> None:
+def test_databases(url: str, command: str, sweeper: Command, tmp_path: Path) -> None:
     """A database that is not named, cannot be read as one or does not answer is one message."""
     told, code = DATABASES[url]
-    done = sweeper(*command.split(), SWEEPER_DATABASE_URL=url)
+    (tmp_path / "s.toml").write_text("[database]\noutage_seconds = 0\n")
+    done = sweeper(*command.split(), SWEEPER_CONFIG=str(tmp_path / "s.toml"), SWEEPER_DATABASE_URL=url)
     assert (done.code, "Traceback" in done.err, done.out) == (code, False, "")
     assert told in done.err
 

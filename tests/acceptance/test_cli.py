@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.commands import Command, environment, in_process, process
-from tests.facts import World
+from tests.facts import World, by_as_of, together
 from tests.processes import started
 from tests.store.stores import Store
 
@@ -41,7 +41,7 @@ def case(name: str) -> World:
 
 def test_explain_answers_every_case(sweeper: Command, store: Store) -> None:
     """`explain --all --json` has one line per conversation with exactly the expected fields, for every worked case."""
-    for worked in CASES:
+    for worked in map(together, by_as_of(CASES)):
         store.wipe()
         store.load(worked)
         done = sweeper("explain", "--all", "--json", "--as-of", worked["as_of"])
@@ -231,7 +231,7 @@ def test_objects_without_a_place_are_said_to_stay(store: Store) -> None:
     assert done.err.count("[objects] prefixes is empty") == 1
 
 
-def test_no_content_anywhere(store: Store) -> None:
+def test_no_content_anywhere(store: Store, tmp_path: Path) -> None:
     """Neither message text nor a password appears in what a command prints, logs or records."""
     worked: dict[str, Any] = case("opt-out: thirty days later")
     store.load(worked)
@@ -241,7 +241,11 @@ def test_no_content_anywhere(store: Store) -> None:
     for words in (["explain", str(store.id("c1"))], ["run", "--as-of", worked["as_of"]], ["check"]):
         done = in_process(store, *words, SWEEPER_DATABASE_URL=secret)
         printed += done.out + done.err
-    printed += in_process(None, "run", SWEEPER_DATABASE_URL="postgresql://u:hunter2@127.0.0.1:1/x").err
+    (tmp_path / "s.toml").write_text("[database]\noutage_seconds = 0\n")
+    nowhere = "postgresql://u:hunter2@127.0.0.1:1/x"
+    failed = in_process(None, "run", "--config", str(tmp_path / "s.toml"), SWEEPER_DATABASE_URL=nowhere)
+    assert failed.code == 1
+    printed += failed.err
     recorded = store.execute(
         "SELECT t::text FROM sweeper.tombstones t UNION SELECT e::text FROM sweeper.events e "
         "UNION SELECT r::text FROM sweeper.runs r"

@@ -146,6 +146,7 @@ def demo(
     with store.connect() as connection, connection.transaction():
         for relation, columns in worlds.COLUMNS.items():
             worlds.copy(connection, Identifier("store", relation), columns, getattr(world, relation))
+    store.close()
     yield "demo"
     stores.drop(server, "demo")
 
@@ -154,7 +155,9 @@ def demo(
 def demonstrated(server: embedded.Server, demo: str) -> Iterator[Store]:
     """A copy of that database for one page."""
     name = f"{demo}_of_a_page"
-    yield stores.copy(server, demo, name, "uuid")
+    store = stores.copy(server, demo, name, "uuid")
+    yield store
+    store.close()
     stores.drop(server, name)
 
 
@@ -376,6 +379,7 @@ def test_foreign_tables(server: embedded.Server, tmp_path: Path) -> None:
         for child in ("posts", "files", "summaries"):
             assert store.execute(f"SELECT thread FROM chat.{child}") == [("kept",)]
     finally:
+        store.close()
         stores.drop(server, name)
 
 

@@ -86,6 +86,21 @@ def test_files_of_an_application(tmp_path: Path, name: str) -> None:
     assert bool(loaded.purged) != (written["roles.sql"] == shipped("roles.sql").read_text())
 
 
+@pytest.mark.parametrize("name", applications.names())
+def test_another_schema(name: str) -> None:
+    """For tables in another schema than the usual one, every file names that schema, quoted where SQL needs it."""
+    application = applications.load(name)
+    usual, files = application.files(application.schema_name), application.files("Other")
+    home = f"{application.schema_name}."
+    code = {file: re.sub(r"(--|#).*", "", text) for file, text in files.items()}
+    assert not any(home in text for text in code.values())
+    assert [text.count('"Other".') for text in (code["store.sql"], code["roles.sql"])] == [
+        re.sub(r"--.*", "", usual[file]).count(home) for file in ("store.sql", "roles.sql")
+    ]
+    assert tomllib.loads(files["sweeper.toml"])["policy"] == {"file": "policy.toml"}
+    assert files["policy.toml"] == usual["policy.toml"]
+
+
 def test_reference_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without an application and a database the files for sweeper's own tables are written to config/."""
     monkeypatch.chdir(tmp_path)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sweeper.postgres import migrate
-from tests.acceptance.commands import Done, environment, process
+from tests.acceptance.commands import Command, Done, environment, process
 from tests.acceptance.test_cli import case
 from tests.processes import started
 from tests.store import stores
@@ -72,19 +72,19 @@ def test_any_encoding(encoding: str, store: Store) -> None:
     assert store.execute("SELECT matter FROM sweeper.legal_holds") == [("Müller ✓",)]
 
 
-def test_markup_and_control_characters(store: Store) -> None:
+def test_markup_and_control_characters(sweeper: Command, store: Store) -> None:
     """A matter is printed as it is written: no markup, and as an escape what a terminal would obey."""
     for matter in ("[/foo] v. Bar", "[red]x[/red]", "a\x1b[31mb\nc"):
-        assert process(store, "hold", "place", matter, "--everything").code == 0
-        assert process(store, "order", "add", matter, "--unknown", "--account", str(store.id("a"))).code == 0
+        assert sweeper("hold", "place", matter, "--everything").code == 0
+        assert sweeper("order", "add", matter, "--unknown", "--account", str(store.id("a"))).code == 0
     for words in (["hold", "list"], ["order", "list"], ["hold", "release", "[/foo] v. Bar"]):
-        done = process(store, *words)
+        done = sweeper(*words)
         assert (done.code, done.err, "\x1b" in done.out) == (0, "", False)
         assert "[/foo] v. Bar" in done.out
-    listed = process(store, "hold", "list").out
+    listed = sweeper("hold", "list").out
     assert "[red]x[/red]" in listed
     assert r"a\x1b[31mb\nc" in listed
-    machine = json.loads(process(store, "hold", "list", "--json").out)
+    machine = json.loads(sweeper("hold", "list", "--json").out)
     assert machine[0]["matter"] == "a\x1b[31mb\nc"
 
 

@@ -13,7 +13,7 @@ from tests.facts import World, conversation_of, facts_of, feedback_of, instant, 
 from tests.worlds import worlds
 
 both = st.one_of(worlds(poison=False), worlds(poison=True))
-many = settings(max_examples=400)
+many = settings(max_examples=200)
 
 
 @given(world=both)

@@ -42,7 +42,7 @@ def numbers() -> Numbers:
         pace=10.0,
         reported=reported,
         covered=Covered(NOW, signed=True, was_signed=True, uncovered={}),
-        upkeep=Upkeep("store", (), 2, {"m": "/gone"}, {}, (), (), 0, 0),
+        upkeep=Upkeep("store", (), 2, {"m": "/gone"}, {}, (), (), (), (), 0, 0),
     )
     overdue = Overdue(NOW, ("standard", "zero_retention"), ("feedback",), ("zero_retention",))
     overdue.unmatched = UnmatchedProtections()

@@ -1,5 +1,6 @@
 """The wheel works by itself: it is built and installed here, and used from a directory that has no checkout beside it."""
 
+import json
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ from sysconfig import get_path
 
 import pytest
 
+from sweeper import applications
 from sweeper.embedded import _HOMES
 from sweeper.files import SHIPPED, shipped
 from tests.store.stores import ROOT, Store
@@ -59,6 +61,8 @@ def test_from_nothing_to_a_run(installed: Path, folder: Path, store: Store) -> N
     assert str(installed.parents[1]) in where.stdout.decode()
     assert use(installed, "--version", cwd=folder).stdout.startswith("sweeper ")
     assert "Exit codes:" in use(installed, "--help", cwd=folder).stdout
+    listed = {each["name"] for each in json.loads(use(installed, "init", "--list", "--json", cwd=folder).stdout)}
+    assert listed == set(applications.names())
     database = {"SWEEPER_DATABASE_URL": store.url}
     for command in ("run", "status"):
         without = use(installed, command, cwd=folder, **database)

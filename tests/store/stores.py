@@ -4,8 +4,9 @@ Invariant: the program connects as the role `sweeper` of deploy/postgres/roles.s
 privileges than it needs; only what a test does itself, to arrange and to look, is done as the superuser.
 """
 
+import select
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ class Store:
     url: str
     id_type: str
     opened: list[database.Database] = field(default_factory=list)
+    idle: list[psycopg.Connection[Any]] = field(default_factory=list)
 
     @property
     def libpq(self) -> str:
@@ -70,11 +72,40 @@ class Store:
 
     @contextmanager
     def connect(self, **options: Any) -> Iterator[psycopg.Connection[Any]]:
-        """A connection of its own, in autocommit, in UTC, with the store as search path."""
-        with psycopg.connect(self.libpq, autocommit=True, **options) as connection:
-            connection.execute("SET TIME ZONE 'UTC'; SET DateStyle = 'ISO'")
-            connection.execute("SET search_path = store")
+        """A connection of its own, in autocommit, in UTC, with the store as search path.
+
+        One without options is kept for the next caller, who finds it as if it were new.
+        """
+        if options:
+            with psycopg.connect(self.libpq, autocommit=True, **options) as connection:
+                connection.execute("".join(f"SET {setting};" for setting in SESSION).encode())
+                yield connection
+            return
+        with ExitStack() as closing:
+            connection = closing.enter_context(self._kept() or self._plain())
             yield connection
+            if not connection.closed:
+                connection.commit()
+                with suppress(psycopg.Error):  # its session was ended
+                    connection.execute("DISCARD ALL")
+                    self.idle.append(connection)
+                    closing.pop_all()
+
+    def _kept(self) -> psycopg.Connection[Any] | None:
+        while self.idle:
+            connection = self.idle.pop()
+            if not select.select([connection], [], [], 0)[0]:  # nothing to read: the server has not ended its session
+                return connection
+            connection.close()
+        return None
+
+    def _plain(self) -> psycopg.Connection[Any]:
+        return psycopg.connect(
+            self.libpq,
+            autocommit=True,
+            prepare_threshold=None,  # psycopg would not know that DISCARD ALL forgets what is prepared
+            options=" ".join(f"-c {setting}" for setting in SESSION),
+        )
 
     def execute(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """The rows of one statement."""
@@ -107,9 +138,11 @@ class Store:
         return self.opened[-1]
 
     def close(self) -> None:
-        """Close the engines."""
+        """Close the engines and the connections that are kept."""
         for known in self.opened:
             known.engine.dispose()
+        while self.idle:
+            self.idle.pop().close()
 
     def wipe(self) -> None:
         """Empty the store and the sweeper's tables, evidence included, and number rows from 1 again."""
@@ -135,6 +168,7 @@ class Store:
         return {str(row[0]) for row in self.execute("SELECT id FROM conversations")}
 
 
+SESSION = ("TimeZone=UTC", "DateStyle=ISO", "search_path=store")
 POLICY = str(ROOT / "config" / "policy.toml")
 RELATIONS = ("attachments", "messages", "conversations", "feedback", "consent_events", "plan_changes", "accounts")
 OWN = (
@@ -265,9 +299,9 @@ def drop(server: embedded.Server, name: str) -> None:
 class SharedDatabase:
     """A copy of a template that one test after another uses.
 
-    After each test its rows are deleted and its sequences restarted. If the test changed anything else (a table, a privilege, a
-    setting, a statistic, a row that a migration wrote), or made a table grow beyond what the planner assumes of one it knows
-    nothing of, the next test gets a new copy. So no test sees what another one did.
+    After each test its rows are deleted, its sequences restarted and its settings reset. If the test changed anything else (a
+    table, a privilege, a statistic, a row that a migration wrote), or made a table grow beyond what the planner assumes of one
+    it knows nothing of, the next test gets a new copy. So no test sees what another one did.
     """
 
     def __init__(self, server: embedded.Server, template: str, id_type: str) -> None:
@@ -275,6 +309,7 @@ class SharedDatabase:
         self.copies = 0
         self.state: list[tuple[Any, ...]] | None = None  # what a fresh copy looks like; None if there is no copy
         self.since = ""  # the first transaction on it
+        self.kept: psycopg.Connection[Any] | None = None  # what empties the copy in use
 
     @property
     def name(self) -> str:
@@ -286,31 +321,49 @@ class SharedDatabase:
         """The database for one test, as the program sees it."""
         if self.state is None:
             self.copies += 1
-            store = copy(self.server, self.template, self.name, self.id_type)
-            with store.connect() as connection:
-                self.since = connection.execute("SELECT pg_current_xact_id()::xid").fetchall()[0][0]
-                self.state = _state(connection, self.since)
+            copy(self.server, self.template, self.name, self.id_type)
+            connection = self._connection()
+            self.since = connection.execute("SELECT pg_current_xact_id()::xid").fetchall()[0][0]
+            self.state = _state(connection, self.since)
         store = Store(self.server.url(self.name), self.id_type).acting("sweeper")
         try:
             yield store
         finally:
             store.close()
-            if not self._emptied(store):
-                self.state = None
-                drop(self.server, self.name)
+            if not self._emptied():
+                self.close()
 
-    def _emptied(self, store: Store) -> bool:
+    def close(self) -> None:
+        """Drop the copy in use."""
+        if self.state is not None:
+            self.state = None
+            if self.kept:
+                self.kept.close()
+            drop(self.server, self.name)
+
+    def _connection(self) -> psycopg.Connection[Any]:
+        """One connection for the copy's whole life: the catalogue that it has read is the dear part of these statements."""
+        if self.kept is None or self.kept.closed:
+            self.kept = psycopg.connect(Store(self.server.url(self.name), self.id_type).libpq, autocommit=True)
+        return self.kept
+
+    def _emptied(self) -> bool:
         """Delete the rows that the test left; returns whether the database is then as it was."""
-        try:
-            with store.connect() as connection:
-                connection.execute(
-                    "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
-                    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-                )
-                connection.execute(EMPTY)
-                return _state(connection, self.since) == self.state
-        except psycopg.Error:  # the test changed what a session may do here
-            return False
+        with suppress(psycopg.Error):  # the test has ended this session
+            return self._emptied_once()
+        with suppress(psycopg.Error):  # the test changed what a session may do here
+            return self._emptied_once()
+        return False
+
+    def _emptied_once(self) -> bool:
+        connection = self._connection()
+        connection.execute(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        connection.execute(f"ALTER DATABASE {self.name} RESET ALL".encode())
+        connection.execute(EMPTY)
+        return _state(connection, self.since) == self.state
 
 
 _ALL_ROWS = """

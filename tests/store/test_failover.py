@@ -126,6 +126,7 @@ def test_failover(primary: embedded.Server, filled: Store, policy: Policy) -> No
         assert survivor.left() == set()
         assert survivor.execute("SELECT count(*), count(DISTINCT record_id) FROM sweeper.tombstones") == [(DUE, DUE)]
         assert [row[0] for row in survivor.execute("SELECT outcome FROM sweeper.runs ORDER BY id")] == ["completed"] * 2
+        survivor.close()
 
 
 def test_look_at_a_server_that_is_no_primary(primary: embedded.Server, filled: Store, policy: Policy) -> None:

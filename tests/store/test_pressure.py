@@ -99,6 +99,7 @@ def test_sessions_of_another_database_are_not_counted(
         with blocked(other, threads, 2, "SELECT FROM accounts FOR UPDATE"):
             assert gauge(store, policy, blocked_queries=1).read() == {}
     finally:
+        other.close()
         stores.drop(server, "elsewhere")
 
 

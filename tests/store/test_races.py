@@ -142,6 +142,7 @@ def another(store: Store) -> Iterator[psycopg.Connection[Any]]:
 def isolated(store: Store, request: pytest.FixtureRequest) -> Store:
     """The store in a database of each default isolation level."""
     configure(store, "default_transaction_isolation", request.param)
+    store.close()  # the connection that is kept does not know of it
     assert store.execute("SHOW transaction_isolation") == [(request.param,)]
     return store
 

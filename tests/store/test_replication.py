@@ -30,6 +30,7 @@ def office() -> Iterator[psycopg.Connection[Any]]:
         made.execute("CREATE PUBLICATION holds FOR TABLE sweeper.legal_holds")
         with made.connect() as connection:
             yield connection
+        made.close()
 
 
 @pytest.fixture
@@ -48,10 +49,10 @@ def swept_here(office: psycopg.Connection[Any]) -> Iterator[Store]:
         )
         until(lambda: "before" in matters(store))
         yield store
-        store.close()
         store.execute("ALTER SUBSCRIPTION holds DISABLE")
         store.execute("ALTER SUBSCRIPTION holds SET (slot_name = NONE)")
         store.execute("DROP SUBSCRIPTION holds")
+        store.close()
 
 
 def matters(store: Store) -> set[str]:

@@ -70,6 +70,20 @@ WHERE c.oid = to_regclass(:table)
 -- Evaluate an expression over the columns of a table for no row, to learn its type.
 SELECT $expression FROM $table t LIMIT 0
 
+-- name: show_expression
+-- A view of an expression over the columns of a table, which knows the columns that it reads.
+CREATE TEMPORARY VIEW sweeper_expression AS SELECT $expression AS value FROM $table t
+
+-- name: columns_of_expression
+-- The columns that the view of an expression reads.
+SELECT a.attname::text AS name
+FROM pg_catalog.pg_rewrite r
+JOIN pg_catalog.pg_depend d
+  ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_catalog.pg_class'::regclass
+JOIN pg_catalog.pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+WHERE r.ev_class = 'pg_temp.sweeper_expression'::regclass AND d.refobjid = CAST(:oid AS oid) AND d.refobjsubid > 0
+ORDER BY a.attnum
+
 -- name: type_name
 -- The name of a type; that of its base type for a domain.
 SELECT CASE WHEN b.oid = 'bpchar'::regtype THEN 'bpchar' ELSE format_type(b.oid, NULL) END

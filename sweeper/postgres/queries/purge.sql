@@ -17,7 +17,7 @@ SELECT t.ctid::text AS place, t.tableoid::bigint || t.ctid::text AS mark FROM $t
 -- name: count_children
 -- How many children each record of a batch has in one table, by any of its keys.
 SELECT p.sweeper_key::text AS id, count(*) AS children
-FROM (SELECT t.*, $key AS sweeper_key FROM $root t) p JOIN $table t ON $joined
+FROM (SELECT $columns, $key AS sweeper_key FROM $root t) p JOIN $table t ON $joined
 WHERE p.sweeper_key = ANY(CAST(:ids AS $type[]))
 GROUP BY p.sweeper_key
 

@@ -3,12 +3,11 @@
 import json
 import os
 import pty
-import subprocess
 import sys
 
 import pytest
 
-from tests.acceptance.commands import Command, environment
+from tests.acceptance.commands import Command, in_process
 from tests.acceptance.nights.test_account import ids
 from tests.store.stores import Store
 
@@ -21,17 +20,12 @@ def typed(store: Store, answer: str, *words: str) -> tuple[int, str]:
     ours, theirs = pty.openpty()
     try:
         os.write(ours, f"{answer}\n".encode())
-        done = subprocess.run(
-            [sys.executable, "-m", "sweeper.cli", *words],
-            env={**os.environ, **environment(store, *words)},
-            stdin=theirs,
-            capture_output=True,
-            text=True,
-        )
+        with pytest.MonkeyPatch.context() as patched, os.fdopen(theirs) as terminal:
+            patched.setattr(sys, "stdin", terminal)
+            done = in_process(store, *words)
     finally:
         os.close(ours)
-        os.close(theirs)
-    return done.returncode, done.stderr
+    return done.code, done.err
 
 
 @pytest.mark.parametrize("words", [("hold", "place", "CASE"), ("order", "add", "DSR", "--due", SOON)])
