@@ -131,6 +131,14 @@ class TableSettings(Section):
     """Its key column."""
 
 
+class SharedSettings(TableSettings):
+    """A table whose rows several conversations may name."""
+
+    unless: Key | None = None
+    """An SQL condition over the table's columns. A row for which it is not false stays, for instance because a JSON document
+    names it, which no foreign key declares."""
+
+
 class PurgeSettings(Section):
     """Which tables are locked and deleted from, and how much at a time."""
 
@@ -144,7 +152,7 @@ class PurgeSettings(Section):
     none is."""
     children: tuple[ChildSettings, ...] = ()
     """Further tables whose rows belong to a conversation, where no foreign key declares it."""
-    shared: tuple[TableSettings, ...] = ()
+    shared: tuple[SharedSettings, ...] = ()
     """Tables whose rows several conversations may name, such as files: a row is deleted with the last row that refers to it by
     a foreign key."""
     feedback: TableSettings | None = None
