@@ -231,8 +231,12 @@ class ObjectSettings(Section):
     prefixes: tuple[Prefix, ...] = ()
     """Objects are removed only below these, for instance `["s3://bucket/", "file:///srv/attachments/"]`. Empty: nothing
     is removed and all objects stay pending."""
-    per_run: Annotated[Positive, Field(le=1_000_000)] = 10_000
+    per_run: Annotated[Positive, Field(le=1_000_000)] = 1_000_000
     """The largest number of objects that one run tries to remove."""
+    budget_seconds: Annotated[Number, Field(ge=0, le=86_400)] = 600.0
+    """How long one run removes objects, in seconds; later runs remove the others. 0: no limit."""
+    parallel: Annotated[Positive, Field(le=64)] = 8
+    """How many objects are removed at the same time where one request cannot remove many. From S3, one removes 1,000."""
     grace_seconds: Annotated[Number, Field(ge=0, le=2_592_000)] = 0.0
     """How long to wait after the run that purged the attachment, in seconds. Set it if the application reuses objects
     for new attachments."""
