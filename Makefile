@@ -33,6 +33,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.manifest
 	$(BIN)/python -m benchmarks.filter
 	$(BIN)/python -m benchmarks.backfill
+	$(BIN)/python -m benchmarks.objects
 	$(BIN)/python -m benchmarks.soak
 
 # The locks name exact versions and the hashes of their files; a range that has moved on in pyproject.toml needs `make lock`.

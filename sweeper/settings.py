@@ -134,6 +134,14 @@ class TableSettings(Section):
     """Its key column."""
 
 
+class SharedSettings(TableSettings):
+    """A table whose rows several conversations may name."""
+
+    unless: Key | None = None
+    """An SQL condition over the table's columns. A row for which it is not false stays, for instance because a JSON document
+    names it, which no foreign key declares."""
+
+
 class PurgeSettings(Section):
     """Which tables are locked and deleted from, and how much at a time."""
 
@@ -147,7 +155,7 @@ class PurgeSettings(Section):
     none is."""
     children: tuple[ChildSettings, ...] = ()
     """Further tables whose rows belong to a conversation, where no foreign key declares it."""
-    shared: tuple[TableSettings, ...] = ()
+    shared: tuple[SharedSettings, ...] = ()
     """Tables whose rows several conversations may name, such as files: a row is deleted with the last row that refers to it by
     a foreign key."""
     feedback: TableSettings | None = None
@@ -226,8 +234,12 @@ class ObjectSettings(Section):
     prefixes: tuple[Prefix, ...] = ()
     """Objects are removed only below these, for instance `["s3://bucket/", "file:///srv/attachments/"]`. Empty: nothing
     is removed and all objects stay pending."""
-    per_run: Annotated[Positive, Field(le=1_000_000)] = 10_000
+    per_run: Annotated[Positive, Field(le=1_000_000)] = 1_000_000
     """The largest number of objects that one run tries to remove."""
+    budget_seconds: Annotated[Number, Field(ge=0, le=86_400)] = 600.0
+    """How long one run removes objects, in seconds; later runs remove the others. 0: no limit."""
+    parallel: Annotated[Positive, Field(le=64)] = 8
+    """How many objects are removed at the same time where one request cannot remove many. From S3, one removes 1,000."""
     grace_seconds: Annotated[Number, Field(ge=0, le=2_592_000)] = 0.0
     """How long to wait after the run that purged the attachment, in seconds. Set it if the application reuses objects
     for new attachments."""

@@ -50,7 +50,7 @@ _UNENCODED = "/:@!$&'()*+,;="
 
 
 class KeptObject(StrEnum):
-    """Why an object was not removed and stays pending. Errors of a file system are recorded by class name instead."""
+    """Why an object was not removed and stays pending. Other errors are recorded by S3's code or by class name."""
 
     NO_PREFIXES = "no_prefixes"
     OUTSIDE = "outside_prefixes"

@@ -1,6 +1,7 @@
 """Removes the objects behind purged attachments after the commit; what is kept or fails stays pending until the next run.
 
-Invariant: an object is removed only after a query showed that no attachment refers to it; in doubt it is kept. Attachments with
+Invariant: an object is removed only after a query showed that no attachment refers to it; in doubt it is kept. Objects that are
+removed at the same time, or by one request, are claimed and searched for together, directly before. Attachments with
 non-canonical URIs are searched again when the last search is stale, and after each page, to report objects that were referred to
 too late. Removal is idempotent.
 """
@@ -18,14 +19,16 @@ from sqlalchemy.exc import DBAPIError
 
 from sweeper import log
 from sweeper.errors import LeaseLostError, PausedError
-from sweeper.objects import prefixes as object_prefixes
-from sweeper.objects.prefixes import FoundObject, NotRemovedError, ObjectPrefixes, StoppedError
+from sweeper.objects import file_systems, threads
+from sweeper.objects.file_systems import Remover
+from sweeper.objects.prefixes import FoundObject, ObjectPrefixes
+from sweeper.objects.threads import NotRemoved, StoppedError
 from sweeper.postgres import evidence
 from sweeper.postgres.database import Database, sqlstate
 from sweeper.postgres.statement import statement
 from sweeper.uri import NON_CANONICAL, Candidates, KeptObject, Uri, UriError, try_parse
 
-PAGE = 500
+PAGE = 1_000
 """Objects per page."""
 STALE_SECONDS = 0.005
 """Shortest time between two searches for non-canonical URIs."""
@@ -54,14 +57,14 @@ def remove_pending(
     should_stop: Callable[[], bool] = lambda: False,
     kept: Counter[str] | None = None,
 ) -> int:
-    """Try to remove pending objects, each once per run, those with the fewest attempts first, at most [objects] per_run.
+    """Try to remove pending objects, each once per run, those with the fewest attempts first, within the limits of [objects].
 
     Args:
         database: the store's database.
         run_id: the current run.
         now: the instant to record (UTC).
         renew: renews the lease; called before each page and every few seconds.
-        should_stop: returns True to stop; called before each object and while waiting for one.
+        should_stop: returns True to stop; called before each removal and while waiting for one.
         kept: counter of kept objects by reason, updated in place.
 
     Returns:
@@ -75,7 +78,7 @@ def remove_pending(
         try:
             removal.run()
         except StoppedError:
-            pass  # the next run tries that object again
+            pass  # the next run tries those objects again
         finally:
             removal.log_kept()
         return count_pending(database)
@@ -113,7 +116,7 @@ class _Object:
     outcome: str = ""
     error: str = ""
     is_named: bool = False
-    """True if it was removed and an attachment with a non-canonical URI refers, or may refer, to it now."""
+    """True if it was removed and an attachment refers, or may refer, to it now."""
     is_reported: bool = False
     """True if an event has recorded that."""
 
@@ -129,13 +132,20 @@ class _Object:
         return not self.outcome and not self.error
 
     def mark_referenced(self, *, is_certain: bool) -> None:
-        """Note that an attachment with a non-canonical URI refers to the object, or may refer to it."""
+        """Note that an attachment refers to the object, or may refer to it."""
         if self.outcome == "removed":
             self.is_named = True
         elif self.is_open and is_certain:
             self.outcome = "shared"
         elif self.is_open:
             self.is_doubtful = True
+
+    def note(self, answer: str | NotRemoved) -> None:
+        """Note what became of the object."""
+        if isinstance(answer, NotRemoved):
+            self.error = answer.reason
+        else:
+            self.outcome = answer
 
 
 class _Page:
@@ -148,7 +158,7 @@ class _Page:
         self._stale_at = 0.0
 
     def is_stale(self) -> bool:
-        """Return True if non-canonical URIs must be compared again before another object is removed."""
+        """Return True if non-canonical URIs must be compared again before more objects are removed."""
         return time.monotonic() >= self._stale_at
 
     def compare(self, uris: Iterator[str]) -> None:
@@ -173,13 +183,17 @@ class _Removal:
     cursor: tuple[int, int] = (-1, 0)
     """Attempts and id of the last object of the last page."""
     renewed: float = 0.0
+    is_stopped: bool = False
+    """True if the run was asked to stop while it waited for a file system."""
+    began: float = 0.0
 
     def run(self) -> None:
-        """Process page after page until none is left, the limit is reached or the run must stop.
+        """Process page after page until none is left, a limit is reached or the run must stop.
 
         Raises:
             StoppedError: the run was asked to stop while it waited for a file system.
         """
+        self.began = time.monotonic()
         prefixes: ObjectPrefixes | None = None  # resolving them may wait for file systems, so only if there is work
         remaining = self.database.settings.objects.per_run
         while remaining > 0 and not self.should_stop():
@@ -196,6 +210,16 @@ class _Removal:
             self.renew()
             self.renewed = time.monotonic()
         return not self.should_stop()
+
+    def _is_late(self) -> bool:
+        """Return True, and log it, if [objects] budget_seconds is used up."""
+        budget = self.database.settings.objects.budget_seconds
+        is_late = budget > 0 and time.monotonic() - self.began >= budget
+        if is_late:
+            log.get().warning(
+                "[objects] budget_seconds is used up; later runs remove the other objects", run=self.run_id
+            )
+        return is_late
 
     def log_kept(self) -> None:
         """Log how many objects were kept, by reason."""
@@ -224,27 +248,40 @@ class _Removal:
         objects, refused = self._sort(rows, prefixes, most)
         self._refuse(refused)
         page = _Page(objects)
+        by_prefix: dict[Uri, list[_Object]] = {}
+        for item in objects:
+            by_prefix.setdefault(item.found.prefix, []).append(item)
         try:
-            return len(refused) + self._settle_each(page)
+            return len(refused) + sum(self._settle_below(prefix, below, page) for prefix, below in by_prefix.items())
+        except _UnsearchedError:
+            self.kept[KeptObject.UNSEARCHED] += sum(item.is_open for item in objects)
+            log.get().error(UNSEARCHED)
+            raise StoppedError from None
         finally:
             self._report_late_references(page)
 
-    def _settle_each(self, page: _Page) -> int:
-        tried = 0
-        for number, item in enumerate(page.objects):
-            if item.found.prefix in self.hanging:
-                self.kept[KeptObject.HANGS] += 1
-            elif not self.may_continue():
-                break
-            else:
-                try:
-                    self._settle(item, page)
-                except _UnsearchedError:
-                    self.kept[KeptObject.UNSEARCHED] += len(page.objects) - number
-                    log.get().error(UNSEARCHED)
-                    raise StoppedError from None
-                tried += 1
-        return tried
+    def _settle_below(self, prefix: Uri, objects: Sequence[_Object], page: _Page) -> int:
+        """Try the objects of a page below one prefix; return how many were tried, not counting those that wait since it hangs."""
+        if file_systems.removes_in_bulk(prefix):
+            self._settle_groups(objects, file_systems.MOST_KEYS, file_systems.remove_in_bulk, page)
+        left = [item for item in objects if item.is_open]
+        self._settle_groups(left, self.database.settings.objects.parallel, file_systems.remove, page)
+        waiting = sum(item.is_open for item in left) if prefix in self.hanging else 0
+        self.kept.update({KeptObject.HANGS: waiting} if waiting else {})
+        return len(objects) - waiting
+
+    def _settle_groups(self, objects: Sequence[_Object], size: int, remover: Remover, page: _Page) -> None:
+        """Try objects below one prefix, so many at a time, until its file system hangs.
+
+        Raises:
+            StoppedError: the run is to stop, or its time for objects is used up.
+        """
+        for start in range(0, len(objects), size):
+            if objects[0].found.prefix in self.hanging:
+                return
+            if not self.may_continue() or self._is_late():
+                raise StoppedError
+            self._settle(objects[start : start + size], remover, page)
 
     def _sort(
         self, page: Sequence[Row[Any]], prefixes: ObjectPrefixes, most: int
@@ -276,8 +313,9 @@ class _Removal:
 
     def _keep(self, connection: Connection, errors: Mapping[int, str]) -> None:
         """Record why objects were not removed, by id."""
-        parameters = {"ids": list(errors), "errors": list(map(str, errors.values())), "run_id": self.run_id}
-        connection.execute(statement("objects_kept"), parameters)
+        if errors:
+            parameters = {"ids": list(errors), "errors": list(map(str, errors.values())), "run_id": self.run_id}
+            connection.execute(statement("objects_kept"), parameters)
 
     def _fetch_non_canonical(self, connection: Connection, may_continue: Callable[[], bool]) -> Iterator[str]:
         """Yield the non-canonical URIs of attachments.
@@ -324,68 +362,85 @@ class _Removal:
             self.may_continue()
         return True
 
-    def _settle(self, item: _Object, page: _Page) -> None:
-        """Remove one object unless an attachment refers to it, and record the outcome. URIs are never logged.
+    def _settle(self, group: Sequence[_Object], remover: Remover, page: _Page) -> None:
+        """Remove objects to which no attachment refers, and record what became of each. URIs are never logged.
 
         Raises:
             StoppedError: the run is to stop.
             _UnsearchedError: the search for non-canonical URIs took too long.
         """
-        timeout_ms = int((object_prefixes.HANGS_SECONDS + CLAIM_SECONDS) * 1000)
+        timeout_ms = int((threads.HANGS_SECONDS + CLAIM_SECONDS) * 1000)
 
-        def attempt() -> bool:
+        def attempt() -> list[_Object]:
             with self.database.transaction(idle_timeout_ms=timeout_ms) as connection:
-                if item.is_open and page.is_stale():
-                    # before the claim, which compares the common spellings
+                if any(item.is_open for item in group) and page.is_stale():
+                    # before the claim, after which the common spellings are searched
                     page.compare(self._fetch_non_canonical(connection, self.may_continue))
-                return self._claim_and_settle(connection, item)
+                return self._claim_and_settle(connection, group, remover)
 
-        if self.database.retried(attempt):
+        for item in self.database.retried(attempt):
             item.is_reported = True
             _warn(item)
-        if item.error:
-            self.kept[item.error] += 1
+        errors = Counter(str(item.error) for item in group if item.error)
+        if errors:
+            self.kept.update(errors)
+            log.get().warning("objects not removed; they are tried again in the next run", errors=dict(errors))
+        if self.is_stopped:
+            raise StoppedError
 
-    def _claim_and_settle(self, connection: Connection, item: _Object) -> bool:
-        """Claim and settle one object; return True if it was removed although an attachment refers to it by now."""
-        claimed = connection.execute(
-            statement("object_claim"), {"id": item.id, "spellings": item.spellings}
-        ).one_or_none()
-        if claimed is None:
-            return False  # another process has claimed or settled it
-        if item.is_open:
-            self._decide(item, claimed.named_as)
-        if item.error:
-            self._keep(connection, {item.id: item.error})
-            return False
-        return self._record(connection, item)
+    def _claim_and_settle(self, connection: Connection, group: Sequence[_Object], remover: Remover) -> list[_Object]:
+        """Claim and settle objects; return those that were removed although an attachment refers to them by now."""
+        ids = {"ids": [item.id for item in group]}
+        claimed = set(connection.execute(statement("objects_claim"), ids).scalars())
+        group = [item for item in group if item.id in claimed]  # another process has claimed or settled the others
+        self._remove(connection, [item for item in group if item.is_open], remover)
+        self._keep(connection, {item.id: item.error for item in group if item.error})
+        return self._record(connection, [item for item in group if item.outcome])
 
-    def _decide(self, item: _Object, named_as: Sequence[str]) -> None:
-        if any(try_parse(written) in item.found.uris for written in named_as):
-            item.outcome = "shared"
-        elif item.is_doubtful or named_as:
-            item.error = KeptObject.IN_DOUBT
-        else:
-            self._remove(item)
-
-    def _remove(self, item: _Object) -> None:
+    def _remove(self, connection: Connection, group: Sequence[_Object], remover: Remover) -> None:
+        """Remove objects unless an attachment refers, or may refer, to them."""
+        _mark_named(connection, group)
+        for item in group:
+            if item.is_open and item.is_doubtful:
+                item.error = KeptObject.IN_DOUBT
+        free = [item for item in group if item.is_open]
+        if not free or self.is_stopped:
+            return
         try:
-            item.outcome = object_prefixes.remove(item.found, self.may_continue)
-        except NotRemovedError as error:
-            item.error = error.reason
-            if item.error == KeptObject.HANGS:
-                self.hanging.add(item.found.prefix)
-            log.get().warning(
-                "object not removed; it is tried again in the next run", object=item.id, error=str(error.reason)
-            )
+            for position, answer in remover([item.found for item in free], self.may_continue):
+                free[position].note(answer)
+        except StoppedError:
+            self.is_stopped = True  # what was removed is recorded first
+        if any(item.error == KeptObject.HANGS for item in free):
+            self.hanging.add(free[0].found.prefix)
 
-    def _record(self, connection: Connection, item: _Object) -> bool:
-        parameters = {"id": item.id, "run_id": self.run_id, "now": self.now, "outcome": item.outcome}
-        row = connection.execute(statement("object_done"), {**parameters, "spellings": item.spellings}).one()
-        if item.outcome != "removed" or not row.is_named:
-            return False
-        _record_late_reference(connection, self.run_id, item)
-        return True
+    def _record(self, connection: Connection, done: Sequence[_Object]) -> list[_Object]:
+        """Record outcomes; return the removed objects to which an attachment refers by now, each with its event."""
+        if not done:
+            return []
+        outcomes = {"ids": [item.id for item in done], "outcomes": [item.outcome for item in done]}
+        connection.execute(statement("objects_done"), {**outcomes, "run_id": self.run_id, "now": self.now})
+        removed = [item for item in done if item.outcome == "removed" and not item.is_reported]
+        _mark_named(connection, removed)
+        named = [item for item in removed if item.is_named]
+        for item in named:
+            _record_late_reference(connection, self.run_id, item)
+        return named
+
+
+def _mark_named(connection: Connection, objects: Sequence[_Object]) -> None:
+    """Mark the objects to which attachments refer by a common spelling."""
+    by_spelling: dict[str, list[_Object]] = {}
+    for item in objects:
+        for spelling in item.spellings:
+            by_spelling.setdefault(spelling, []).append(item)
+    if not by_spelling:
+        return
+    for written in connection.execute(statement("objects_named"), {"spellings": list(by_spelling)}).scalars():
+        uri = try_parse(written)
+        # by its collation the database may take other texts for equal: such a one may name any of the objects
+        for item in by_spelling.get(written, objects):
+            item.mark_referenced(is_certain=uri in item.found.uris)
 
 
 def _record_late_reference(connection: Connection, run_id: int, item: _Object) -> None:

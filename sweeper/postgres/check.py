@@ -412,7 +412,7 @@ def _keyless(subject: CheckContext) -> Iterator[CheckFinding]:
         for column in branch.key.columns
     }
     outliving = [row.oid for row in _relations(subject) if row.relation in OUTLIVING]
-    known = [*subject.oids, *outliving]
+    known = [*subject.oids, *outliving, *(branch.key.oid for branch in redactions(subject.contract.conversations))]
     rows = subject.rows(
         "check_unkeyed", schema=subject.settings.store.schema_name, oids=subject.oids, known=known, names=sorted(names)
     )

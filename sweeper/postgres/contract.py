@@ -16,7 +16,7 @@ from sweeper.postgres import shared
 from sweeper.postgres.related_tables import CONTENT, TABLES, PhysicalTable, RelatedTables, physical
 from sweeper.postgres.shared import SharedTable
 from sweeper.postgres.statement import statement
-from sweeper.settings import ChildSettings, Settings
+from sweeper.settings import ChildSettings, Settings, SharedSettings
 
 INSTANT = "timestamp with time zone"
 ANY = ""
@@ -119,7 +119,7 @@ def read(connection: Connection, settings: Settings, policy: Policy | None = Non
         types,
         root,
         feedback,
-        tuple(shared.find(connection, root, _shared(connection, settings, schema))),
+        tuple(shared.find(connection, root, tuple(_shared(connection, settings, schema)))),
         frozenset(("accounts", "conversations")) - _keyed(connection, schema),
         frozenset(relation for relation in (*CONTENT, "conversations") if not tree.covers(relation)),
     )
@@ -133,9 +133,9 @@ def _feedback(connection: Connection, settings: Settings, kinds: Mapping[str, st
     return physical(connection, table, key, schema, "[purge.feedback] table")
 
 
-def _shared(connection: Connection, settings: Settings, schema: str) -> list[PhysicalTable]:
-    setting = "[[purge.shared]] table"
-    return [physical(connection, each.table, each.key, schema, setting) for each in settings.purge.shared]
+def _shared(connection: Connection, settings: Settings, schema: str) -> Iterator[tuple[SharedSettings, PhysicalTable]]:
+    for each in settings.purge.shared:
+        yield each, physical(connection, each.table, each.key, schema, "[[purge.shared]] table")
 
 
 def relations(connection: Connection, schema: str) -> tuple[dict[str, dict[str, str]], dict[str, str]]:

@@ -21,6 +21,7 @@ from sweeper.policy.window import EVERYTHING, Window
 from sweeper.postgres.contract import Contract
 from sweeper.postgres.database import Database
 from sweeper.postgres.histories import history_sql
+from sweeper.postgres.related_tables import TEXTUAL
 from sweeper.postgres.statement import filled, spelling, statement
 
 ACCOUNTS_PER_RANGE = 20_000
@@ -31,7 +32,6 @@ _UUID = "{0} LIKE '________-____-____-____-____________' AND translate({0}, '012
 """That a text is a uuid as PostgreSQL writes it: a fifth of what a regular expression costs."""
 _WHOLE = "^(0|-?[1-9][0-9]{0,18})$"
 _LARGEST = {"bigint": 2**63 - 1, "integer": 2**31 - 1, "smallint": 2**15 - 1}
-_TEXTUAL = frozenset({"text", "character varying"})
 
 
 @dataclass(frozen=True)
@@ -427,7 +427,7 @@ def _otherwise(rule: Rule, term: Term) -> Period | None:
 
 def exactly(order_column: str, key: str, type_: str) -> str:
     """How an order's text finds a key that is written exactly so: by its index, without a cast that a bad text breaks."""
-    if type_ in _TEXTUAL:
+    if type_ in TEXTUAL:
         return f"{key} = {order_column}"
     if type_ == "uuid":
         return f"{key} = CASE WHEN {_UUID.format(order_column)} THEN CAST({order_column} AS uuid) END"

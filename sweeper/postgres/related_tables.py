@@ -21,6 +21,8 @@ OUTLIVING = ("accounts", "plan_changes", "consent_events", "feedback")
 CONTENT = ("messages", "attachments")
 """Relations whose rows are always deleted with their conversation, whatever their foreign keys say."""
 OWNER = "conversation_id"
+TEXTUAL = frozenset({"text", "character varying"})
+"""Types of keys that PostgreSQL compares as text, with the same indexes."""
 TABLES = frozenset({"r", "p"})
 """Values of pg_class.relkind whose rows can be locked: tables, partitioned or not."""
 
@@ -102,13 +104,13 @@ def physical(connection: Connection, table: str, key: str, schema: str, setting:
             "Name the physical table behind it."
         )
     if not is_column(key):
-        return PhysicalTable(row.name, key, _type_of(connection, row.name, key, setting), row.oid, is_expression=True)
+        return PhysicalTable(row.name, key, type_of(connection, row.name, key, setting), row.oid, is_expression=True)
     if row.type is None:
         raise ConfigurationError(f"{setting}: {name} has no column {key}. Nothing was purged. Name its key column.")
     return PhysicalTable(row.name, key, row.type, row.oid)
 
 
-def _type_of(connection: Connection, table: str, expression: str, setting: str) -> str:
+def type_of(connection: Connection, table: str, expression: str, setting: str) -> str:
     """Return the type of an expression over the columns of a table.
 
     Raises:
@@ -203,7 +205,7 @@ class RelatedTables:
             return "its rows must outlive a conversation"
         if child.action != "delete" and table.oid in self._content_bases:
             return "its rows are messages or attachments, which are always deleted"
-        if table.type != self.root.type:
+        if table.type != self.root.type and not {table.type, self.root.type} <= TEXTUAL:
             return f"it is {table.type} there, and a conversation's key is {self.root.type}"
         rows = self.connection.execute(statement("foreign_keys"), {"oid": self.root.oid})
         tied = [table.key in row.columns for row in rows if row.oid == table.oid]

@@ -1,7 +1,7 @@
 """Deletes rows that several records may name, such as files: with the last record that names them.
 
 Invariant: such a row is deleted only while it is locked and no key refers to it. A key that is inserted meanwhile waits for the
-lock, and then fails or finds the row.
+lock, and then fails or finds the row. What a condition of the settings looks at does not wait: it is looked at once.
 """
 
 from collections import Counter, defaultdict
@@ -12,8 +12,9 @@ from sqlalchemy import Connection
 
 from sweeper.errors import ConfigurationError
 from sweeper.postgres.branches import Branch, branches, everything_below
-from sweeper.postgres.related_tables import PhysicalTable
+from sweeper.postgres.related_tables import PhysicalTable, reference, type_of
 from sweeper.postgres.statement import array, quoted, statement
+from sweeper.settings import SharedSettings
 
 
 @dataclass(frozen=True)
@@ -33,17 +34,22 @@ class SharedTable:
 
     rows: PhysicalTable
     links: tuple[Link, ...]
+    unless: str | None = None
+    """An SQL condition of the settings: rows for which it is not false stay."""
 
 
-def find(connection: Connection, root: PhysicalTable, tables: Sequence[PhysicalTable]) -> Iterator[SharedTable]:
+def find(
+    connection: Connection, root: PhysicalTable, tables: Sequence[tuple[SharedSettings, PhysicalTable]]
+) -> Iterator[SharedTable]:
     """Yield each shared table of the settings with the keys that refer to it.
 
     Raises:
-        ConfigurationError: a table belongs to conversations itself, or no table of theirs refers to it.
+        ConfigurationError: a table belongs to conversations itself, no table of theirs refers to it, or its `unless` is no
+            condition.
     """
     owners = {branch.key.oid: branch for branch in branches(root) if branch.is_direct}
     below = {root.oid, *(branch.key.oid for branch in everything_below(root))}
-    for table in tables:
+    for setting, table in tables:
         links = tuple(_links(connection, table, owners))
         if table.oid in below:
             raise ConfigurationError(
@@ -55,7 +61,16 @@ def find(connection: Connection, root: PhysicalTable, tables: Sequence[PhysicalT
                 f"[[purge.shared]]: no table whose rows belong to a conversation by one column refers to {table.table}. "
                 "Nothing was purged. Name the table that such rows refer to by a foreign key."
             )
-        yield SharedTable(table, links)
+        _refuse_no_condition(connection, setting, table)
+        yield SharedTable(table, links, setting.unless)
+
+
+def _refuse_no_condition(connection: Connection, setting: SharedSettings, table: PhysicalTable) -> None:
+    name = f"[[purge.shared]] table = {setting.table!r}, unless"
+    if setting.unless is not None and type_of(connection, table.table, setting.unless, name) != "boolean":
+        raise ConfigurationError(
+            f"{name}: {setting.unless} is neither true nor false. Nothing was purged. Write a condition over the table's columns."
+        )
 
 
 def _links(connection: Connection, table: PhysicalTable, owners: Mapping[int, Branch]) -> Iterator[Link]:
@@ -96,10 +111,12 @@ def delete_unnamed(connection: Connection, shared: SharedTable, named: Named) ->
     table = {"table": rows.table, "key": rows.reference("t"), "type": rows.type}
     asked = {"ids": array(named)}
     connection.execute(statement("lock_rows_waiting", **table), asked)
-    others = " AND ".join(
+    others = [
         f"NOT EXISTS (SELECT FROM {link.table} l WHERE l.{quoted(link.column)} = t.{quoted(rows.key)})"
         for link in shared.links
-    )
-    for row in connection.execute(statement("delete_unnamed", others=others, **table), asked):
+    ]
+    if shared.unless is not None:
+        others.append(f"{reference('t', None, shared.unless)} IS FALSE")
+    for row in connection.execute(statement("delete_unnamed", others=" AND ".join(others), **table), asked):
         counts[named[row.id]][rows.table] += 1
     return counts

@@ -162,7 +162,7 @@ class Swept:
     @property
     def canary(self) -> str:
         """What became of the marked conversation that `check` made and purged as a superuser."""
-        [text] = [found["text"] for found in self.findings if found["subject"] == "canary"][1:]
+        *_, text = (found["text"] for found in self.findings if found["subject"] == "canary")
         return str(text)
 
     @property

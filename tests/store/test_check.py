@@ -312,6 +312,8 @@ def test_views_that_compute_too_much(store: Store, policy: Policy) -> None:
     (found,) = bad(store.acting("postgres"), policy)
     assert found.text == "view store.plan_changes is searched by (account_id), and the table is read whole for it"
     assert (found.subject, "what view store.plan_changes compares" in found.remedy) == ("store.plans", True)
+    store.execute("ANALYZE store.plans")  # it is known to be empty: the planner has no reason to choose an index
+    assert bad(store.acting("postgres"), policy) == []
 
 
 def test_unseen_indexes(store: Store, policy: Policy) -> None:

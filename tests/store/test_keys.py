@@ -332,6 +332,15 @@ def test_shared_row_is_named_meanwhile(store: Store, policy: Policy, threads: Th
     assert files_left(store) == {"own", "kept", "library", "unnamed"}
 
 
+def test_shared_row_that_a_condition_keeps(store: Store, policy: Policy) -> None:
+    """A file stays while a condition on it is true or unknown; the same purge without it would delete the file."""
+    with_files(store, fill(store, 3))
+    condition = "CASE id WHEN 'own' THEN true WHEN 'both' THEN NULL ELSE false END"
+    table = SHARED["shared"][0]
+    assert swept(store, policy, purge={"shared": [table | {"unless": condition}]}).as_json()["purged"] == 2
+    assert files_left(store) == {"own", "both", "kept", "library", "unnamed"}
+
+
 def test_shared_table_that_cannot_be_meant(store: Store, policy: Policy) -> None:
     """A table that no conversation's row refers to, or that belongs to conversations itself, is refused."""
     fill(store, 1)
@@ -342,6 +351,10 @@ def test_shared_table_that_cannot_be_meant(store: Store, policy: Policy) -> None
     }.items():
         with pytest.raises(ConfigurationError, match=text):
             swept(store, policy, purge={"shared": [{"table": table}]})
+    store.execute(FILES)
+    for condition, text in {"id": "neither true nor false", "no_column": "cannot evaluate"}.items():
+        with pytest.raises(ConfigurationError, match=text):
+            swept(store, policy, purge={"shared": [SHARED["shared"][0] | {"unless": condition}]})
 
 
 def test_expression_without_an_index(store: Store, policy: Policy) -> None:

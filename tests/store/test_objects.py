@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from itertools import cycle, product
 from pathlib import Path
-from threading import Event
+from threading import Barrier, Event
 from typing import Any
 from uuid import uuid4
 
@@ -21,8 +21,7 @@ from sqlalchemy import Connection
 from structlog.testing import capture_logs
 
 from sweeper.errors import LeaseLostError
-from sweeper.objects import local_files, removal
-from sweeper.objects import prefixes as object_prefixes
+from sweeper.objects import local_files, removal, threads
 from sweeper.policy.instant import rfc3339
 from sweeper.policy.schema import Policy
 from sweeper.postgres import evidence
@@ -89,8 +88,8 @@ def swept(
     further_reason: Callable[[], str] = lambda: "",
     **sections: Any,
 ) -> Result:
-    """One sweep with the prefixes of the tests."""
-    sections["objects"] = {"prefixes": LISTED, **sections.get("objects", {})}
+    """One sweep with the prefixes of the tests, which removes one object after the other unless a test says otherwise."""
+    sections["objects"] = {"prefixes": LISTED, "parallel": 1, **sections.get("objects", {})}
     return test_races.swept(store, policy, watch, further_reason, **sections)
 
 
@@ -314,7 +313,7 @@ def test_hanging_file_system(
     """One object that hangs is recorded as failed, the others wait for the next run, and this run comes to its end."""
     let_go = Event()
     stubborn.told.append(lambda _: let_go.wait(20.0))
-    monkeypatch.setattr(object_prefixes, "HANGS_SECONDS", 0.2)
+    monkeypatch.setattr(threads, "HANGS_SECONDS", 0.2)
     (chat,) = fill(store, 1)
     attach(store, chat, "stubborn://yes/a", "stubborn://yes/b")
     try:
@@ -329,21 +328,24 @@ def test_hanging_file_system(
 
 
 def test_asked_to_stop_while_a_file_system_hangs(store: Store, policy: Policy, stubborn: type[Stubborn]) -> None:
-    """Who is asked to stop does not wait for a file system; the object is tried again."""
+    """Who is asked to stop does not wait for a file system; the object is tried again, and what went is recorded."""
     let_go, asked = Event(), Event()
 
-    def hang(_: str) -> None:
-        asked.set()
-        let_go.wait(20.0)
+    def hang(path: str) -> None:
+        if path == "yes/a":
+            asked.set()
+            let_go.wait(20.0)
 
     stubborn.told.append(hang)
     (chat,) = fill(store, 1)
-    attach(store, chat, "stubborn://yes/a")
+    attach(store, chat, "stubborn://yes/a", "stubborn://yes/b")
     try:
-        result = swept(store, policy, further_reason=lambda: StopReason.SIGNAL if asked.is_set() else "")
+        reason = lambda: StopReason.SIGNAL if asked.is_set() else ""  # noqa: E731
+        result = swept(store, policy, further_reason=reason, objects={"parallel": 2})
     finally:
         let_go.set()
     assert (result.outcome, result.throttle.stopped, result.objects_pending) == ("stopped", "signal", 1)
+    assert state(store) == {"stubborn://yes/a": (None, 0, None), "stubborn://yes/b": ("removed", 1, None)}
 
 
 def test_replaced_run_removes_no_more_objects(
@@ -668,14 +670,14 @@ def test_many_are_named_again_while_they_are_removed(
 
     settle = removal._Removal._claim_and_settle
 
-    def timed(self: Any, connection: Connection, each: Any) -> bool:
-        asked[each.found.uri.text] = time.monotonic()
-        return settle(self, connection, each)
+    def timed(self: Any, connection: Connection, group: Sequence[Any], remover: Any) -> Any:
+        asked.update({each.found.uri.text: time.monotonic() for each in group})
+        return settle(self, connection, group, remover)
 
     monkeypatch.setattr(removal._Removal, "_claim_and_settle", timed)
     stubborn.told.append(lambda _: ahead.wait(20.0))
-    with ThreadPoolExecutor() as threads:
-        stubborn.told.append(lambda _: None if committed else void(threads.submit(again)))
+    with ThreadPoolExecutor() as pool:
+        stubborn.told.append(lambda _: None if committed else void(pool.submit(again)))
         stubborn.told.reverse()
         swept(store, policy)
         assert done.wait(20.0)
@@ -863,7 +865,7 @@ def test_only_the_place_that_hangs_is_left_out(
     """Where one place hangs its objects wait, the others go, and no later run waits for it while it still hangs."""
     let_go = Event()
     stubborn.told.append(lambda path: let_go.wait(20.0) if path.startswith("yes/") else None)
-    monkeypatch.setattr(object_prefixes, "HANGS_SECONDS", 0.2)
+    monkeypatch.setattr(threads, "HANGS_SECONDS", 0.2)
     (chat,) = fill(store, 1)
     yes, elsewhere = [f"stubborn://yes/{n}" for n in range(3)], [f"stubborn://elsewhere/{n}" for n in range(3)]
     attach(store, chat, *(uri for pair in zip(yes, elsewhere, strict=True) for uri in pair))
@@ -888,14 +890,14 @@ def test_who_answers_late_removes_nothing(
     store: Store, policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file system that comes round after it was given up removes nothing that may have been attached anew since."""
-    let_go, walk, threads = Event(), local_files._open_folder, threading.active_count()
+    let_go, walk, before = Event(), local_files._open_folder, threading.active_count()
 
     def hang(name: str, directory: int) -> int:
         let_go.wait(20.0)
         return walk(name, directory)
 
     monkeypatch.setattr(local_files, "_open_folder", hang)
-    monkeypatch.setattr(object_prefixes, "HANGS_SECONDS", 0.2)
+    monkeypatch.setattr(threads, "HANGS_SECONDS", 0.2)
     (chat,) = fill(store, 1)
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "a").write_text("x")
@@ -904,5 +906,25 @@ def test_who_answers_late_removes_nothing(
         assert swept(store, policy).objects_kept == {"hangs": 1}
     finally:
         let_go.set()
-    until(lambda: threading.active_count() == threads)
+    until(lambda: threading.active_count() == before)
     assert (tmp_path / "folder" / "a").exists()
+
+
+def test_several_at_a_time(store: Store, policy: Policy, stubborn: type[Stubborn]) -> None:
+    """Where no request removes many, so many objects as the settings say go together, and a failure is that object's own."""
+    due, _ = fill(store, 2)
+    attach_all(store, due, [f"stubborn://yes/{number}" for number in range(6)])
+    together = Barrier(3)
+
+    def wait(path: str) -> None:
+        together.wait(20.0)
+        if path == "yes/4":
+            stubborn.removed.remove(path)
+            raise PermissionError(path)
+
+    stubborn.told.append(wait)
+    result = swept(store, policy, objects={"parallel": 3}).as_json()
+    assert result["objects_kept"] == {"PermissionError": 1}
+    found = {uri.removeprefix("stubborn://"): outcome for uri, (outcome, _, _) in state(store).items()}
+    assert {path for path, outcome in found.items() if outcome == "removed"} == set(stubborn.removed)
+    assert (len(stubborn.removed), found["yes/4"]) == (5, None)

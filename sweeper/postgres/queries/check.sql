@@ -292,6 +292,12 @@ EXPLAIN (VERBOSE, FORMAT JSON) SELECT 1 FROM $relation r WHERE $condition
 -- Of which expressions a view makes what is searched.
 EXPLAIN (VERBOSE, FORMAT JSON) SELECT $selected FROM $relation r
 
+-- name: small_tables
+-- The tables that have few rows by the statistics of the planner.
+SELECT format('%I.%I', n.nspname, c.relname)
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND c.reltuples >= 0 AND c.reltuples < 1000
+
 -- name: partial_indexes
 -- The names of all indexes on a part of their table.
 SELECT c.relname::text FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid WHERE i.indpred IS NOT NULL

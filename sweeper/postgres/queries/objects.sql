@@ -7,18 +7,21 @@ WHERE r.store = :store AND o.done_at IS NULL AND o.last_run_id IS DISTINCT FROM 
   AND (CAST(:ended_by AS timestamptz) IS NULL OR r.finished_at <= CAST(:ended_by AS timestamptz))
 ORDER BY o.attempts, o.id LIMIT :limit
 
--- name: object_claim
--- Claim a pending object, unless another process has claimed it, and return how the attachments that name it now write its URI.
-SELECT ARRAY(SELECT DISTINCT a.uri::text FROM attachments a WHERE a.uri = ANY(CAST(:spellings AS text[]))) AS named_as
-FROM sweeper.object_purges o WHERE o.id = :id AND o.done_at IS NULL
+-- name: objects_claim
+-- Claim pending objects, except those that another process has claimed.
+SELECT o.id FROM sweeper.object_purges o WHERE o.id = ANY(CAST(:ids AS bigint[])) AND o.done_at IS NULL
 FOR UPDATE OF o SKIP LOCKED
 
--- name: object_done
--- Record the outcome of an object's removal and return whether an attachment names it now.
-UPDATE sweeper.object_purges
-SET outcome = :outcome, done_at = :now, attempts = attempts + 1, last_run_id = :run_id, last_error = NULL
-WHERE id = :id
-RETURNING EXISTS (SELECT 1 FROM attachments a WHERE a.uri = ANY(CAST(:spellings AS text[]))) AS is_named
+-- name: objects_named
+-- Which of these spellings the attachments now write.
+SELECT DISTINCT a.uri::text AS uri FROM attachments a WHERE a.uri = ANY(CAST(:spellings AS text[]))
+
+-- name: objects_done
+-- Record the outcomes of removals.
+UPDATE sweeper.object_purges o
+SET outcome = r.outcome, done_at = :now, attempts = o.attempts + 1, last_run_id = :run_id, last_error = NULL
+FROM unnest(CAST(:ids AS bigint[]), CAST(:outcomes AS text[])) AS r (id, outcome)
+WHERE o.id = r.id
 
 -- name: objects_kept
 -- Record why objects were not removed; they stay pending. An object that another process has claimed is left out.
