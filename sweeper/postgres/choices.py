@@ -74,7 +74,7 @@ def record(database: Database, choice: Choice) -> dict[str, Any]:
     }
     try:
         with database.transaction() as connection:
-            row = connection.execute(statement(f"{choice.kind}_record"), values).one()
+            row = connection.execute(statement(f"record_{choice.kind}"), values).one()
     except IntegrityError as error:
         raise ConfigurationError(
             f"the database refuses it: {databases.reason(error)}. Nothing was recorded. Give other values."
@@ -84,7 +84,7 @@ def record(database: Database, choice: Choice) -> dict[str, Any]:
 
 def recorded(database: Database, kind: ChoiceKind, account_id: str) -> list[dict[str, Any]]:
     """Return what was recorded of an account, the newest first."""
-    rows = database.fetched(statement(f"{kind}_recorded"), {"account_id": account_id})
+    rows = database.fetched(statement(f"recorded_{kind}"), {"account_id": account_id})
     return [dict(row._mapping) for row in rows]
 
 
@@ -109,7 +109,7 @@ def is_shown(database: Database, kind: ChoiceKind, id_: int) -> bool | None:
     """Return whether the store's relation shows a recorded choice, so that it has an effect; None if that cannot be seen."""
     try:
         type_ = _types(database, RELATIONS[kind]).get("account_id", "text")
-        sql = statement(f"{kind}_is_shown", account=type_)
+        sql = statement(f"is_shown_{kind}", account=type_)
         shown: bool = database.fetched(sql, {"id": id_})[0].is_shown
     except DBAPIError:
         return None

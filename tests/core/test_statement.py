@@ -7,7 +7,7 @@ from sweeper.postgres import statement
 
 ROOT = Path(statement.__file__).parents[1]
 QUERIES = sorted(statement.FOLDER.glob("*.sql"))
-BUILT = re.compile(r"""f"((?:ledger|state|manifest|lookup)_)\{\w+\}(\w*)\"""")
+BUILT = re.compile(r"""f"((?:ledger|state|manifest|lookup|record|recorded|is_shown)_)\{[\w.]+\}(\w*)\"""")
 """Names that the program puts together."""
 
 

@@ -14,7 +14,7 @@ CREATE OR REPLACE FUNCTION store.account_key(app_name text, user_id text) RETURN
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN length(app_name) || ':' || app_name || ':' || user_id;
 
--- As in '7:support:5:alice:3f0c2e9a-…'.
+-- As in '7:support:5:alice:3f0c2e9a'.
 CREATE OR REPLACE FUNCTION store.session_key(app_name text, user_id text, id text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN length(app_name) || ':' || app_name || ':' || length(user_id) || ':' || user_id || ':' || id;

@@ -1,25 +1,25 @@
--- name: plan_record
+-- name: record_plan
 -- Record the plan of an account; without an instant it is in force from now on.
 INSERT INTO sweeper.plan_changes (account_id, plan, effective_at)
 VALUES (:account_id, :plan, CAST(CAST(:effective_at AS text) AS timestamptz))
 RETURNING id, account_id, plan, effective_at, recorded_at
 
--- name: consent_record
+-- name: record_consent
 -- Record that an account grants a purpose or withdraws it; without an instant it is in force from now on.
 INSERT INTO sweeper.consent_events (account_id, purpose, granted, effective_at)
 VALUES (:account_id, :purpose, :granted, CAST(CAST(:effective_at AS text) AS timestamptz))
 RETURNING id, account_id, purpose, granted, effective_at, recorded_at
 
--- name: plan_recorded
+-- name: recorded_plan
 -- The recorded plans of an account, the newest first.
 SELECT id, account_id, plan, effective_at, recorded_at FROM sweeper.plan_changes WHERE account_id = :account_id ORDER BY id DESC
 
--- name: consent_recorded
+-- name: recorded_consent
 -- The recorded consent of an account, the newest first.
 SELECT id, account_id, purpose, granted, effective_at, recorded_at FROM sweeper.consent_events WHERE account_id = :account_id
 ORDER BY id DESC
 
--- name: plan_is_shown
+-- name: is_shown_plan
 -- Whether the store shows a recorded plan.
 SELECT EXISTS (
     SELECT FROM sweeper.plan_changes o
@@ -27,7 +27,7 @@ SELECT EXISTS (
     WHERE o.id = :id
 ) AS is_shown
 
--- name: consent_is_shown
+-- name: is_shown_consent
 -- Whether the store shows a recorded grant or withdrawal.
 SELECT EXISTS (
     SELECT FROM sweeper.consent_events o
