@@ -36,8 +36,7 @@ def threads(rows: dict[str, list[dict[str, str]]]) -> dict[str, set[str]]:
 
 def test_threads_that_are_due(swept: Swept) -> None:
     """Threads whose newest checkpoint is older than 30 days go with all that they have; nothing else is touched."""
-    # a view of the newest checkpoints reads all of an index, and nothing else
-    assert len(swept.complaints) == 2, swept.complaints
+    # a view of the newest checkpoints reads all of an index; `check` says so unless it knows that the table is small
     assert all("(account_id, last_activity_at), and the table is read whole" in text for text in swept.complaints)
     assert swept.canary.endswith("was purged, and no table that was written to meanwhile keeps any")
     assert (swept.preview["would_purge"], swept.result["purged"], swept.result["failed"]) == (2, 2, 0)

@@ -178,6 +178,7 @@ OWN = (
     "plan_changes",
     "consent_events",
     "object_purges",
+    "copies",
     "tombstones",
     "events",
     "lease",
