@@ -63,7 +63,7 @@ def _said(found: "Delivery") -> str:
 
 @copies_app.command("list")
 def list_(config: Config = None, as_json: AsJson = False) -> None:
-    """Show each copy: how many purged records it lags behind, for how long, and why.
+    """Show how far each copy lags, and why.
 
     Example: sweeper copies list
     """

@@ -24,7 +24,7 @@ LAST = instant("2026-01-10T02:17:00Z")
 """The last scheduled instant before the daemons of these tests begin."""
 NOW = instant("2026-01-10T12:00:00Z")
 TICK = timedelta(microseconds=1)
-NEVER = {"report": "", "checkpoint": "", "manifest": "", "recall": "", "sweep": ""}
+NEVER = {"report": "", "copies": "", "checkpoint": "", "manifest": "", "recall": "", "sweep": ""}
 LONG_AGO = "2025-01-01T00:00:00Z"
 
 
