@@ -39,6 +39,13 @@ def identifier(id_type: str, name: str | None) -> str | None:
     return name if id_type == "text" else str(int.from_bytes(name.encode(), "big"))
 
 
+class _Kept(psycopg.Connection[Any]):
+    """A connection that closes when nobody has it any more, without a warning: a store that a test made needs no closing."""
+
+    def __del__(self, *_: object, **__: object) -> None:
+        self.close()
+
+
 @dataclass(frozen=True)
 class Store:
     """A database with the sweeper's tables and a reference store whose ids are of one type; `url` is the program's."""
@@ -100,7 +107,7 @@ class Store:
         return None
 
     def _plain(self) -> psycopg.Connection[Any]:
-        return psycopg.connect(
+        return _Kept.connect(
             self.libpq,
             autocommit=True,
             prepare_threshold=None,  # psycopg would not know that DISCARD ALL forgets what is prepared
