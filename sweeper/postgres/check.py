@@ -17,7 +17,7 @@ from sweeper.errors import ConfigurationError
 from sweeper.policy.instant import rfc3339
 from sweeper.policy.schema import Policy
 from sweeper.postgres import contract as contracts
-from sweeper.postgres import hazards, indexes, migrate, privileges, reach, trial
+from sweeper.postgres import hazards, indexes, migrate, privileges, reach, trial, vacuum
 from sweeper.postgres.branches import Branch, branches, cycles, everything_below, redactions
 from sweeper.postgres.contract import Contract
 from sweeper.postgres.database import Database, reason
@@ -351,7 +351,8 @@ ACTIONS = {"n": "SET NULL", "d": "SET DEFAULT", "r": "RESTRICT", "a": "NO ACTION
 def _reach(subject: CheckContext) -> Iterator[CheckFinding]:
     """Name the places outside of the tables where purged content lives on."""
     if subject.contract is not None:
-        yield from reach.outside(subject.connection, subject.contract, subject.settings)
+        tables = vacuum.read(subject.connection, subject.contract)
+        yield from reach.outside(subject.connection, subject.settings, tables)
 
 
 def _keys(subject: CheckContext) -> Iterator[CheckFinding]:

@@ -94,9 +94,10 @@ def _of_expressions(connection: Connection, contract: Contract) -> Iterator[Miss
         for branch in (*branches(root), *redactions(root))
         if branch.key.expression
     ]
+    partial = _partial(connection)
     for table, expression in keys:
         names = {"table": table, "key": reference("t", None, expression), "type": root.type}
-        if _read_whole(connection, _plan(connection, "explain_key", **names)):
+        if _read_whole(_plan(connection, "explain_key", **names), partial):
             effect = f"its key {expression} has no index: every batch would read the whole table"
             yield MissingIndex(table, (f"({expression})",), "", effect)
 
@@ -115,7 +116,7 @@ def _of_views(connection: Connection, schema: str) -> Iterator[MissingIndex]:
 
     For a table that is known to be small the plan says nothing: all ways to read it cost the same.
     """
-    small = set(connection.execute(statement("small_tables")).scalars())
+    small, partial = set(connection.execute(statement("small_tables")).scalars()), _partial(connection)
     views = {row.relation: row.name for row in _relations(connection, schema) if row.kind == VIEW}
     types, _ = relations(connection, schema)
     for relation, columns, predicate in SEARCHED:
@@ -126,7 +127,7 @@ def _of_views(connection: Connection, schema: str) -> Iterator[MissingIndex]:
         compared += [f"r.{column} <= {value}" for column, value in zip(columns[1:], unknown[1:], strict=True)]
         condition = " AND ".join([*compared, *([f"r.{predicate}"] if predicate else [])])
         plan = _plan(connection, "explain_search", relation=views[relation], condition=condition)
-        for table in sorted(_read_whole(connection, plan) - small):
+        for table in sorted(_read_whole(plan, partial) - small):
             found, kept = _computed(connection, views[relation], columns, predicate, table)
             effect = f"view {views[relation]} is searched by {_words(columns, predicate)}, and the table is read whole for it"
             yield MissingIndex(table, found, kept, effect, views[relation])
@@ -158,9 +159,13 @@ def _nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         yield from _nodes(below)
 
 
-def _read_whole(connection: Connection, plan: Mapping[str, Any]) -> set[str]:
+def _partial(connection: Connection) -> set[str]:
+    """Return the names of all partial indexes."""
+    return set(connection.execute(statement("partial_indexes")).scalars())
+
+
+def _read_whole(plan: Mapping[str, Any], partial: set[str]) -> set[str]:
     """Return the tables that a plan reads whole: row by row, or through an index without a condition, unless it is partial."""
-    partial = set(connection.execute(statement("partial_indexes")).scalars())
     return {
         _table(node)
         for node in _nodes(plan)

@@ -3,25 +3,28 @@
 Invariant: it reads nothing but the catalogue and the server's settings and statistics.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from sqlalchemy import Connection
 
-from sweeper.postgres import hazards, vacuum
+from sweeper.postgres import hazards
 from sweeper.postgres.contract import Contract
 from sweeper.postgres.finding import CheckFinding, Level
 from sweeper.postgres.statement import statement
+from sweeper.postgres.vacuum import DeadRows
 from sweeper.settings import Settings
 
 
-def beyond(connection: Connection, contract: Contract, settings: Settings) -> list[CheckFinding]:
-    """Return each place that a purge does not reach, with what to do about it."""
-    return [*hazards.hazards(connection, contract), *outside(connection, contract, settings)]
+def beyond(
+    connection: Connection, contract: Contract, settings: Settings, tables: Sequence[DeadRows]
+) -> list[CheckFinding]:
+    """Return each place that a purge does not reach, with what to do about it; `tables` are those that are purged from."""
+    return [*hazards.hazards(connection, contract), *outside(connection, settings, tables)]
 
 
-def outside(connection: Connection, contract: Contract, settings: Settings) -> list[CheckFinding]:
+def outside(connection: Connection, settings: Settings, tables: Sequence[DeadRows]) -> list[CheckFinding]:
     """Return the places outside of the tables; of each store some exist, so that none is a warning."""
-    places = (*_backups(settings), *_server(connection), *_dead_rows(connection, contract))
+    places = (*_backups(settings), *_server(connection), *_dead_rows(tables))
     return [CheckFinding(Level.OK, subject, text, remedy) for subject, text, remedy in places]
 
 
@@ -59,8 +62,8 @@ def _server(connection: Connection) -> Iterator[tuple[str, str, str]]:
         yield "query logs", text, "delete these logs in time, or log no parameters (log_parameter_max_length = 0)"
 
 
-def _dead_rows(connection: Connection, contract: Contract) -> Iterator[tuple[str, str, str]]:
-    dead = [table for table in vacuum.read(connection, contract) if table.dead]
+def _dead_rows(tables: Sequence[DeadRows]) -> Iterator[tuple[str, str, str]]:
+    dead = [table for table in tables if table.dead]
     if dead:
         names = ", ".join(f"{table.name} ({table.dead})" for table in dead)
         text = f"deleted rows stay in the files of a table until it is vacuumed: {names}"

@@ -148,6 +148,7 @@ def _past(connection: Connection, job: Job) -> Past:
     def purged(within: timedelta) -> Purged:
         return operation.purged(connection, store, now - within, now)
 
+    tables = vacuum.read(connection, job.contract)
     return Past(
         purged_in_days={days: purged(timedelta(days=days)) for days in DAYS},
         purged_lately={kind: by_rule.total() for kind, by_rule in purged(PATIENCE).items()},
@@ -157,8 +158,8 @@ def _past(connection: Connection, job: Job) -> Past:
         copies=lag.read(connection, job.settings, now),
         manifests=operation.manifests(connection, store),
         evidence=operation.covered(connection),
-        tables=vacuum.read(connection, job.contract),
-        beyond_reach=[finding.line for finding in reach.beyond(connection, job.contract, job.settings)],
+        tables=tables,
+        beyond_reach=[finding.line for finding in reach.beyond(connection, job.contract, job.settings, tables)],
     )
 
 

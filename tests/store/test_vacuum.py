@@ -125,7 +125,7 @@ def test_beyond_reach(store: Store, policy: Policy, setting: str, subject: str, 
         job = store.acting("postgres").job(policy, AS_OF, maintenance=maintenance)
         with job.database.transaction() as connection:
             connection.execute(sql(f"SET LOCAL {setting}"))
-            places = reach.outside(connection, job.contract, job.settings)
+            places = reach.outside(connection, job.settings, vacuum.read(connection, job.contract))
         assert all(place.remedy for place in places)
         return {place.subject: place.text for place in places}
 
