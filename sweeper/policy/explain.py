@@ -29,6 +29,7 @@ from sweeper.policy.instant import OutOfRange, StoredTimestamp, rfc3339
 from sweeper.policy.remedies import DOUBTED, SKIPPED, mend, mend_last_activity
 from sweeper.policy.schema import Anchor, ColumnPeriod, Policy
 from sweeper.policy.training import Exclusion, exclusions
+from sweeper.policy.words import relative
 
 WHAT_IFS = ("opt-out", "delete")
 MESSAGES_SHOWN = 12
@@ -309,7 +310,7 @@ def _due(verdict: Verdict) -> str:
     if verdict.due is None:
         return f"it is never due ({verdict.rule})"
     tense = "was" if verdict.expired else "is"
-    return f"it {tense} due at {rfc3339(verdict.due)} ({verdict.rule})"
+    return f"it {tense} due at {rfc3339(verdict.due)}, {relative(verdict.due, verdict.as_of)} ({verdict.rule})"
 
 
 def _would(verdict: Verdict, spared: Spared | None) -> str:

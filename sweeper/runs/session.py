@@ -27,6 +27,7 @@ from sweeper.postgres.database import reason
 from sweeper.postgres.evidence import RunRecord
 from sweeper.postgres.lease import Lease
 from sweeper.postgres.load_probe import LoadProbe
+from sweeper.postgres.wait_sign import WaitSign
 from sweeper.runs.approval import Approval
 from sweeper.runs.batch_sizer import BatchSizer
 from sweeper.runs.job import Job, unreachable
@@ -92,9 +93,10 @@ class Session:
     def throttle_for(self, watch: ProgressListener, budget: Budget, purged: Callable[[], int]) -> Throttle:
         """Return the throttle of this run; a preemption request stops a slice of a backfill."""
         settings, root = self.job.settings, self.job.contract.conversations
+        sign = WaitSign(self.job.database, f"run {self.run.id}")
         pace = BatchSizer(settings.pace.target_batch_ms / 1000, settings.purge.batch)
         probe = LoadProbe(self.job.database, [root.oid, *(key.oid for key in root.children)])
-        return Throttle(settings, watch, budget, probe, self.renew, purged, pace, self._stop_reason)
+        return Throttle(settings, watch.also(sign.show), budget, probe, self.renew, purged, pace, self._stop_reason)
 
     def _stop_reason(self) -> str:
         return self.job.stop_reason() or self._preemption_reason()

@@ -5,7 +5,7 @@ Invariant: every reason to wait or stop has a name, which is logged, shown, reco
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from math import inf
 from typing import Any, Protocol
@@ -50,6 +50,15 @@ class ProgressListener:
     advance: Callable[[int], None] = lambda _: None
     waits: Callable[[str], None] = lambda _: None
     proposes: Callable[[int, int], None] = lambda _, __: None
+
+    def also(self, waits: Callable[[str], None]) -> "ProgressListener":
+        """Return a listener that tells `waits` too why it waits."""
+
+        def both(reason: str) -> None:
+            self.waits(reason)
+            waits(reason)
+
+        return replace(self, waits=both)
 
 
 @dataclass(frozen=True)
@@ -170,17 +179,20 @@ class Throttle:
         if self.monotonic() - self.read_at < self.settings.pace.look_seconds:
             return
         begun, reason = self.monotonic(), ""
-        while not self.is_over() and (above := self._read_load()):
-            if above[0] != reason:
-                reason = above[0]
-                self._begin_wait(*above)
-            self._sleep(max(self.settings.pace.look_seconds, STEP_SECONDS))
-            self.waits.add(reason, self.monotonic() - self.read_at)
-            if not self.stopped and self.monotonic() - begun >= self.settings.pace.longest_pause_seconds:
-                self.stopped = reason
-            self.renew()
+        try:
+            while not self.is_over() and (above := self._read_load()):
+                if above[0] != reason:
+                    reason = above[0]
+                    self._begin_wait(*above)
+                self._sleep(max(self.settings.pace.look_seconds, STEP_SECONDS))
+                self.waits.add(reason, self.monotonic() - self.read_at)
+                if not self.stopped and self.monotonic() - begun >= self.settings.pace.longest_pause_seconds:
+                    self.stopped = reason
+                self.renew()
+        finally:
+            if reason:
+                self.watch.waits("")
         if reason:
-            self.watch.waits("")
             log.get().info("goes on" if not self.stopped else "waits no longer", waited_for=reason)
 
     def _read_load(self) -> tuple[Pressure, str] | None:

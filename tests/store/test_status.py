@@ -10,6 +10,7 @@ import pytest
 from sweeper.encoding import to_json
 from sweeper.evidence import checkpoint
 from sweeper.policy.instant import rfc3339
+from sweeper.policy.words import length
 from sweeper.postgres import backfills
 from sweeper.report import status
 from sweeper.report.overdue import PATIENCE
@@ -108,7 +109,7 @@ def test_feedback_backlog(store: Store) -> None:
         "submitted_at": rfc3339(instant(NOW) - timedelta(days=3_000)),
     }
     store.load(world(feedback=[told]))
-    assert advice(store).startswith("1 feedback rows are overdue, the oldest for 1174 days")
+    assert advice(store).startswith("1 feedback rows are overdue, the oldest for 1,174 days")
 
 
 def test_backlog_of_a_backfill(store: Store) -> None:
@@ -241,4 +242,4 @@ def test_holder(store: Store) -> None:
 )
 def test_length(seconds: float, said: str) -> None:
     """A length is told by its two largest units."""
-    assert status.length(seconds) == said
+    assert length(seconds) == said
