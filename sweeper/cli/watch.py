@@ -22,8 +22,6 @@ from sweeper.report import numbers as numbers
 from sweeper.report.live import Look, Replica, Watcher
 from sweeper.report.operation import Progress, RunEntry
 
-COUNT_SECONDS = 5.0
-"""How long what is left for a run is counted, once a run."""
 BAR = 30
 """Characters of the bar."""
 MOST = 3
@@ -59,10 +57,7 @@ def _watch(watcher: Watcher, every: float) -> None:
     with console.live() as show:
         while True:
             show(_lines(look, silence))
-            if watcher.is_uncounted and not silence:
-                watcher.count_due(COUNT_SECONDS)
-            else:
-                time.sleep(every)
+            time.sleep(every)
             try:
                 look, silence = watcher.look(), ""
             except DBAPIError as error:
@@ -78,7 +73,7 @@ def _lines(look: Look, silence: str) -> Iterator[Line]:
     if look.run is not None:
         yield from _labelled("purged", [_purged(look)])
         yield from _labelled("rate", [_rate(look)])
-    yield from _labelled("waits", [look.waiting] if look.waiting else [], "bold yellow")
+    yield from _labelled("now", [look.doing] if look.doing else [], "bold yellow")
     yield from _labelled("backfill", map(_backfill, look.backfills))
     yield from _labelled("load", look.load, "yellow")
     yield from _labelled("replica", map(_replica, look.replicas))
@@ -106,10 +101,9 @@ def _purged(look: Look) -> str:
     left = look.left
     if left is None:
         return f"{look.purged:,}"
-    share = look.purged / (look.purged + left.count) if look.purged + left.count else 1.0
+    share = look.purged / (look.purged + left) if look.purged + left else 1.0
     bar = "#" * int(share * BAR)
-    at_least = "" if left.complete else "at least "
-    return f"{look.purged:,} [{bar:.<{BAR}}] {share:.0%}, {at_least}{left.count:,} left"
+    return f"{look.purged:,} [{bar:.<{BAR}}] {share:.0%}, {left:,} left"
 
 
 def _rate(look: Look) -> str:

@@ -5,7 +5,7 @@ What an earlier look has counted is not counted again, so that a look costs the 
 
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -15,13 +15,13 @@ from sqlalchemy import Connection
 from sweeper.clock import Clock
 from sweeper.copies import lag
 from sweeper.copies.lag import CopyLag
-from sweeper.postgres import wait_sign
+from sweeper.postgres import run_sign
 from sweeper.postgres.database import Database
 from sweeper.postgres.load_probe import LoadProbe
+from sweeper.postgres.run_sign import ReadSign
 from sweeper.postgres.statement import statement
 from sweeper.report import numbers as numbers
 from sweeper.report import operation
-from sweeper.report import overdue as overdues
 from sweeper.report.operation import Holder, Pause, Progress, RunEntry
 
 LOOK_MS = 2_000
@@ -48,14 +48,6 @@ class Replica:
 
 
 @dataclass(frozen=True)
-class Left:
-    """How many conversations are left to purge; a lower bound unless `complete`."""
-
-    count: int
-    complete: bool
-
-
-@dataclass(frozen=True)
 class Look:
     """One look.
 
@@ -67,10 +59,10 @@ class Look:
         run: the run that holds it, as it was when it was first looked at; None if none does.
         purged: how many conversations it has purged.
         rate: how many a second it purges now; None at the first look.
-        left: how many are left; None if that is not known.
+        left: how many it expects to purge still; None if that is not known.
         backfills: the unfinished backfills, with what they have purged.
         ended: the newest ended runs.
-        waits: why each run and backfill waits, by its name.
+        doing: what the run is doing instead of purging, for instance why it waits, or the backfill if no run is at work.
         load: what is above a limit of [pace] now, in words.
         replicas: the replicas.
         copies: how far each copy lags.
@@ -83,21 +75,13 @@ class Look:
     run: RunEntry | None
     purged: int
     rate: float | None
-    left: Left | None
+    left: int | None
     backfills: Sequence[Progress]
     ended: Sequence[RunEntry]
-    waits: Mapping[str, str]
+    doing: str
     load: Sequence[str]
     replicas: Sequence[Replica]
     copies: Sequence[CopyLag]
-
-    @property
-    def waiting(self) -> str:
-        """Why the run at work waits, or the backfill if no run is at work; "" if nothing waits."""
-        if self.run is not None:
-            return self.waits.get(f"run {self.run.id}", "")
-        found = (self.waits.get(f"backfill {progress.plan.id}", "") for progress in self.backfills)
-        return next(filter(None, found), "")
 
     @property
     def average(self) -> float | None:
@@ -109,7 +93,7 @@ class Look:
     def remaining_seconds(self) -> float | None:
         """How long the rest takes at the present rate, or at the average while it waits; None if that is not known."""
         rate = self.rate or self.average
-        return self.left.count / rate if self.left and rate else None
+        return self.left / rate if self.left and rate else None
 
 
 @dataclass(frozen=True)
@@ -142,7 +126,6 @@ class Watcher:
     _base: _Base | None = None
     _tombstone: int = 0
     _purged: int = 0
-    _due: Left | None = None
     _copies: Sequence[CopyLag] = ()
     _copies_read_at: float = field(default=-COPIES_SECONDS)
     _recent: deque[tuple[float, int]] = field(default_factory=deque)
@@ -163,20 +146,6 @@ class Watcher:
         return found
 
     @property
-    def is_uncounted(self) -> bool:
-        """True if nobody has counted what is left for the run at work."""
-        return self._due is None and self._base is not None and self._base.run is not None and not self._plan
-
-    def count_due(self, seconds: float) -> None:
-        """Count what is left for the run at work, for at most so many seconds. Without a usable policy nothing is counted."""
-        until, purged = time.monotonic() + seconds, self._purged
-        found = overdues.attempt(self.database, self.clock, lambda: time.monotonic() > until)
-        if isinstance(found, str):
-            self._due = Left(0, complete=False)
-        else:
-            self._due = Left(found.counts.due + purged, found.complete)
-
-    @property
     def _store(self) -> str:
         return self.database.settings.store.schema_name
 
@@ -192,7 +161,7 @@ class Watcher:
             self._tombstone = int(connection.execute(statement("newest_tombstone")).scalar_one())
             runs = operation.runs(connection, self._store, RUNS_SHOWN + 1)
             self._base = _Base(held, runs, operation.progress(connection, self._store))
-        self._due, self._purged = None, self._base.run.purged if self._base.run else 0
+        self._purged = self._base.run.purged if self._base.run else 0
         self._recent.clear()
 
     def _holder(self, connection: Connection) -> Holder | None:
@@ -207,6 +176,9 @@ class Watcher:
     def _look(self, connection: Connection, holder: Holder | None, base: _Base) -> Look:
         if base.run is not None:
             self._count_purged(connection, base.run)
+        signs = run_sign.read(connection)
+        names = [f"run {base.run.id}"] if base.run else [f"backfill {each.plan.id}" for each in base.backfills]
+        sign = next((signs[name] for name in names if name in signs), None)
         pressure = connection.execute(statement("pressure"), {"oids": []}).one()
         return Look(
             at=self.clock.now(),
@@ -216,10 +188,10 @@ class Watcher:
             run=base.run,
             purged=self._purged,
             rate=self._rate() if base.run else None,
-            left=self._left(),
+            left=self._left(sign),
             backfills=[self._progressed(each) for each in base.backfills],
             ended=[run for run in base.runs if run is not base.run][:RUNS_SHOWN],
-            waits=wait_sign.read(connection),
+            doing=sign.doing if sign else "",
             load=list(self._probe.judge(pressure).values()),
             replicas=[_replica(row) for row in connection.execute(statement("replicas"))],
             copies=self._lag(connection),
@@ -245,13 +217,11 @@ class Watcher:
             return progress
         return Progress(progress.plan, progress.purged + self._purged - base.run.purged)
 
-    def _left(self) -> Left | None:
+    def _left(self, sign: ReadSign | None) -> int | None:
         if self._plan is not None:
             progress = self._progressed(self._plan)
-            return Left(max(progress.plan.expected - progress.purged, 0), complete=True)
-        if self._due is None or (not self._due.complete and not self._due.count):
-            return None
-        return Left(max(self._due.count - self._purged, 0), self._due.complete)
+            return max(progress.plan.expected - progress.purged, 0)
+        return None if sign is None or sign.expected is None else max(sign.expected - self._purged, 0)
 
     def _lag(self, connection: Connection) -> Sequence[CopyLag]:
         if time.monotonic() - self._copies_read_at >= COPIES_SECONDS:

@@ -24,7 +24,7 @@ from sweeper.policy.instant import rfc3339
 from sweeper.policy.window import Window, slices
 from sweeper.postgres import backfills, evidence, hazards, pace, pauses, vacuum
 from sweeper.postgres.backfills import BackfillPlan
-from sweeper.postgres.wait_sign import WaitSign
+from sweeper.postgres.run_sign import RunSign
 from sweeper.runs import approval as approvals
 from sweeper.runs.backfill import refuse_other_policy
 from sweeper.runs.heartbeat import heartbeat
@@ -108,16 +108,14 @@ class BackfillRunner:
             RefusedError: a guard refused, or the policy has changed since the approval; earlier purges stand.
             ConfigurationError: the policy can no longer be read; earlier purges stand.
         """
-        sign = WaitSign(self.job.database, f"backfill {self.plan.id}")
-        self.between = self.watch.also(
-            lambda reason: sign.show(reason.partition(": ")[0])
-        )  # a pause's reason stays private
+        sign = RunSign(self.job.database, f"backfill {self.plan.id}")
+        self.between = self.watch.signed(sign)
         try:
             with heartbeat(self.job.database, self.plan, self.job.clock):
                 outcome = self._run()
                 vacuum.after_run(self.job.database, self.job.contract)
         finally:
-            self.between.waits("")
+            sign.close()
             with suppress(DBAPIError):  # a server that is gone: the heartbeat grows old instead
                 backfills.stopped(self.job.database, self.plan, self.job.clock.now())
         delivery.deliver_after_run(self.job.database, self.job.clock)

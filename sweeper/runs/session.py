@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from sqlalchemy import Connection
@@ -27,7 +28,7 @@ from sweeper.postgres.database import reason
 from sweeper.postgres.evidence import RunRecord
 from sweeper.postgres.lease import Lease
 from sweeper.postgres.load_probe import LoadProbe
-from sweeper.postgres.wait_sign import WaitSign
+from sweeper.postgres.run_sign import RunSign
 from sweeper.runs.approval import Approval
 from sweeper.runs.batch_sizer import BatchSizer
 from sweeper.runs.job import Job, unreachable
@@ -81,6 +82,11 @@ class Session:
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     histories: store_counts.Histories | None = None
 
+    @cached_property
+    def sign(self) -> RunSign:
+        """What the run shows to other sessions."""
+        return RunSign(self.job.database, f"run {self.run.id}")
+
     def renew(self) -> None:
         """Renew the lease.
 
@@ -93,10 +99,9 @@ class Session:
     def throttle_for(self, watch: ProgressListener, budget: Budget, purged: Callable[[], int]) -> Throttle:
         """Return the throttle of this run; a preemption request stops a slice of a backfill."""
         settings, root = self.job.settings, self.job.contract.conversations
-        sign = WaitSign(self.job.database, f"run {self.run.id}")
         pace = BatchSizer(settings.pace.target_batch_ms / 1000, settings.purge.batch)
         probe = LoadProbe(self.job.database, [root.oid, *(key.oid for key in root.children)])
-        return Throttle(settings, watch.also(sign.show), budget, probe, self.renew, purged, pace, self._stop_reason)
+        return Throttle(settings, watch, budget, probe, self.renew, purged, pace, self._stop_reason)
 
     def _stop_reason(self) -> str:
         return self.job.stop_reason() or self._preemption_reason()
@@ -156,6 +161,7 @@ def session(job: Job, run_kind: RunKind, approval: Approval | None = None) -> It
         with _closing_on_error(opened):
             yield opened
     finally:
+        opened.sign.close()
         _take_checkpoint(opened, signer)
 
 

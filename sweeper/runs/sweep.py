@@ -90,7 +90,7 @@ def sweep(
     plan = PurgePlan(without(job, active_backfill), memory=budget.memory)
     with session(plan.job, run_kind, approval) as opened:
         left = _remaining_approval(job, approval)
-        result = _Sweep(plan, opened, left, accept_history, watch, budget, active_backfill).run()
+        result = _Sweep(plan, opened, left, accept_history, watch.signed(opened.sign), budget, active_backfill).run()
     if not run_kind.preemptible:  # a backfill does both at its end: no slice waits for a copy
         vacuum.after_run(job.database, job.contract)
         delivery.deliver_after_run(job.database, job.clock)

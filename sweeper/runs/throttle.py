@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from sweeper import log
 from sweeper.postgres.load_probe import Pressure
+from sweeper.postgres.run_sign import RunSign
 from sweeper.runs.batch_sizer import BatchSizer
 from sweeper.settings import Settings
 
@@ -51,14 +52,22 @@ class ProgressListener:
     waits: Callable[[str], None] = lambda _: None
     proposes: Callable[[int, int], None] = lambda _, __: None
 
-    def also(self, waits: Callable[[str], None]) -> "ProgressListener":
-        """Return a listener that tells `waits` too why it waits."""
+    def signed(self, sign: RunSign) -> "ProgressListener":
+        """Return a listener that also shows on a sign what it hears."""
 
-        def both(reason: str) -> None:
+        def expect(count: int) -> None:
+            sign.expect(count)
+            self.expect(count)
+
+        def waits(reason: str) -> None:
+            sign.show(reason.partition(": ")[0])  # what a person wrote, such as the reason of a pause, stays private
             self.waits(reason)
-            waits(reason)
 
-        return replace(self, waits=both)
+        def proposes(number: int, found: int) -> None:
+            sign.show("searches for what is due")
+            self.proposes(number, found)
+
+        return replace(self, expect=expect, waits=waits, proposes=proposes)
 
 
 @dataclass(frozen=True)
@@ -179,20 +188,17 @@ class Throttle:
         if self.monotonic() - self.read_at < self.settings.pace.look_seconds:
             return
         begun, reason = self.monotonic(), ""
-        try:
-            while not self.is_over() and (above := self._read_load()):
-                if above[0] != reason:
-                    reason = above[0]
-                    self._begin_wait(*above)
-                self._sleep(max(self.settings.pace.look_seconds, STEP_SECONDS))
-                self.waits.add(reason, self.monotonic() - self.read_at)
-                if not self.stopped and self.monotonic() - begun >= self.settings.pace.longest_pause_seconds:
-                    self.stopped = reason
-                self.renew()
-        finally:
-            if reason:
-                self.watch.waits("")
+        while not self.is_over() and (above := self._read_load()):
+            if above[0] != reason:
+                reason = above[0]
+                self._begin_wait(*above)
+            self._sleep(max(self.settings.pace.look_seconds, STEP_SECONDS))
+            self.waits.add(reason, self.monotonic() - self.read_at)
+            if not self.stopped and self.monotonic() - begun >= self.settings.pace.longest_pause_seconds:
+                self.stopped = reason
+            self.renew()
         if reason:
+            self.watch.waits("")
             log.get().info("goes on" if not self.stopped else "waits no longer", waited_for=reason)
 
     def _read_load(self) -> tuple[Pressure, str] | None:

@@ -10,7 +10,7 @@ import pytest
 from sweeper.encoding import to_json
 from sweeper.evidence import checkpoint
 from sweeper.policy.instant import rfc3339
-from sweeper.policy.words import length
+from sweeper.policy.words import length, relative, when
 from sweeper.postgres import backfills
 from sweeper.report import status
 from sweeper.report.overdue import PATIENCE
@@ -234,6 +234,25 @@ def test_holder(store: Store) -> None:
         None,
         instant("2020-01-01T00:00:00Z"),
     )
+
+
+@pytest.mark.parametrize(
+    ("ago", "said"),
+    [
+        (timedelta(0), "now"),
+        (timedelta(seconds=1), "1 second ago"),
+        (timedelta(minutes=59, seconds=50), "60 minutes ago"),
+        (timedelta(hours=-3, minutes=-20), "in 3 hours"),
+        (timedelta(days=729), "729 days ago"),
+        (timedelta(days=-4 * 365 - 350), "in 5 years"),
+        (timedelta(days=730_500), "2,000 years ago"),
+    ],
+)
+def test_relative(ago: timedelta, said: str) -> None:
+    """An instant is told relative to now by its largest unit, rounded; in UTC it is told to the second."""
+    now = instant("2026-11-28T02:30:00.123456Z")
+    assert relative(now - ago, now) == said
+    assert when(now, now) == "2026-11-28T02:30:00Z, now"
 
 
 @pytest.mark.parametrize(

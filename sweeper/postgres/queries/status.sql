@@ -186,18 +186,18 @@ FROM (
     FROM pg_catalog.pg_stat_replication r
 ) AS replicas
 
--- name: wait_show
--- Name this session by why its process waits, until the sign is hidden or the session ends.
-SELECT set_config('application_name', :name, false)
+-- name: sign_show
+-- Name this session by what its process is doing, until the sign is hidden or the session ends.
+SELECT set_config('application_name', :text, false)
 
--- name: wait_hide
+-- name: sign_hide
 -- Name this session as it was named when it began.
 RESET application_name
 
--- name: waits
--- The signs that processes in this database show now; every role may read the names of sessions.
-SELECT DISTINCT a.application_name AS name FROM pg_catalog.pg_stat_activity a
-WHERE a.datname = current_database() AND a.application_name ~ '^sweeper (run|backfill) [0-9]+: '
+-- name: signs
+-- The signs that processes show in this database now; every role may read the names of sessions.
+SELECT DISTINCT a.application_name AS text FROM pg_catalog.pg_stat_activity a
+WHERE a.datname = current_database() AND a.application_name LIKE 'sweeper %'
 
 -- name: purged_meanwhile
 -- How many conversations a run has purged since a tombstone, and its newest one. Read are only the tombstones after that one.
