@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweeper import console
-from sweeper.cli.context import AsJson, Config
+from sweeper.cli.context import AsJson, Config, Output
+from sweeper.console import OutputFormat
 
 if TYPE_CHECKING:
     from sweeper.policy.schema import Policy
@@ -15,13 +16,15 @@ if TYPE_CHECKING:
 Table = tuple[str, Sequence[str], Sequence[tuple[str, ...]]]
 """A title, headers and rows."""
 
-policy_app = typer.Typer(
-    help="Check and show the retention rules, and say what changed ones would do.", no_args_is_help=True
-)
+policy_app = typer.Typer(help="Check and show policies, and say what a change would do.", no_args_is_help=True)
 
 
 @policy_app.command("check")
-def check(file: Annotated[Path, typer.Argument(help="The policy file.")], as_json: AsJson = False) -> None:
+def check(
+    file: Annotated[Path, typer.Argument(help="The policy file.")],
+    output: Output = OutputFormat.TABLE,
+    _json: AsJson = False,
+) -> None:
     """Check a policy file: every fault at once, with its key. Needs no database. Exits with 2 on a fault.
 
     Example: sweeper policy check config/policy.toml
@@ -29,8 +32,8 @@ def check(file: Annotated[Path, typer.Argument(help="The policy file.")], as_jso
     from sweeper.settings import read_policy
 
     policy = read_policy(file)
-    if as_json:
-        console.print_json({"name": policy.name, "digest": policy.digest, "rules": len(policy.rules)})
+    if output.is_data:
+        console.print_data({"name": policy.name, "digest": policy.digest, "rules": len(policy.rules)}, output)
     else:
         console.say(f"policy {policy.name!r}: no faults, {len(policy.rules)} rules. Digest: {policy.digest}")
 
@@ -39,7 +42,8 @@ def check(file: Annotated[Path, typer.Argument(help="The policy file.")], as_jso
 def show(
     file: Annotated[Path | None, typer.Argument(help="The policy file.", show_default="that of the settings")] = None,
     config: Config = None,
-    as_json: AsJson = False,
+    output: Output = OutputFormat.TABLE,
+    _json: AsJson = False,
 ) -> None:
     """Show the rules of a policy as tables in plain words. Needs no database.
 
@@ -49,8 +53,8 @@ def show(
     from sweeper.settings import load, load_policy, read_policy
 
     policy = read_policy(file) if file is not None else load_policy(load(config))
-    if as_json:
-        console.print_json(words.as_json(policy))
+    if output.is_data:
+        console.print_data(words.as_json(policy), output)
     else:
         _print(policy)
 
