@@ -58,9 +58,10 @@ def _rules(old: Policy, new: Policy) -> Iterator[Difference]:
 
 def _rule(old: Rule, new: Rule, was: Policy, is_: Policy) -> Iterator[Difference]:
     part = f"rule {new.name}"
+    now, before = words.applies(new, is_), words.applies(old, was)
     has_changed = old.when.model_dump_json() != new.when.model_dump_json()  # JSON: 1 is not true
-    if has_changed or old.stands_unclassified != new.stands_unclassified:
-        yield _instead(part, "applies when ", words.applies(new, is_), words.applies(old, was), shortens=True)
+    if now != before or (has_changed and was.plans == is_.plans):  # else `_plans` tells what changed
+        yield _instead(part, "applies when ", now, before, shortens=True)
     if old.due != new.due:
         shortens = _columns(old) != _columns(new) or not all(_is_later(term, old.due) for term in new.due)
         yield _instead(part, "due ", words.due(new), words.due(old), shortens=shortens)
@@ -143,7 +144,8 @@ def _purposes(old: Policy, new: Policy) -> Iterator[Difference]:
             continue
         shortens = was is None or is_ is None or (was.plans, was.not_before) != (is_.plans, is_.not_before)
         said, former = (words.purpose(each, of) if each else "" for each, of in ((is_, new), (was, old)))
-        yield _instead(f"purpose {name}", "", said, former, shortens=shortens)
+        if said != former or old.plans == new.plans:  # else `_plans` tells what changed
+            yield _instead(f"purpose {name}", "", said, former, shortens=shortens)
         if was and is_:
             yield from _otherwise(f"purpose {name}", was, is_, "plans", "not_before", "undecided_after")
 
