@@ -49,12 +49,12 @@ def account(
         typer.Option("--until", metavar="DATE", help="With --purged: the last due date; or an instant, exclusive."),
     ] = None,
 ) -> None:
-    """Tell everything about one account, for an access request or a complaint.
+    """Tell everything about one account, for an access request.
 
-    What is stored and when it is due, plans and consent over time, holds and orders, what was purged, and the training manifests
+    Or for a complaint: what is stored and when it is due, plans and consent over time, holds and orders, what was purged, and the training manifests
     that have messages of it.
 
-    Example: sweeper account 7e2b3c5e-93b8-5c3f-a1de-4e1f2f9f8f5a --purged --since 2026-03-01 --until 2026-03-31
+    Example: sweeper account 06164d11-6113-5000-b6a7-99f977e937e4 --purged --since 2026-03-01 --until 2026-03-31
     """
     from sweeper.report import account as accounts
 
