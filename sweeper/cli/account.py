@@ -3,11 +3,13 @@
 `explain` of an account prints the short form of it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields
 from datetime import UTC, date, datetime, timedelta
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
@@ -24,7 +26,15 @@ if TYPE_CHECKING:
     from sweeper.policy.evaluate import Evaluation
     from sweeper.policy.facts import Facts
     from sweeper.postgres.lookup import StoredAccount
-    from sweeper.report.account import AccountView, DueAnswer, ManifestFindings, PurgedLine, StoredLine
+    from sweeper.report.account import (
+        AccountView,
+        DueAnswer,
+        ManifestFindings,
+        Overview,
+        PurgedLine,
+        RuleTotals,
+        StoredLine,
+    )
     from sweeper.runs.job import Job
 
 MOST = 20
@@ -37,6 +47,9 @@ def account(
     output: Output = OutputFormat.TABLE,
     _json: AsJson = False,
     as_of: AsOf = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Also write it to this file, as a page to pass on.")
+    ] = None,
     purged: Annotated[
         bool,
         typer.Option("--purged", help="Say whether everything that was due is gone, and why. If not, exit with 1."),
@@ -51,34 +64,42 @@ def account(
 ) -> None:
     """Tell everything about one account, for an access request.
 
-    Or for a complaint: what is stored and when it is due, plans and consent over time, holds and orders, what was purged, and the training manifests
-    that have messages of it.
+    Or for a complaint: what is stored and when it is due, plans and consent over time, holds and orders, what was purged, and the
+    training manifests that have messages of it.
 
     Example: sweeper account 06164d11-6113-5000-b6a7-99f977e937e4 --purged --since 2026-03-01 --until 2026-03-31
     """
-    from sweeper.report import account as accounts
-
     if not purged and (since or until):
         raise ConfigurationError("account: --since and --until work with --purged. Nothing was read. Add it.")
-    with context.prepared(config, context.instant("--as-of", as_of)) as job:
+    at = context.instant("--as-of", as_of)
+    with _page(html) as page, context.prepared(config, at) as job:
         id_ = context.text_argument("account", account_id)
         if purged:
-            window = _window(since, until, min(job.as_of, job.clock.now()))
-            with accounts.opened(job, id_) as view:
-                _refuse_unknown(view, "Training manifests were not looked at.")
-                answer = accounts.answer(view, window)
-            _print_answer(answer, output)
-            if not answer.is_gone:
-                raise typer.Exit(1)
-            return
-        in_manifests = accounts.in_manifests(job, id_)
-        with accounts.opened(job, id_) as view:
-            if not in_manifests.messages:
-                _refuse_unknown(view, _looked(in_manifests))
-            if output.is_data:
-                _print_data(view, in_manifests, output)
-            else:
-                _print_text(view, in_manifests)
+            is_gone = _answer(job, id_, _window(since, until, min(job.as_of, job.clock.now())), output, page)
+        else:
+            is_gone = True
+            _everything(job, id_, output, page)
+    if html is not None and not output.is_data:
+        console.say(f"The page is in {html}.")
+    if not is_gone:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _page(path: Path | None) -> Iterator[BinaryIO | None]:
+    """Yield the file of the page, if one is wanted; a file that cannot be written is refused before the work begins."""
+    from sweeper import files
+
+    if path is None:
+        yield None
+        return
+    with files.atomic_write(path) as file:
+        yield file
+
+
+def _printing(html: BinaryIO | None) -> AbstractContextManager[None]:
+    """Return what surrounds the printing: the page is written even if stdout fails."""
+    return nullcontext() if html is None else console.afterwards()
 
 
 def _window(since: str | None, until: str | None, now: datetime) -> Window:
@@ -120,14 +141,47 @@ def _is_date(text: str | None) -> bool:
         return False
 
 
+def _everything(job: "Job", id_: str, output: OutputFormat, html: BinaryIO | None) -> None:
+    """Print everything about an account, or write it as a page."""
+    from sweeper.report import account as accounts
+    from sweeper.report import account_page
+
+    in_manifests = accounts.in_manifests(job, id_)
+    with accounts.opened(job, id_) as view:
+        if not in_manifests.messages:
+            _refuse_unknown(view, account_page.manifests_sentence(in_manifests))
+        if html is not None or not output.is_data:
+            found = accounts.overview(view, MOST if html is None else account_page.LISTED)
+        if html is not None:
+            html.write(account_page.account_page(view, found, in_manifests).encode())
+        with _printing(html):
+            if output.is_data:
+                _print_data(view, in_manifests, output)
+            else:
+                _print_text(view, found, in_manifests)
+
+
+def _answer(job: "Job", id_: str, window: Window, output: OutputFormat, html: BinaryIO | None) -> bool:
+    """Print what became of what was due, and return whether all of it is gone."""
+    from sweeper.report import account as accounts
+    from sweeper.report import account_page
+
+    with accounts.opened(job, id_) as view:
+        _refuse_unknown(view, "Training manifests were not looked at.")
+        answer = accounts.answer(view, window)
+    if html is not None:
+        html.write(account_page.answer_page(job, answer).encode())
+    with _printing(html):
+        _print_answer(answer, output)
+    return answer.is_gone
+
+
 # --- all about an account ---------------------------------------------------------------------------------------------
 
 
-def _print_text(view: "AccountView", in_manifests: "ManifestFindings") -> None:
-    from sweeper.report import account as accounts
+def _print_text(view: "AccountView", found: "Overview", in_manifests: "ManifestFindings") -> None:
     from sweeper.report import timeline
 
-    found = accounts.overview(view, MOST)
     job = view.job
     console.say(
         f"Account {view.id}, store {job.contract.schema}, at {rfc3339(job.as_of)}, policy {job.policy.name} "
@@ -142,11 +196,11 @@ def _print_text(view: "AccountView", in_manifests: "ManifestFindings") -> None:
         console.say("", *line.listed(MOST))
         console.say(*(f"In doubt ({fault}): an entry cannot be trusted." for fault in sorted(view.history.faults)))
     _heading(f"Stored: {view.found.conversations:,} conversations, {view.found.feedback:,} feedback rows")
-    _print_stored(found.totals, found.next_due)
+    _print_stored(found.totals, found.next_due[:MOST])
     _heading("Legal holds and erasure orders that reach it")
     _print_protections(view)
     _heading(f"Purged: {sum(totals.purged for totals in view.found.tombstones):,} records")
-    _print_tombstones(view, found.last_purged)
+    _print_tombstones(view, found.last_purged[:MOST])
     _heading("Training manifests")
     _print_manifests(in_manifests)
 
@@ -155,14 +209,18 @@ def _heading(text: str) -> None:
     console.say("", text)
 
 
-def _print_stored(totals: Sequence[Any], lines: Sequence["StoredLine"]) -> None:
+def _print_stored(totals: Sequence["RuleTotals"], lines: Sequence["StoredLine"]) -> None:
+    from sweeper.report import account_page
+    from sweeper.report.account import by_record
+
     if not totals:
         console.say("Nothing.")
         return
-    console.print_table(
-        ("record", "rule", "stored", "due now", "held", "skipped", "in doubt", "first due", "last due"),
-        [tuple(to_json(each).values()) for each in totals],
-    )
+    for kind, some in by_record(totals).items():
+        console.print_table(
+            (kind, "stored", "due now", "held", "skipped", "doubt", "first due", "last due"),
+            [account_page.dated(each)[1:] for each in some],
+        )
     console.say("", "Due first:")
     _print_lines(lines)
     rest = sum(each.stored for each in totals) - len(lines)
@@ -171,18 +229,21 @@ def _print_stored(totals: Sequence[Any], lines: Sequence["StoredLine"]) -> None:
 
 
 def _print_lines(lines: Iterable["StoredLine"]) -> None:
-    console.print_table(
-        ("record", "id", "rule", "due", "why it is stored"),
-        [(each.record, each.id, each.rule, each.due_at, each.why) for each in lines],
-    )
+    from sweeper.report.account import by_record, day
+
+    for kind, some in by_record(lines).items():
+        console.print_table(
+            (kind, "rule", "due", "why"),
+            [(each.id, each.rule or "no rule", day(each.due_at), each.why) for each in some],
+        )
 
 
 def _print_protections(view: "AccountView") -> None:
+    from sweeper.report.account import reaches
+
     holds, orders = view.holds(), view.orders()
-    rows = [
-        ("hold", each["matter"], _reaches(each), each["placed_at"], None, each["released_at"]) for each in holds
-    ] + [
-        ("order", each["reference"], _reaches(each), each["recorded_at"], each["due_at"], each["withdrawn_at"])
+    rows = [("hold", each["matter"], reaches(each), each["placed_at"], None, each["released_at"]) for each in holds] + [
+        ("order", each["reference"], reaches(each), each["recorded_at"], each["due_at"], each["withdrawn_at"])
         for each in orders
     ]
     if not rows:
@@ -193,22 +254,19 @@ def _print_protections(view: "AccountView") -> None:
         console.say(f"... and {len(rows) - MOST:,} more: --json lists all.")
 
 
-def _reaches(row: Mapping[str, Any]) -> str:
-    conversation = row["conversation_id"]
-    if conversation is None:
-        return "the account" if row["of_account"] else "everything"
-    return f"{'the account and ' if row['of_account'] else ''}conversation {conversation}"
-
-
 def _print_tombstones(view: "AccountView", lines: Sequence["PurgedLine"]) -> None:
+    from sweeper.report import account_page
+    from sweeper.report.account import by_record
+
     totals = view.found.tombstones
     if not totals:
         console.say("No tombstone names the account. What the application deletes itself leaves none.")
         return
-    console.print_table(
-        ("record", "rule", "purged", "first due", "last due", "first purge", "last purge"),
-        [tuple(to_json(each).values()) for each in totals],
-    )
+    for kind, some in by_record(totals).items():
+        console.print_table(
+            (kind, "purged", "first due", "last due", "first purge", "last purge"),
+            [account_page.dated(each)[1:] for each in some],
+        )
     console.say("", "Purged last:")
     _print_purged(lines)
     rest = sum(each.purged for each in totals) - len(lines)
@@ -217,10 +275,13 @@ def _print_tombstones(view: "AccountView", lines: Sequence["PurgedLine"]) -> Non
 
 
 def _print_purged(lines: Sequence["PurgedLine"]) -> None:
-    console.print_table(
-        ("record", "id", "rule", "due", "purged", "run", "leaf"),
-        [(each.record, each.id, each.rule, each.due_at, each.purged_at, each.run, each.leaf) for each in lines],
-    )
+    from sweeper.report.account import by_record, day
+
+    for kind, some in by_record(lines).items():
+        console.print_table(
+            (kind, "rule", "due", "purged", "run"),
+            [(each.id, each.rule, day(each.due_at), day(each.purged_at), each.run) for each in some],
+        )
     receipts = [each.receipt for each in lines if each.receipt]
     if receipts:
         console.say("", "A receipt proves a purge without the database:", *(f"  {each}" for each in receipts))
@@ -232,11 +293,10 @@ def _print_purged(lines: Sequence["PurgedLine"]) -> None:
 
 
 def _print_manifests(found: "ManifestFindings") -> None:
-    if found.not_looked is None and not found.manifests:
-        console.say("The store has no manifest.")
-        return
-    if found.not_looked is not None:
-        console.say(_looked(found))
+    from sweeper.report import account_page
+
+    console.say(account_page.manifests_sentence(found))
+    if not found.found:
         return
     console.print_table(
         ("manifest", "state", "as of", "messages", "left since", "recalled"),
@@ -246,7 +306,7 @@ def _print_manifests(found: "ManifestFindings") -> None:
                 "retired" if each.retired_at else each.state,
                 each.as_of,
                 "not read" if each.messages is None else each.messages,
-                each.revoked.total(),
+                None if each.messages is None else each.revoked.total(),
                 each.recalled_at,
             )
             for each in found.found
@@ -254,17 +314,7 @@ def _print_manifests(found: "ManifestFindings") -> None:
     )
     console.say(*(f"{each.manifest} was NOT read: {each.not_read}" for each in found.found if each.not_read))
     rows = sum(each.rows for each in found.found)
-    console.say(f"{rows:,} rows of {found.manifests:,} manifests were read and compared with the account's pseudonym.")
-
-
-def _looked(found: "ManifestFindings") -> str:
-    """Say whether anybody looked for the account in manifests."""
-    if found.not_looked is not None:
-        return f"Messages of the account were NOT looked for in the {found.manifests:,} training manifests: {found.not_looked}."
-    unread = sum(each.messages is None for each in found.found)
-    return (
-        f"No training manifest that was read has a message of it; {unread:,} of {found.manifests:,} could not be read."
-    )
+    console.say(f"{rows:,} rows were read and compared with the account's pseudonym.")
 
 
 def _print_data(view: "AccountView", in_manifests: "ManifestFindings", output: OutputFormat) -> None:

@@ -6,13 +6,13 @@ neither. Nothing of another account is read.
 
 import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, date, datetime
 from functools import cached_property
 from heapq import nlargest, nsmallest
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Connection
 
@@ -28,7 +28,7 @@ from sweeper.policy.remedies import DOUBTED, SKIPPED
 from sweeper.policy.schema import FeedbackRule, Floor, Policy, Rule
 from sweeper.policy.window import EVERYTHING, Window
 from sweeper.postgres import lookup, manifests
-from sweeper.postgres.lookup import STATEMENT_MS, AccountKey, StoredAccount
+from sweeper.postgres.lookup import STATEMENT_MS, AccountKey, StoredAccount, TombstoneTotals
 from sweeper.runs.job import Job
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class StoredLine:
             return SKIPPED[self.reason].cause
         if self.reason is not None:
             return f"it is in doubt: {DOUBTED[self.reason].cause}"
-        return "it is not due yet" if self.due_at else "it has no due date"
+        return "not due yet" if self.due_at else "no due date"
 
     @property
     def order(self) -> tuple[bool, datetime | None, str]:
@@ -337,10 +337,34 @@ def answer(view: AccountView, window: Window, seen: Seen = lambda _: None) -> Du
     return DueAnswer(view.id, window, list(view.purged(window)), stored, in_doubt, decided)
 
 
+Line = TypeVar("Line", StoredLine, PurgedLine, RuleTotals, TombstoneTotals)
+
+
+def by_record(lines: Iterable[Line]) -> dict[str, list[Line]]:
+    """Return lines by kind of record, in the order in which they come."""
+    found: dict[str, list[Line]] = {}
+    for line in lines:
+        found.setdefault(line.record, []).append(line)
+    return found
+
+
+def day(instant: datetime | None) -> date | None:
+    """Return the date in UTC, for a list that a person reads."""
+    return instant.astimezone(UTC).date() if instant is not None else None
+
+
+def reaches(row: Mapping[str, Any]) -> str:
+    """Return what a hold or an order of `AccountView.holds` or `orders` names, in words."""
+    conversation = row["conversation_id"]
+    if conversation is None:
+        return "the account" if row["of_account"] else "everything"
+    return f"{'the account and ' if row['of_account'] else ''}conversation {conversation}"
+
+
 def span(window: Window) -> str:
     """Return a window of due dates in words."""
-    since = f"from {rfc3339(window.since)} " if window.since else ""
-    return f"{since}to before {rfc3339(window.until)}" if window.until else f"{since}on"
+    since = f"from {rfc3339(window.since)} to " if window.since else ""
+    return f"{since}before {rfc3339(window.until)}" if window.until else f"{since}now"
 
 
 def _stored(record: str, id_: str, evaluation: Evaluation) -> StoredLine:

@@ -47,7 +47,7 @@ def agrees(view: AccountView, store: Store, world: World, account: str) -> None:
 
 
 @given(world=both, days=st.integers(0, 400))
-@settings(max_examples=20)
+@settings(max_examples=12)
 def test_account_equals_model(store: Store, policy: Policy, world: World, days: int) -> None:
     """After a sweep each account shows its own records and no others; everything due is gone only if the model has none left."""
     fill(store, world)

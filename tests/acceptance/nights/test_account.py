@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from pathlib import Path
 
 import pytest
 import yaml
@@ -77,7 +78,7 @@ def test_what_is_this_id(sweeper: Command, ids: dict[str, str]) -> None:
         assert "never" not in nobody.err
 
 
-def test_everything_about_an_account(sweeper: Command, store: Store, ids: dict[str, str]) -> None:
+def test_everything_about_an_account(sweeper: Command, store: Store, ids: dict[str, str], tmp_path: Path) -> None:
     """An access request is answered by one command: plans, what is stored and when due, holds, orders, purges; in any format."""
     store.load(stranger())
     assert sweeper("run", "--accept-history", "--as-of", DUE["as_of"]).code == 0
@@ -108,8 +109,13 @@ def test_everything_about_an_account(sweeper: Command, store: Store, ids: dict[s
     assert {row["id"] for row in found["purged"]} == {ids["purged"], ids["thumb"]}
     table = list(csv.DictReader(io.StringIO(sweeper("account", ids["account"], "--output", "csv").out)))
     assert [row["state"] for row in table] == ["stored", "stored", "purged", "purged"]
+    page = tmp_path / "account.html"
+    assert f"The page is in {page}." in sweeper("account", ids["account"], "--html", str(page)).out
+    text = page.read_text()
+    for part in ("<svg", "consent model_improvement", "CASE-1", "DSR-2", ids["kept"], ids["purged"]):
+        assert part in text
     for other in ("CASE-2", str(store.id("other")), str(store.id("theirs"))):
-        assert other not in f"{told.out}{found}{table}"
+        assert other not in f"{told.out}{found}{table}{text}"
 
 
 def stranger() -> World:
@@ -123,7 +129,7 @@ def stranger() -> World:
     }
 
 
-def test_everything_due_is_gone(sweeper: Command, store: Store, ids: dict[str, str]) -> None:
+def test_everything_due_is_gone(sweeper: Command, store: Store, ids: dict[str, str], tmp_path: Path) -> None:
     """Whether all that was due is gone is said only after a look at what is stored; what is held or in doubt is named."""
     at = ("--as-of", DUE["as_of"])
     asked = ("account", ids["account"], "--purged", *at, "--since", "2025-01-01")
@@ -142,7 +148,9 @@ def test_everything_due_is_gone(sweeper: Command, store: Store, ids: dict[str, s
     (same,) = json.loads(sweeper(*asked[:-2], "--since", due_on, "--until", due_on, "--json").out)["purged"]
     assert same["id"] == ids["purged"]
     store.execute("UPDATE conversations SET created_at = NULL")
-    doubtful = sweeper(*asked)
+    page = tmp_path / "answer.html"
+    doubtful = sweeper(*asked, "--html", str(page))
+    assert "NOT everything of account" in page.read_text()
     assert doubtful.code == 1
     assert "1 stored record in doubt, of which nobody can say when they were due" in doubtful.out
 
@@ -163,6 +171,13 @@ def test_account_cannot_be_asked_so(sweeper: Command, options: tuple[str, ...], 
     done = sweeper("account", NOBODY, *options)
     assert done.code == 2
     assert told in done.err
+
+
+def test_page_that_cannot_be_written(sweeper: Command, tmp_path: Path) -> None:
+    """A directory that does not exist is refused before anything is read, and nothing is left of a page of nobody."""
+    assert sweeper("account", NOBODY, "--html", str(tmp_path / "none" / "a.html")).code == 2
+    assert sweeper("account", NOBODY, "--html", str(tmp_path / "a.html")).code == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("store", ["text", "bigint"], indirect=True)
