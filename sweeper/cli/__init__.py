@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from sweeper import console
+from sweeper.cli.account import account
 from sweeper.cli.audit import audit_app
 from sweeper.cli.backfill import backfill
 from sweeper.cli.choices import consent_app, plan_app
@@ -49,7 +50,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (init, migrate, run, serve, backfill, reapply, pause, resume, status, report, explain, check, demo):
+for command in (
+    init,
+    migrate,
+    run,
+    serve,
+    backfill,
+    reapply,
+    pause,
+    resume,
+    status,
+    report,
+    explain,
+    account,
+    check,
+    demo,
+):
     app.command()(command)
 app.add_typer(policy_app, name="policy")
 app.add_typer(hold_app, name="hold")
