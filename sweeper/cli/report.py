@@ -103,7 +103,7 @@ def _reported(job: "Job") -> "Report":
 
 
 def _print_report(report: "Report") -> None:
-    from sweeper.policy.words import when
+    from sweeper.policy.times import when
 
     job, past, counts = report.job, report.past, report.counts
     console.say(
@@ -191,7 +191,7 @@ def _print_purged(report: "Report") -> None:
 
 
 def _evidence(report: "Report") -> str:
-    from sweeper.policy.words import when
+    from sweeper.policy.times import when
 
     covered = report.past.evidence
     if covered.checkpoint_at is None:
@@ -201,7 +201,7 @@ def _evidence(report: "Report") -> str:
 
 
 def _forecast(seconds: float | None) -> str:
-    from sweeper.policy.words import length
+    from sweeper.policy.times import length
 
     if seconds is None:
         return "unknown, because no run has purged anything lately"

@@ -77,7 +77,7 @@ def _require_policy(settings: "Settings") -> None:
 
 
 def _print_status(status: "Status") -> None:
-    from sweeper.policy.words import when
+    from sweeper.policy.times import when
 
     console.say(f"{status.store} at {rfc3339(status.at)}")
     for pause in status.pauses:
@@ -99,7 +99,7 @@ def _print_status(status: "Status") -> None:
 
 
 def _lease(status: "Status") -> str:
-    from sweeper.policy.words import when
+    from sweeper.policy.times import when
 
     holder = status.holder
     if holder is None or not holder.held or holder.expires_at is None or holder.renewed_at is None:
@@ -150,7 +150,7 @@ def _print_upkeep(status: "Status") -> None:
 
 
 def _print_backfills(status: "Status") -> None:
-    from sweeper.policy.words import length, when
+    from sweeper.policy.times import length, when
 
     for progress in status.backfills:
         plan, remaining = progress.plan, status.remaining(progress)
@@ -163,7 +163,7 @@ def _print_backfills(status: "Status") -> None:
 
 
 def _print_runs(status: "Status") -> None:
-    from sweeper.policy.words import length
+    from sweeper.policy.times import length
 
     rows = [
         (
@@ -187,7 +187,7 @@ def _print_runs(status: "Status") -> None:
 
 def lag_text(copy: "CopyLag") -> str:
     """Return how far a copy lags, in words."""
-    from sweeper.policy.words import length
+    from sweeper.policy.times import length
 
     if not copy.records:
         return "has been told all that was purged"
@@ -197,7 +197,7 @@ def lag_text(copy: "CopyLag") -> str:
 
 def dead_rows_text(table: "DeadRows", now: datetime) -> str:
     """Return the dead rows of a table and its last VACUUM, in words."""
-    from sweeper.policy.words import when
+    from sweeper.policy.times import when
 
     vacuumed = when(table.vacuumed_at, now) if table.vacuumed_at else "not known"
     return f"{table.name}: {table.dead:,} dead beside {table.live:,} others; last vacuum: {vacuumed}"

@@ -14,7 +14,7 @@ from sweeper.cli.status import lag_text
 from sweeper.console import OutputFormat
 from sweeper.errors import ConfigurationError
 from sweeper.policy.instant import rfc3339
-from sweeper.policy.words import length, relative, when
+from sweeper.policy.times import length, relative, when
 from sweeper.postgres import database as databases
 from sweeper.postgres import migrate
 from sweeper.postgres.database import reason

@@ -10,7 +10,7 @@ import pytest
 from sweeper.encoding import to_json
 from sweeper.evidence import checkpoint
 from sweeper.policy.instant import rfc3339
-from sweeper.policy.words import length, relative, when
+from sweeper.policy.times import length, relative, when
 from sweeper.postgres import backfills
 from sweeper.report import status
 from sweeper.report.overdue import PATIENCE
