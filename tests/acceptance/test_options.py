@@ -64,6 +64,14 @@ def test_log_levels_exclude_each_other(sweeper: Command) -> None:
     assert "one of -q, -v and --log-level" in done.err
 
 
+def test_quiet(sweeper: Command, store: Store) -> None:
+    """With -q a command prints what was asked for, and no notes."""
+    for number, options in enumerate(([], ["-q"])):
+        assert sweeper("order", "add", f"DSR-{number}", "--unknown", "--account", str(store.id("a1"))).code == 0
+        done = sweeper(*options, "order", "withdraw", f"DSR-{number}")
+        assert (done.code, f"DSR-{number}" in done.out, "They erase nothing more" in done.out) == (0, True, not options)
+
+
 def test_strict_check(sweeper: Command, store: Store) -> None:
     """A store with nothing but warnings passes `check` and fails `check --strict`, which prints the same."""
     loose, strict = sweeper("check", "--json"), sweeper("check", "--strict", "--json")
