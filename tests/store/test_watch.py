@@ -1,6 +1,7 @@
 """`status --watch` on a terminal of 80 columns and 24 lines: a real process behind a pty, beside a real run."""
 
 import fcntl
+import json
 import os
 import pty
 import re
@@ -17,7 +18,7 @@ from threading import Thread
 from sweeper.embedded import Server
 from sweeper.policy.schema import Policy
 from sweeper.runs.sweep import sweep
-from tests.acceptance.commands import Command, environment
+from tests.acceptance.commands import Command, environment, in_process
 from tests.processes import started, until
 from tests.store import stores
 from tests.store.stores import Store
@@ -89,6 +90,8 @@ def test_watch(store: Store, server: Server, policy: Policy, threads: ThreadPool
             until(lambda: screen.shows("now       a VACUUM is running on a table"), process)
             until(lambda: screen.shows("purged    0 [" + "." * 30 + "] 0%, 3 left"), process)
             assert screen.shows("at work   run 1 (run), began ")
+            sign = {"expected": 3, "doing": "a VACUUM is running on a table that is purg…"}
+            assert json.loads(in_process(store, "status", "--json").out)["signs"] == {"run 1": sign}
         assert running.result(60).count == 3
         until(lambda: screen.shows("ended     run 1 (run) completed"), process)
         assert screen.shows(": 3 purged")
