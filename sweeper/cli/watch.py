@@ -99,6 +99,8 @@ def _at_work(look: Look) -> str:
 
 def _purged(look: Look) -> str:
     left = look.left
+    if look.run is not None and look.run.kind == "backfill":
+        return f"{look.purged:,} in this slice"
     if left is None:
         return f"{look.purged:,}"
     share = look.purged / (look.purged + left) if look.purged + left else 1.0
@@ -121,7 +123,7 @@ def _backfill(progress: Progress) -> str:
 
 def _replica(replica: Replica) -> str:
     if replica.hidden:
-        return f"{replica.name}: this role may not see how far it is behind (GRANT pg_read_all_stats)"
+        return f"{replica.name}: hidden from this role; GRANT pg_read_all_stats to it"
     behind = "an unknown amount" if replica.bytes is None else f"{replica.bytes / MEGABYTE:,.1f} MB"
     return f"{replica.name}: {behind} behind{'' if replica.seconds is None else f', {length(replica.seconds)}'}"
 

@@ -32,6 +32,8 @@ RATE_SECONDS = 10.0
 """The present rate is that of so many seconds."""
 COPIES_SECONDS = 10.0
 """How often the lag of copies is read."""
+IDLE_SECONDS = 10.0
+"""How often runs and backfills are read while no run is at work."""
 COPIES_AT_MOST = 100_000
 """Counting what a copy lags behind stops here."""
 RUNS_SHOWN = 3
@@ -59,7 +61,7 @@ class Look:
         run: the run that holds it, as it was when it was first looked at; None if none does.
         purged: how many conversations it has purged.
         rate: how many a second it purges now; None at the first look.
-        left: how many it expects to purge still; None if that is not known.
+        left: how many it, or its backfill as a whole, expects to purge still; None if that is not known.
         backfills: the unfinished backfills, with what they have purged.
         ended: the newest ended runs.
         doing: what the run is doing instead of purging, for instance why it waits, or the backfill if no run is at work.
@@ -100,6 +102,7 @@ class Look:
 class _Base:
     """What was read when the holder of the lease changed: who that is and whether it holds it still, runs and backfills."""
 
+    read_at: float
     held: tuple[int | None, bool]
     runs: Sequence[RunEntry]
     backfills: Sequence[Progress]
@@ -109,6 +112,11 @@ class _Base:
         """The run that holds the lease."""
         run_id, is_held = self.held
         return next((run for run in self.runs if is_held and run.id == run_id and run.outcome is None), None)
+
+    def is_fresh(self, holder: Holder | None) -> bool:
+        """Return False if another run is at work than then, or none and it is long ago: a backfill may have ended."""
+        is_recent = self.run is not None or time.monotonic() - self.read_at < IDLE_SECONDS
+        return self.held == _held(holder) and is_recent
 
     @property
     def backfill(self) -> Progress | None:
@@ -131,7 +139,7 @@ class Watcher:
     _recent: deque[tuple[float, int]] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
-        self._probe = LoadProbe(self.database, [])
+        self._probe = LoadProbe(self.database, [], has_warned=True)  # a look shows which replicas it may not see
 
     def look(self) -> Look:
         """Return how the store stands now.
@@ -160,7 +168,7 @@ class Watcher:
             held = _held(self._holder(connection))
             self._tombstone = int(connection.execute(statement("newest_tombstone")).scalar_one())
             runs = operation.runs(connection, self._store, RUNS_SHOWN + 1)
-            self._base = _Base(held, runs, operation.progress(connection, self._store))
+            self._base = _Base(time.monotonic(), held, runs, operation.progress(connection, self._store))
         self._purged = self._base.run.purged if self._base.run else 0
         self._recent.clear()
 
@@ -168,10 +176,10 @@ class Watcher:
         return operation.holder(connection, self._store, self.database.settings.lease.seconds)
 
     def _looked(self) -> Look | None:
-        """Return a look; None if another run is at work than the one that `_begin` read."""
+        """Return a look; None if `_begin` must read again."""
         with self.database.transaction(statement_timeout_ms=LOOK_MS) as connection:
             holder, base = self._holder(connection), self._base
-            return self._look(connection, holder, base) if base and base.held == _held(holder) else None
+            return self._look(connection, holder, base) if base and base.is_fresh(holder) else None
 
     def _look(self, connection: Connection, holder: Holder | None, base: _Base) -> Look:
         if base.run is not None:
