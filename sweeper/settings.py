@@ -142,6 +142,23 @@ class SharedSettings(TableSettings):
     names it, which no foreign key declares."""
 
 
+class RedactSettings(Section):
+    """Columns that hold content. A rule with `action = "redact"` empties them when it is due."""
+
+    table: Table
+    """The table of the conversations, or one whose rows belong to a conversation by a column of theirs."""
+    columns: Annotated[tuple[Identifier, ...], Field(min_length=1)]
+    """The columns that become NULL, or the value of `values`. No key, and no column that a view of the store reads to decide."""
+    values: dict[Identifier, str] = Field(default_factory=dict)
+    """What a column gets instead of NULL, as text of its type, for instance `{ messages = "{}" }`."""
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if unknown := sorted(self.values.keys() - set(self.columns)):
+            raise ValueError(f"values names {unknown[0]!r}, which is not among columns: write it there, too")
+        return self
+
+
 class PurgeSettings(Section):
     """Which tables are locked and deleted from, and how much at a time."""
 
@@ -158,6 +175,8 @@ class PurgeSettings(Section):
     shared: tuple[SharedSettings, ...] = ()
     """Tables whose rows several conversations may name, such as files: a row is deleted with the last row that refers to it by
     a foreign key."""
+    redact: tuple[RedactSettings, ...] = ()
+    """What the rules with `action = "redact"` empty."""
     feedback: TableSettings | None = None
     """The physical table behind the relation `feedback`, if that is a view. Unset: the relation itself."""
     batch: Annotated[Positive, Field(le=10_000)] = 500
