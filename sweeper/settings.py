@@ -322,9 +322,11 @@ class CopySettings(Section):
     Required with `url`, except with `body`."""
     headers_file: Place | None = None
     """Further headers of the POST, such as an API key, as lines `Name: value`."""
-    records: Annotated[tuple[Literal["conversation", "feedback"], ...], Field(min_length=1)] = ("conversation",)
-    """The kinds of purged records that it is told. A feedback row and a conversation may have the same id: with both, the copy
-    must look at `record`."""
+    records: Annotated[tuple[Literal["conversation", "redaction", "feedback"], ...], Field(min_length=1)] = (
+        "conversation",
+    )
+    """The kinds of purged records that it is told; `redaction`: conversations whose content was redacted. A feedback row and a
+    conversation may have the same id: with several kinds, the copy must look at `record`."""
     not_found_is_success: StrictBool = False
     """Whether the answer 404 means that nothing is left, rather than that the address is wrong."""
     batch: Annotated[Positive, Field(le=10_000)] = 1_000

@@ -19,7 +19,7 @@ def decide_redaction(facts: Facts, policy: Policy, as_of: datetime) -> Verdict |
 
 
 def evaluate_redaction(facts: Facts, proposal: Proposal, policy: Policy, as_of: datetime) -> Evaluation:
-    """Decide whether to redact a conversation, on facts read after its row was locked; `Outcome.PURGE` means that it is redacted."""
+    """Decide whether to redact a conversation, on facts read after its row was locked; `Outcome.PURGE` says yes."""
     verdict = decide(facts, policy, as_of)
     if policy.redacting is None or verdict.expired:
         return Evaluation(Outcome.NOT_DUE, verdict)

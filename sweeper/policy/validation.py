@@ -83,7 +83,7 @@ def _unless_has_one_action(raw: Raw) -> Iterator[InputFault]:
     for loc, rule in entries(raw, "rules"):
         for name in texts(table(rule, "when").get("unless")):
             if actions.get(name, _action(rule)) != _action(rule):
-                words = f"{name!r} has action = {actions[name]!r}, and this rule {_action(rule)!r}: name rules with the same action"
+                words = f"{name!r} has action = {actions[name]!r}, and this rule {_action(rule)!r}: name rules of one action"
                 yield InputFault((*loc, "when", "unless"), words)
 
 

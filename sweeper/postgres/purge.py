@@ -260,9 +260,7 @@ def lock_all(connection: Connection, table: str, condition: str, ids: Sequence[s
     Raises:
         ChildrenLockedError: others hold locks on some of them.
     """
-    counts = connection.execute(
-        statement("lock_children", table=table, condition=condition), {"ids": array(ids)}
-    ).one()
+    counts = connection.execute(statement("lock_children", table=table, condition=condition), {"ids": array(ids)}).one()
     if counts.present != counts.locked:
         raise ChildrenLockedError(f"{counts.present - counts.locked} rows in {table} are locked by others")
 

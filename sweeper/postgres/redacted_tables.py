@@ -131,7 +131,9 @@ def _value(connection: Connection, setting: RedactSettings, row: Row[Any]) -> st
         with connection.begin_nested():
             connection.execute(statement("cast_value", value=value))
     except DBAPIError as error:
-        _refuse(setting, f"the value of {row.column} is no {row.type} ({reason(error)})", "Give it a value of that type")
+        _refuse(
+            setting, f"the value of {row.column} is no {row.type} ({reason(error)})", "Give it a value of that type"
+        )
     return value
 
 

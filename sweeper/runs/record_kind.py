@@ -1,4 +1,4 @@
-"""The kinds of record that a run purges: conversations, their content, and feedback rows, each with its statements and evaluation.
+"""The kinds of record that a run purges: conversations, their content, and feedback rows, each with statements and evaluation.
 
 Previews, counts, batches and reapplications treat all alike; what differs between them is written here.
 """

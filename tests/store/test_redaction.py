@@ -1,4 +1,4 @@
-"""A rule that redacts empties content columns, leaves the row to its other rules, and is evidenced by a tombstone of its own kind."""
+"""A rule that redacts empties content columns, leaves the row to its other rules, and leaves a tombstone of its own."""
 
 from copy import deepcopy
 from pathlib import Path
@@ -56,12 +56,18 @@ def job_of(store: Store, as_of: str = AS_OF, policy: Policy | None = None, **sec
 def content(store: Store) -> dict[str, int]:
     """How many messages with content each conversation has."""
     rows = store.execute("SELECT conversation_id::text, count(body) FROM messages GROUP BY 1")
-    return dict(rows)  # type: ignore[arg-type]
+    return dict(rows)
 
 
 def test_redacted(owned: Store) -> None:
     """Content goes, the row stays; what is due for purge is purged and not redacted. A second run changes nothing."""
-    owned.load(a_world(chat("old", "2026-04-01T00:00:00Z"), chat("week", "2026-05-20T00:00:00Z"), chat("new", "2026-05-30T00:00:00Z")))
+    owned.load(
+        a_world(
+            chat("old", "2026-04-01T00:00:00Z"),
+            chat("week", "2026-05-20T00:00:00Z"),
+            chat("new", "2026-05-30T00:00:00Z"),
+        )
+    )
     foretold = preview(job_of(owned)).as_json()
     assert (foretold["would_purge"], foretold["would_redact"]) == (1, 1)
     told = sweep(job_of(owned)).as_json()
