@@ -4,6 +4,7 @@ Invariant: every line is escaped (no control character, no markup). A command wh
 or repeat the work, because its output cannot be written.
 """
 
+import csv
 import errno
 import io
 import json
@@ -14,17 +15,36 @@ import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from enum import StrEnum
+from functools import cache
 from types import TracebackType
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from sweeper.encoding import to_json
 from sweeper.errors import SweeperError, printable
 from sweeper.policy.instant import OutOfRange
 
+if TYPE_CHECKING:
+    import yaml
+
 WIDTH = 160
 """Width of tables if stdout is not a terminal."""
 BROKEN = frozenset({errno.EPIPE, errno.ENOSPC, errno.EBADF, errno.EIO, errno.EDQUOT})
 """Error numbers for a stream that cannot be written."""
+
+
+class OutputFormat(StrEnum):
+    """How a command prints its result: as a text with tables for people, or as data. Standard output has nothing else."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+    YAML = "yaml"
+
+    @property
+    def is_data(self) -> bool:
+        """True if programs read it."""
+        return self is not OutputFormat.TABLE
 
 
 class OutputError(SweeperError):
@@ -96,31 +116,31 @@ def warn(text: str) -> None:
         _write_error(f"sweeper: {text}")
 
 
-def print_error(error: SweeperError, *, as_json: bool = False) -> None:
+def print_error(error: SweeperError, output: OutputFormat = OutputFormat.TABLE) -> None:
     """Print an error to stderr, and for machines to stdout; its lines are escaped, so that all line breaks are meant."""
     if str(error):
         _write_error(*f"sweeper: {error}".split("\n"))
-        if as_json and not isinstance(error, OutputError):
-            _print_json_error(error.as_json())
+        if not isinstance(error, OutputError):
+            _print_data_error(error.as_json(), output)
 
 
-def print_usage_error(error: Any, *, as_json: bool = False) -> int:
+def print_usage_error(error: Any, output: OutputFormat = OutputFormat.TABLE) -> int:
     """Print a usage error of typer, which quotes arguments, to stderr, and for machines to stdout; return its exit code."""
     shown = io.StringIO()
     error.show(shown)
     _write_error(*shown.getvalue().removesuffix("\n").split("\n"))
-    if as_json:
-        text = printable(error.format_message())
-        path = error.ctx.command_path if getattr(error, "ctx", None) else "sweeper"
-        remedy = f"See `{path} --help`."
-        _print_json_error({"error": text, "guard": None, "remedy": remedy, "exit_code": error.exit_code})
+    text = printable(error.format_message())
+    path = error.ctx.command_path if getattr(error, "ctx", None) else "sweeper"
+    remedy = f"See `{path} --help`."
+    _print_data_error({"error": text, "guard": None, "remedy": remedy, "exit_code": error.exit_code}, output)
     return int(error.exit_code)
 
 
-def _print_json_error(fields: Mapping[str, Any]) -> None:
-    if not _written.is_set():
+def _print_data_error(fields: Mapping[str, Any], output: OutputFormat) -> None:
+    """Print an error as a document. CSV has none: its columns are those of the result."""
+    if output in (OutputFormat.JSON, OutputFormat.YAML) and not _written.is_set():
         with suppress(OutputError):  # stderr has the error
-            print_json(fields)
+            print_data(fields, output)
 
 
 def say(*lines: str) -> None:
@@ -150,14 +170,118 @@ def print_table(headers: Iterable[str], rows: Iterable[Iterable[object]]) -> Non
     _write(drawn.getvalue().removesuffix("\n").split("\n"))
 
 
-def print_rows(rows: Sequence[Mapping[str, object]], *, as_json: bool, none: str = "") -> None:
-    """Print rows with the same columns, as a JSON list or as a table; `none` is what a person reads if there is no row."""
-    if as_json:
-        print_json(list(rows))
+def print_data(value: Any, output: OutputFormat) -> None:
+    """Print a result of the program as JSON, YAML or CSV.
+
+    JSON is one line, YAML one document. In CSV a list has one line for each item, with the fields of the items as columns. An
+    object has one line for each value: its `name`, as a path with dots, and the `value`. In both, objects within become paths.
+    """
+    if output is OutputFormat.JSON:
+        print_json(value)
+    elif output is OutputFormat.YAML:
+        _write(_yaml(to_json(value)))
+    else:
+        found = to_json(value)
+        rows = (
+            found if isinstance(found, list) else [{"name": n, "value": v} for n, v in _paths(found, into_lists=True)]
+        )
+        _print_csv(rows)
+
+
+def print_rows(
+    rows: Sequence[Mapping[str, object]], output: OutputFormat = OutputFormat.TABLE, *, none: str = ""
+) -> None:
+    """Print rows with the same columns, as a table or as data. A command that lists something ends with this call.
+
+    A new command takes `output: Output = OutputFormat.TABLE, _json: AsJson = False` (see `sweeper.cli.context`), and
+
+    - `print_rows(rows, output, none="no hold is in force")` prints a list: table, JSON list, CSV or YAML list;
+    - `if output.is_data: print_data(value, output)`, else `say` and `print_table`, prints anything else;
+    - `RowPrinter(output).print(row)` prints rows while they are found, so that a million of them need no memory.
+
+    Args:
+        rows: what is listed; the names of the fields are the headers.
+        output: the option --output of the command.
+        none: what a person reads if there is no row.
+    """
+    if output.is_data:
+        print_data(list(rows), output)
     elif rows:
         print_table(rows[0], [row.values() for row in rows])
     else:
         say(none)
+
+
+class RowPrinter:
+    """Prints rows one by one as data: JSON lines, CSV with the columns of the first row, or one list in YAML."""
+
+    def __init__(self, output: OutputFormat) -> None:
+        self._output = output
+        self._columns: list[str] | None = None
+
+    def print(self, row: Any) -> None:
+        """Print one row."""
+        if self._output is OutputFormat.JSON:
+            print_json(row)
+        elif self._output is OutputFormat.YAML:
+            _write(_yaml([to_json(row)]))
+        else:
+            self._columns = _print_csv([to_json(row)], self._columns)
+
+
+def _yaml(value: Any) -> list[str]:
+    """Return the lines of a value in YAML, in ASCII. A text that may look like a number to any parser is quoted."""
+    import yaml
+
+    return yaml.dump(value, Dumper=_dumper(), sort_keys=False, width=sys.maxsize).removesuffix("\n").split("\n")
+
+
+@cache
+def _dumper() -> "type[yaml.SafeDumper]":
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        """Quotes 12e3, which is a text in PyYAML's version 1.1 of YAML and a number in 1.2."""
+
+    def text(dumper: yaml.SafeDumper, found: str) -> yaml.ScalarNode:
+        is_like_a_number = found[:1] in set("0123456789+-.")
+        return dumper.represent_scalar("tag:yaml.org,2002:str", found, '"' if is_like_a_number else None)
+
+    Dumper.add_representer(str, text)
+    return Dumper
+
+
+def _print_csv(rows: Sequence[Any], columns: list[str] | None = None) -> list[str]:
+    """Print rows as CSV, below their columns if none are given; return the columns."""
+    flat = [dict(_paths(row)) for row in rows]
+    header = list(dict.fromkeys(name for row in flat for name in row)) if columns is None else columns
+    text = io.StringIO()
+    writer = csv.DictWriter(text, header, restval="", lineterminator="\n")
+    if columns is None and header:
+        writer.writeheader()
+    writer.writerows(flat)
+    _write(text.getvalue().splitlines())
+    return header
+
+
+def _paths(value: Any, path: str = "", *, into_lists: bool = False) -> Iterator[tuple[str, object]]:
+    """Yield the values within a value of JSON with their paths; a list that is not entered is one value, written as JSON."""
+    if isinstance(value, Mapping) and value:
+        inner: Iterable[tuple[object, Any]] = value.items()
+    elif isinstance(value, list) and value and into_lists:
+        inner = enumerate(value)
+    else:
+        yield printable(path) or "value", _csv_text(value)
+        return
+    for key, each in inner:
+        yield from _paths(each, f"{path}.{key}" if path else str(key), into_lists=into_lists)
+
+
+def _csv_text(value: Any) -> str:
+    """Return a value as CSV has it: nothing for null, texts with escapes for what no terminal should get, else JSON."""
+    if value is None:
+        return ""
+    return printable(value) if isinstance(value, str) else json.dumps(value)
 
 
 def _cell_text(cell: object) -> str:

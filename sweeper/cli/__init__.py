@@ -24,6 +24,7 @@ from sweeper.cli.reapply import reapply
 from sweeper.cli.report import report, status
 from sweeper.cli.run import run
 from sweeper.cli.serve import serve
+from sweeper.console import OutputFormat
 from sweeper.errors import SweeperError
 
 EXIT_CODES = """Exit codes:
@@ -111,7 +112,7 @@ def main() -> NoReturn:
         returned = app(prog_name="sweeper", standalone_mode=False)
         code = returned if isinstance(returned, int) else 0
     except MisuseError as error:
-        code = console.print_usage_error(error, as_json=_is_json())
+        code = console.print_usage_error(error, _output())
     except typer.Abort:
         code = 1
     except SystemExit as ended:
@@ -125,11 +126,18 @@ def main() -> NoReturn:
     sys.exit(console.flush(code))
 
 
-def _is_json() -> bool:
-    """Return whether the command line asks for JSON; read here, because its parsing may be what fails."""
-    return "--json" in sys.argv[1:]
+def _output() -> OutputFormat:
+    """Return how the command line asks for its result; read here, because its parsing may be what fails."""
+    words = sys.argv[1:]
+    if "--json" in words:
+        return OutputFormat.JSON
+    for word, after in zip(words, [*words[1:], ""], strict=True):
+        option, _, value = word.partition("=")
+        if option == "--output" and (value or after) in tuple(OutputFormat):
+            return OutputFormat(value or after)
+    return OutputFormat.TABLE
 
 
 def _print_error(error: SweeperError) -> int:
-    console.print_error(error, as_json=_is_json())
+    console.print_error(error, _output())
     return error.exit_code

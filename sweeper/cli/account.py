@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweeper import console
 from sweeper.cli import context
+from sweeper.console import OutputFormat
 from sweeper.encoding import to_json
 from sweeper.errors import SweeperError
 from sweeper.policy.instant import rfc3339
@@ -18,7 +19,7 @@ MOST = 20
 """How many conversations of an account are listed."""
 
 
-def explain_account(job: "Job", account_id: str, *, as_json: bool) -> None:
+def explain_account(job: "Job", account_id: str, *, output: OutputFormat) -> None:
     """Print what is stored of an account, what of it was purged, and its first conversations.
 
     Raises:
@@ -34,10 +35,10 @@ def explain_account(job: "Job", account_id: str, *, as_json: bool) -> None:
         raise SweeperError(
             _unknown(job, f"account {account_id}", "no row of the store and no tombstone of it names it")
         )
-    _print(job, found, as_json=as_json)
+    _print(job, found, output=output)
 
 
-def explain_other(job: "Job", id_: str, *, supposed: bool, as_json: bool) -> None:
+def explain_other(job: "Job", id_: str, *, supposed: bool, output: OutputFormat) -> None:
     """Print all about the account with that id.
 
     Raises:
@@ -51,7 +52,7 @@ def explain_other(job: "Job", id_: str, *, supposed: bool, as_json: bool) -> Non
             f"{id_} is an account, and --what-if works with a conversation. Ask `sweeper explain {id_}`."
         )
     if found.is_known:
-        _print(job, found, as_json=as_json)
+        _print(job, found, output=output)
         return
     named = lookup.other(job.database, job.contract, id_)
     if named is None:
@@ -76,14 +77,14 @@ def _unknown(job: "Job", what: str, why: str) -> str:
     )
 
 
-def _print(job: "Job", found: "StoredAccount", *, as_json: bool) -> None:
+def _print(job: "Job", found: "StoredAccount", *, output: OutputFormat) -> None:
     from sweeper.policy import explain as explanations
     from sweeper.runs import scan
 
     listed = list(scan.of_account(job, found.id, MOST))
-    if as_json:
+    if output.is_data:
         lines = [explanations.line(record.facts, record.evaluation.verdict) for record in listed]
-        console.print_json({**_as_json(found), "listed": lines})
+        console.print_data({**_as_json(found), "listed": lines}, output)
         return
     console.say(
         f"Account {found.id}: {'stored' if found.is_stored else 'it has no row in accounts'}.",

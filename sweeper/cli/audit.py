@@ -10,7 +10,8 @@ import typer
 
 from sweeper import console
 from sweeper.cli import context
-from sweeper.cli.context import AsJson, Config
+from sweeper.cli.context import AsJson, Config, Output
+from sweeper.console import OutputFormat
 from sweeper.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ UNSIGNED = (
 @audit_app.command("checkpoint")
 def audit_checkpoint(
     config: Config = None,
-    as_json: AsJson = False,
+    output: Output = OutputFormat.TABLE,
+    _json: AsJson = False,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="FILE", help="Also write the checkpoint to this file. Keep it elsewhere."),
@@ -51,13 +53,13 @@ def audit_checkpoint(
     if out is not None and last is not None:
         _write(out, last.note)
     with console.afterwards():
-        _print_checkpoint(last, is_new=taken is not None, as_json=as_json)
+        _print_checkpoint(last, is_new=taken is not None, output=output)
 
 
-def _print_checkpoint(last: "Checkpoint | None", *, is_new: bool, as_json: bool) -> None:
-    if as_json:
+def _print_checkpoint(last: "Checkpoint | None", *, is_new: bool, output: OutputFormat) -> None:
+    if output.is_data:
         fields = {"size": last.size, "root": last.root.hex(), "signed_by": last.signed_by} if last else {"size": 0}
-        console.print_json({"new": is_new, **fields, "note": last.note if last else None})
+        console.print_data({"new": is_new, **fields, "note": last.note if last else None}, output)
         return
     if last is None:
         console.say("There is no evidence yet, and so no checkpoint.")
@@ -71,7 +73,8 @@ def _print_checkpoint(last: "Checkpoint | None", *, is_new: bool, as_json: bool)
 @audit_app.command("verify")
 def audit_verify(
     config: Config = None,
-    as_json: AsJson = False,
+    output: Output = OutputFormat.TABLE,
+    _json: AsJson = False,
     checkpoint: Annotated[
         list[Path] | None,
         typer.Option("--checkpoint", metavar="FILE", help="A checkpoint kept elsewhere that the ledger must continue."),
@@ -95,8 +98,8 @@ def audit_verify(
     keys, kept = signing.verifiers(key or ()), [_kept(path) for path in checkpoint or ()]
     with context.migrated(config) as database:
         report = verify.verify(database, kept, keys or _own_keys(database))
-    if as_json:
-        console.print_json(report)
+    if output.is_data:
+        console.print_data(report, output)
     else:
         _print_report(report)
     if report.fault is not None:
@@ -164,7 +167,8 @@ def _print_trust(report: "VerifyReport") -> None:
 def audit_prove(
     conversation: Annotated[str, typer.Argument(metavar="CONVERSATION", help="The id of a purged conversation.")],
     config: Config = None,
-    as_json: AsJson = False,
+    output: Output = OutputFormat.TABLE,
+    _json: AsJson = False,
     out: Out = None,
 ) -> None:
     """Write a receipt of a purge. It is of the newest if a conversation was purged again after a restore.
@@ -181,8 +185,8 @@ def audit_prove(
         _write(out, written.receipt.text())
         proven = {**receipts.proven(written.receipt), "tombstones": written.tombstones, "file": str(out)}
         with console.afterwards():
-            _print_proven(proven, as_json=as_json)
-            if not as_json:
+            _print_proven(proven, output=output)
+            if not output.is_data:
                 console.say(f"The receipt is in {out}.")
     if written.tombstones > 1:
         console.warn(
@@ -208,7 +212,8 @@ def _as_stored(database: "Database", conversation: str) -> str:
 def audit_check_receipt(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A receipt.")],
     key: Annotated[str, typer.Option("--key", metavar="PUB", help="Public key of the log, or its file.")],
-    as_json: AsJson = False,
+    output: Output = OutputFormat.TABLE,
+    _json: AsJson = False,
 ) -> None:
     """Check a receipt offline, and say what it proves. Needs no settings and no database.
 
@@ -219,8 +224,8 @@ def audit_check_receipt(
 
     verifier = signing.verifier(key)
     receipt = receipts.check(_read(file), verifier)
-    _print_proven(receipts.proven(receipt), as_json=as_json)
-    if not as_json:
+    _print_proven(receipts.proven(receipt), output=output)
+    if not output.is_data:
         key_id = verifier.line(receipt.checkpoint.tree.origin).split("+")[1]
         console.say(
             f"Checked: the signature of key {key_id}, and that the leaf is in the signed tree. This row of evidence has not been "
@@ -228,9 +233,9 @@ def audit_check_receipt(
         )
 
 
-def _print_proven(proven: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        console.print_json(proven)
+def _print_proven(proven: dict[str, Any], *, output: OutputFormat) -> None:
+    if output.is_data:
+        console.print_data(proven, output)
         return
     console.say(
         f"The {proven['record']} {proven['record_id']} was purged at {proven['purged_at']} by run {proven['run']}: "
@@ -247,7 +252,8 @@ def audit_export(
         Path, typer.Argument(metavar="FILE", help="Where to write the ledger. Replaced once it is complete.")
     ],
     config: Config = None,
-    as_json: AsJson = False,
+    output: Output = OutputFormat.TABLE,
+    _json: AsJson = False,
 ) -> None:
     """Write all evidence under the newest checkpoint to a file. It has JSON lines, and needs no database to verify.
 
@@ -258,8 +264,8 @@ def audit_export(
     with context.migrated(config) as database:
         note = export.write(database, file)
     with console.afterwards():
-        if as_json:
-            console.print_json({"file": str(file), "size": note.tree.size, "log": note.tree.origin})
+        if output.is_data:
+            console.print_data({"file": str(file), "size": note.tree.size, "log": note.tree.origin}, output)
         else:
             console.say(f"{note.tree.size} leaves of the log {note.tree.origin} are in {file}.")
         if not note.signatures:
@@ -270,7 +276,8 @@ def audit_export(
 def audit_check_export(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A file written by `sweeper audit export`.")],
     key: Annotated[str, typer.Option("--key", metavar="PUB", help="Public key of the log, or its file.")],
-    as_json: AsJson = False,
+    output: Output = OutputFormat.TABLE,
+    _json: AsJson = False,
 ) -> None:
     """Check an exported ledger offline, and say what is in it. Needs no settings and no database.
 
@@ -292,8 +299,8 @@ def audit_check_export(
     summary |= {source: leaves[source] for source in ("tombstones", "events")}
     summary["databases"] = sorted({run.identity for run in runs if run.identity is not None})
     summary["stores"] = sorted({run.store for run in runs if run.store is not None})
-    if as_json:
-        console.print_json(summary)
+    if output.is_data:
+        console.print_data(summary, output)
         return
     console.say(
         f"Everything fits: {summary['size']} leaves of the log {summary['log']} under a signed checkpoint, "
@@ -307,7 +314,7 @@ def audit_check_export(
 
 
 @audit_app.command("key")
-def audit_key(config: Config = None, as_json: AsJson = False) -> None:
+def audit_key(config: Config = None, output: Output = OutputFormat.TABLE, _json: AsJson = False) -> None:
     """Print the public key that verifies checkpoints. It is a C2SP verifier key.
 
     The signing key is Ed25519 in PEM, as `openssl genpkey -algorithm ed25519 -out signing.pem` makes it; its file is named in
@@ -325,8 +332,8 @@ def audit_key(config: Config = None, as_json: AsJson = False) -> None:
         with database.transaction() as connection:
             origin = checkpoint.origin(connection, database.settings)
     line = signer.verifier.line(origin)
-    if as_json:
-        console.print_json({"key": line, "name": origin, "id": signer.key_id(origin)})
+    if output.is_data:
+        console.print_data({"key": line, "name": origin, "id": signer.key_id(origin)}, output)
     else:
         console.say(line)
 

@@ -8,7 +8,7 @@ import typer
 
 from sweeper import console
 from sweeper.cli import context
-from sweeper.cli.context import AsJson, Config
+from sweeper.cli.context import AsJson, Config, Output
 from sweeper.cli.run import (
     STOPS,
     AcceptHistory,
@@ -20,6 +20,7 @@ from sweeper.cli.run import (
     show_plan,
     stop_on_signal,
 )
+from sweeper.console import OutputFormat
 from sweeper.encoding import to_json
 from sweeper.errors import ConfigurationError
 from sweeper.policy.instant import rfc3339
@@ -39,7 +40,8 @@ def backfill(
         str | None, typer.Option("--until", metavar="INSTANT", help="The end of the due dates, exclusive.")
     ] = None,
     config: Config = None,
-    as_json: AsJson = False,
+    output: Output = OutputFormat.TABLE,
+    _json: AsJson = False,
     by: Annotated[Slice | None, typer.Option("--by", help="Length of a slice; a month by default.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Preview the whole plan: write nothing, and print the digest to approve.")
@@ -91,23 +93,23 @@ def backfill(
         hours = _hours(job, between)
         budget = read_budget(max_runtime, max_purge, _rate(job, rate))
         if dry_run:
-            show_plan(job, scope, out, as_json=as_json)
+            show_plan(job, scope, out, output=output)
             return
         if give_up:
-            _print_given_up(backfills.give_up(job, scope), as_json=as_json)
+            _print_given_up(backfills.give_up(job, scope), output=output)
             return
         started = backfills.begin(job, scope, approval)
         with stop_on_signal(job.database.stop), _watched() as watch:
             outcome = BackfillRunner(job, started, watch, budget, hours, accept_history).run()
     with console.afterwards():
-        _print_outcome(outcome, as_json=as_json)
+        _print_outcome(outcome, output=output)
     if outcome.outcome == "failed" or outcome.stop_reason == "signal" or outcome.is_stalled:
         raise typer.Exit(1)
 
 
-def _print_given_up(plan: "BackfillPlan", *, as_json: bool) -> None:
-    if as_json:
-        console.print_json({"backfill": plan.id, "outcome": "given_up", "done_until": plan.done_until})
+def _print_given_up(plan: "BackfillPlan", *, output: OutputFormat) -> None:
+    if output.is_data:
+        console.print_data({"backfill": plan.id, "outcome": "given_up", "done_until": plan.done_until}, output)
     else:
         console.say(
             f"Backfill {plan.id} is given up, done until {rfc3339(plan.done_until)}. `sweeper run` purges the rest."
@@ -154,10 +156,10 @@ def _hours(job: "Job", between: str | None) -> "Hours | None":
         raise ConfigurationError(f"{source}: {error}. Nothing was done.") from None
 
 
-def _print_outcome(outcome: "BackfillOutcome", *, as_json: bool) -> None:
+def _print_outcome(outcome: "BackfillOutcome", *, output: OutputFormat) -> None:
     found = to_json(outcome)
-    if as_json:
-        console.print_json(found)
+    if output.is_data:
+        console.print_data(found, output)
         return
     console.say(
         f"Backfill {found['backfill']} {found['outcome']}: {found['purged_now']} conversations purged now, {found['purged']} of "

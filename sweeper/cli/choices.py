@@ -12,7 +12,8 @@ import typer
 
 from sweeper import console
 from sweeper.cli import context
-from sweeper.cli.context import AsJson, Config
+from sweeper.cli.context import AsJson, Config, Output
+from sweeper.console import OutputFormat
 from sweeper.errors import ConfigurationError
 from sweeper.policy.instant import OutOfRange
 
@@ -32,7 +33,8 @@ def plan_record(
     account: AccountId,
     plan: Annotated[str, typer.Argument(help="A plan of the policy, e.g. free.")],
     config: Config = None,
-    as_json: AsJson = False,
+    output: Output = OutputFormat.TABLE,
+    _json: AsJson = False,
     effective: Annotated[
         str | None,
         typer.Option("--effective", metavar="INSTANT", help="Since when; -infinity: always. Default: now."),
@@ -48,7 +50,7 @@ def plan_record(
     from sweeper.postgres.choices import Choice
 
     since = OutOfRange.ALWAYS if effective == ALWAYS else context.instant("--effective", effective)
-    _record(Choice(account, plan, None, since), config, as_json=as_json, unknown=unknown)
+    _record(Choice(account, plan, None, since), config, output=output, unknown=unknown)
 
 
 @consent_app.command("record")
@@ -56,7 +58,8 @@ def consent_record(
     account: AccountId,
     purpose: Annotated[str, typer.Option("--purpose", help="A purpose of the policy.")],
     config: Config = None,
-    as_json: AsJson = False,
+    output: Output = OutputFormat.TABLE,
+    _json: AsJson = False,
     granted: Annotated[bool, typer.Option("--granted", help="It is granted, from now on at the earliest.")] = False,
     withdrawn: Annotated[bool, typer.Option("--withdrawn", help="It is withdrawn.")] = False,
     effective: Annotated[
@@ -75,28 +78,32 @@ def consent_record(
     if granted == withdrawn:
         raise ConfigurationError("consent record: give either --granted or --withdrawn. Nothing was recorded.")
     choice = Choice(account, purpose, granted, context.instant("--effective", effective))
-    _record(choice, config, as_json=as_json, unknown=unknown)
+    _record(choice, config, output=output, unknown=unknown)
 
 
 @plan_app.command("list")
-def plan_list(account: AccountId, config: Config = None, as_json: AsJson = False) -> None:
+def plan_list(
+    account: AccountId, config: Config = None, output: Output = OutputFormat.TABLE, _json: AsJson = False
+) -> None:
     """List the recorded plans of an account, newest first.
 
     Example: sweeper plan list 06164d11-6113-5000-b6a7-99f977e937e4
     """
-    _list("plan", account, config, as_json=as_json)
+    _list("plan", account, config, output=output)
 
 
 @consent_app.command("list")
-def consent_list(account: AccountId, config: Config = None, as_json: AsJson = False) -> None:
+def consent_list(
+    account: AccountId, config: Config = None, output: Output = OutputFormat.TABLE, _json: AsJson = False
+) -> None:
     """List what an account granted and withdrew, newest first.
 
     Example: sweeper consent list 06164d11-6113-5000-b6a7-99f977e937e4
     """
-    _list("consent", account, config, as_json=as_json)
+    _list("consent", account, config, output=output)
 
 
-def _record(choice: "Choice", config: Path | None, *, as_json: bool, unknown: bool) -> None:
+def _record(choice: "Choice", config: Path | None, *, output: OutputFormat, unknown: bool) -> None:
     from sweeper.postgres import choices
 
     context.text_argument("ACCOUNT", choice.account_id)
@@ -114,10 +121,10 @@ def _record(choice: "Choice", config: Path | None, *, as_json: bool, unknown: bo
         row = choices.record(database, replace(choice, account_id=account_id))
         row["in_store"] = choices.is_shown(database, choice.kind, row["id"])
     with console.afterwards():
-        if as_json:
-            console.print_json(row)
+        if output.is_data:
+            console.print_data(row, output)
         else:
-            console.print_rows([row], as_json=False)
+            console.print_rows([row])
         _warn_unshown(database.settings, choice.kind, is_shown=row["in_store"])
 
 
@@ -159,11 +166,11 @@ def _warn_unshown(settings: "Settings", kind: "ChoiceKind", *, is_shown: bool | 
         )
 
 
-def _list(kind: "ChoiceKind", account: str, config: Path | None, *, as_json: bool) -> None:
+def _list(kind: "ChoiceKind", account: str, config: Path | None, *, output: OutputFormat) -> None:
     from sweeper.postgres import choices
 
     context.text_argument("ACCOUNT", account)
     with context.migrated(config) as database:
         account_id, _ = choices.account(database, account)
         rows = choices.recorded(database, kind, account_id)
-    console.print_rows(rows, as_json=as_json, none=f"no {kind} is recorded for account {account_id}")
+    console.print_rows(rows, output=output, none=f"no {kind} is recorded for account {account_id}")

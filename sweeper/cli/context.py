@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweeper.clock import Clock
+from sweeper.console import OutputFormat
 from sweeper.errors import ConfigurationError
 from sweeper.policy.instant import aware, rfc3339
 
@@ -24,7 +25,24 @@ if TYPE_CHECKING:
 Config = Annotated[
     Path | None, typer.Option("--config", help="Settings file. Default: SWEEPER_CONFIG, then config/sweeper.toml.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+AsJson = Annotated[bool, typer.Option("--json", is_eager=True, help="Print JSON for machines: --output json.")]
+"""An option of every command that has `Output`, whose value then is JSON; nothing else needs to read it."""
+
+
+def _output(context: typer.Context, output: OutputFormat) -> OutputFormat:
+    """Return what --output and --json, which typer has parsed before, ask for together."""
+    if not context.params.get("_json"):
+        return output
+    source = context.get_parameter_source("output")
+    if output is not OutputFormat.JSON and source is not None and source.name == "COMMANDLINE":
+        raise typer.BadParameter(f"--output {output} contradicts --json. Nothing was done. Give one of them.")
+    return OutputFormat.JSON
+
+
+Output = Annotated[
+    OutputFormat, typer.Option("--output", callback=_output, help="Print text with tables, or data for machines.")
+]
+"""How a command prints its result; see `console.print_rows`."""
 AsOf = Annotated[
     str | None,
     typer.Option(

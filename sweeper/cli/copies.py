@@ -6,7 +6,8 @@ import typer
 
 from sweeper import console
 from sweeper.cli import context
-from sweeper.cli.context import AsJson, Config
+from sweeper.cli.context import AsJson, Config, Output
+from sweeper.console import OutputFormat
 from sweeper.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ SAID = {
 def deliver(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Only these copies.")] = None,
     config: Config = None,
-    as_json: AsJson = False,
+    output: Output = OutputFormat.TABLE,
+    _json: AsJson = False,
 ) -> None:
     """Tell each copy what was purged since it last acknowledged. Exits with 1 if one does not acknowledge.
 
@@ -46,8 +48,8 @@ def deliver(
         with stop_on_signal(database.stop):
             found = delivery.deliver(database, context.CLOCK, names or ())
     with console.afterwards():
-        if as_json:
-            console.print_json(found)
+        if output.is_data:
+            console.print_data(found, output)
         else:
             console.say(*map(_said, found) if found else ("[[copies]] of the settings is empty: there is no copy.",))
     if any(each.outcome == "failed" for each in found):
@@ -62,7 +64,7 @@ def _said(found: "Delivery") -> str:
 
 
 @copies_app.command("list")
-def list_(config: Config = None, as_json: AsJson = False) -> None:
+def list_(config: Config = None, output: Output = OutputFormat.TABLE, _json: AsJson = False) -> None:
     """Show how far each copy lags, and why.
 
     Example: sweeper copies list
@@ -72,4 +74,4 @@ def list_(config: Config = None, as_json: AsJson = False) -> None:
     with context.migrated(config) as database:
         found = database.within(lambda c: lag.read(c, database.settings, context.CLOCK.now()))
     rows = [each.as_json() for each in found]
-    console.print_rows(rows, as_json=as_json, none="[[copies]] of the settings is empty: there is no copy.")
+    console.print_rows(rows, output=output, none="[[copies]] of the settings is empty: there is no copy.")

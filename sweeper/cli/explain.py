@@ -8,7 +8,8 @@ import typer
 from sweeper import console
 from sweeper.cli import context
 from sweeper.cli.account import explain_account, explain_other, line
-from sweeper.cli.context import AsJson, AsOf, Config
+from sweeper.cli.context import AsJson, AsOf, Config, Output
+from sweeper.console import OutputFormat
 from sweeper.errors import ConfigurationError, SweeperError
 from sweeper.policy.instant import rfc3339
 
@@ -31,7 +32,8 @@ def explain(
         str | None, typer.Argument(metavar="[ID]", help="Id of a conversation; or of an account.")
     ] = None,
     config: Config = None,
-    as_json: AsJson = False,
+    output: Output = OutputFormat.TABLE,
+    _json: AsJson = False,
     as_of: AsOf = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Explain every conversation in one line each, and print totals.")
@@ -57,25 +59,25 @@ def explain(
         )
     with context.prepared(config, context.instant("--as-of", as_of)) as job:
         if account is not None:
-            explain_account(job, context.text_argument("--account", account), as_json=as_json)
+            explain_account(job, context.text_argument("--account", account), output=output)
         elif conversation_id is None:
-            _explain_all(job, as_json=as_json)
+            _explain_all(job, output=output)
         else:
-            _explain_one(job, conversation_id, what_if, as_json=as_json)
+            _explain_one(job, conversation_id, what_if, output=output)
 
 
-def _explain_one(job: "Job", conversation_id: str, what_if: WhatIf | None, *, as_json: bool) -> None:
+def _explain_one(job: "Job", conversation_id: str, what_if: WhatIf | None, *, output: OutputFormat) -> None:
     from sweeper.postgres import lookup
 
     text = context.text_argument("conversation", conversation_id)
     id_ = lookup.id_or_none(job.database, job.contract.type("conversations"), text)
     facts, messages = _read(job, id_) if id_ is not None else (None, [])
     if facts is None:
-        _explain_absent(job, id_ or text, what_if, as_json=as_json)
+        _explain_absent(job, id_ or text, what_if, output=output)
         return
     explanation = _explanation(job, facts, messages, what_if)
-    if as_json:
-        console.print_json(explanation)
+    if output.is_data:
+        console.print_data(explanation, output)
     else:
         console.say(*explanation.as_lines())
 
@@ -100,7 +102,7 @@ def _explanation(job: "Job", facts: "Facts", messages: list["Message"], what_if:
     return explanations.Explanation(supposed, job.policy, job.as_of, messages, supposing, schema)
 
 
-def _explain_absent(job: "Job", id_: str, what_if: WhatIf | None, *, as_json: bool) -> None:
+def _explain_absent(job: "Job", id_: str, what_if: WhatIf | None, *, output: OutputFormat) -> None:
     """Print what the tombstone records of a purged conversation, or what else the id names."""
     from sweeper.policy import explain as explanations
     from sweeper.postgres import evidence
@@ -108,28 +110,28 @@ def _explain_absent(job: "Job", id_: str, what_if: WhatIf | None, *, as_json: bo
     with job.database.transaction() as connection:
         tombstone = evidence.tombstone_of(connection, job.settings.store.schema_name, id_)
     if tombstone is None:
-        explain_other(job, id_, supposed=what_if is not None, as_json=as_json)
-    elif as_json:
-        console.print_json(explanations.purged_json(id_, tombstone))
+        explain_other(job, id_, supposed=what_if is not None, output=output)
+    elif output.is_data:
+        console.print_data(explanations.purged_json(id_, tombstone), output)
     else:
         console.say(explanations.purged_text(id_, tombstone))
 
 
-def _explain_all(job: "Job", *, as_json: bool) -> None:
+def _explain_all(job: "Job", *, output: OutputFormat) -> None:
     from sweeper import log
     from sweeper.policy import explain as explanations
     from sweeper.policy.anomaly import Anomaly
     from sweeper.policy.counts import Counts
     from sweeper.runs.scan import everything
 
-    counts = Counts()
+    counts, printer = Counts(), console.RowPrinter(output)
     for record in everything(job, lambda: counts.anomalies.update([Anomaly.CREATED_AHEAD.value])):
         counts.count("conversation", record.evaluation, record.anomalies)
-        if as_json:
-            console.print_json(explanations.line(record.facts, record.evaluation.verdict))
+        if output.is_data:
+            printer.print(explanations.line(record.facts, record.evaluation.verdict))
         else:
             console.say(line(record))
-    if as_json:
+    if output.is_data:
         log.get().info("totals", **_totals_json(counts.conversations))
     else:
         _print_totals(counts.conversations)

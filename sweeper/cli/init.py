@@ -9,7 +9,8 @@ import typer
 
 from sweeper import console
 from sweeper.cli import context
-from sweeper.cli.context import AsJson
+from sweeper.cli.context import AsJson, Output
+from sweeper.console import OutputFormat
 from sweeper.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ def init(
         typer.Option("--app", metavar="NAME", help="The application; draft: any other. Default: as the tables tell."),
     ] = None,
     listed: Annotated[bool, typer.Option("--list", help="List the applications that are known.")] = False,
-    as_json: AsJson = False,
+    output: Output = OutputFormat.TABLE,
+    _json: AsJson = False,
 ) -> None:
     """Write the views, settings, policy and roles for a store.
 
@@ -48,27 +50,29 @@ def init(
     Example: sweeper init --app open-webui config
     """
     if listed:
-        _list(as_json=as_json)
+        _list(output=output)
         return
     _refuse_filled(directory)
     chosen = _choose(application, _tables())
     _write(directory, chosen.files)
     commands = _commands(directory, chosen.files)
     with console.afterwards():
-        if as_json:
+        if output.is_data:
             written = {"directory": str(directory), "files": list(chosen.files)}
-            console.print_json({**written, "application": chosen.application, "found": chosen.found, "next": commands})
+            console.print_data(
+                {**written, "application": chosen.application, "found": chosen.found, "next": commands}, output
+            )
         else:
             console.say(f"{chosen.found}.", f"{', '.join(chosen.files)} are in {directory}. Read and edit them. Then:")
             console.say(*(f"  {command}" for command in commands))
 
 
-def _list(*, as_json: bool) -> None:
+def _list(*, output: OutputFormat) -> None:
     from sweeper import applications
 
     shipped = [applications.load(name) for name in applications.names()]
-    if as_json:
-        console.print_json([{"name": each.name, "title": each.title, "tested": each.shape} for each in shipped])
+    if output.is_data:
+        console.print_data([{"name": each.name, "title": each.title, "tested": each.shape} for each in shipped], output)
     else:
         console.print_table(("name", "application", "tested with"), [(a.name, a.title, a.shape) for a in shipped])
 

@@ -8,7 +8,8 @@ import typer
 
 from sweeper import console
 from sweeper.cli import context
-from sweeper.cli.context import AsJson, Config
+from sweeper.cli.context import AsJson, Config, Output
+from sweeper.console import OutputFormat
 from sweeper.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from sweeper.settings import Settings
 
 
-def migrate(config: Config = None, as_json: AsJson = False) -> None:
+def migrate(config: Config = None, output: Output = OutputFormat.TABLE, _json: AsJson = False) -> None:
     """Create or upgrade the sweeper's own tables (schema sweeper). Touches nothing else.
 
     Example: sweeper migrate
@@ -28,8 +29,8 @@ def migrate(config: Config = None, as_json: AsJson = False) -> None:
     with context.connected(config) as database:
         before, after = migrations.migrate(database)
     with console.afterwards():
-        if as_json:
-            console.print_json({"before": before, "after": after})
+        if output.is_data:
+            console.print_data({"before": before, "after": after}, output)
         elif before == after:
             console.say(f"already at revision {after}")
         else:
@@ -38,7 +39,8 @@ def migrate(config: Config = None, as_json: AsJson = False) -> None:
 
 def check(
     config: Config = None,
-    as_json: AsJson = False,
+    output: Output = OutputFormat.TABLE,
+    _json: AsJson = False,
     trial: Annotated[
         bool | None,
         typer.Option(
@@ -69,8 +71,8 @@ def check(
             *_copies(database.settings),
             *_exposed(database.settings),
         ]
-    if as_json:
-        console.print_json(findings)
+    if output.is_data:
+        console.print_data(findings, output)
     else:
         for finding in findings:
             console.say(f"{finding.level.value.upper():<8} {finding.subject}: {finding.text}")
@@ -150,7 +152,8 @@ def _exposed(settings: "Settings") -> "Iterator[CheckFinding]":
 
 def demo(
     config: Config = None,
-    as_json: AsJson = False,
+    output: Output = OutputFormat.TABLE,
+    _json: AsJson = False,
     keep: Annotated[
         Path | None,
         typer.Option("--keep", metavar="DIR", help="Keep the data in this directory, to try commands on it."),
@@ -164,8 +167,8 @@ def demo(
     from sweeper.demo import walkthrough
     from sweeper.demo.page import DemoPage
 
-    if as_json:
-        console.print_json(walkthrough.summary(config, context.CLOCK, seed, keep))
+    if output.is_data:
+        console.print_data(walkthrough.summary(config, context.CLOCK, seed, keep), output)
     else:
         walkthrough.show(DemoPage(_run_command), config, context.CLOCK, seed, keep)
 

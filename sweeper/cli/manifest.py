@@ -15,7 +15,8 @@ import typer
 
 from sweeper import console, files
 from sweeper.cli import context
-from sweeper.cli.context import AsJson, AsOf, Config
+from sweeper.cli.context import AsJson, AsOf, Config, Output
+from sweeper.console import OutputFormat
 from sweeper.errors import ConfigurationError, RefusedError
 from sweeper.manifest import extra
 from sweeper.policy.instant import rfc3339
@@ -52,7 +53,8 @@ manifest_app = typer.Typer(help="Build, check, export, recall and end training m
 def manifest_build(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A new or an empty directory.")],
     config: Config = None,
-    as_json: AsJson = False,
+    output: Output = OutputFormat.TABLE,
+    _json: AsJson = False,
     as_of: AsOf = None,
     with_text: Annotated[
         bool, typer.Option("--with-text", help="Include the text, filtered as the policy says.")
@@ -78,8 +80,8 @@ def manifest_build(
         "replaced": frozen.replaced,
     }
     with console.afterwards():
-        if as_json:
-            console.print_json(built)
+        if output.is_data:
+            console.print_data(built, output)
         else:
             _print_built(built)
     for id_ in frozen.displaced:
@@ -121,7 +123,8 @@ def _print_built(built: dict[str, Any]) -> None:
 def manifest_start(
     manifest_id: ManifestId,
     config: Config = None,
-    as_json: AsJson = False,
+    output: Output = OutputFormat.TABLE,
+    _json: AsJson = False,
 ) -> None:
     """Start a training run: check every row again. Writes what must be dropped to revoked-*.parquet.
 
@@ -133,8 +136,8 @@ def manifest_start(
     with context.prepared(config) as job:
         description, revoked = lifecycle.start(job, manifest_id)
     with console.afterwards():
-        if as_json:
-            console.print_json({"id": manifest_id, "state": "started", "revoked": revoked})
+        if output.is_data:
+            console.print_data({"id": manifest_id, "state": "started", "revoked": revoked}, output)
             return
         console.say(
             f"Manifest {manifest_id} started: {description.eligible - revoked.total()} of {description.eligible} messages may be "
@@ -147,7 +150,8 @@ def manifest_start(
 def manifest_complete(
     manifest_id: ManifestId,
     config: Config = None,
-    as_json: AsJson = False,
+    output: Output = OutputFormat.TABLE,
+    _json: AsJson = False,
 ) -> None:
     """Record that the training run has ended. `manifest recall` reports what leaves the manifest later.
 
@@ -159,8 +163,8 @@ def manifest_complete(
     with context.migrated(config) as database:
         lifecycle.complete(database, context.CLOCK, manifest_id)
     with console.afterwards():
-        if as_json:
-            console.print_json({"id": manifest_id, "state": "completed"})
+        if output.is_data:
+            console.print_data({"id": manifest_id, "state": "completed"}, output)
         else:
             console.say(f"Manifest {manifest_id} completed.")
 
@@ -169,7 +173,8 @@ def manifest_complete(
 def manifest_retire(
     manifest_id: ManifestId,
     config: Config = None,
-    as_json: AsJson = False,
+    output: Output = OutputFormat.TABLE,
+    _json: AsJson = False,
 ) -> None:
     """End a manifest that is not used any more.
 
@@ -183,8 +188,8 @@ def manifest_retire(
     with context.migrated(config) as database:
         retired = lifecycle.retire(database, manifest_id)
     with console.afterwards():
-        if as_json:
-            console.print_json(retired)
+        if output.is_data:
+            console.print_data(retired, output)
         else:
             console.say(
                 f"Manifest {manifest_id} retired: `manifest recall` passes it over from now on. You may delete "
@@ -197,7 +202,8 @@ def manifest_relocate(
     manifest_id: Annotated[str, typer.Argument(metavar="ID", help="A manifest whose directory was moved or restored.")],
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where it is now.")],
     config: Config = None,
-    as_json: AsJson = False,
+    output: Output = OutputFormat.TABLE,
+    _json: AsJson = False,
 ) -> None:
     """Record where a manifest is now, after checking its files.
 
@@ -211,14 +217,14 @@ def manifest_relocate(
     with context.migrated(config) as database:
         relocated = lifecycle.relocate(database, manifest_id, directory)
     with console.afterwards():
-        if as_json:
-            console.print_json(relocated)
+        if output.is_data:
+            console.print_data(relocated, output)
         else:
             console.say(f"Manifest {manifest_id} is in {relocated['directory']}, with all its files unchanged.")
 
 
 @manifest_app.command("list")
-def manifest_list(config: Config = None, as_json: AsJson = False) -> None:
+def manifest_list(config: Config = None, output: Output = OutputFormat.TABLE, _json: AsJson = False) -> None:
     """List all manifests ever frozen, oldest first.
 
     Example: sweeper manifest list --json
@@ -228,8 +234,8 @@ def manifest_list(config: Config = None, as_json: AsJson = False) -> None:
 
     with context.migrated(config) as database:
         found = lifecycle.list_manifests(database)
-    if as_json:
-        console.print_json(found)
+    if output.is_data:
+        console.print_data(found, output)
         return
     headers = ("id", "state", "as_of", "eligible", "revoked", "directory")
     for row in found:
@@ -241,7 +247,8 @@ def manifest_list(config: Config = None, as_json: AsJson = False) -> None:
 def manifest_show(
     manifest_id: ManifestId,
     config: Config = None,
-    as_json: AsJson = False,
+    output: Output = OutputFormat.TABLE,
+    _json: AsJson = False,
 ) -> None:
     """Show what a manifest contains and where it is. Exits with 1 if its directory is gone.
 
@@ -259,8 +266,8 @@ def manifest_show(
         found = descriptions.read_of(Path(recorded["directory"]), manifest_id)
     except descriptions.DamagedError as error:
         missing = str(error)
-    if as_json:
-        console.print_json({**(found.to_dict() if found else {}), **recorded, "missing": missing})
+    if output.is_data:
+        console.print_data({**(found.to_dict() if found else {}), **recorded, "missing": missing}, output)
     else:
         _print_shown(recorded, found)
     if missing:
@@ -291,7 +298,8 @@ def _content_rows(found: "Description") -> list[tuple[object, ...]]:
 def manifest_export(
     manifest_id: ManifestId,
     config: Config = None,
-    as_json: AsJson = False,
+    output: Output = OutputFormat.TABLE,
+    _json: AsJson = False,
     format_: Annotated[
         ExportFormat, typer.Option("--format", help="One conversation a line, as chat trainers read it.")
     ] = ExportFormat.CHAT_JSONL,
@@ -305,7 +313,7 @@ def manifest_export(
 
     Example: sweeper manifest export /data/manifests/2026-12 --format chat-jsonl --out chats.jsonl
     """
-    if as_json and out is None:
+    if output.is_data and out is None:
         raise ConfigurationError(
             "--json prints the counts to stdout, where the conversations go as well: nothing was exported. Give --out FILE."
         )
@@ -315,8 +323,8 @@ def manifest_export(
     with context.prepared(config) as job, exports.open_export(job, manifest_id, format_.value) as export:
         _write_conversations(export, out)
     with console.afterwards():
-        if as_json:
-            console.print_json({**export.to_dict(), "out": str(out)})
+        if output.is_data:
+            console.print_data({**export.to_dict(), "out": str(out)}, output)
         else:
             _report_export(export, out)
 
@@ -348,7 +356,8 @@ def _report_export(export: "TextExport", out: Path | None) -> None:
 def manifest_verify(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A manifest's directory.")],
     config: Config = None,
-    as_json: AsJson = False,
+    output: Output = OutputFormat.TABLE,
+    _json: AsJson = False,
 ) -> None:
     """Check a manifest's files and rows. Exits with 1 if a file was changed or a row may no longer be trained on.
 
@@ -362,8 +371,8 @@ def manifest_verify(
     key = pseudonym.read() if pseudonym.is_given() else None
     with context.prepared(config) as job:
         verified = lifecycle.verify(job, directory, key)
-    if as_json:
-        console.print_json(_verification_json(verified))
+    if output.is_data:
+        console.print_data(_verification_json(verified), output)
     else:
         _print_verification_json(verified)
     if verified.faults or verified.ineligible or verified.retired_at:
@@ -403,7 +412,8 @@ def _print_verification_json(verified: "Verification") -> None:
 @manifest_app.command("recall")
 def manifest_recall(
     config: Config = None,
-    as_json: AsJson = False,
+    output: Output = OutputFormat.TABLE,
+    _json: AsJson = False,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="DIR", help="Write the rows to drop to this directory, one file per manifest."),
@@ -423,13 +433,14 @@ def manifest_recall(
     with context.prepared(config) as job:
         for one in lifecycle.recall(job, out, everything=everything):
             found.append(one)
-            if not as_json:
+            if not output.is_data:
                 _print_recalled(one, written=out is not None)
         retired = sum(row["retired_at"] is not None for row in lifecycle.list_manifests(job.database))
     with console.afterwards():
-        if as_json:
-            console.print_json(
-                {"manifests": [_recall_json(one) for one in found], "recorded": out is not None, "retired": retired}
+        if output.is_data:
+            console.print_data(
+                {"manifests": [_recall_json(one) for one in found], "recorded": out is not None, "retired": retired},
+                output,
             )
         elif not found:
             console.say(f"No manifest of this store is in use; {retired} are retired.")

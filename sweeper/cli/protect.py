@@ -11,7 +11,8 @@ import typer
 
 from sweeper import console
 from sweeper.cli import context
-from sweeper.cli.context import AsJson, Config
+from sweeper.cli.context import AsJson, Config, Output
+from sweeper.console import OutputFormat
 from sweeper.errors import ConfigurationError, SweeperError
 from sweeper.policy.instant import rfc3339
 
@@ -31,7 +32,8 @@ Yes = Annotated[
 def hold_place(
     matter: Annotated[str, typer.Argument(help="What the hold is for, e.g. a case number.")],
     config: Config = None,
-    as_json: AsJson = False,
+    output: Output = OutputFormat.TABLE,
+    _json: AsJson = False,
     account: Annotated[str | None, typer.Option("--account", help="Hold everything of this account.")] = None,
     conversation: Annotated[str | None, typer.Option("--conversation", help="Hold this conversation.")] = None,
     everything: Annotated[bool, typer.Option("--everything", help="Hold everything in the store.")] = False,
@@ -61,7 +63,7 @@ def hold_place(
         ids = (scope.account_id, scope.conversation_id) if scope else (None, None)
         hold = protections.place_hold(database, matter, *ids, context.CLOCK.now())
     with console.afterwards():
-        _print_placed(hold, scope.either if scope else None, as_json=as_json)
+        _print_placed(hold, scope.either if scope else None, output=output)
 
 
 def _ask(found: str, done: str) -> None:
@@ -85,7 +87,8 @@ def _ask(found: str, done: str) -> None:
 def hold_release(
     matter: Annotated[str | None, typer.Argument(help="Release all holds of this matter.")] = None,
     config: Config = None,
-    as_json: AsJson = False,
+    output: Output = OutputFormat.TABLE,
+    _json: AsJson = False,
     hold_id: Annotated[int | None, typer.Option("--id", help="Release this one hold.")] = None,
 ) -> None:
     """Release legal holds. The next run purges what only they kept.
@@ -102,13 +105,14 @@ def hold_release(
     if not released:
         raise SweeperError(f"no hold in force for {matter or hold_id}. Nothing was released. See `sweeper hold list`.")
     with console.afterwards():
-        console.print_rows(released, as_json=as_json)
+        console.print_rows(released, output=output)
 
 
 @hold_app.command("list")
 def hold_list(
     config: Config = None,
-    as_json: AsJson = False,
+    output: Output = OutputFormat.TABLE,
+    _json: AsJson = False,
     released: Annotated[bool, typer.Option("--all", help="Also list released holds.")] = False,
 ) -> None:
     """List legal holds, active ones first, then by age, newest first.
@@ -123,14 +127,15 @@ def hold_list(
     _mark(holds, None if found is None else {"unknown_id": found})
     holds.sort(key=lambda hold: (hold["released_at"] is not None, -hold["id"]))
     none = "no legal hold" if released else "no legal hold is in force; --all lists released ones as well"
-    console.print_rows(holds, as_json=as_json, none=none)
+    console.print_rows(holds, output=output, none=none)
 
 
 @order_app.command("add")
 def order_add(
     reference: Annotated[str, typer.Argument(help="Reference of the order.")],
     config: Config = None,
-    as_json: AsJson = False,
+    output: Output = OutputFormat.TABLE,
+    _json: AsJson = False,
     account: Annotated[
         str | None, typer.Option("--account", help="Erase everything of this account created so far.")
     ] = None,
@@ -169,7 +174,7 @@ def order_add(
         ids = (scope.account_id, scope.conversation_id)
         order = protections.add_order(database, reference, *ids, context.CLOCK.now(), due_at)
     with console.afterwards():
-        _print_placed(order, scope.both, as_json=as_json)
+        _print_placed(order, scope.both, output=output)
         if due_at is None:
             console.warn(
                 "it has no due date: what it covers is no longer trained on, but NOTHING will be erased by it. To erase it, "
@@ -181,7 +186,8 @@ def order_add(
 def order_withdraw(
     reference: Annotated[str | None, typer.Argument(help="Withdraw all orders of this reference.")] = None,
     config: Config = None,
-    as_json: AsJson = False,
+    output: Output = OutputFormat.TABLE,
+    _json: AsJson = False,
     order_id: Annotated[int | None, typer.Option("--id", help="Withdraw this one order.")] = None,
 ) -> None:
     """Withdraw erasure orders. They make nothing due any more; what they cover stays out of training.
@@ -203,15 +209,15 @@ def order_withdraw(
             "`sweeper order list`."
         )
     with console.afterwards():
-        console.print_rows(withdrawn, as_json=as_json)
-        if not as_json:
+        console.print_rows(withdrawn, output=output)
+        if not output.is_data:
             console.say(
                 "They erase nothing more. What was purged under them stays purged, and what they cover stays out of training."
             )
 
 
 @order_app.command("list")
-def order_list(config: Config = None, as_json: AsJson = False) -> None:
+def order_list(config: Config = None, output: Output = OutputFormat.TABLE, _json: AsJson = False) -> None:
     """List erasure orders, newest first.
 
     Example: sweeper order list --json
@@ -224,7 +230,7 @@ def order_list(config: Config = None, as_json: AsJson = False) -> None:
         if found is None:  # the role of an officer may not read the tombstones
             found, unknown = unmatched.attempt_orders(database, purged=True), "unknown_id_or_purged"
     _mark(orders, None if found is None else dict(zip((unknown, "other_spelling"), found, strict=True)))
-    console.print_rows(orders, as_json=as_json, none="no erasure order for this store")
+    console.print_rows(orders, output=output, none="no erasure order for this store")
 
 
 def _mark(rows: Sequence[dict[str, Any]], unmatched: Mapping[str, Sequence[int]] | None) -> None:
@@ -263,13 +269,13 @@ def _refuse_unrelated(scope: "HoldScope") -> None:
         )
 
 
-def _print_placed(row: dict[str, Any], reach: "Reach | None", *, as_json: bool) -> None:
+def _print_placed(row: dict[str, Any], reach: "Reach | None", *, output: OutputFormat) -> None:
     """Print what was placed and what it covers now (`reach`; None: all)."""
-    if as_json:
+    if output.is_data:
         conversations, feedback = reach or (None, None)
-        console.print_json({**row, "covers": conversations, "covers_feedback": feedback})
+        console.print_data({**row, "covers": conversations, "covers_feedback": feedback}, output)
         return
-    console.print_rows([row], as_json=False)
+    console.print_rows([row])
     console.say(_covers(reach))
 
 

@@ -7,8 +7,9 @@ import typer
 
 from sweeper import console
 from sweeper.cli import context
-from sweeper.cli.context import AsJson, Config
+from sweeper.cli.context import AsJson, Config, Output
 from sweeper.cli.run import STOPS, print_counts, stop_on_signal
+from sweeper.console import OutputFormat
 from sweeper.encoding import to_json
 from sweeper.errors import RefusedError
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 def reapply(
     ledger: Annotated[Path, typer.Option("--ledger", metavar="FILE", help="A file written by `sweeper audit export`.")],
     config: Config = None,
-    as_json: AsJson = False,
+    output: Output = OutputFormat.TABLE,
+    _json: AsJson = False,
     key: Annotated[
         str | None,
         typer.Option(
@@ -51,7 +53,7 @@ def reapply(
         read = _read(job, ledger, key, accept_unsigned=accept_unsigned)
         found = reapplying.preview(job, read, accept_ledger) if dry_run else _reapplied(job, read, accept_ledger)
     with console.afterwards():
-        _print(found, as_json=as_json)
+        _print(found, output=output)
     if not found.is_done:
         raise typer.Exit(1)
 
@@ -80,10 +82,10 @@ def _read(job: "Job", path: Path, key: str | None, *, accept_unsigned: bool) -> 
     return export.read(path, None if accept_unsigned else verifier)
 
 
-def _print(found: "Reapplied", *, as_json: bool) -> None:
+def _print(found: "Reapplied", *, output: OutputFormat) -> None:
     counted = to_json(found)
-    if as_json:
-        console.print_json(counted)
+    if output.is_data:
+        console.print_data(counted, output)
         return
     what = "Preview" if found.outcome == "preview" else f"Run {found.run_id} {found.outcome}"
     count, verb = (

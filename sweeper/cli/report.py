@@ -13,7 +13,8 @@ import typer
 
 from sweeper import console
 from sweeper.cli import context
-from sweeper.cli.context import AsJson, AsOf, Config
+from sweeper.cli.context import AsJson, AsOf, Config, Output
+from sweeper.console import OutputFormat
 from sweeper.errors import ConfigurationError, SweeperError
 from sweeper.policy.instant import rfc3339
 
@@ -34,7 +35,8 @@ MAX_PROGRESS_TOTAL = 50_000_000
 
 def report(
     config: Config = None,
-    as_json: AsJson = False,
+    output: Output = OutputFormat.TABLE,
+    _json: AsJson = False,
     as_of: AsOf = None,
     textfile: Annotated[
         Path | None,
@@ -62,8 +64,8 @@ def report(
         finally:
             job.database.engine.dispose()
         with console.afterwards():
-            if as_json:
-                console.print_json(found)
+            if output.is_data:
+                console.print_data(found, output)
             else:
                 _print_report(found)
         if found.alarms:
@@ -219,7 +221,7 @@ def _forecast(seconds: float | None) -> str:
     return f"{length(seconds)} of work at the recent pace" if seconds else "nothing to do"
 
 
-def status(config: Config = None, as_json: AsJson = False) -> None:
+def status(config: Config = None, output: Output = OutputFormat.TABLE, _json: AsJson = False) -> None:
     """Show how the store stands, what is wrong, and what to do. Exits with 0 if it could look, and with 2 without a policy.
 
     Shown are pauses, the lease, runs, backfills and what is overdue.
@@ -239,8 +241,8 @@ def status(config: Config = None, as_json: AsJson = False) -> None:
             found = statuses.read(database, context.CLOCK, lambda: time.monotonic() > deadline)
         finally:
             database.engine.dispose()
-        if as_json:
-            console.print_json(found)
+        if output.is_data:
+            console.print_data(found, output)
         else:
             _print_status(found)
         _require_policy(settings)

@@ -13,7 +13,8 @@ import typer
 
 from sweeper import console
 from sweeper.cli import context
-from sweeper.cli.context import AsJson, AsOf, Config
+from sweeper.cli.context import AsJson, AsOf, Config, Output
+from sweeper.console import OutputFormat
 from sweeper.encoding import to_json
 from sweeper.errors import ConfigurationError, RefusedError
 from sweeper.policy.instant import rfc3339
@@ -78,7 +79,8 @@ Out = Annotated[
 
 def run(
     config: Config = None,
-    as_json: AsJson = False,
+    output: Output = OutputFormat.TABLE,
+    _json: AsJson = False,
     as_of: AsOf = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Preview: write nothing, and print the digest to approve.")
@@ -110,11 +112,11 @@ def run(
     budget = read_budget(max_runtime, max_purge)
     with context.prepared(config, at, is_patient=not dry_run) as job:
         if dry_run:
-            show_plan(job, None, out, as_json=as_json)
+            show_plan(job, None, out, output=output)
             return
         result = _sweep(job, approval, budget, accept_history=accept_history)
     with console.afterwards():
-        print_result(result, as_json=as_json)
+        print_result(result, output=output)
     if not result.is_done:
         raise typer.Exit(1)
 
@@ -167,7 +169,7 @@ def _sweep(job: "Job", approval: "Approval | None", budget: "Budget", *, accept_
         return sweeps.sweep(job, approval=approval, accept_history=accept_history, watch=watch, budget=budget)
 
 
-def show_plan(job: "Job", scope: "BackfillScope | None", out: Path | None, *, as_json: bool) -> None:
+def show_plan(job: "Job", scope: "BackfillScope | None", out: Path | None, *, output: OutputFormat) -> None:
     """Preview a run, or the backfill of `scope`; write the plan to `out`, if that is given, and print it.
 
     Raises:
@@ -180,8 +182,8 @@ def show_plan(job: "Job", scope: "BackfillScope | None", out: Path | None, *, as
         plan = sweeps.preview(job, watch, scope)
     if out is not None:
         plan.write(out)
-    if as_json:
-        console.print_json(plan)
+    if output.is_data:
+        console.print_data(plan, output)
         return
     _print_plan(plan)
     if out is not None:
@@ -220,11 +222,11 @@ def _preview_refusal(refusal: RefusedError) -> str:
     return " ".join(filter(None, (refusal.found, refusal.limit, remedy))) if remedy else str(refusal)
 
 
-def print_result(result: "Result", *, as_json: bool) -> None:
+def print_result(result: "Result", output: OutputFormat = OutputFormat.TABLE) -> None:
     """Print the result of a run."""
     found = to_json(result)
-    if as_json:
-        console.print_json(found)
+    if output.is_data:
+        console.print_data(found, output)
         return
     console.say(
         f"Run {result.run_id} {result.outcome}: {found['purged']} conversations and {found['feedback_purged']} feedback rows "

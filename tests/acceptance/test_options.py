@@ -1,14 +1,19 @@
 """What the program takes before any command, how its help looks on a terminal of 80 columns, and `check --strict`."""
 
+import csv
+import io
 import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import typer
+import yaml
 
 from sweeper.cli import app
+from sweeper.errors import printable
 from tests.acceptance.commands import Command, in_process
+from tests.acceptance.test_cli import case
 from tests.store.stores import Store
 
 WIDTH = 80
@@ -65,3 +70,62 @@ def test_strict_check(sweeper: Command, store: Store) -> None:
     assert {finding["level"] for finding in json.loads(loose.out)} == {"ok", "warning"}
     assert (loose.code, strict.code) == (0, 1)
     assert json.loads(strict.out) == json.loads(loose.out)
+
+
+def flat(value: Any, path: str = "") -> dict[str, str]:
+    """What CSV shows of a value of JSON, by path."""
+    if isinstance(value, dict) and value:
+        return {p: text for key, each in value.items() for p, text in flat(each, f"{path}.{key}".strip(".")).items()}
+    return {path: printable(value) if isinstance(value, str) else "" if value is None else json.dumps(value)}
+
+
+def test_output_of_lists(sweeper: Command, store: Store) -> None:
+    """A list is the same in JSON, YAML and CSV, whatever its texts look like, and `--output json` is `--json`."""
+    store.load(case("opt-out: thirty days later"))
+    for matter in ("12e3", "no", 'a, "b"\nc', "=1+1", "\u2028é"):
+        assert sweeper("hold", "place", matter, "--everything").code == 0
+    account = str(store.id("a1"))
+    assert sweeper("plan", "record", account, "pro", "--unknown").code == 0
+    for words in ("hold list", "order list", "explain --all", "check --no-trial", f"plan list {account}"):
+        command = words.split()
+        out = sweeper(*command, "--json").out
+        assert sweeper(*command, "--output", "json").out == out
+        rows = [json.loads(line) for line in out.splitlines()] if "--all" in command else json.loads(out)
+        assert yaml.safe_load(sweeper(*command, "--output", "yaml").out) == rows
+        assert list(csv.DictReader(io.StringIO(sweeper(*command, "--output=csv").out))) == list(map(flat, rows))
+        assert bool(rows) is (words != "order list")
+
+
+def test_output_of_objects(sweeper: Command, store: Store) -> None:
+    """An object has one line a value in CSV, with its path, those of lists too; the exit code stays what it is."""
+    store.load(case("opt-out: thirty days later"))
+    assert sweeper("run").code == 0
+    found = json.loads(sweeper("audit", "verify", "--json").out)
+    assert yaml.safe_load(sweeper("audit", "verify", "--output", "yaml").out) == found
+    lines = sweeper("audit", "verify", "--output", "csv").out.splitlines()
+    assert lines[0] == "name,value"
+    assert {line.split(",")[0] for line in lines[1:]} >= {"leaves", "compared.runs"}
+    runs = [line for line in sweeper("status", "--output", "csv").out.splitlines() if line.startswith("runs.0.")]
+    assert "runs.0.outcome,completed" in runs
+
+
+def test_output_of_errors(sweeper: Command, store: Store) -> None:
+    """An error is a document in YAML as in JSON; a table of CSV has no place for one. --json contradicts all but JSON."""
+    texts = {output: sweeper("hold", "release", "none", "--output", output) for output in ("json", "yaml", "csv")}
+    assert {done.code for done in texts.values()} == {1}
+    assert yaml.safe_load(texts["yaml"].out) == json.loads(texts["json"].out)
+    assert texts["csv"].out == ""
+    for words in ("--json --output csv", "--output=table --json"):
+        done = sweeper("hold", "list", *words.split())
+        assert (done.code, json.loads(done.out)["exit_code"], "contradicts --json" in done.err) == (2, 2, True)
+    assert sweeper("hold", "list", "--output", "json", "--json").code == 0
+
+
+def test_every_command_has_both_options() -> None:
+    """What prints JSON prints the other formats too, except for the daemon's lines."""
+    for words in every_command():
+        command = typer.main.get_command(app)
+        for word in words:
+            command = command.commands[word]  # type: ignore[attr-defined]
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert "--json" not in options or "--output" in options or words == ("serve",), words

@@ -209,6 +209,12 @@ EMPTY = "".join(
     ]
 )
 
+END_OTHERS = (
+    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
+"""Asks the other sessions of the database to end, and tells how many there still were."""
+
 
 def frozen(at: str) -> Clock:
     """A clock, for this machine and for the database, that stands still."""
@@ -365,10 +371,8 @@ class SharedDatabase:
 
     def _emptied_once(self) -> bool:
         connection = self._connection()
-        connection.execute(
-            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
+        while connection.execute(END_OTHERS).fetchone() != (0,):
+            pass  # asked again at once: given a time-out, pg_terminate_backend looks only every 100 ms
         connection.execute(f"ALTER DATABASE {self.name} RESET ALL".encode())
         connection.execute(EMPTY)
         return _state(connection, self.since) == self.state

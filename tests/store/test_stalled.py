@@ -85,7 +85,7 @@ def test_changed(store: Store, policy: Policy, capsys: pytest.CaptureFixture[str
 
     result = run(store, policy, ProgressListener(expect=resume))
     assert (result.counts.skipped, result.is_stalled, result.is_done) == ({"changed": 1}, False, True)
-    print_result(result, as_json=False)
+    print_result(result)
     assert "1 conversations were due when they were proposed, and had changed" in capsys.readouterr().out
 
 
