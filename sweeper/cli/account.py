@@ -93,6 +93,9 @@ def _print(job: "Job", found: "StoredAccount", *, output: OutputFormat) -> None:
         f"  legal holds in force that name it: {found.holds} (`sweeper hold list`); erasure orders: {found.orders} "
         "(`sweeper order list`)",
     )
+    if found.redacted:
+        rules = ", ".join(f"{count} {rule}" for rule, count in found.redacted.items())
+        console.say(f"  conversations whose content was redacted: {sum(found.redacted.values())} ({rules})")
     if found.last_purged_at is not None:
         console.say(f"  last purge: {rfc3339(found.last_purged_at)}")
     console.say(*map(line, listed))
@@ -133,5 +136,6 @@ def _as_json(found: "StoredAccount") -> dict[str, Any]:
         "holds": found.holds,
         "orders": found.orders,
         "purged": {record: found.purged.get(record, {}) for record in ("conversation", "feedback")},
+        "redacted": found.redacted,
         "last_purged_at": found.last_purged_at,
     }

@@ -4,7 +4,7 @@ Invariant: it looks in every place that it names, and a look-up that fails is an
 """
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -23,7 +23,10 @@ STATEMENT_MS = 60_000
 
 @dataclass(frozen=True)
 class StoredAccount:
-    """What is stored of an account, what names it, and what was purged: kind of record → rule → count."""
+    """What is stored of an account, what names it, and what was purged: kind of record → rule → count.
+
+    `redacted`: how many of its conversations were redacted, by rule; they need not be gone.
+    """
 
     id: str
     is_stored: bool
@@ -33,11 +36,12 @@ class StoredAccount:
     orders: int
     purged: dict[str, dict[str, int]]
     last_purged_at: datetime | None
+    redacted: dict[str, int] = field(default_factory=dict)
 
     @property
     def is_known(self) -> bool:
         """True if anything is, or was, the account's; a hold or an order alone may name a mistyped id."""
-        return bool(self.is_stored or self.conversations or self.feedback or self.purged)
+        return bool(self.is_stored or self.conversations or self.feedback or self.purged or self.redacted)
 
 
 def account(database: Database, contract: Contract, id_: str, now: datetime) -> StoredAccount:
@@ -56,9 +60,10 @@ def account(database: Database, contract: Contract, id_: str, now: datetime) -> 
     purged: dict[str, dict[str, int]] = defaultdict(dict)
     for stone in tombstones:
         purged[stone.record][stone.rule] = stone.purged
-    last = max((stone.last_at for stone in tombstones), default=None)
+    last = max((stone.last_at for stone in tombstones if stone.record != "redaction"), default=None)
+    redacted = purged.pop("redaction", {})
     counts = (row.is_stored, row.conversations, row.feedback, row.holds, row.orders)
-    return StoredAccount(named, *counts, dict(purged), last)
+    return StoredAccount(named, *counts, dict(purged), last, redacted)
 
 
 def conversations_of(database: Database, contract: Contract, account_id: str, most: int) -> list[str]:
@@ -92,6 +97,11 @@ def other(database: Database, contract: Contract, id_: str) -> str | None:
 def _purged(id_: str, tombstone: Row[Any], store: str) -> str:
     elsewhere = f" in store {tombstone.store}" if tombstone.store != store else ""
     when = f"on {rfc3339(tombstone.purged_at)} by run {tombstone.run_id}, rule {tombstone.rule}"
+    if tombstone.record == "redaction":
+        return (
+            f"{id_} is a conversation{elsewhere} whose content was REDACTED {when}. It was not purged: something else "
+            "deleted it."
+        )
     if tombstone.record_id == id_:
         return (
             f"{id_} is a {tombstone.record} that was PURGED{elsewhere} {when}. Its tombstone is all that is left of it."
