@@ -321,9 +321,8 @@ class _Statements:
             messages=messages,
             histories=self._histories(),
             holds=self._holds,
-            ruled=ruled(self.contract, self.to, further=", c.created_at, k.starts AS starts, k.plans AS timeline"),
+            ruled=ruled(self.contract, self.to, further=", c.created_at, k.starts AS starts, k.plans AS timeline, k.chosen"),
             as_of=self._as_of,
-            purpose_names=self.to.texts(self._undecided),
             flagged_later=f"COALESCE(v.flagged_at > {self._as_of} AND v.flagged_at < {CALENDAR_END}, false)",
             anomalies=", ".join(f"CASE WHEN {sql} THEN '{anomaly}' END" for anomaly, sql in self._anomalies()),
             **self._spellings("conversations", "id"),
@@ -413,7 +412,7 @@ class _Statements:
             f"AND v.timeline[width_bucket({at}, v.starts)] = ANY({to.texts(purpose.plans)}))"
             for at in ("w.late", "w.latest")
         )
-        return f"(({wrote}) AND NOT COALESCE({literal(name, 'text')} = ANY(n.purposes), false))"
+        return f"(({wrote}) AND NOT COALESCE({literal(name, 'text')} = ANY(v.chosen), false))"
 
     @property
     def _undecided(self) -> list[str]:
@@ -435,6 +434,8 @@ class _Statements:
     def _histories(self, **names: str) -> str:
         return filled(
             "whole_histories",
+            as_of=self._as_of,
+            purpose_names=self.to.texts(self._undecided),
             stays=history_sql("stays", self.to, **names),
             epochs=history_sql("epochs", self.to, View.RETENTION, **names),
             owners=history_sql("owners", self.to, **names),
