@@ -217,3 +217,10 @@ WHERE $where
 GROUP BY t.account_id
 ORDER BY count(*) DESC, t.account_id
 LIMIT $most
+
+-- name: whole_first
+-- The first id of the records of each rule and outcome.
+SELECT DISTINCT ON (t.rule, t.outcome) t.rule, t.outcome, t.id::text AS id
+FROM $table t
+WHERE $where
+ORDER BY t.rule, t.outcome, t.id
