@@ -25,7 +25,7 @@ from sweeper.postgres.finding import CheckFinding, Level
 from sweeper.postgres.privileges import Need
 from sweeper.postgres.related_tables import OUTLIVING, Key, columns_of
 from sweeper.postgres.statement import statement
-from sweeper.settings import Settings
+from sweeper.settings import GuardSettings, Settings
 
 OLDEST_SERVER = 140_000
 
@@ -129,8 +129,8 @@ def _server(subject: CheckContext) -> Iterator[CheckFinding]:
         yield CheckFinding(
             Level.WARNING,
             "manifest",
-            f"role {found.role} may not make temporary tables: no training manifest can be built, checked or recalled, and `report`, "
-            "`forecast` and `explain --all` fail",
+            f"role {found.role} may not make temporary tables: no training manifest can be built, checked or recalled, and "
+            "`report`, `forecast` and `explain --all` fail",
             f"GRANT TEMPORARY ON DATABASE {found.database} TO {found.role}",
         )
     limit = subject.settings.database.lock_timeout_ms
@@ -322,7 +322,7 @@ def _indexes(subject: CheckContext) -> Iterator[CheckFinding]:
 def _guards(subject: CheckContext) -> Iterator[CheckFinding]:
     for guard, refused in subject.settings.guards.off.items():
         text = f"guard {guard} is off: runs no longer refuse {refused}"
-        yield CheckFinding(Level.WARNING, "guards", text, f"[guards] {guard} = true")
+        yield CheckFinding(Level.WARNING, "guards", text, f"[guards] {GuardSettings.line(guard)}")
 
 
 def _hazards(subject: CheckContext) -> Iterator[CheckFinding]:

@@ -5,19 +5,16 @@ Invariant: nothing is locked or written. The evaluation is the code of a purge o
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TypeVar
 
-from sweeper.policy.anomaly import Anomaly
 from sweeper.policy.counts import Counts
-from sweeper.policy.decide import Verdict, exists
-from sweeper.policy.evaluate import Evaluation, Outcome, Proposal, evaluate_stored
-from sweeper.policy.facts import Facts
-from sweeper.postgres import lookup, whole_store
+from sweeper.policy.decide import Verdict
+from sweeper.policy.evaluate import Evaluation, Outcome, Proposal
+from sweeper.postgres import whole_store
 from sweeper.postgres.proposals import Page
 from sweeper.postgres.whole_store import Step, StoreVerdicts
 from sweeper.runs.job import Job
-from sweeper.runs.record_kind import F, RecordKind, conversations
+from sweeper.runs.record_kind import F, RecordKind
 
 T = TypeVar("T")
 Seen = Callable[[int], None]
@@ -62,15 +59,6 @@ def evaluations(kind: RecordKind[F], portion: Sequence[Proposal]) -> Iterator[tu
             yield known, kind.evaluate(known, proposal)
 
 
-@dataclass(frozen=True)
-class StoredRecord(Generic[F]):
-    """One stored record with its facts, its evaluation and its anomalies."""
-
-    facts: F
-    evaluation: Evaluation
-    anomalies: tuple[Anomaly, ...]
-
-
 @contextmanager
 def verdicts(job: Job, step: Step = lambda _, __: None) -> Iterator[StoreVerdicts]:
     """Decide every record of the job's store in one snapshot.
@@ -81,13 +69,3 @@ def verdicts(job: Job, step: Step = lambda _, __: None) -> Iterator[StoreVerdict
     """
     with whole_store.opened(job.database, job.contract, job.as_of, is_present=job.is_present, step=step) as store:
         yield store.judge(job.policy)
-
-
-def of_account(job: Job, account_id: str, most: int) -> Iterator[StoredRecord[Facts]]:
-    """Yield the first conversations of an account that exist at as-of, in order of id."""
-    kind = conversations(job)
-    ids = lookup.conversations_of(job.database, job.contract, account_id, most)
-    facts = kind.facts(ids)
-    for known in (facts[id_] for id_ in ids if id_ in facts):
-        if exists(known.conversation, job.policy, job.as_of):
-            yield StoredRecord(known, evaluate_stored(known, job.policy, job.as_of), tuple(kind.anomalies(known)))
