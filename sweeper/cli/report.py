@@ -5,7 +5,7 @@ Invariant: `report --textfile` writes the file for node_exporter even if the rep
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +19,8 @@ from sweeper.errors import ConfigurationError, SweeperError
 from sweeper.policy.instant import rfc3339
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from sweeper.copies.lag import CopyLag
     from sweeper.policy.counts import RecordCounts
     from sweeper.postgres.vacuum import DeadRows
@@ -42,6 +44,14 @@ def report(
         Path | None,
         typer.Option("--textfile", metavar="FILE", help="Also write the metrics here, for node_exporter (FILE.prom)."),
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html",
+            metavar="FILE",
+            help="Also write the report here as one page of HTML with charts, to read or print.",
+        ),
+    ] = None,
 ) -> None:
     """Count every record: kept, overdue, held, in doubt, purged. Exits with 1 if nothing is purged while overdue.
 
@@ -56,18 +66,13 @@ def report(
         )
     at = context.instant("--as-of", as_of)
     with context.configured(config) as settings, _textfile_written(settings, textfile):
-        from sweeper.runs.job import prepare
-
-        job = prepare(settings, context.CLOCK, at)
-        try:
-            found = _reported(job)
-        finally:
-            job.database.engine.dispose()
+        found = _made(settings, at, html)
         with console.afterwards():
             if output.is_data:
                 console.print_data(found, output)
             else:
                 _print_report(found)
+                console.say(*([f"page: {html}"] if html else ()))
         if found.alarms:
             raise SweeperError(*found.alarms)
 
@@ -91,6 +96,32 @@ def _write(settings: "Settings", file: Path | None) -> None:
 
     if file is not None:
         exporter.write(file, exporter.read(settings, context.CLOCK)[0])
+
+
+def _made(settings: "Settings", at: "datetime | None", html: Path | None) -> "Report":
+    """Make the report, and the page of it; a page that cannot be written is refused before the work begins."""
+    from sweeper import files
+    from sweeper.runs.job import prepare
+
+    with files.atomic_write(html) if html else nullcontext() as page:
+        job = prepare(settings, context.CLOCK, at)
+        try:
+            found = _reported(job)
+            if page is not None:
+                page.write(_page(job, found).encode())
+            return found
+        finally:
+            job.database.engine.dispose()
+
+
+def _page(job: "Job", found: "Report") -> str:
+    from sweeper.postgres import whole_store
+    from sweeper.report import holdings, store_page
+
+    with whole_store.opened(job.database, job.contract, job.as_of, is_present=job.is_present) as store:
+        held = holdings.holdings(store.judge(job.policy))
+    recent = job.database.within(lambda connection: holdings.recent(connection, job))
+    return store_page.store_page(found, held, recent)
 
 
 def _reported(job: "Job") -> "Report":

@@ -22,6 +22,8 @@ CHARACTER = 7.5
 """Pixels that a character of a label needs at most, on average."""
 NARROW, WIDE = 250, 600
 """Pixels that a chart has at least on a telephone, and on paper or a screen."""
+WIDEST = 8.0
+"""Percent: the greatest width of a column, however few there are."""
 NAME = 22
 """Characters: a longer name is cut beside its bar; the table has it whole."""
 
@@ -79,7 +81,7 @@ def bars(finding: str, found: Sequence[Bar], *, series: Sequence[str], x: str, t
     height = len(found) * ROW
     parts.append(_drawn('<line class="axis" x1="0" x2="0" y1="0" y2="{}"/>', height))
     parts.append(_drawn('<text class="name" x="0" y="-8">{}</text>', x))
-    rows = table or Table(x, ("", *series), [(bar.name, *bar.counts) for bar in found])
+    rows = table or Table(x, ("name", *series), [(bar.name, *bar.counts) for bar in found])
     margin = min(NAME, max(len(bar.name) for bar in found)) + 1
     legend = series if len(series) > 1 else ()
     return Figure(finding, _svg(finding, height + 4, parts, "bars"), rows, margin=margin, legend=legend)
@@ -102,10 +104,11 @@ def _svg(finding: str, height: int, parts: Sequence[Markup], name: str) -> Marku
 
 def _column(column: Column, left: float, slot: float, top: float, unit: str) -> Markup:
     height = max(1.0, column.count / top * PLOT)  # a small number is still to be seen
+    width = min(slot * 0.72, WIDEST)
     return _drawn(
         '<rect class="bar" x="{:.3f}%" width="{:.3f}%" y="{:.1f}" height="{:.1f}"><title>{}: {} {}</title></rect>',
-        left + slot * 0.14,
-        slot * 0.72,
+        left + (slot - width) / 2,
+        width,
         PLOT - height,
         height,
         column.label,

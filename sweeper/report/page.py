@@ -7,8 +7,9 @@ failure leaves what was there before:
         found = ...  # the work
         file.write(page(title, summary, sections).encode())
 
-A section is a heading and blocks. A block is a `str` (a paragraph), `Verdict`, `Facts`, `Table`, `Figure` (a chart of
-`sweeper.report.chart`, or any SVG of your own), or `Commands`. Every text is escaped; a page holds counts and ids, no content.
+A section is a heading and blocks. A block is a `str` (a paragraph; what is quoted by backticks is shown as code), `Verdict`,
+`Facts`, `Table`, `Figure` (a chart of `sweeper.report.chart`, or any SVG of your own), or `Commands`. Every text is escaped.
+A page holds counts and ids, no content.
 
 Cells and facts are values of the program, formatted here: whole numbers get thousands separators, a `datetime` is written in
 UTC to the second, a `timedelta` as a length, None as a dash. Wrap ids and digests in `Code`.
@@ -128,6 +129,14 @@ def shown(value: object) -> Markup:
     return escape(printable(_text(value)))
 
 
+def prose(text: str) -> Markup:
+    """Return a paragraph as markup: what is quoted by backticks is shown as the machine writes it."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        return shown(text)
+    return Markup("").join(shown(Code(part) if n % 2 else part) for n, part in enumerate(parts))
+
+
 def instant(value: datetime) -> str:
     """Return an instant for a reader, in UTC to the second."""
     return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
@@ -159,5 +168,5 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         finalize=lambda value: printable(value) if type(value) is str else value,
     )
-    found.filters["shown"] = shown
+    found.filters.update(shown=shown, prose=prose)
     return found
