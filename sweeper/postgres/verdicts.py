@@ -1,10 +1,10 @@
 """SQL of the verdict on every conversation of a store: `policy/decide.py` in one statement, from the same conditions.
 
-Invariant: rule, due time, hold and first doubt are those of `decide`. Values are written as literals, so that any client can run
-the statements, with no parameters and in a session in UTC; they read no clock.
+Invariant: rule, due time and first doubt are those of `decide`. Values are written as literals, so that any client can run the
+statements, with no parameters and in a session in UTC; they read no clock.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from sweeper.policy.conditions import Writer, applies_sql, due_sql
@@ -12,38 +12,7 @@ from sweeper.policy.decide import Doubt
 from sweeper.policy.history import View
 from sweeper.policy.schema import ColumnPeriod, Policy, Rule
 from sweeper.postgres.contract import Contract
-from sweeper.postgres.histories import history_sql
 from sweeper.postgres.statement import filled, literal, spelling
-
-
-def verdicts(contract: Contract, policy: Policy, as_of: datetime) -> str:
-    """Return the query of `conversation_id`, `rule`, `due`, `held` and `doubt` of each conversation that exists at as-of.
-
-    `due` is NULL for none and for never. `doubt` is the first doubt, a value of `Doubt`, or NULL.
-
-    Args:
-        contract: The store.
-        policy: The rules.
-        as_of: The instant (UTC) at which the store is looked at.
-    """
-    to = writer(policy, as_of)
-    known = f"{to.trusted('v.flagged_at')} AND v.flagged_at <= {to.instant(as_of)}"
-    floors = [to.never_after(floor.period.sql("v.flagged_at")) for floor in policy.floors]
-    return filled(
-        "verdicts",
-        stays=history_sql("stays", to),
-        epochs=history_sql("epochs", to, View.RETENTION),
-        owners=history_sql("owners", to),
-        decided=decided(contract, to, owners="owners", epochs="epochs"),
-        as_of=to.instant(as_of),
-        placed_trusted=to.trusted("h.placed_at"),
-        released_trusted=to.trusted("h.released_at"),
-        account_spelling=spelling("v.account_id", contract.type("conversations", "account_id")),
-        conversation_spelling=spelling("v.id", contract.type("conversations")),
-        least=", ".join(f"CASE WHEN {known} THEN {due} END AS due_{n}" for n, due in enumerate(floors)) or "NULL",
-        names="".join(f", f.due_{n}" for n in range(len(floors))),
-        floors=_named("f", [floor.name for floor in policy.floors]),
-    )
 
 
 def writer(policy: Policy, as_of: datetime, *, ahead: bool = False) -> Writer:
@@ -52,7 +21,31 @@ def writer(policy: Policy, as_of: datetime, *, ahead: bool = False) -> Writer:
     return Writer(policy, as_of, literal, {purpose: f"e{number}" for number, purpose in enumerate(purposes)}, ahead)
 
 
-def decided(contract: Contract, to: Writer, *, owners: str, epochs: str, further: str = "") -> str:
+def ruled(contract: Contract, to: Writer, *, conversations: str = "conversations", further: str = "") -> str:
+    """Return the query of `decided` with `last_rule` and `last_due`, after floors and orders; `owners` and `epochs` are there.
+
+    `last_due` is NULL for none and for never.
+    """
+    known = f"{to.trusted('v.flagged_at')} AND v.flagged_at <= {to.instant(to.as_of)}"
+    floors = [to.never_after(floor.period.sql("v.flagged_at")) for floor in to.policy.floors]
+    return filled(
+        "ruled",
+        decided=decided(contract, to, owners="owners", epochs="epochs", conversations=conversations, further=further),
+        least=", ".join(f"CASE WHEN {known} THEN {due} END AS due_{n}" for n, due in enumerate(floors)) or "NULL",
+        names="".join(f", f.due_{n}" for n in range(len(floors))),
+        floors=named("f", [floor.name for floor in to.policy.floors]),
+    )
+
+
+def decided(
+    contract: Contract,
+    to: Writer,
+    *,
+    owners: str,
+    epochs: str,
+    conversations: str = "conversations",
+    further: str = "",
+) -> str:
     """Return the query of what the rules decide for each conversation, before floors, orders and holds.
 
     Args:
@@ -60,6 +53,7 @@ def decided(contract: Contract, to: Writer, *, owners: str, epochs: str, further
         to: Writes the values; made by `writer`.
         owners: The relation that holds the result of the query `owners`, joined as `k`.
         epochs: The relation that holds the result of the query `epochs`.
+        conversations: The relation of the conversations.
         further: Further columns, each after a comma.
     """
     rules = to.policy.rules
@@ -86,6 +80,7 @@ def decided(contract: Contract, to: Writer, *, owners: str, epochs: str, further
         distinct=" DISTINCT ON (c.id)" if contract.unkeyed else "",
         repeated=f"c.id IN ({repeated})" if contract.unkeyed else "false",
         owners=owners,
+        conversations=conversations,
         epochs="".join(_epoch(purpose, alias, epochs, to) for purpose, alias in to.epochs.items()),
         further=further,
         doubts=" ".join(f"WHEN {condition} THEN {doubt}" for condition, doubt in _doubts(to)),
@@ -93,7 +88,7 @@ def decided(contract: Contract, to: Writer, *, owners: str, epochs: str, further
         period_doubt=f"CASE WHEN {' OR '.join(unusable)} THEN '{Doubt.PERIOD}' END" if unusable else "NULL",
         dues=", ".join(f"{_due(rule, to)} AS due_{number}" for number, rule in enumerate(rules)),
         names=", ".join(f"t.due_{number}" for number in range(len(rules))),
-        rules=_named("t", [rule.name for rule in rules]),
+        rules=named("t", [rule.name for rule in rules]),
     )
 
 
@@ -112,7 +107,7 @@ def _due(rule: Rule, to: Writer) -> str:
     return f"CASE WHEN {counts} AND {applies_sql(rule, to)} THEN {due_sql(rule, to)} END"
 
 
-def _named(alias: str, names: list[str]) -> str:
+def named(alias: str, names: Sequence[str]) -> str:
     """Return the arms of a CASE on a due time that select the first name with the same due time."""
     arms = [f"WHEN {alias}.due_{number} THEN {literal(name, 'text')}" for number, name in enumerate(names)]
     return " ".join(arms) or "WHEN NULL THEN NULL"

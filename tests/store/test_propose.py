@@ -281,7 +281,10 @@ def made(rules: Sequence[Raw], floors: Sequence[Raw] = (), *, planned: bool = Tr
     if planned:
         raw["plans"] = {"consumer": CONSUMER, "commercial": COMMERCIAL}
         raw["purposes"] = {name: {"plans": plans} for name, plans in PURPOSES.items()}
-        raw["purposes"]["model_improvement"]["not_before"] = "2025-08-28T00:00:00Z"
+        raw["purposes"]["model_improvement"] |= {
+            "not_before": "2025-08-28T00:00:00Z",
+            "undecided_after": "2025-10-08T00:00:00Z",
+        }
     return Policy.model_validate(raw, context=Names.of(raw))
 
 

@@ -100,12 +100,12 @@ WITH ordered AS (
                CASE WHEN o.conversation_id = c.id::text AND (o.account_id IS NULL OR o.account_id = c.account_id::text)
                     THEN o.due_at END AS due_at
         FROM sweeper.erasure_orders o
-        JOIN conversations c ON $conversation_spelling = sweeper.spelling(o.conversation_id)
+        JOIN $conversations c ON $conversation_spelling = sweeper.spelling(o.conversation_id)
         WHERE (o.account_id IS NULL OR sweeper.spelling(o.account_id) = $account_spelling) AND (o.store IS NULL OR o.store = $store)
         UNION ALL
         SELECT c.id, c.created_at, o.recorded_at, CASE WHEN o.account_id = c.account_id::text THEN o.due_at END
         FROM sweeper.erasure_orders o
-        JOIN conversations c ON $account_spelling = sweeper.spelling(o.account_id)
+        JOIN $conversations c ON $account_spelling = sweeper.spelling(o.account_id)
         WHERE o.conversation_id IS NULL AND (o.store IS NULL OR o.store = $store)
     ) AS o
     WHERE o.recorded_at IS NULL OR ($ahead OR o.recorded_at <= $as_of) AND $ordered_trusted AND o.created_at <= o.recorded_at
@@ -115,7 +115,7 @@ SELECT$distinct c.id, c.account_id, c.kind::text AS kind, c.platform::text AS pl
        c.last_activity_at, c.deleted_at, c.restored_at, c.flagged_at,
        NOT COALESCE(c.created_at > $as_of AND $created_trusted, false) AS present,
        h.plans, p.doubt, r.rule, r.due, o.recorded_at AS ordered_at, CASE WHEN NOT h.repeated THEN o.due_at END AS order_due$further
-FROM conversations c
+FROM $conversations c
 LEFT JOIN accounts a ON a.id = c.account_id
 LEFT JOIN $owners k ON k.account_id = a.id
 LEFT JOIN ordered o ON o.id = c.id$epochs
@@ -130,37 +130,18 @@ CROSS JOIN LATERAL (SELECT $dues OFFSET 0) AS t
 CROSS JOIN LATERAL (SELECT LEAST($names) AS due OFFSET 0) AS l
 CROSS JOIN LATERAL (SELECT l.due, CASE l.due $rules END AS rule) AS r
 
--- name: verdicts
--- The verdict on every conversation that exists at as-of: the rule, its due (NULL: there is none, or never), whether a legal hold
--- keeps it, and the first doubt about it.
-WITH stays AS MATERIALIZED (
-$stays
-), epochs AS MATERIALIZED (
-$epochs
-), owners AS MATERIALIZED (
-$owners
-), holds AS MATERIALIZED (
-    SELECT h.account_id IS NULL AND h.conversation_id IS NULL AS on_everything,
-           sweeper.spelling(h.account_id) AS account_id,
-           sweeper.spelling(h.conversation_id) AS conversation_id
-    FROM sweeper.legal_holds h
-    WHERE ($placed_trusted AND h.placed_at > $as_of) IS NOT TRUE AND ($released_trusted AND h.released_at <= $as_of) IS NOT TRUE
-)
-SELECT v.id::text AS conversation_id,
+-- name: ruled
+-- The rule and the due of each conversation after floors and erasure orders; a due of NULL is none, or never.
+SELECT v.*,
        CASE
            WHEN v.order_due < COALESCE(m.due, 'infinity') THEN 'erasure_order'
            WHEN m.due > v.due THEN CASE m.due $floors END
            WHEN v.due IS NOT NULL THEN v.rule
            WHEN v.doubt IS NOT NULL THEN 'unclassified'
-       END AS rule,
-       NULLIF(LEAST(m.due, v.order_due), 'infinity') AS due,
-       EXISTS (SELECT FROM holds h WHERE h.on_everything)
-       OR COALESCE($account_spelling IN (SELECT h.account_id FROM holds h WHERE h.account_id IS NOT NULL), false)
-       OR $conversation_spelling IN (SELECT h.conversation_id FROM holds h WHERE h.conversation_id IS NOT NULL) AS held,
-       v.doubt
+       END AS last_rule,
+       NULLIF(LEAST(m.due, v.order_due), 'infinity') AS last_due
 FROM (
 $decided
 ) AS v
 CROSS JOIN LATERAL (SELECT $least OFFSET 0) AS f
 CROSS JOIN LATERAL (SELECT CASE WHEN v.due IS NOT NULL THEN GREATEST(v.due$names) END AS due OFFSET 0) AS m
-WHERE v.present
