@@ -13,6 +13,7 @@ A page holds counts and ids, no content.
 
 Cells and facts are values of the program, formatted here: whole numbers get thousands separators, a `datetime` is written in
 UTC to the second, a `timedelta` as a length, None as a dash. Wrap ids and digests in `Code`.
+A table below a chart is closed on a screen and printed on paper.
 """
 
 from collections.abc import Sequence
@@ -28,6 +29,10 @@ from markupsafe import Markup, escape
 from sweeper.errors import printable
 from sweeper.policy.instant import rfc3339
 from sweeper.report.status import length
+
+
+LONG = 45
+"""Rows: a longer table below a chart stays closed on paper."""
 
 
 class Code(str):
@@ -59,6 +64,11 @@ class Table:
     caption: str
     headers: Sequence[str]
     rows: Sequence[Sequence[object]]
+
+    @property
+    def is_long(self) -> bool:
+        """True if the table below a chart is not printed."""
+        return len(self.rows) > LONG
 
     def is_number(self, column: int) -> bool:
         """Return True if every cell of the column is a number, a length of time or empty."""

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 
 from sweeper.policy.counts import Kind, RecordCounts
-from sweeper.policy.instant import rfc3339
 from sweeper.policy.remedies import DOUBTED, SKIPPED
 from sweeper.postgres.whole_store import Due
 from sweeper.report import chart, numbers
 from sweeper.report.chart import Bar, Column
 from sweeper.report.holdings import AGES, DAYS_AHEAD, MONTHS_AHEAD, RUN_DAYS, Holdings, Recent, months_from
+from sweeper.report.operation import Covered
 from sweeper.report.overdue import PATIENCE
-from sweeper.report.page import Block, Code, Commands, Facts, Section, Table, Verdict, page
+from sweeper.report.page import Block, Code, Commands, Facts, Section, Table, Verdict, instant, page
 from sweeper.report.report import DAYS, Report
 from sweeper.report.status import length
 
@@ -35,7 +35,7 @@ def store_page(report: Report, holdings: Holdings, recent: Recent) -> str:
     """Return the page of a report."""
     name = numbers.store_name(report.job.settings)
     sections = (
-        Section("What is held, by rule and age", [*_ages(holdings)]),
+        Section("What is stored, by rule and age", [*_ages(holdings)]),
         Section("What comes due, and when", [*_due(report, holdings)]),
         Section("Overdue, and why", [*_overdue(report, recent)]),
         Section("Under a legal hold", [*_held(report, holdings)]),
@@ -68,8 +68,7 @@ def _summary(report: Report, name: str) -> Iterator[Block]:
             ("In doubt, kept", _both(report, lambda found: found.unclassified.total())),
             (f"Purged in {DAYS[-1]} days", _join(_count(kind, purged[kind].total()) for kind in WORDS)),
             ("Last successful run", past.last_success_at),
-            ("Newest checkpoint", covered.checkpoint_at),
-            ("Signed", covered.signed),
+            ("Newest checkpoint", _checkpoint(covered)),
             ("Evidence after it", _number(covered.rows, "row", "rows")),
         ]
     )
@@ -82,6 +81,12 @@ def _summary(report: Report, name: str) -> Iterator[Block]:
         "compares it with every checkpoint, and compares the state of the tables with it."
     )
     yield Commands(("sweeper audit verify",))
+
+
+def _checkpoint(covered: Covered) -> str:
+    if covered.checkpoint_at is None:
+        return "none was taken"
+    return f"{instant(covered.checkpoint_at)}, {'signed' if covered.signed else 'not signed'}"
 
 
 def _verdict(report: Report) -> Verdict:
@@ -129,7 +134,7 @@ def _ages(holdings: Holdings) -> Iterator[Block]:
             sum(bar.counts[-1] for bar in bars),
         )
         finding = (
-            f"{_count(kind, total)} {'is' if total == 1 else 'are'} held, {most:,} under {bars[0].name}; "
+            f"{_count(kind, total)} {'is' if total == 1 else 'are'} stored, {most:,} under {bars[0].name}; "
             f"{f'{old:,}' if old else 'none'} {'is' if old <= 1 else 'are'} {AGES[-1][0]} old."
         )
         rows = [(bar.name, *bar.counts, sum(bar.counts)) for bar in bars]
@@ -223,14 +228,14 @@ def _overdue(report: Report, recent: Recent) -> Iterator[Block]:
 def _why(report: Report, recent: Recent, oldest: datetime) -> Iterator[str]:
     """Say why what is overdue was not purged, as far as runs and pauses tell."""
     for pause in recent.pauses:
-        yield f"Purging has been paused since {rfc3339(pause.paused_at)}: {pause.reason}."
+        yield f"Purging has been paused since {instant(pause.paused_at)}: {pause.reason}."
     success = report.past.last_success_at
     if success is None:
         yield "No run has completed yet."
     elif oldest > success:
-        yield f"All of it came due after the last successful run, which ended {rfc3339(success)}. The next run purges it."
+        yield f"All of it came due after the last successful run, which ended {instant(success)}. The next run purges it."
     else:
-        yield f"Some of it was due when the last successful run ended ({rfc3339(success)})."
+        yield f"Some of it was due when the last successful run ended ({instant(success)})."
     last = next((run for run in recent.runs if run.outcome is not None and run.kind == "run"), None)
     if last is not None and last.outcome != "completed":
         why = last.said or last.stop_reason or f"{last.failed} records could not be purged"
@@ -248,7 +253,7 @@ def _held(report: Report, holdings: Holdings) -> Iterator[Block]:
         total = sum(sum(bar.counts) for bar in bars)
         past = report.counts.of(kind).held_past_due
         finding = (
-            f"{_count(kind, total)} {'is' if total == 1 else 'are'} under a legal hold; {past:,} of them would have been purged "
+            f"{_count(kind, total)} {'is' if total == 1 else 'are'} under a legal hold; {f'{past:,}' if past else 'none'} of them would have been purged "
             "otherwise."
         )
         yield chart.bars(

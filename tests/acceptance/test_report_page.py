@@ -50,7 +50,9 @@ def test_page_and_json_agree(sweeper: Command, store: Store, tmp_path: Path) -> 
     assert (done.code, done.err, list(tmp_path.iterdir())) == (0, "", [file])
     conversations = told["conversations"]
     assert (conversations["total"], conversations["by_rule"]["standard"]["overdue"]) == (6, 2)
-    assert re.search(r"2 conversations and 0 feedback rows are overdue, the oldest for 5 h\b.*? within the 26 hours", text)
+    assert re.search(
+        r"2 conversations and 0 feedback rows are overdue, the oldest for 5 h\b.*? within the 26 hours", text
+    )
     assert "All 6 conversations and 1 feedback row of the store were looked at." in text
     assert "Kept all the same: 1 record past their due date under a legal hold and 1 record in doubt." in text
     assert f"Policy digest {told['policy']}" in text
