@@ -30,7 +30,6 @@ from sweeper.errors import printable
 from sweeper.policy.instant import rfc3339
 from sweeper.report.status import length
 
-
 LONG = 45
 """Rows: a longer table below a chart stays closed on paper."""
 
