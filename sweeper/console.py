@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from enum import StrEnum
@@ -227,6 +227,36 @@ class RowPrinter:
             _write(_yaml([to_json(row)]))
         else:
             self._columns = _print_csv([to_json(row)], self._columns)
+
+
+def print_document(
+    head: Mapping[str, Any],
+    lists: Mapping[str, Iterable[Any]],
+    rest: Callable[[], Mapping[str, Any]],
+    output: OutputFormat,
+) -> None:
+    """Print one object in JSON or YAML whose lists are printed row by row, so that a million rows need no memory.
+
+    Args:
+        head: the fields before the lists; at least one.
+        lists: the rows of each list by the name of its field.
+        rest: returns the fields after the lists, once these are printed; at least one.
+        output: JSON or YAML.
+    """
+    is_yaml = output is OutputFormat.YAML
+    _write(_yaml(to_json(head)) if is_yaml else [json.dumps(to_json(head))[:-1]])
+    for name, rows in lists.items():
+        lead = ""
+        for row in rows:
+            if not lead:
+                _write([f"{name}:" if is_yaml else f', "{name}": ['])
+            _write(_yaml([to_json(row)]) if is_yaml else [lead + json.dumps(to_json(row))])
+            lead = ","
+        if not is_yaml:
+            _write(["]" if lead else f', "{name}": []'])
+        elif not lead:
+            _write([f"{name}: []"])
+    _write(_yaml(to_json(rest())) if is_yaml else [f", {json.dumps(to_json(rest()))[1:]}"])
 
 
 def _yaml(value: Any) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from sweeper import console
+from sweeper.cli.account import account
 from sweeper.cli.audit import audit_app
 from sweeper.cli.backfill import backfill
 from sweeper.cli.choices import consent_app, plan_app
@@ -19,6 +20,7 @@ from sweeper.cli.init import init
 from sweeper.cli.maintenance import check, demo, migrate
 from sweeper.cli.manifest import manifest_app
 from sweeper.cli.pause import pause, resume
+from sweeper.cli.policy import policy_app
 from sweeper.cli.protect import hold_app, order_app
 from sweeper.cli.reapply import reapply
 from sweeper.cli.report import report, status
@@ -48,8 +50,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (init, migrate, run, serve, backfill, reapply, pause, resume, status, report, explain, check, demo):
+for command in (
+    init,
+    migrate,
+    run,
+    serve,
+    backfill,
+    reapply,
+    pause,
+    resume,
+    status,
+    report,
+    explain,
+    account,
+    check,
+    demo,
+):
     app.command()(command)
+app.add_typer(policy_app, name="policy")
 app.add_typer(hold_app, name="hold")
 app.add_typer(order_app, name="order")
 app.add_typer(plan_app, name="plan")

@@ -130,7 +130,7 @@ def _explain_all(job: "Job", *, output: OutputFormat) -> None:
         if output.is_data:
             printer.print(explanations.line(record.facts, record.evaluation.verdict))
         else:
-            console.say(line(record))
+            console.say(line(record.facts, record.evaluation))
     if output.is_data:
         log.get().info("totals", **_totals_json(counts.conversations))
     else:

@@ -56,7 +56,8 @@ DOUBTED: Mapping[str, Remedy] = {
     ),
     Doubt.NO_PLAN: Remedy(
         "no plan was in force during part of its life",
-        "add the first plan of its account to {schema}.plan_changes, in force since the account exists",
+        "add the first plan of its account to {schema}.plan_changes, in force since the account exists; if the application keeps "
+        "no plans, record it: `sweeper plan record ACCOUNT PLAN --effective=-infinity`",
     ),
     Doubt.UNKNOWN_PLAN: Remedy(
         "a plan that the policy does not know has been in force since it began",

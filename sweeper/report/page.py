@@ -135,6 +135,8 @@ def shown(value: object) -> Markup:
         return Markup("<code>{}</code>").format(printable(value))
     if isinstance(value, datetime):
         return Markup('<time datetime="{}">{}</time>').format(rfc3339(value), instant(value))
+    if isinstance(value, date):
+        return Markup("<time>{}</time>").format(value.isoformat())
     return escape(printable(_text(value)))
 
 
@@ -162,8 +164,6 @@ def _text(value: object) -> str:
         return f"{value:,.1f}"
     if isinstance(value, timedelta):
         return length(value)
-    if isinstance(value, date):
-        return value.isoformat()
     return str(value.value) if isinstance(value, Enum) else str(value)
 
 

@@ -13,7 +13,6 @@ from sweeper.policy.decide import Verdict, exists
 from sweeper.policy.evaluate import Evaluation, Outcome, Proposal, evaluate_stored
 from sweeper.policy.facts import Facts
 from sweeper.policy.feedback import FeedbackFacts, evaluate_feedback
-from sweeper.postgres import lookup
 from sweeper.postgres.proposals import Page
 from sweeper.postgres.statement import statement
 from sweeper.runs.job import Job
@@ -80,11 +79,6 @@ def everything(job: Job, ahead: Callable[[], None] = lambda: None) -> Iterator[S
     """
     for ids in _every_key(job, "conversations"):
         yield from _stored(job, ids, ahead)
-
-
-def of_account(job: Job, account_id: str, most: int) -> Iterator[StoredRecord[Facts]]:
-    """Yield the first conversations of an account that exist at as-of, in order of id."""
-    yield from _stored(job, lookup.conversations_of(job.database, job.contract, account_id, most), lambda: None)
 
 
 def _stored(job: Job, ids: Sequence[str], ahead: Callable[[], None]) -> Iterator[StoredRecord[Facts]]:

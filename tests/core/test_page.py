@@ -58,7 +58,7 @@ def test_hostile_texts() -> None:
         (None, "-"),
         (1234.56, "1,234.6"),
         (timedelta(days=3, hours=2), "3 days 2 h"),
-        (AT.date(), "2026-11-28"),
+        (AT.date(), "<time>2026-11-28</time>"),
         (AT, '<time datetime="2026-11-28T14:52:10.000005Z">2026-11-28 14:52:10 UTC</time>'),
         (Code("a<b"), "<code>a&lt;b</code>"),
     ],

@@ -1,0 +1,68 @@
+"""Everything about one account: it is what the model says of that account, and nothing of another one."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sweeper.policy.schema import Policy
+from sweeper.policy.window import Window
+from sweeper.report import account as accounts
+from sweeper.report.account import AccountView
+from tests import model
+from tests.facts import World, instant
+from tests.store.stores import Store
+from tests.store.test_laws import both, doomed, doomed_feedback, fill, run
+
+
+def owners(world: World) -> set[str]:
+    """The names of the accounts that have a row or own a record."""
+    records = (*world["conversations"], *world["feedback"])
+    return {row["id"] for row in world["accounts"]} | {row["account"] for row in records if row.get("account")}
+
+
+def ids(store: Store, rows: list[World], account: str, names: set[str]) -> set[str]:
+    """The stored ids of an account's records with these names."""
+    return {str(store.id(row["id"])) for row in rows if row.get("account") == account and row["id"] in names}
+
+
+def agrees(view: AccountView, store: Store, world: World, account: str) -> None:
+    """What is stored and what was purged of the account are together what the model knows of it, with rule and due date."""
+    kinds = (
+        ("conversation", world["conversations"], model.verdicts(world), doomed(world)),
+        ("feedback", world["feedback"], model.feedback(world), doomed_feedback(world)),
+    )
+    lines, stones = list(view.stored()), list(view.purged())
+    for kind, rows, every, gone in kinds:
+        stored = {line.id: line for line in lines if line.record == kind}
+        purged = {stone.id: stone for stone in stones if stone.record == kind}
+        assert stored.keys() == ids(store, rows, account, every.keys() - gone.keys())
+        assert purged.keys() == ids(store, rows, account, set(gone))
+        for name, verdict in every.items():
+            id_ = str(store.id(name))
+            if id_ in stored:
+                assert (stored[id_].due_at, stored[id_].held) == (verdict.due, verdict.held)
+            if id_ in purged:
+                assert purged[id_].due_at == verdict.due
+    totals = accounts.overview(view, 1).totals
+    assert sum(each.stored for each in totals) == len(lines)
+
+
+@given(world=both, days=st.integers(0, 400))
+@settings(max_examples=12)
+def test_account_equals_model(store: Store, policy: Policy, world: World, days: int) -> None:
+    """After a sweep each account shows its own records and no others; everything due is gone only if the model has none left."""
+    fill(store, world)
+    run(store, policy, world["as_of"])
+    as_of = model.now(world)
+    since, until = model.date_of(as_of - days * model.ONE_DAY), instant(world["as_of"])
+    every = {**model.verdicts(world), **model.feedback(world)}
+    gone = {**doomed(world), **doomed_feedback(world)}
+    for account in owners(world):
+        with accounts.opened(store.job(policy, world["as_of"]), str(store.id(account))) as view:
+            agrees(view, store, world, account)
+            found = accounts.answer(view, Window(since, until))
+        mine = {row["id"] for row in (*world["conversations"], *world["feedback"]) if row.get("account") == account}
+        due = {name: v for name, v in every.items() if name in mine and v.due is not None and since <= v.due < until}
+        assert {each.id for each in found.purged} == {str(store.id(name)) for name in due if name in gone}
+        assert {each.id for each in found.stored} == {str(store.id(name)) for name in due if name not in gone}
+        doubtful = any(v.unclassified and name in mine and name not in gone for name, v in every.items())
+        assert found.is_gone == (not doubtful and not due.keys() - gone.keys())
