@@ -253,8 +253,8 @@ def _held(report: Report, holdings: Holdings) -> Iterator[Block]:
         total = sum(sum(bar.counts) for bar in bars)
         past = report.counts.of(kind).held_past_due
         finding = (
-            f"{_count(kind, total)} {'is' if total == 1 else 'are'} under a legal hold; {f'{past:,}' if past else 'none'} of them "
-            "would have been purged otherwise."
+            f"{_count(kind, total)} {'is' if total == 1 else 'are'} under a legal hold; {f'{past:,}' if past else 'none'} of "
+            "them would have been purged otherwise."
         )
         yield chart.bars(
             finding,
