@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 COUNT_SECONDS = 10.0
 """How long `status` counts overdue records; `report` counts all."""
-MAX_PROGRESS_TOTAL = 50_000_000
-"""The progress bar shows a total in stores smaller than this."""
 
 
 def report(
@@ -126,15 +124,10 @@ def _page(job: "Job", found: "Report") -> str:
 
 def _reported(job: "Job") -> "Report":
     from sweeper.cli import progress
-    from sweeper.postgres import store_counts
     from sweeper.report import report as reports
 
-    with progress.watched() as watch:
-        if progress.is_watched():
-            count = job.database.within(lambda connection: store_counts.conversations(connection, MAX_PROGRESS_TOTAL))
-            if count < MAX_PROGRESS_TOTAL:
-                watch.expect(count)
-        return reports.report(job, watch.advance)
+    with progress.steps() as step:
+        return reports.report(job, step)
 
 
 def _print_report(report: "Report") -> None:

@@ -13,7 +13,7 @@ from sweeper.clock import Clock
 from sweeper.demo.fixture import DemoFixture, set_up
 from sweeper.demo.manifest import show_manifest
 from sweeper.demo.page import DemoPage
-from sweeper.policy.counts import NO_RULE, RecordCounts
+from sweeper.policy.counts import RecordCounts
 from sweeper.policy.decide import ERASURE_ORDER, UNCLASSIFIED
 from sweeper.policy.evaluate import Outcome
 from sweeper.policy.schema import Policy
@@ -22,7 +22,7 @@ from sweeper.runs import sweep as sweeps
 from sweeper.runs.approval import Approval
 from sweeper.runs.job import Job, prepare
 from sweeper.runs.result import Result
-from sweeper.runs.scan import everything
+from sweeper.runs.scan import verdicts
 from sweeper.settings import Settings
 
 FEW_MESSAGES = 8
@@ -110,12 +110,10 @@ def _preview(settings: Settings, clock: Clock) -> tuple[Examples, Approval | Non
 
 
 def _examples(job: Job) -> Examples:
-    found = Examples(_rules(job.policy))
-    for record in everything(job):
-        found.counts.count(record.evaluation)
-        if record.facts.messages <= FEW_MESSAGES:
-            examples = found.purged if record.evaluation.outcome is Outcome.PURGE else found.kept
-            examples.setdefault(record.evaluation.verdict.rule or NO_RULE, record.facts.conversation.id)
+    with verdicts(job) as decided:
+        found = Examples(_rules(job.policy), decided.counts("conversation"))
+        for rule, outcome, id_ in decided.first_ids(f"t.messages <= {FEW_MESSAGES}"):
+            (found.purged if outcome is Outcome.PURGE else found.kept).setdefault(rule, id_)
     return found
 
 

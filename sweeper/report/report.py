@@ -4,7 +4,7 @@ A report reads every conversation and every feedback row, changes none, and reco
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,17 +15,17 @@ from sweeper.copies import lag
 from sweeper.copies.lag import CopyLag
 from sweeper.encoding import to_json
 from sweeper.objects import removal
-from sweeper.policy.anomaly import Anomaly
 from sweeper.policy.counts import Counts, RecordCounts
 from sweeper.policy.evaluate import Outcome
 from sweeper.postgres import evidence, pace, reach, unmatched, vacuum
 from sweeper.postgres.unmatched import UnmatchedProtections
 from sweeper.postgres.vacuum import DeadRows
+from sweeper.postgres.whole_store import Step
 from sweeper.report import numbers, operation
 from sweeper.report.operation import Covered, ManifestStates, Purged
 from sweeper.report.overdue import PATIENCE, alarms
 from sweeper.runs.job import Job
-from sweeper.runs.scan import every_feedback, everything
+from sweeper.runs.scan import verdicts
 from sweeper.runs.throttle import ORDERED
 
 DAYS = (1, 7, 30)
@@ -96,27 +96,28 @@ class Report:
         }
 
 
-def report(job: Job, advance: Callable[[int], None] = lambda _: None) -> Report:
+def report(job: Job, step: Step = lambda _, __: None) -> Report:
     """Build the report at the job's as-of and record it as an event.
 
     Args:
         job: the store, the policy and the as-of.
-        advance: called with 1 after each conversation.
+        step: called when a step begins, for progress.
 
     Raises:
         DBAPIError: the database failed, or the role may not record events; nothing is recorded.
     """
-    started, counts = time.monotonic(), Counts(RecordCounts(DAYS), RecordCounts(DAYS))
-    for record in everything(job, lambda: counts.anomalies.update([Anomaly.CREATED_AHEAD.value])):
-        counts.count("conversation", record.evaluation, record.anomalies)
-        advance(1)
-    for row in every_feedback(job):
-        counts.count("feedback", row.evaluation, row.anomalies)
+    started = time.monotonic()
+    counts = job.database.retried(lambda: _counts(job, step))
     past = job.database.within(lambda connection: _past(connection, job))
     unmatched_protections = unmatched.attempt(job.database, job.as_of)
     found = Report(job, past, counts, unmatched_protections, time.monotonic() - started)
     job.database.within(lambda connection: _record(connection, found))
     return found
+
+
+def _counts(job: Job, step: Step) -> Counts:
+    with verdicts(job, step) as found:
+        return found.all_counts(DAYS)
 
 
 def _records_json(counts: RecordCounts, as_of: datetime) -> dict[str, Any]:
