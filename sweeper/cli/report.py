@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from sweeper.postgres.vacuum import DeadRows
     from sweeper.report.report import Report
     from sweeper.report.status import Status
-    from sweeper.runs.job import Job
     from sweeper.settings import Settings
 
 COUNT_SECONDS = 10.0
@@ -64,7 +63,7 @@ def report(
         )
     at = context.instant("--as-of", as_of)
     with context.configured(config) as settings, _textfile_written(settings, textfile):
-        found = _made(settings, at, html)
+        found = _reported(settings, at, html)
         with console.afterwards():
             if output.is_data:
                 console.print_data(found, output)
@@ -96,38 +95,24 @@ def _write(settings: "Settings", file: Path | None) -> None:
         exporter.write(file, exporter.read(settings, context.CLOCK)[0])
 
 
-def _made(settings: "Settings", at: "datetime | None", html: Path | None) -> "Report":
+def _reported(settings: "Settings", at: "datetime | None", html: Path | None) -> "Report":
     """Make the report, and the page of it; a page that cannot be written is refused before the work begins."""
     from sweeper import files
+    from sweeper.cli import progress
+    from sweeper.report import report as reports
+    from sweeper.report import store_page
     from sweeper.runs.job import prepare
 
-    with files.atomic_write(html) if html else nullcontext() as page:
+    with files.atomic_write(html) if html else nullcontext() as page, progress.steps() as step:
         job = prepare(settings, context.CLOCK, at)
         try:
-            found = _reported(job)
-            if page is not None:
-                page.write(_page(job, found).encode())
+            if page is None:
+                return reports.report(job, step)
+            found, text = store_page.paged(job, step)
+            page.write(text.encode())
             return found
         finally:
             job.database.engine.dispose()
-
-
-def _page(job: "Job", found: "Report") -> str:
-    from sweeper.postgres import whole_store
-    from sweeper.report import holdings, store_page
-
-    with whole_store.opened(job.database, job.contract, job.as_of, is_present=job.is_present) as store:
-        held = holdings.holdings(store.judge(job.policy))
-    recent = job.database.within(lambda connection: holdings.recent(connection, job))
-    return store_page.store_page(found, held, recent)
-
-
-def _reported(job: "Job") -> "Report":
-    from sweeper.cli import progress
-    from sweeper.report import report as reports
-
-    with progress.steps() as step:
-        return reports.report(job, step)
 
 
 def _print_report(report: "Report") -> None:

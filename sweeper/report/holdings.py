@@ -65,7 +65,7 @@ class Recent:
     checkpoint: Checkpoint | None
 
 
-def holdings(verdicts: StoreVerdicts) -> Holdings:
+def read_holdings(verdicts: StoreVerdicts) -> Holdings:
     """Query the verdicts on a whole store, within their snapshot."""
     now, bounds = verdicts.store.as_of, [days for _, days in AGES if days is not None]
     return Holdings(
@@ -78,7 +78,7 @@ def holdings(verdicts: StoreVerdicts) -> Holdings:
     )
 
 
-def recent(connection: Connection, job: Job) -> Recent:
+def read_recent(connection: Connection, job: Job) -> Recent:
     """Read what happened before the job's as-of."""
     store, now = job.settings.store.schema_name, job.as_of
     return Recent(
@@ -104,7 +104,6 @@ def _coming(due: Sequence[Due]) -> list[Due]:
 def _eligible(verdicts: StoreVerdicts) -> dict[str | None, int] | None:
     if verdicts.policy.training is None:
         return None
-    verdicts.store.step("training")
     eligibility = Eligibility(verdicts.store.contract, verdicts.policy, verdicts.store.as_of)
     for sql in eligibility.prepare():
         verdicts.store.execute(sql)

@@ -9,15 +9,27 @@ from datetime import date, datetime, timedelta
 
 from sweeper.policy.counts import Kind, RecordCounts
 from sweeper.policy.remedies import DOUBTED, SKIPPED
-from sweeper.postgres.whole_store import Due
+from sweeper.postgres.whole_store import Due, Step, StoreVerdicts
 from sweeper.report import chart, numbers
+from sweeper.report import report as reports
 from sweeper.report.chart import Bar, Column
-from sweeper.report.holdings import AGES, DAYS_AHEAD, MONTHS_AHEAD, RUN_DAYS, Holdings, Recent, months_from
+from sweeper.report.holdings import (
+    AGES,
+    DAYS_AHEAD,
+    MONTHS_AHEAD,
+    RUN_DAYS,
+    Holdings,
+    Recent,
+    months_from,
+    read_holdings,
+    read_recent,
+)
 from sweeper.report.operation import Covered
 from sweeper.report.overdue import PATIENCE
 from sweeper.report.page import Block, Code, Commands, Facts, Section, Table, Verdict, instant, page
 from sweeper.report.report import DAYS, Report
 from sweeper.report.status import length
+from sweeper.runs.job import Job
 
 WORDS: Mapping[Kind, tuple[str, str]] = {
     "conversation": ("conversation", "conversations"),
@@ -29,6 +41,26 @@ GAP = "\N{NO-BREAK SPACE}"
 POINTS = 24
 """The chart of what may be trained on shows so many manifests."""
 MANIFESTS_SHOWN = 50
+VERDICTS_SHARE = 0.5
+"""The share of the time that the verdicts take; the rest goes to what may be trained on."""
+
+
+def paged(job: Job, step: Step = lambda _, __: None) -> tuple[Report, str]:
+    """Build the report at the job's as-of, record it as an event, and return it with its page.
+
+    Args:
+        job: the store, the policy and the as-of.
+        step: called when a step begins, for progress.
+    """
+    found: list[Holdings] = []
+
+    def look(verdicts: StoreVerdicts) -> None:
+        step("training", VERDICTS_SHARE)
+        found.append(read_holdings(verdicts))
+
+    report = reports.report(job, lambda name, done: step(name, done * VERDICTS_SHARE), look)
+    recent = job.database.within(lambda connection: read_recent(connection, job))
+    return report, store_page(report, found[-1], recent)
 
 
 def store_page(report: Report, holdings: Holdings, recent: Recent) -> str:
