@@ -99,8 +99,8 @@ def _summary(report: Report, name: str) -> Iterator[Block]:
             ("Due, under legal hold", _both(report, lambda found: found.held_past_due)),
             ("In doubt, kept", _both(report, lambda found: found.unclassified.total())),
             (f"Purged in {DAYS[-1]} days", _join(_count(kind, purged[kind].total()) for kind in WORDS)),
-            ("Last successful run", past.last_success_at),
-            ("Newest checkpoint", _checkpoint(covered)),
+            ("Last successful run", _before(past.last_success_at, job.as_of) or "none"),
+            ("Newest checkpoint", _checkpoint(covered, job.as_of)),
             ("Evidence after it", _number(covered.rows, "row", "rows")),
         ]
     )
@@ -115,10 +115,16 @@ def _summary(report: Report, name: str) -> Iterator[Block]:
     yield Commands(("sweeper audit verify",))
 
 
-def _checkpoint(covered: Covered) -> str:
-    if covered.checkpoint_at is None:
-        return "none was taken"
-    return f"{instant(covered.checkpoint_at)}, {'signed' if covered.signed else 'not signed'}"
+def _checkpoint(covered: Covered, as_of: datetime) -> str:
+    taken = _before(covered.checkpoint_at, as_of)
+    return f"{taken}, {'signed' if covered.signed else 'not signed'}" if taken else "none was taken"
+
+
+def _before(at: datetime | None, as_of: datetime) -> str:
+    """Return an instant with how long before as-of it was; nothing of none."""
+    if at is None:
+        return ""
+    return f"{instant(at)} ({length(abs(as_of - at))} {'before' if at <= as_of else 'after'} as-of)"
 
 
 def _verdict(report: Report) -> Verdict:
