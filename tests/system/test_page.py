@@ -74,7 +74,7 @@ def test_report_in_a_browser(sweeper: Command, store: Store, tmp_path: Path) -> 
     done = sweeper("report", "--html", str(file), "--as-of", operated.NOW)
     assert (done.code, done.err) == (0, "")
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=_chromium(), args=ARGUMENTS, downloads_path=tmp_path)
+        browser = driver.chromium.launch(executable_path=_chromium(), args=ARGUMENTS, timeout=0)
         for look in LOOKS:
             assert (look, _seen(browser, file, look)) == (look, [])
         browser.close()
@@ -96,7 +96,7 @@ def _seen(browser: Browser, file: Path, look: Look) -> list[str]:
     context.on("request", lambda request: faults.append(request.url) if request.url != file.as_uri() else None)
     page.on("console", lambda message: faults.append(f"console: {message.text}"))
     page.on("pageerror", lambda error: faults.append(f"error: {error}"))
-    page.goto(file.as_uri())
+    page.goto(file.as_uri(), timeout=0)
     if look.media == "print":
         page.emulate_media(media="print")
         faults += [f"{page.evaluate(HIDDEN)} tables are not printed"] if page.evaluate(HIDDEN) else []
