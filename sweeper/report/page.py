@@ -16,6 +16,7 @@ UTC to the second, a `timedelta` as a length, None as a dash. Wrap ids and diges
 A table below a chart is closed on a screen and printed on paper.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -32,6 +33,10 @@ from sweeper.report.status import length
 
 LONG = 45
 """Rows: a longer table below a chart stays closed on paper."""
+
+
+BREAKS = re.compile(r"([_/])(?=\w)")
+"""Where a long name may be broken at the end of a line."""
 
 
 class Code(str):
@@ -84,7 +89,7 @@ class Figure:
     `svg` is trusted markup. Its `<svg>` has role="img" and the finding as its aria-label. Style it with the classes of
     `templates/page.css` (`bar`, `grid`, `tick`, `name`, `value`, `series-0` …), which follow light, dark and print. Give
     horizontal positions in percent and vertical ones in pixels, and it fits any width with text of the same size.
-    `margin` is the room on the left for labels, in characters. `legend` names the series in their order.
+    `margin` and `end` are the room on the left and on the right for labels, in characters. `legend` names the series in order.
     """
 
     kind: ClassVar = "figure"
@@ -92,6 +97,7 @@ class Figure:
     svg: Markup
     table: Table
     margin: int = 0
+    end: int = 2
     legend: Sequence[str] = ()
 
 
@@ -137,7 +143,7 @@ def shown(value: object) -> Markup:
         return Markup('<time datetime="{}">{}</time>').format(rfc3339(value), instant(value))
     if isinstance(value, date):
         return Markup("<time>{}</time>").format(value.isoformat())
-    return escape(printable(_text(value)))
+    return Markup(BREAKS.sub(r"\1<wbr>", str(escape(printable(_text(value))))))  # noqa: S704 — escaped before
 
 
 def prose(text: str) -> Markup:

@@ -266,7 +266,7 @@ def _overdue(report: Report, recent: Recent) -> Iterator[Block]:
 def _why(report: Report, recent: Recent, oldest: datetime) -> Iterator[str]:
     """Say why what is overdue was not purged, as far as runs and pauses tell."""
     for pause in recent.pauses:
-        yield f"Purging has been paused since {instant(pause.paused_at)}: {pause.reason}."
+        yield f"Purging has been paused since {instant(pause.paused_at)}."
     success = report.past.last_success_at
     if success is None:
         yield "No run has completed yet."
@@ -278,7 +278,7 @@ def _why(report: Report, recent: Recent, oldest: datetime) -> Iterator[str]:
     if last is not None and last.outcome != "completed":
         why = last.said or last.stop_reason or f"{last.failed} records could not be purged"
         yield f"The newest run, {last.id}, was {last.outcome}: {why}"
-    yield "`sweeper status` says what to do."
+    yield "`sweeper status` says more, and what to do."
 
 
 def _held(report: Report, holdings: Holdings) -> Iterator[Block]:

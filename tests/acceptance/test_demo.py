@@ -39,7 +39,7 @@ def test_another_policy_and_schema(folder: Path) -> None:
     assert (done.code, done.err) == (0, "")
     (page,) = folder.glob("sweeper-report-*/report.html")
     assert f"The report is {page}" in " ".join(done.out.split())
-    assert "Retention report for postgres/chats" in page.read_text()
+    assert "<title>Retention report for postgres/chats</title>" in page.read_text()
     assert "policy 'kept until deleted'" in done.out
     assert "commercial" not in done.out
     assert "Run 2 completed: 0 conversations" in done.out

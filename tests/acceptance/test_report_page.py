@@ -18,7 +18,7 @@ DAY = 24
 
 def said(file: Path) -> str:
     """The text of a page, with single blanks."""
-    text = re.sub(r"<style>.*?</style>", "", file.read_text(), flags=re.DOTALL)
+    text = re.sub(r"<style>.*?</style>|<wbr>", "", file.read_text(), flags=re.DOTALL)
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", text)).split())
 
 

@@ -61,6 +61,7 @@ def test_hostile_texts() -> None:
         (AT.date(), "<time>2026-11-28</time>"),
         (AT, '<time datetime="2026-11-28T14:52:10.000005Z">2026-11-28 14:52:10 UTC</time>'),
         (Code("a<b"), "<code>a&lt;b</code>"),
+        ("a_rule <of>/it", "a_<wbr>rule &lt;of&gt;/<wbr>it"),
     ],
 )
 def test_values(value: object, text: str) -> None:
