@@ -5,7 +5,7 @@ Invariant: `report --textfile` writes the file for node_exporter even if the rep
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,12 +19,13 @@ from sweeper.errors import ConfigurationError, SweeperError
 from sweeper.policy.instant import rfc3339
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from sweeper.copies.lag import CopyLag
     from sweeper.policy.counts import RecordCounts
     from sweeper.postgres.vacuum import DeadRows
     from sweeper.report.report import Report
     from sweeper.report.status import Status
-    from sweeper.runs.job import Job
     from sweeper.settings import Settings
 
 COUNT_SECONDS = 10.0
@@ -40,6 +41,14 @@ def report(
         Path | None,
         typer.Option("--textfile", metavar="FILE", help="Also write the metrics here, for node_exporter (FILE.prom)."),
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html",
+            metavar="FILE",
+            help="Also write the report here as one page of HTML with charts, to read or print.",
+        ),
+    ] = None,
 ) -> None:
     """Count every record: kept, overdue, held, in doubt, purged. Exits with 1 if nothing is purged while overdue.
 
@@ -54,18 +63,13 @@ def report(
         )
     at = context.instant("--as-of", as_of)
     with context.configured(config) as settings, _textfile_written(settings, textfile):
-        from sweeper.runs.job import prepare
-
-        job = prepare(settings, context.CLOCK, at)
-        try:
-            found = _reported(job)
-        finally:
-            job.database.engine.dispose()
+        found = _reported(settings, at, html)
         with console.afterwards():
             if output.is_data:
                 console.print_data(found, output)
             else:
                 _print_report(found)
+                console.say(*([f"page: {html}"] if html else ()))
         if found.alarms:
             raise SweeperError(*found.alarms)
 
@@ -91,12 +95,24 @@ def _write(settings: "Settings", file: Path | None) -> None:
         exporter.write(file, exporter.read(settings, context.CLOCK)[0])
 
 
-def _reported(job: "Job") -> "Report":
+def _reported(settings: "Settings", at: "datetime | None", html: Path | None) -> "Report":
+    """Make the report, and the page of it; a page that cannot be written is refused before the work begins."""
+    from sweeper import files
     from sweeper.cli import progress
     from sweeper.report import report as reports
+    from sweeper.report import store_page
+    from sweeper.runs.job import prepare
 
-    with progress.steps() as step:
-        return reports.report(job, step)
+    with files.atomic_write(html) if html else nullcontext() as page, progress.steps() as step:
+        job = prepare(settings, context.CLOCK, at)
+        try:
+            if page is None:
+                return reports.report(job, step)
+            found, text = store_page.paged(job, step)
+            page.write(text.encode())
+            return found
+        finally:
+            job.database.engine.dispose()
 
 
 def _print_report(report: "Report") -> None:

@@ -21,6 +21,32 @@ WHERE r.id IN (SELECT n.id FROM sweeper.runs n WHERE n.store = :store ORDER BY n
    OR r.id IN (SELECT max(n.id) FROM sweeper.runs n WHERE n.store = :store AND n.outcome IS NOT NULL GROUP BY n.kind)
 ORDER BY r.id DESC
 
+-- name: operation_days
+-- The runs of a store by the day in UTC on which they began: how many, how many of them did not end well, what they purged, and how
+-- long they took. For runs without a full result, the tombstones tell what they purged; an interrupted run does not record its end.
+SELECT CAST(timezone('UTC', w.started_at) AS date) AS day,
+       count(*) AS runs,
+       count(*) FILTER (WHERE w.outcome IN ('failed', 'refused', 'interrupted')) AS not_well,
+       CAST(sum(w.conversations) AS bigint) AS conversations,
+       CAST(sum(w.feedback) AS bigint) AS feedback,
+       CAST(COALESCE(sum(w.seconds), 0) AS double precision) AS seconds,
+       CAST(COALESCE(max(w.seconds), 0) AS double precision) AS longest
+FROM (
+    SELECT r.started_at, r.outcome,
+           COALESCE(CAST(r.result ->> 'purged' AS bigint), t.conversations) AS conversations,
+           COALESCE(CAST(r.result ->> 'feedback_purged' AS bigint), t.feedback) AS feedback,
+           CASE WHEN r.outcome <> 'interrupted' THEN extract(epoch FROM r.finished_at - r.started_at) END AS seconds
+    FROM sweeper.runs r
+    LEFT JOIN LATERAL (
+        SELECT count(*) FILTER (WHERE t.record = 'conversation') AS conversations, count(*) FILTER (WHERE t.record = 'feedback') AS feedback
+        FROM sweeper.tombstones t
+        WHERE t.run_id = r.id AND r.result ->> 'purged' IS NULL
+    ) t ON true
+    WHERE r.store = :store AND r.started_at > :since AND r.started_at <= :until
+) AS w
+GROUP BY 1
+ORDER BY 1
+
 -- name: operation_ended
 -- How the newest ended plain run ended, and when the newest one ended that did everything it was asked to do.
 SELECT (SELECT r.outcome FROM sweeper.runs r WHERE r.store = :store AND r.kind = 'run' AND r.outcome IS NOT NULL
