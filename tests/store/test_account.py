@@ -1,10 +1,12 @@
 """Everything about one account: it is what the model says of that account, and nothing of another one."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweeper.policy.schema import Policy
 from sweeper.policy.window import Window
+from sweeper.postgres import lookup
 from sweeper.report import account as accounts
 from sweeper.report.account import AccountView
 from tests import model
@@ -66,3 +68,22 @@ def test_account_equals_model(store: Store, policy: Policy, world: World, days: 
         assert {each.id for each in found.stored} == {str(store.id(name)) for name in due if name not in gone}
         doubtful = any(v.unclassified and name in mine and name not in gone for name, v in every.items())
         assert found.is_gone == (not doubtful and not due.keys() - gone.keys())
+
+
+def test_large_account_in_pages(store: Store, policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many records an account has, the ids of one page of them are in memory at a time."""
+    monkeypatch.setattr(lookup, "PAGE", 3)
+    chat = {"account": "a1", "created_at": "2026-01-01T00:00:00Z", "last_activity_at": "2026-01-01T00:00:00Z"}
+    store.load(
+        {
+            "accounts": [{"id": "a1", "plans": [], "consent": []}],
+            "conversations": [{**chat, "id": f"c{number}", "messages": []} for number in range(7)],
+            "holds": [],
+            "orders": [],
+        }
+    )
+    job = store.job(policy, "2026-07-01T00:00:00Z")
+    with accounts.opened(job, str(store.id("a1"))) as view:
+        pages = list(lookup.keys(view.connection, job.contract, view.key, "conversations"))
+        assert [len(page) for page in pages] == [3, 3, 1]
+        assert [line.id for line in view.stored()] == sorted(id_ for page in pages for id_ in page)
