@@ -193,17 +193,28 @@ class GuardSettings(Section):
     """Refuse if the plan or consent history is empty, or has fewer rows than the last completed run saw."""
     fence: StrictBool = True
     """Refuse if the trigger on `sweeper.legal_holds` is missing, because a hold placed by SQL could then be missed."""
+    policy: Literal["any", "shortening", "off"] = "any"
+    """Refuse a policy other than that of the last run, until a person accepts it with `--accept-policy`. `any`: every change;
+    `shortening`: unless it can be seen from the two policies that it only lengthens; `off`: none."""
 
     @classmethod
     def switches(cls) -> dict[str, str]:
         """Return each guard that can be switched off, with what it refuses."""
-        found = {name: field.description or "" for name, field in cls.model_fields.items() if field.default is True}
-        return {name: text.removeprefix("Refuse ").rstrip(".") for name, text in found.items()}
+        found = {
+            name: field.description or "" for name, field in cls.model_fields.items() if field.default in ("any", True)
+        }
+        return {name: text.removeprefix("Refuse ").partition(". ")[0].rstrip(".") for name, text in found.items()}
 
     @property
     def off(self) -> dict[str, str]:
         """The guards that are off, with what runs therefore do not refuse."""
-        return {name: text for name, text in self.switches().items() if not getattr(self, name)}
+        return {name: text for name, text in self.switches().items() if getattr(self, name) in ("off", False)}
+
+    @classmethod
+    def line(cls, guard: str) -> str:
+        """Return the line of the settings file that switches a guard on."""
+        default = cls.model_fields[guard].default
+        return f"{guard} = true" if default is True else f'{guard} = "{default}"'
 
 
 class LeaseSettings(Section):
@@ -496,15 +507,24 @@ def load_policy(settings: Settings) -> policies.Policy:
     Raises:
         ConfigurationError: the file is missing, unreadable or faulty; every fault is listed with its key.
     """
-    path = settings.policy.file.absolute()
+    return read_policy(
+        settings.policy.file,
+        "Name the file in [policy] file or in SWEEPER_POLICY_FILE, or write the shipped one with `sweeper init`. Settings come "
+        "from --config, from SWEEPER_CONFIG or from config/sweeper.toml in this directory.",
+    )
+
+
+def read_policy(file: Path, remedy: str = "Name a policy file.") -> policies.Policy:
+    """Return the policy of a file; `remedy` is what to do if there is none.
+
+    Raises:
+        ConfigurationError: the file is missing, unreadable or faulty; every fault is listed with its key.
+    """
+    path = file.absolute()
     try:
         return policies.parse(files.read_text(path))
     except UnreadableError as error:
-        raise ConfigurationError(
-            f"policy {path}: cannot be read ({error}). Nothing was done. Name the file in [policy] file or in "
-            "SWEEPER_POLICY_FILE, or write the shipped one with `sweeper init`. Settings come from --config, from "
-            "SWEEPER_CONFIG or from config/sweeper.toml in this directory."
-        ) from None
+        raise ConfigurationError(f"policy {path}: cannot be read ({error}). Nothing was done. {remedy}") from None
     except policies.PolicyError as error:
         faults = (f"  {line}" for line in str(error).split("\n"))
         raise ConfigurationError(f"policy {path}: nothing was decided or purged. Fix:", *faults) from None

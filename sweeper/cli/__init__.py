@@ -20,6 +20,7 @@ from sweeper.cli.init import init
 from sweeper.cli.maintenance import check, demo, migrate
 from sweeper.cli.manifest import manifest_app
 from sweeper.cli.pause import pause, resume
+from sweeper.cli.policy import policy_app
 from sweeper.cli.protect import hold_app, order_app
 from sweeper.cli.reapply import reapply
 from sweeper.cli.report import report, status
@@ -66,6 +67,7 @@ for command in (
     demo,
 ):
     app.command()(command)
+app.add_typer(policy_app, name="policy")
 app.add_typer(hold_app, name="hold")
 app.add_typer(order_app, name="order")
 app.add_typer(plan_app, name="plan")

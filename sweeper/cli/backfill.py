@@ -12,6 +12,7 @@ from sweeper.cli.context import AsJson, Config, Output
 from sweeper.cli.run import (
     STOPS,
     AcceptHistory,
+    AcceptPolicy,
     MaxPurge,
     MaxRuntime,
     Out,
@@ -70,6 +71,7 @@ def backfill(
         bool, typer.Option("--give-up", help="End the plan where it is. `sweeper run` purges the rest.")
     ] = False,
     accept_history: AcceptHistory = False,
+    accept_policy: AcceptPolicy = None,
     max_runtime: MaxRuntime = None,
     max_purge: MaxPurge = None,
 ) -> None:
@@ -78,6 +80,7 @@ def backfill(
     Example: sweeper backfill --since 2021-01-01T00:00:00Z --until 2026-01-01T00:00:00Z --dry-run
     """
     from sweeper.runs import backfill as backfills
+    from sweeper.runs import policy_change
     from sweeper.runs.backfill_runner import BackfillRunner
 
     if dry_run + give_up + (approve is not None or plan is not None) > 1:
@@ -88,19 +91,20 @@ def backfill(
     if plan is not None and (since, until, by) != (None, None, None):
         raise ConfigurationError("--plan contains its own --since, --until and --by: nothing was done. Leave them out.")
     approval = read_approval(approve, plan, out, dry_run=dry_run)
+    accept = policy_change.read(accept_policy)
     with context.prepared(config, is_patient=not (dry_run or give_up)) as job:
         scope = _scope(job, since, until, by) if approval is None or plan is None else backfills.scope_of(approval)
         hours = _hours(job, between)
         budget = read_budget(max_runtime, max_purge, _rate(job, rate))
         if dry_run:
-            show_plan(job, scope, out, output=output)
+            show_plan(job, scope, out, accept, output=output)
             return
         if give_up:
             _print_given_up(backfills.give_up(job, scope), output=output)
             return
-        started = backfills.begin(job, scope, approval)
+        started = backfills.begin(job, scope, approval, accept)
         with stop_on_signal(job.database.stop), _watched() as watch:
-            outcome = BackfillRunner(job, started, watch, budget, hours, accept_history).run()
+            outcome = BackfillRunner(job, started, watch, budget, hours, accept_history, accept).run()
     with console.afterwards():
         _print_outcome(outcome, output=output)
     if outcome.outcome == "failed" or outcome.stop_reason == "signal" or outcome.is_stalled:

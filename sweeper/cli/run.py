@@ -69,6 +69,14 @@ AcceptHistory = Annotated[
         "--accept-history", help="Run although plan or consent history is missing or has fewer rows than before."
     ),
 ]
+AcceptPolicy = Annotated[
+    str | None,
+    typer.Option(
+        "--accept-policy",
+        metavar="DIGEST",
+        help="Run although the policy is not that of the last run; DIGEST is its own, or 12 characters of it.",
+    ),
+]
 Out = Annotated[
     Path | None,
     typer.Option(
@@ -96,6 +104,7 @@ def run(
         Path | None, typer.Option("--plan", metavar="FILE", help="As --approve, from the file that --out wrote.")
     ] = None,
     accept_history: AcceptHistory = False,
+    accept_policy: AcceptPolicy = None,
     max_runtime: MaxRuntime = None,
     max_purge: MaxPurge = None,
 ) -> None:
@@ -103,7 +112,10 @@ def run(
 
     Example: sweeper run --dry-run
     """
+    from sweeper.runs import policy_change
+
     approval = read_approval(approve, plan, out, dry_run=dry_run)
+    accept = policy_change.read(accept_policy)
     if approval is not None and (as_of is not None or dry_run):
         raise ConfigurationError(
             f"{'--approve' if approve else '--plan'} contains its own as-of: nothing was done. Leave out --as-of and --dry-run."
@@ -112,9 +124,9 @@ def run(
     budget = read_budget(max_runtime, max_purge)
     with context.prepared(config, at, is_patient=not dry_run) as job:
         if dry_run:
-            show_plan(job, None, out, output=output)
+            show_plan(job, None, out, accept, output=output)
             return
-        result = _sweep(job, approval, budget, accept_history=accept_history)
+        result = _sweep(job, approval, budget, accept, accept_history=accept_history)
     with console.afterwards():
         print_result(result, output=output)
     if not result.is_done:
@@ -155,7 +167,9 @@ def read_budget(max_runtime: str | None, max_purge: int | None, per_second: floa
     return Budget(seconds, max_purge, per_second)
 
 
-def _sweep(job: "Job", approval: "Approval | None", budget: "Budget", *, accept_history: bool) -> "Result":
+def _sweep(
+    job: "Job", approval: "Approval | None", budget: "Budget", accept_policy: str | None, *, accept_history: bool
+) -> "Result":
     from sweeper.cli.progress import watched
     from sweeper.postgres import store_counts
     from sweeper.runs import approval as approvals
@@ -166,10 +180,19 @@ def _sweep(job: "Job", approval: "Approval | None", budget: "Budget", *, accept_
             store = store_counts.identity(connection, job.settings.store.schema_name)
         approvals.check(approval, store, job.policy.digest, job.clock.now())
     with stop_on_signal(job.database.stop), watched() as watch:
-        return sweeps.sweep(job, approval=approval, accept_history=accept_history, watch=watch, budget=budget)
+        return sweeps.sweep(
+            job,
+            approval=approval,
+            accept_history=accept_history,
+            accept_policy=accept_policy,
+            watch=watch,
+            budget=budget,
+        )
 
 
-def show_plan(job: "Job", scope: "BackfillScope | None", out: Path | None, *, output: OutputFormat) -> None:
+def show_plan(
+    job: "Job", scope: "BackfillScope | None", out: Path | None, accept_policy: str | None, *, output: OutputFormat
+) -> None:
     """Preview a run, or the backfill of `scope`; write the plan to `out`, if that is given, and print it.
 
     Raises:
@@ -179,7 +202,7 @@ def show_plan(job: "Job", scope: "BackfillScope | None", out: Path | None, *, ou
     from sweeper.runs import sweep as sweeps
 
     with progress.watched() as watch:
-        plan = sweeps.preview(job, watch, scope)
+        plan = sweeps.preview(job, watch, scope, accept_policy)
     if out is not None:
         plan.write(out)
     if output.is_data:
@@ -209,6 +232,8 @@ def _print_plan(plan: "PurgePlan") -> None:
             f"{counts.outside} more are due outside the plan. Until the backfill is finished or given up, runs skip what is due "
             "before --until."
         )
+    if plan.policy_change is not None and not any(refusal.guard == "policy" for refusal in plan.refusals):
+        console.say(f"! {plan.policy_change}")
     for refusal in plan.refusals:
         console.say(f"A run would refuse ({refusal.guard}): {_preview_refusal(refusal)}")
 

@@ -27,8 +27,9 @@ from sweeper.policy.facts import ConsentEvent, Facts, Message
 from sweeper.policy.history import EpochState, History, View, history
 from sweeper.policy.instant import OutOfRange, StoredTimestamp, rfc3339
 from sweeper.policy.remedies import DOUBTED, SKIPPED, mend, mend_last_activity
-from sweeper.policy.schema import Anchor, ColumnPeriod, Policy
+from sweeper.policy.schema import ColumnPeriod, Policy
 from sweeper.policy.training import Exclusion, exclusions
+from sweeper.policy.words import ANCHORS
 
 WHAT_IFS = ("opt-out", "delete")
 MESSAGES_SHOWN = 12
@@ -53,14 +54,6 @@ ANOMALIES = {
     Anomaly.ZERO_RETENTION_STORED: "a zero-retention conversation is stored: an incident",
     Anomaly.UNDECIDED: "the user wrote after the deadline for choosing and has never chosen",
     Anomaly.LAST_ACTIVITY_AHEAD: "its last activity is after as-of",
-}
-ANCHORS = {
-    Anchor.LAST_ACTIVITY: "last activity",
-    Anchor.CREATED: "creation",
-    Anchor.DELETED: "deletion",
-    Anchor.CLOSED: "closing of the account",
-    Anchor.FLAGGED: "flag",
-    Anchor.CONSENT_ENDED: "end of consent",
 }
 
 

@@ -63,6 +63,18 @@ class Period:
         except (OverflowError, ValueError):  # past year 9999
             return None
 
+    def never_shorter_than(self, other: "Period") -> bool:
+        """Return whether this period is at least as long as another from whatever anchor; months against days in doubt not."""
+        if self.forever or other.forever:
+            return self.forever
+        if bool(self.months) == bool(other.months):
+            return self.months >= other.months and self.seconds >= other.seconds
+        return self._days(365, 28) >= other._days(366, 31)
+
+    def _days(self, year: int, month: int) -> float:
+        """Return the period in days, if years and months have so many."""
+        return self.months // 12 * year + self.months % 12 * month + self.seconds / SECONDS["day"]
+
     def sql(self, instant: str, sign: Literal["+", "-"] = "+") -> str:
         """Return the SQL of the instant one period after another in a session in UTC; infinity is never.
 

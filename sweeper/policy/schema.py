@@ -438,10 +438,14 @@ class Policy(Strict):
         return self is other
 
     @cached_property
+    def normal_form(self) -> str:
+        """What the policy says, as JSON that `restore` reads; comments and the order of keys do not change it."""
+        return json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True, separators=(",", ":"))
+
+    @cached_property
     def digest(self) -> str:
-        """SHA-256 of what the policy says, in hex; comments and the order of keys do not change it."""
-        text = json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        """SHA-256 of the normal form, in hex."""
+        return hashlib.sha256(self.normal_form.encode()).hexdigest()
 
     @cached_property
     def known_plans(self) -> frozenset[str]:
@@ -502,6 +506,15 @@ def parse(text: str) -> Policy:
         return checked(toml.parse(text), text)
     except TomlError as error:
         raise PolicyError(f"not TOML: {error}") from None
+
+
+def restore(normal_form: str) -> Policy | None:
+    """The policy of a normal form; None if this version of the program reads it differently or not at all."""
+    try:
+        policy = checked(json.loads(normal_form))
+    except (PolicyError, ValueError, TypeError, AttributeError, RecursionError):
+        return None
+    return policy if policy.normal_form == normal_form else None
 
 
 def checked(raw: Mapping[str, Any], text: str = "") -> Policy:

@@ -25,7 +25,7 @@ from sweeper.postgres.finding import CheckFinding, Level
 from sweeper.postgres.privileges import Need
 from sweeper.postgres.related_tables import OUTLIVING, Key, columns_of
 from sweeper.postgres.statement import statement
-from sweeper.settings import Settings
+from sweeper.settings import GuardSettings, Settings
 
 OLDEST_SERVER = 140_000
 
@@ -321,7 +321,7 @@ def _indexes(subject: CheckContext) -> Iterator[CheckFinding]:
 def _guards(subject: CheckContext) -> Iterator[CheckFinding]:
     for guard, refused in subject.settings.guards.off.items():
         text = f"guard {guard} is off: runs no longer refuse {refused}"
-        yield CheckFinding(Level.WARNING, "guards", text, f"[guards] {guard} = true")
+        yield CheckFinding(Level.WARNING, "guards", text, f"[guards] {GuardSettings.line(guard)}")
 
 
 def _hazards(subject: CheckContext) -> Iterator[CheckFinding]:

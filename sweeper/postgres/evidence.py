@@ -9,6 +9,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection
 
 from sweeper.encoding import to_json
+from sweeper.policy.schema import Policy
 from sweeper.postgres import store_counts
 from sweeper.postgres.database import Database
 from sweeper.postgres.statement import statement
@@ -53,6 +54,18 @@ class LastCompleted:
     as_of: datetime | None
     plan_changes: int | None
     consent_events: int | None
+
+
+@dataclass(frozen=True)
+class LastPolicy:
+    """The policy of the last run that completed or purged anything.
+
+    `accepted`: whether a later run has accepted the present policy in its place.
+    """
+
+    digest: str
+    name: str
+    accepted: bool
 
 
 def open_run(connection: Connection, **columns: Any) -> int:
@@ -106,6 +119,31 @@ def last_completed(connection: Connection, store: str) -> LastCompleted:
     """Return what the last completed run of the store counted."""
     row = connection.execute(statement("run_last_completed"), {"store": store}).one()
     return LastCompleted(row.as_of, row.plan_changes, row.consent_events)
+
+
+def last_policy(connection: Connection, store: str, digest: str) -> LastPolicy | None:
+    """Return the policy of the last run that completed or purged anything; None if there is no such run.
+
+    Args:
+        connection: a connection to the store's database.
+        store: the store.
+        digest: the digest of the present policy, which a later run may have accepted.
+    """
+    row = connection.execute(statement("run_last_policy"), {"store": store, "digest": digest}).one_or_none()
+    return LastPolicy(row.digest, row.name, row.accepted) if row is not None else None
+
+
+def recorded_policy(connection: Connection, digest: str) -> str | None:
+    """Return the normal form of a policy that a run has recorded; None if none has."""
+    found: str | None = connection.execute(statement("policy_recorded"), {"digest": digest}).scalar_one_or_none()
+    return found
+
+
+def record_policy(connection: Connection, run_id: int, policy: Policy) -> None:
+    """Record what a policy says, unless a run has recorded it. The text's SHA-256 is the digest."""
+    if recorded_policy(connection, policy.digest) is None:
+        details = {"digest": policy.digest, "name": policy.name, "policy": policy.normal_form}
+        record(connection, "policy_recorded", run_id, details)
 
 
 def insert_tombstones(

@@ -205,11 +205,11 @@ def _named(last: RunCounts | None) -> str:
 def installation(upkeep: Upkeep, now: datetime) -> Iterator[str]:
     """Yield advice on guards that are off, missing indexes, manifests that are gone and objects that are behind."""
     for guard, refused in upkeep.guards_off.items():
-        yield f"Guard {guard} is off, so runs do not refuse {refused}: set [guards] {guard} = true."
+        yield f"Guard {guard} is off, so runs do not refuse {refused}: set [guards] {GuardSettings.line(guard)}."
     for guard, refused in upkeep.guards_off_in_run.items():
         yield (
             f"Guard {guard} was off in {_named(upkeep.last)}, which had other settings than these: it did not refuse {refused}. "
-            f"Set [guards] {guard} = true there, and run again."
+            f"Set [guards] {GuardSettings.line(guard)} there, and run again."
         )
     if not isinstance(upkeep.indexes, str):
         for index in upkeep.indexes:

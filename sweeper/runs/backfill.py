@@ -14,6 +14,7 @@ from sweeper.policy.window import Slice, Window
 from sweeper.postgres import backfills, store_counts
 from sweeper.postgres.backfills import BackfillPlan
 from sweeper.runs import approval as approvals
+from sweeper.runs import policy_change
 from sweeper.runs.approval import Approval
 from sweeper.runs.job import Job
 
@@ -71,11 +72,12 @@ def refuse_future(scope: BackfillScope, now: datetime) -> None:
         raise ConfigurationError("--since is not before --until. Nothing was done.")
 
 
-def begin(job: Job, scope: BackfillScope, approval: Approval | None) -> BackfillPlan:
+def begin(job: Job, scope: BackfillScope, approval: Approval | None, accept_policy: str | None = None) -> BackfillPlan:
     """Begin a plan under `approval`, or return the unfinished plan that was begun before.
 
     Raises:
-        RefusedError: the scope was not approved, the approval is for something else, or the policy has changed since.
+        RefusedError: the scope was not approved, the approval is for something else, the policy has changed since, or it is not
+            that of the last run and nobody has accepted it.
     """
     if approval is not None:
         approvals.refuse_other(approval, _store_identity(job), job.policy.digest, str(scope))
@@ -90,6 +92,8 @@ def begin(job: Job, scope: BackfillScope, approval: Approval | None) -> Backfill
                 "Preview it with --dry-run, and begin it with --approve DIGEST or --plan FILE; after that it goes on without.",
             )
         approvals.refuse_lapsed(approval, job.clock.now())
+        for refusal in policy_change.refusals(job, policy_change.find(job), accept_policy):
+            raise refusal
         plan = _record_plan(job, scope, approval)
     refuse_other_policy(plan, job.policy.digest, lambda: "Nothing was purged.")
     return plan

@@ -89,6 +89,7 @@ class BackfillRunner:
     budget: Budget = field(default_factory=Budget)
     hours: Hours | None = None
     accept_history: bool = False
+    accept_policy: str | None = None
     stopped: str = ""
     failed: int = 0
     left: int = 0
@@ -178,6 +179,7 @@ class BackfillRunner:
             job,
             approval=approval,
             accept_history=self.accept_history,
+            accept_policy=self.accept_policy,
             watch=watch,
             budget=self._remaining_budget(),
             run_kind=run_kind,

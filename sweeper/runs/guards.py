@@ -10,14 +10,23 @@ from sweeper.errors import RefusedError
 from sweeper.policy.instant import rfc3339
 from sweeper.postgres import evidence, fence, store_counts
 from sweeper.postgres.store_counts import Histories
+from sweeper.runs import policy_change
 from sweeper.runs.job import Job, untrusted_as_of
+from sweeper.runs.policy_change import PolicyChange
 
 HISTORY_REMEDY = (
     "Finish the import; if the loss is right, run once with --accept-history, or set [guards] history = false."
 )
 
 
-def before(job: Job, histories: Histories, *, accept_history: bool = False) -> Iterator[RefusedError]:
+def before(
+    job: Job,
+    histories: Histories,
+    change: PolicyChange | None,
+    *,
+    accept_history: bool = False,
+    accept_policy: str | None = None,
+) -> Iterator[RefusedError]:
     """Yield the refusals that are known before anything is proposed; a run raises the first, a preview lists all."""
     guards, now = job.settings.guards, job.clock.now()
     database_now = job.database.within(job.clock.database_now)
@@ -59,6 +68,7 @@ def before(job: Job, histories: Histories, *, accept_history: bool = False) -> I
             "0 such triggers fire, 1 must.",
             "ALTER TABLE sweeper.legal_holds ENABLE ALWAYS TRIGGER fence; or set [guards] fence = false.",
         )
+    yield from policy_change.refusals(job, change, accept_policy)
     if guards.history and not accept_history:
         yield from _history(job, histories, last)
 

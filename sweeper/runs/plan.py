@@ -33,6 +33,7 @@ from sweeper.runs import guards
 from sweeper.runs.approval import Approval
 from sweeper.runs.backfill import BackfillScope
 from sweeper.runs.job import Job
+from sweeper.runs.policy_change import PolicyChange
 from sweeper.runs.record_kind import conversations
 from sweeper.runs.scan import Seen, scan
 from sweeper.runs.throttle import KEPT_BYTES, ProgressListener
@@ -59,6 +60,8 @@ class PurgePlan:
     """The outcome of each proposal; set by `decide`, as is `by_slice`."""
     by_slice: Counter[Window] = field(default_factory=Counter)
     refusals: list[RefusedError] = field(default_factory=list)
+    policy_change: PolicyChange | None = None
+    """How the policy differs from that of the last run."""
     seconds: float = 0.0
     _kept: list[bytes] | None = None
 
@@ -136,13 +139,14 @@ class PurgePlan:
         }
         if self.scope is None:
             found["feedback_would_purge"] = self.counts.feedback_by_rule.total()
-            found["would_refuse"] = [refusal.guard for refusal in self.refusals]
         else:
             found["slices"] = [
                 {"since": window.since, "until": window.until, "would_purge": self.by_slice[window]}
                 for window in self._slices
                 if window.since and window.until and self.by_slice[window]
             ]
+        found["would_refuse"] = [refusal.guard for refusal in self.refusals]
+        found["policy_change"] = self.policy_change
         return {**found, "digest": self.approval.token(), "duration_s": round(self.seconds, 3)}
 
     def write(self, path: Path) -> None:

@@ -28,7 +28,7 @@ from sweeper.policy.window import Window
 from sweeper.postgres import backfills, evidence, hazards, purge, store_counts, vacuum
 from sweeper.postgres.backfills import BackfillPlan
 from sweeper.postgres.proposals import Page
-from sweeper.runs import guards, record_kind
+from sweeper.runs import guards, policy_change, record_kind
 from sweeper.runs.approval import Approval
 from sweeper.runs.backfill import BackfillScope
 from sweeper.runs.batch import Purger
@@ -44,7 +44,12 @@ LOCKED_AT_MOST = 10_000
 """The most rows locked by others that are tried again at the end; further ones wait for the next run."""
 
 
-def preview(job: Job, watch: ProgressListener | None = None, scope: BackfillScope | None = None) -> PurgePlan:
+def preview(
+    job: Job,
+    watch: ProgressListener | None = None,
+    scope: BackfillScope | None = None,
+    accept_policy: str | None = None,
+) -> PurgePlan:
     """Return the plan of a run, or of the backfill that `scope` names, with its statistics; nothing is locked or written.
 
     Raises:
@@ -54,7 +59,7 @@ def preview(job: Job, watch: ProgressListener | None = None, scope: BackfillScop
     sender.senders(job.settings)
     watch, started = watch or ProgressListener(), time.monotonic()
     job = replace(job, window=scope.window) if scope else without(job, find_active_backfill(job))
-    plan = PurgePlan(job, scope)
+    plan = PurgePlan(job, scope, policy_change=policy_change.find(job))
     plan.propose(watch)
     watch.expect(plan.free + plan.held)
     plan.decide(watch.advance)
@@ -62,7 +67,10 @@ def preview(job: Job, watch: ProgressListener | None = None, scope: BackfillScop
         feedback = record_kind.feedback(job)
         plan.counts.add(scan(feedback, feedback.pages()))
         histories = job.database.within(store_counts.histories)
-        plan.refusals += [*guards.before(job, histories), *guards.volume(job, plan.counts.due)]
+        plan.refusals += guards.before(job, histories, plan.policy_change, accept_policy=accept_policy)
+        plan.refusals += guards.volume(job, plan.counts.due)
+    else:
+        plan.refusals += policy_change.refusals(job, plan.policy_change, accept_policy)
     plan.seconds = time.monotonic() - started
     return plan
 
@@ -72,6 +80,7 @@ def sweep(
     *,
     approval: Approval | None = None,
     accept_history: bool = False,
+    accept_policy: str | None = None,
     watch: ProgressListener | None = None,
     budget: Budget | None = None,
     run_kind: RunKind | None = None,
@@ -90,7 +99,7 @@ def sweep(
     plan = PurgePlan(without(job, active_backfill), memory=budget.memory)
     with session(plan.job, run_kind, approval) as opened:
         left = _remaining_approval(job, approval)
-        result = _Sweep(plan, opened, left, accept_history, watch, budget, active_backfill).run()
+        result = _Sweep(plan, opened, left, accept_history, accept_policy, watch, budget, active_backfill).run()
     if not run_kind.preemptible:  # a backfill does both at its end: no slice waits for a copy
         vacuum.after_run(job.database, job.contract)
         delivery.deliver_after_run(job.database, job.clock)
@@ -140,6 +149,7 @@ class _Sweep:
     session: Session
     approval: Approval | None
     accept_history: bool
+    accept_policy: str | None
     watch: ProgressListener
     budget: Budget
     active_backfill: ActiveBackfill | None
@@ -171,8 +181,12 @@ class _Sweep:
         if not self.session.run_kind.preemptible:  # a backfill warns once, not with each slice
             hazards.warn(self.job.database, self.job.contract)
         histories = self.job.database.within(store_counts.histories)
-        for refusal in guards.before(self.job, histories, accept_history=self.accept_history):
+        change = policy_change.find(self.job)
+        for refusal in guards.before(
+            self.job, histories, change, accept_history=self.accept_history, accept_policy=self.accept_policy
+        ):
             raise refusal
+        policy_change.record(self.job, self.session.run.id, change, self.accept_policy)
         self.session.histories = histories
         purger = self._purger(self._weigh())
         locked = self._purge(purger)

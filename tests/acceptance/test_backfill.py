@@ -23,6 +23,7 @@ from sweeper.policy.schema import Policy, parse
 from sweeper.policy.window import Slice
 from sweeper.postgres import backfills, pauses
 from sweeper.postgres.proposals import Selector
+from sweeper.runs import backfill as filling
 from sweeper.runs import backfill_runner
 from sweeper.runs.backfill import BackfillScope
 from sweeper.runs.backfill_runner import BackfillRunner
@@ -384,6 +385,24 @@ def test_changed_policy(store: Store, policy: Policy) -> None:
     for how in (token, None):
         refused(changed, how, "policy")
     assert drained(job).purged == DUE
+
+
+def test_policy_other_than_that_of_the_last_run(store: Store, policy: Policy) -> None:
+    """An approval names a policy and does not accept it: nothing is begun until somebody does, and slices then need no more."""
+    fill(store)
+    former = job_of(store, parse(POLICY_TEXT.replace("30 days", "31 days")))
+    sweep(moved(former, "2023-12-01T00:00:00Z"))
+    changed = job_of(store, policy)
+    found = preview(changed, scope=SCOPE)
+    assert [refusal.guard for refusal in found.refusals] == ["policy"]
+    approval = found.approval
+    with pytest.raises(RefusedError, match="--accept-policy"):
+        filling.begin(changed, SCOPE, approval)
+    assert changed.database.within(lambda c: backfills.unfinished(c, "store")) == []
+    accept = changed.policy.digest
+    plan = filling.begin(changed, SCOPE, approval, accept)
+    assert BackfillRunner(changed, plan, budget=Budget(purges=2), accept_policy=accept).run().outcome == "stopped"
+    assert drained(changed).purged == DUE
 
 
 def test_more_than_approved_stays(store: Store, policy: Policy) -> None:

@@ -51,7 +51,7 @@ PAGES = {
 README, TABLES, MANIFESTS = (PAGES[name] for name in ("README.md", "docs/tables.md", "docs/manifests.md"))
 ELSEWHERE = ("make ", ". ", "uv ", "pip ", "pipx ", "kubectl ", "journalctl ", "systemctl ", "sweeper serve")
 """What these commands begin with is not typed here: the tests below, those of deploy/ or nobody tries them."""
-SHELL = ("openssl ", "(umask ")
+SHELL = ("openssl ", "(umask ", "cp ")
 """What a shell does for the commands that follow."""
 DEMO = "make demo KEEP="
 """What leaves a store that the demo has swept."""
@@ -203,7 +203,8 @@ def test_serve(overdue: Store, tmp_path: Path) -> None:
     """The daemon makes up for the night that was missed and ends in order when asked to."""
     overdue.execute(
         "INSERT INTO sweeper.runs (store, as_of, policy_name, policy_digest, token, started_at, finished_at, outcome) "
-        "SELECT 'store', at, '', '', 0, at, at, 'completed' FROM (SELECT now() - interval '3 days') AS last (at)"
+        "SELECT 'store', at, '', %s, 0, at, at, 'completed' FROM (SELECT now() - interval '3 days') AS last (at)",
+        stores.DIGEST,
     )
     (serve,) = (command for command in commands(PAGES["docs/running.md"]) if command.startswith("sweeper serve"))
     (tmp_path / "sweeper.toml").write_text(f'[policy]\nfile = "{stores.POLICY}"\n[serve]\nlisten = "127.0.0.1:0"\n')

@@ -11,7 +11,7 @@ from sweeper.report import metrics
 from sweeper.report import numbers as numbers
 from sweeper.report.numbers import Numbers
 from tests.facts import World, instant
-from tests.store.stores import Store, frozen
+from tests.store.stores import DIGEST, Store, frozen
 
 NOW = "2026-06-01T00:00:00Z"
 TICK = timedelta(microseconds=1)
@@ -91,8 +91,8 @@ def ran(
         store.execute(
             "INSERT INTO sweeper.runs (store, as_of, policy_name, policy_digest, token, started_at, finished_at, outcome, "
             "kind, result) "
-            "SELECT %s, %s, 'p', 'd', count(*) + 1, %s, %s, %s, %s, %s FROM sweeper.runs RETURNING id",
-            row["schema"], NOW, row["started_at"], row["finished_at"], outcome or None, kind,
+            "SELECT %s, %s, 'p', %s, count(*) + 1, %s, %s, %s, %s, %s FROM sweeper.runs RETURNING id",
+            row["schema"], NOW, DIGEST, row["started_at"], row["finished_at"], outcome or None, kind,
             json.dumps(result) if result is not None else None,
         )[0][0]
     )  # fmt: skip

@@ -19,7 +19,7 @@ from sqlalchemy.engine import make_url
 from sweeper import embedded
 from sweeper.clock import Clock
 from sweeper.demo import world as worlds
-from sweeper.policy.schema import Policy
+from sweeper.policy.schema import Policy, parse
 from sweeper.postgres import database, migrate
 from sweeper.runs.job import Job, read_contract
 from sweeper.settings import Settings
@@ -177,6 +177,8 @@ class Store:
 
 SESSION = ("TimeZone=UTC", "DateStyle=ISO", "search_path=store")
 POLICY = str(ROOT / "config" / "policy.toml")
+DIGEST = parse(Path(POLICY).read_text()).digest
+"""The digest of that policy, for runs that a test makes up."""
 RELATIONS = ("attachments", "messages", "conversations", "feedback", "consent_events", "plan_changes", "accounts")
 OWN = (
     "legal_holds",  # the first three before the events that their triggers write, whatever the replication role

@@ -18,7 +18,7 @@ from sweeper.daemon.serve import CATCH_UP_SECONDS, Daemon
 from sweeper.settings import ScheduleSettings
 from tests.facts import instant
 from tests.processes import until
-from tests.store.stores import Store
+from tests.store.stores import DIGEST, Store
 
 LAST = instant("2026-01-10T02:17:00Z")
 """The last scheduled instant before the daemons of these tests begin."""
@@ -63,7 +63,7 @@ def run(at: Store, began: datetime, outcome: str | None = "completed", **columns
         "store": "store",
         "as_of": began,
         "policy_name": "p",
-        "policy_digest": "d",
+        "policy_digest": DIGEST,
         "token": at.execute("SELECT count(*) FROM sweeper.runs")[0][0],
         "started_at": began,
         "finished_at": began if outcome else None,

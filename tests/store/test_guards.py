@@ -1,5 +1,7 @@
 """Guards: reasons not to begin, each with its number, its limit and the way out; at the limit itself a run goes on."""
 
+import hashlib
+import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -7,9 +9,10 @@ from typing import Any
 import pytest
 
 from sweeper.clock import Clock
+from sweeper.encoding import to_json
 from sweeper.errors import ConfigurationError, RefusedError
 from sweeper.policy.instant import rfc3339
-from sweeper.policy.schema import Policy
+from sweeper.policy.schema import Policy, checked
 from sweeper.postgres import evidence
 from sweeper.runs import approval as approvals
 from sweeper.runs.approval import Approval
@@ -50,7 +53,9 @@ def at(moment: datetime | str) -> str:
     return moment if isinstance(moment, str) else rfc3339(moment)
 
 
-def run(store: Store, policy: Policy, now: datetime | str = NOW, as_of: datetime | str = NOW, **guards: Any) -> Result:
+def run(
+    store: Store, policy: Policy, /, now: datetime | str = NOW, as_of: datetime | str = NOW, **guards: Any
+) -> Result:
     """A run at a frozen now."""
     return sweep(store.job(policy, at(as_of), frozen(at(now)), guards=guards))
 
@@ -341,3 +346,106 @@ def test_preview_says_what_would_refuse(store: Store, policy: Policy) -> None:
     assert [refusal.guard for refusal in found.refusals] == ["history", "volume"]
     assert found.counts.due == 5
     assert store.execute("SELECT count(*) FROM sweeper.runs") == [(0,)]
+
+
+# --- a changed policy -------------------------------------------------------------------------------------------------
+
+
+def another(policy: Policy, days: int, name: str = "standard") -> Policy:
+    """The policy with another period for a rule."""
+    found = json.loads(policy.normal_form)
+    (changed,) = (rule for rule in found["rules"] if rule["name"] == name)
+    changed["due"][0]["period"] = f"{days} days"
+    return checked(found)
+
+
+def accepting(store: Store, policy: Policy, /, accept: str | None = None, **guards: Any) -> Result:
+    """A run that accepts a policy."""
+    return sweep(store.job(policy, NOW, frozen(NOW), guards=guards), accept_policy=accept)
+
+
+def accepted(store: Store) -> list[tuple[Any, ...]]:
+    """The acceptances that are in the evidence: of which policy, after which, by what."""
+    return store.execute(
+        "SELECT details ->> 'digest', details ->> 'former', details ->> 'accepted_by' FROM sweeper.events"
+        " WHERE kind = 'policy_accepted' ORDER BY id"
+    )
+
+
+def test_changed_policy(store: Store, policy: Policy) -> None:
+    """A policy other than that of the last run is refused until it is accepted, once, and so is the way back."""
+    store.load(world(1, 1))
+    shorter = another(policy, 29)
+    assert run(store, policy).outcome == "completed"
+    said = "rule standard: due last activity + 29 days instead of last activity + 30 days"
+    with is_refused(store, "policy", said, "sweeper policy diff", f"--accept-policy {shorter.digest[:12]}"):
+        run(store, shorter)
+    with is_refused(store, "policy", policy.digest[:12], shorter.digest[:12]):
+        accepting(store, shorter, policy.digest)
+    assert accepting(store, shorter, shorter.digest[:12]).outcome == "completed"
+    assert run(store, shorter).outcome == "completed"
+    assert accepted(store) == [(shorter.digest, policy.digest, "--accept-policy")]
+    with is_refused(store, "policy", "30 days instead of"):
+        run(store, policy)
+    texts = store.execute("SELECT details ->> 'policy' FROM sweeper.events WHERE kind = 'policy_recorded' ORDER BY id")
+    assert [hashlib.sha256(text.encode()).hexdigest() for (text,) in texts] == [policy.digest, shorter.digest]
+
+
+def test_accepted_and_refused_by_volume(store: Store, policy: Policy) -> None:
+    """What was accepted stays accepted if another guard then refuses; a run under the former policy ends that."""
+    store.load(world(5, 0))
+    run(store, policy, as_of="2026-01-02T00:00:00Z")
+    shorter = another(policy, 29)
+    with is_refused(store, "volume"):
+        accepting(store, shorter, shorter.digest, max_count=0)
+    assert run(store, policy, as_of="2026-01-03T00:00:00Z").outcome == "completed"
+    with is_refused(store, "policy"):
+        run(store, shorter)
+    with is_refused(store, "volume"):
+        accepting(store, shorter, shorter.digest, max_count=0)
+    assert run(store, shorter).as_json()["purged"] == 5
+
+
+def test_policy_of_a_run_that_was_stopped(store: Store, policy: Policy) -> None:
+    """A run that purged counts, whatever its outcome: the way back to what came before it is a change."""
+    store.load(world(2, 8))
+    run(store, policy, as_of="2026-01-02T00:00:00Z")
+    shorter = another(policy, 29)
+    job = store.job(shorter, NOW, frozen(NOW), purge={"batch": 1})
+    assert sweep(job, accept_policy=shorter.digest, budget=Budget(purges=1)).outcome == "stopped"
+    with is_refused(store, "policy"):
+        run(store, policy)
+    assert run(store, shorter).as_json()["purged"] == 1
+
+
+def test_policy_that_only_lengthens(store: Store, policy: Policy) -> None:
+    """With policy = "shortening" it goes on with an event; what shortens, or follows a policy that nobody knows, does not."""
+    store.load(world(1, 1))
+    run(store, policy)
+    longer, shorter = another(policy, 31), another(another(policy, 40), 3, "commercial")
+    with is_refused(store, "policy", "31 days instead of"):
+        run(store, longer)
+    assert run(store, longer, policy="shortening").outcome == "completed"
+    assert accepted(store) == [(longer.digest, policy.digest, "[guards] policy = shortening")]
+    with is_refused(store, "policy", "rule commercial: due last activity + 3 days", "seen to lengthen"):
+        run(store, shorter, policy="shortening")
+    store.execute(
+        "SET session_replication_role = replica; UPDATE sweeper.events SET kind = 'x' WHERE kind = 'policy_recorded'"
+    )
+    with is_refused(store, "policy", "no run has recorded what that one says"):
+        run(store, another(policy, 32), policy="shortening")
+    assert run(store, shorter, policy="off").as_json()["guards_off"] == ["policy"]
+
+
+def test_preview_of_a_changed_policy(store: Store, policy: Policy) -> None:
+    """A preview says that a run would refuse, and what differs; it refuses nothing and accepts nothing."""
+    store.load(world(1, 1))
+    run(store, policy)
+    shorter = another(policy, 29)
+    job = store.job(shorter, NOW, frozen(NOW))
+    found = to_json(preview(job))
+    assert (found["would_refuse"], found["policy_change"]["former"]) == (["policy"], policy.digest)
+    assert [each["part"] for each in found["policy_change"]["differences"]] == ["rule standard"]
+    assert to_json(preview(job, accept_policy=shorter.digest[:12]))["would_refuse"] == []
+    assert to_json(preview(store.job(policy, NOW, frozen(NOW))))["policy_change"] is None
+    assert accepted(store) == []

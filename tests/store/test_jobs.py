@@ -17,6 +17,7 @@ from sweeper.errors import ConfigurationError, LeaseHeldError
 from sweeper.evidence import export
 from sweeper.postgres import database as databases
 from sweeper.postgres.stop import StopRequest
+from sweeper.runs import sweep as sweeps
 from sweeper.settings import Settings
 from tests.acceptance.test_cli import case
 from tests.facts import instant
@@ -143,7 +144,7 @@ def test_manifest_and_recall(store: Store, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_policy_is_read_each_time(store: Store, tmp_path: Path) -> None:
-    """A policy that was changed on disk holds from the next job on; one that cannot be read fails it, in words."""
+    """A policy that was changed on disk holds from the next job on, once it is accepted; one that cannot be read fails it."""
     policy = tmp_path / "policy.toml"
     settings = store.settings().model_copy(
         update={"policy": store.settings().policy.model_copy(update={"file": policy})}
@@ -152,7 +153,11 @@ def test_policy_is_read_each_time(store: Store, tmp_path: Path) -> None:
     policy.write_text(Path(POLICY).read_text())
     first = perform("sweep", at).result["policy"]
     policy.write_text(Path(POLICY).read_text().replace("30 days", "31 days"))
-    assert perform("sweep", at).result["policy"] != first
+    ended = perform("sweep", at)
+    assert (ended.outcome, ended.result["guard"]) == (JobOutcome.REFUSED, "policy")
+    with at.job() as job:
+        sweeps.sweep(job, accept_policy=job.policy.digest)
+    assert perform("sweep", at).result["policy"] == job.policy.digest != first
     policy.write_text("nonsense")
     ended = perform("sweep", at)
     assert (ended.outcome, ended.passing) == (JobOutcome.FAILED, True)

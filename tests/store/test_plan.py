@@ -279,6 +279,8 @@ def _changed(value: Any) -> Any:
             return {**value, "standard": 1_000}
         case list():
             return [*value, "volume"]
+        case None:
+            return "another"
         case _:
             return value + 1
 

@@ -10,7 +10,7 @@ import pytest
 from tests.acceptance import backfills, commands
 from tests.acceptance.backfills import AFTER, BEFORE, DUE
 from tests.processes import until
-from tests.store.stores import Store
+from tests.store.stores import DIGEST, Store
 from tests.system.test_pooler import traces
 
 pytestmark = pytest.mark.system
@@ -57,7 +57,8 @@ def test_daemon(store: Store, pooled: Store, tmp_path: Path) -> None:
     backfills.fill(store)
     store.execute(
         "INSERT INTO sweeper.runs (store, as_of, policy_name, policy_digest, token, started_at, finished_at, outcome) "
-        "SELECT 'store', at, '', '', 0, at, at, 'completed' FROM (SELECT now() - interval '3 days') AS last (at)"
+        "SELECT 'store', at, '', %s, 0, at, at, 'completed' FROM (SELECT now() - interval '3 days') AS last (at)",
+        DIGEST,
     )
     with backfills.running(pooled, tmp_path, "serve", "--listen", "127.0.0.1:0") as daemon:
         until(lambda: daemon.poll() is not None or len(store.left()) <= 2)

@@ -7,6 +7,26 @@ SELECT max(r.as_of) FILTER (WHERE r.kind <> 'backfill') AS as_of,
 FROM sweeper.runs r
 WHERE r.store = :store AND r.outcome = 'completed'
 
+-- name: run_last_policy
+-- The policy of the last run that completed or purged anything, and whether a later run has accepted another one in its place.
+-- What a reapplication purges is not decided by its policy.
+SELECT r.policy_digest AS digest, r.policy_name AS name,
+       EXISTS (SELECT FROM sweeper.events e
+               WHERE e.run_id > r.id AND e.kind = 'policy_accepted'
+                 AND e.details ->> 'store' = :store AND e.details ->> 'digest' = :digest) AS accepted
+FROM sweeper.runs r
+WHERE r.store = :store AND r.kind <> 'reapply'
+  AND (r.outcome = 'completed' OR EXISTS (SELECT FROM sweeper.tombstones t WHERE t.run_id = r.id))
+ORDER BY r.id DESC
+LIMIT 1
+
+-- name: policy_recorded
+-- What a policy says, in its normal form, as a run recorded it.
+SELECT e.details ->> 'policy' AS policy
+FROM sweeper.runs r JOIN sweeper.events e ON e.run_id = r.id
+WHERE r.policy_digest = :digest AND e.kind = 'policy_recorded' AND e.details ->> 'digest' = :digest
+LIMIT 1
+
 -- name: count_histories
 -- The number of plan changes and consent events, and whether there are conversations.
 SELECT (SELECT count(*) FROM plan_changes) AS plan_changes,
