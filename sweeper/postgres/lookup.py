@@ -21,6 +21,8 @@ from sweeper.postgres.statement import filled, spelling, statement
 
 STATEMENT_MS = 60_000
 """Statement time-out: a person waits for the answer, and an account may have many rows."""
+REDACTION = "redaction"
+"""The kind of a tombstone of content that was redacted; the conversation need not be gone."""
 PAGE = 500
 """The number of rows that are in memory at a time."""
 
@@ -67,16 +69,25 @@ class StoredAccount:
 
     @property
     def purged(self) -> dict[str, dict[str, int]]:
-        """Kind of record → rule → number of tombstones."""
+        """Kind of record → rule → number that were purged."""
         found: dict[str, dict[str, int]] = defaultdict(dict)
-        for totals in self.tombstones:
+        for totals in self._purges:
             found[totals.record][totals.rule] = totals.purged
         return found
 
     @property
+    def redacted(self) -> dict[str, int]:
+        """How many of its conversations were redacted, by rule; they need not be gone."""
+        return {totals.rule: totals.purged for totals in self.tombstones if totals.record == REDACTION}
+
+    @property
     def last_purged_at(self) -> datetime | None:
         """When the last record of the account was purged."""
-        return max((totals.last_at for totals in self.tombstones), default=None)
+        return max((totals.last_at for totals in self._purges), default=None)
+
+    @property
+    def _purges(self) -> list[TombstoneTotals]:
+        return [totals for totals in self.tombstones if totals.record != REDACTION]
 
     @property
     def is_known(self) -> bool:

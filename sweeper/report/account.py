@@ -28,7 +28,7 @@ from sweeper.policy.remedies import DOUBTED, SKIPPED
 from sweeper.policy.schema import FeedbackRule, Floor, Policy, Rule
 from sweeper.policy.window import EVERYTHING, Window
 from sweeper.postgres import lookup, manifests
-from sweeper.postgres.lookup import STATEMENT_MS, AccountKey, StoredAccount, TombstoneTotals
+from sweeper.postgres.lookup import REDACTION, STATEMENT_MS, AccountKey, StoredAccount, TombstoneTotals
 from sweeper.runs.job import Job
 
 if TYPE_CHECKING:
@@ -308,7 +308,10 @@ class DueAnswer:
     def sentence(self) -> str:
         """The answer in words."""
         due = f"of account {self.account_id} due {span(self.window)}"
-        purged = f"{_counted(len(self.purged), 'record')} {'has' if len(self.purged) == 1 else 'have'} a tombstone"
+        count = sum(line.record != REDACTION for line in self.purged)
+        purged = f"{_counted(count, 'record')} {'has' if count == 1 else 'have'} a tombstone"
+        if count < len(self.purged):
+            purged += f", and content was redacted {_counted(len(self.purged) - count, 'time')}"
         looked = f"{_counted(self.decided, 'stored record')} of the account {'was' if self.decided == 1 else 'were'} looked at"
         if self.is_gone and self.purged:
             return f"Everything {due} is gone: {purged}. {looked}, and none has a due date in that time."
