@@ -258,7 +258,7 @@ def _print_tombstones(view: "AccountView", lines: Sequence["PurgedLine"]) -> Non
     from sweeper.report import account_page
     from sweeper.report.account import by_record
 
-    totals = view.found.tombstones
+    totals = view.tombstones
     if not totals:
         console.say("No tombstone names the account. What the application deletes itself leaves none.")
         return
@@ -340,7 +340,7 @@ def _print_data(view: "AccountView", in_manifests: "ManifestFindings", output: O
         "in_doubt": sorted(known.faults) if known else [],
         "holds": view.holds(),
         "orders": view.orders(),
-        "purged_by_rule": found.tombstones,
+        "purged_by_rule": view.tombstones,
         "manifests": in_manifests,
     }
     lists = {"stored": stored, "purged": purged}

@@ -33,7 +33,7 @@ LIMITS = (
 
 def account_page(view: AccountView, found: Overview, in_manifests: ManifestFindings) -> str:
     """Return the page about an account; `found` lists at most LISTED records of each kind."""
-    stored, tombstones = view.found, sum(totals.purged for totals in view.found.tombstones)
+    stored, tombstones = view.found, sum(totals.purged for totals in view.tombstones)
     facts: list[tuple[str, object]] = [
         *_facts(view.job, view.id),
         ("stored", f"{stored.conversations:,} conversations, {stored.feedback:,} feedback rows"),
@@ -146,10 +146,10 @@ def _instant(cell: Any) -> Any:
 
 
 def _tombstones(view: AccountView) -> list[Block]:
-    if not view.found.tombstones:
+    if not view.tombstones:
         return ["No tombstone names the account."]
     headers = ("record", "rule", "purged", "first due", "last due", "first purge", "last purge")
-    return [Table("Purged records by rule; dates in UTC", headers, [dated(each) for each in view.found.tombstones])]
+    return [Table("Purged records by rule; dates in UTC", headers, [dated(each) for each in view.tombstones])]
 
 
 def _purged(lines: Sequence[PurgedLine], count: int) -> list[Block]:

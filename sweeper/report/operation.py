@@ -191,7 +191,7 @@ def _uncovered(connection: Connection, source: str) -> int:
 
 def purged(connection: Connection, store: str, since: datetime, until: datetime) -> Purged:
     """Return what was purged from a store after `since` and up to `until`."""
-    found: Purged = {"conversation": Counter(), "feedback": Counter()}
+    found: Purged = {"conversation": Counter(), "redaction": Counter(), "feedback": Counter()}
     for row in connection.execute(statement("operation_purged"), {"store": store, "since": since, "until": until}):
         found[row.record][row.rule] = row.purged
     return found

@@ -25,7 +25,8 @@ from sweeper.report import numbers, operation
 from sweeper.report.operation import Covered, ManifestStates, Purged
 from sweeper.report.overdue import PATIENCE, alarms
 from sweeper.runs.job import Job
-from sweeper.runs.scan import every_feedback, everything
+from sweeper.runs.record_kind import KINDS, redactions
+from sweeper.runs.scan import every_feedback, everything, scan
 from sweeper.runs.throttle import ORDERED
 
 DAYS = (1, 7, 30)
@@ -76,7 +77,7 @@ class Report:
         """One sentence for each kind of record that is overdue while nothing is purged."""
         if not self.is_present:
             return []
-        overdue = {"conversation": self.counts.conversations, "feedback": self.counts.feedback}
+        overdue: dict[str, RecordCounts] = {kind: self.counts.of(kind) for kind in KINDS}
         return alarms(overdue, self.past.purged_lately, self.job.as_of)
 
     def as_json(self) -> dict[str, Any]:
@@ -86,6 +87,11 @@ class Report:
             "as_of": self.job.as_of,
             "policy": self.job.policy.digest,
             "conversations": _records_json(self.counts.conversations, self.job.as_of),
+            "redactions": {
+                "overdue": self.counts.redactions.overdue(self.job.as_of),
+                "held_past_due": self.counts.redactions.held_past_due,
+                "spared": self.counts.redactions.skipped,
+            },
             "feedback": _records_json(self.counts.feedback, self.job.as_of),
             "anomalies": self.counts.anomalies,
             "unmatched": self.unmatched,
@@ -112,6 +118,8 @@ def report(job: Job, advance: Callable[[int], None] = lambda _: None) -> Report:
         advance(1)
     for row in every_feedback(job):
         counts.count("feedback", row.evaluation, row.anomalies)
+    redaction = redactions(job)
+    counts.add(scan(redaction, redaction.pages()))
     past = job.database.within(lambda connection: _past(connection, job))
     unmatched_protections = unmatched.attempt(job.database, job.as_of)
     found = Report(job, past, counts, unmatched_protections, time.monotonic() - started)

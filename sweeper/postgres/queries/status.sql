@@ -82,7 +82,8 @@ ORDER BY m.frozen_at, m.id
 -- What the two newest sweeps with a full result purged, skipped and found in doubt.
 SELECT r.id AS run, r.finished_at AS at, r.result -> 'spared_by_reason' AS skipped, r.result -> 'unclassified_by_reason' AS doubted,
        COALESCE(r.result -> 'guards_off', '[]') AS guards_off,
-       CAST(r.result ->> 'purged' AS bigint) + CAST(r.result ->> 'feedback_purged' AS bigint) AS purged
+       CAST(r.result ->> 'purged' AS bigint) + CAST(r.result ->> 'feedback_purged' AS bigint)
+           + COALESCE(CAST(r.result ->> 'redacted' AS bigint), 0) AS purged
 FROM sweeper.runs r
 WHERE r.store = :store AND r.kind = 'run' AND r.result -> 'unclassified_by_reason' IS NOT NULL
 ORDER BY r.id DESC LIMIT 2
@@ -107,6 +108,10 @@ FROM (
     SELECT 'conversation' AS record, k.key AS rule, CAST(k.value AS bigint) AS purged
     FROM sweeper.runs r CROSS JOIN jsonb_each_text(r.result -> 'by_rule') AS k
     WHERE r.store = :store
+    UNION ALL
+    SELECT 'redaction', k.key, CAST(k.value AS bigint)
+    FROM sweeper.runs r CROSS JOIN jsonb_each_text(r.result -> 'redacted_by_rule') AS k
+    WHERE r.store = :store AND r.result -> 'by_rule' IS NOT NULL
     UNION ALL
     SELECT 'feedback', k.key, CAST(k.value AS bigint)
     FROM sweeper.runs r CROSS JOIN jsonb_each_text(r.result -> 'feedback_by_rule') AS k
