@@ -180,7 +180,7 @@ def _answer(job: "Job", id_: str, window: Window, output: OutputFormat, html: Bi
 
 
 def _print_text(view: "AccountView", found: "Overview", in_manifests: "ManifestFindings") -> None:
-    from sweeper.report import timeline
+    from sweeper.report import account_page, timeline
 
     job = view.job
     console.say(
@@ -199,7 +199,7 @@ def _print_text(view: "AccountView", found: "Overview", in_manifests: "ManifestF
     _print_stored(found.totals, found.next_due[:MOST])
     _heading("Legal holds and erasure orders that reach it")
     _print_protections(view)
-    _heading(f"Purged: {sum(totals.purged for totals in view.found.tombstones):,} records")
+    _heading(f"Purged: {account_page.purged_words(view.found)}")
     _print_tombstones(view, found.last_purged[:MOST])
     _heading("Training manifests")
     _print_manifests(in_manifests)
@@ -258,7 +258,7 @@ def _print_tombstones(view: "AccountView", lines: Sequence["PurgedLine"]) -> Non
     from sweeper.report import account_page
     from sweeper.report.account import by_record
 
-    totals = view.found.tombstones
+    totals = view.tombstones
     if not totals:
         console.say("No tombstone names the account. What the application deletes itself leaves none.")
         return
@@ -340,7 +340,7 @@ def _print_data(view: "AccountView", in_manifests: "ManifestFindings", output: O
         "in_doubt": sorted(known.faults) if known else [],
         "holds": view.holds(),
         "orders": view.orders(),
-        "purged_by_rule": found.tombstones,
+        "purged_by_rule": view.tombstones,
         "manifests": in_manifests,
     }
     lists = {"stored": stored, "purged": purged}
