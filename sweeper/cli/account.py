@@ -180,7 +180,7 @@ def _answer(job: "Job", id_: str, window: Window, output: OutputFormat, html: Bi
 
 
 def _print_text(view: "AccountView", found: "Overview", in_manifests: "ManifestFindings") -> None:
-    from sweeper.report import timeline
+    from sweeper.report import account_page, timeline
 
     job = view.job
     console.say(
@@ -199,7 +199,7 @@ def _print_text(view: "AccountView", found: "Overview", in_manifests: "ManifestF
     _print_stored(found.totals, found.next_due[:MOST])
     _heading("Legal holds and erasure orders that reach it")
     _print_protections(view)
-    _heading(f"Purged: {sum(totals.purged for totals in view.found.tombstones):,} records")
+    _heading(f"Purged: {account_page.purged_words(view.found)}")
     _print_tombstones(view, found.last_purged[:MOST])
     _heading("Training manifests")
     _print_manifests(in_manifests)
@@ -258,7 +258,7 @@ def _print_tombstones(view: "AccountView", lines: Sequence["PurgedLine"]) -> Non
     from sweeper.report import account_page
     from sweeper.report.account import by_record
 
-    totals = view.found.tombstones
+    totals = view.tombstones
     if not totals:
         console.say("No tombstone names the account. What the application deletes itself leaves none.")
         return
@@ -340,7 +340,7 @@ def _print_data(view: "AccountView", in_manifests: "ManifestFindings", output: O
         "in_doubt": sorted(known.faults) if known else [],
         "holds": view.holds(),
         "orders": view.orders(),
-        "purged_by_rule": found.tombstones,
+        "purged_by_rule": view.tombstones,
         "manifests": in_manifests,
     }
     lists = {"stored": stored, "purged": purged}
@@ -475,6 +475,9 @@ def _print_short(view: "AccountView", output: OutputFormat) -> None:
         f"  legal holds in force that name it: {found.holds} (`sweeper hold list`); erasure orders: {found.orders} "
         "(`sweeper order list`)",
     )
+    if found.redacted:
+        rules = ", ".join(f"{count} {rule}" for rule, count in found.redacted.items())
+        console.say(f"  conversations whose content was redacted: {sum(found.redacted.values())} ({rules})")
     if found.last_purged_at is not None:
         console.say(f"  last purge: {rfc3339(found.last_purged_at)}")
     console.say(*(line(facts, evaluation) for facts, evaluation in listed))
@@ -516,5 +519,6 @@ def _as_json(found: "StoredAccount") -> dict[str, Any]:
         "holds": found.holds,
         "orders": found.orders,
         "purged": {record: found.purged.get(record, {}) for record in ("conversation", "feedback")},
+        "redacted": found.redacted,
         "last_purged_at": found.last_purged_at,
     }

@@ -4,7 +4,7 @@ Invariant: `report --textfile` writes the file for node_exporter even if the rep
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,11 +22,7 @@ from sweeper.policy.instant import rfc3339
 if TYPE_CHECKING:
     from sweeper.policy.counts import RecordCounts
     from sweeper.report.report import Report
-    from sweeper.runs.job import Job
     from sweeper.settings import Settings
-
-MAX_PROGRESS_TOTAL = 50_000_000
-"""The progress bar shows a total in stores smaller than this."""
 
 
 def report(
@@ -37,6 +33,14 @@ def report(
     textfile: Annotated[
         Path | None,
         typer.Option("--textfile", metavar="FILE", help="Also write the metrics here, for node_exporter (FILE.prom)."),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html",
+            metavar="FILE",
+            help="Also write the report here as one page of HTML with charts, to read or print.",
+        ),
     ] = None,
 ) -> None:
     """Count every record: kept, overdue, held, in doubt, purged. Exits with 1 if nothing is purged while overdue.
@@ -52,18 +56,13 @@ def report(
         )
     at = context.instant("--as-of", as_of)
     with context.configured(config) as settings, _textfile_written(settings, textfile):
-        from sweeper.runs.job import prepare
-
-        job = prepare(settings, context.CLOCK, at)
-        try:
-            found = _reported(job)
-        finally:
-            job.database.engine.dispose()
+        found = _reported(settings, at, html)
         with console.afterwards():
             if output.is_data:
                 console.print_data(found, output)
             else:
                 _print_report(found)
+                console.say(*([f"page: {html}"] if html else ()))
         if found.alarms:
             raise SweeperError(*found.alarms)
 
@@ -89,17 +88,24 @@ def _write(settings: "Settings", file: Path | None) -> None:
         exporter.write(file, exporter.read(settings, context.CLOCK)[0])
 
 
-def _reported(job: "Job") -> "Report":
+def _reported(settings: "Settings", at: "datetime | None", html: Path | None) -> "Report":
+    """Make the report, and the page of it; a page that cannot be written is refused before the work begins."""
+    from sweeper import files
     from sweeper.cli import progress
-    from sweeper.postgres import store_counts
     from sweeper.report import report as reports
+    from sweeper.report import store_page
+    from sweeper.runs.job import prepare
 
-    with progress.watched() as watch:
-        if progress.is_watched():
-            count = job.database.within(lambda connection: store_counts.conversations(connection, MAX_PROGRESS_TOTAL))
-            if count < MAX_PROGRESS_TOTAL:
-                watch.expect(count)
-        return reports.report(job, watch.advance)
+    with files.atomic_write(html) if html else nullcontext() as page, progress.steps() as step:
+        job = prepare(settings, context.CLOCK, at)
+        try:
+            if page is None:
+                return reports.report(job, step)
+            found, text = store_page.paged(job, step)
+            page.write(text.encode())
+            return found
+        finally:
+            job.database.engine.dispose()
 
 
 def _print_report(report: "Report") -> None:
@@ -111,6 +117,9 @@ def _print_report(report: "Report") -> None:
         f"{counts.conversations.total:,} conversations, {counts.feedback.total:,} feedback rows."
     )
     _print_records("conversations", counts.conversations, job.as_of)
+    if job.policy.redacting is not None:
+        due, held = counts.redactions.due.total(), counts.redactions.held_past_due
+        console.say("", f"content still to be redacted: {due:,} conversations overdue, {held:,} held")
     if counts.feedback.total:
         _print_records("feedback", counts.feedback, job.as_of)
     _print_reasons(report)

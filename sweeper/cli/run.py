@@ -224,7 +224,10 @@ def _print_plan(plan: "PurgePlan") -> None:
     )
     feedback = ". `sweeper run` purges feedback" if scope else f" and {counts.feedback_by_rule.total():,} feedback rows"
     console.say(f"Would purge {counts.due:,} conversations{feedback}.")
-    print_counts(counts, "would purge", counts.by_rule, counts.feedback_by_rule)
+    if job.policy.redacting is not None:
+        redacted = counts.redacted_by_rule.total()
+        console.say("`sweeper run` redacts." if scope else f"Would redact {redacted:,} conversations that stay.")
+    print_counts(counts, "would purge", counts.by_rule, counts.feedback_by_rule, counts.redacted_by_rule)
     if plan.by_slice:
         console.print_table(("due from", "to", "would purge"), (row.values() for row in to_json(plan)["slices"]))
     if scope and counts.outside:
@@ -254,6 +257,8 @@ def print_result(result: "Result", output: OutputFormat = OutputFormat.TABLE) ->
         f"Run {result.run_id} {result.outcome}: {found['purged']:,} conversations and {found['feedback_purged']:,} feedback rows "
         f"purged as of {found['as_of']} in {found['duration_s']} s."
     )
+    if result.job.policy.redacting is not None:
+        console.say(f"{found['redacted']:,} conversations that stay were redacted.")
     if found["spared"] or found["unclassified"]:
         console.say(
             f"{found['spared']:,} records were skipped and {found['unclassified']:,} are in doubt, in "
@@ -269,7 +274,8 @@ def print_result(result: "Result", output: OutputFormat = OutputFormat.TABLE) ->
         console.warn(_stalled(result))
     _print_changed(result)
     console.say(*(f"! {line}" for line in result.advice))
-    print_counts(result.counts, "purged", result.purged["conversation"], result.purged["feedback"])
+    purged = result.purged
+    print_counts(result.counts, "purged", purged["conversation"], purged["feedback"], purged["redaction"])
     if result.objects_pending:
         _print_objects(result)
     if result.counts.failed:
@@ -323,13 +329,23 @@ def _print_changed(result: "Result") -> None:
         )
 
 
-def print_counts(counts: "Counts", verb: str, conversations: Mapping[str, int], feedback: Mapping[str, int]) -> None:
+def print_counts(
+    counts: "Counts",
+    verb: str,
+    conversations: Mapping[str, int],
+    feedback: Mapping[str, int],
+    redactions: Mapping[str, int],
+) -> None:
     """Print the counts of a preview or a run, by rule and reason."""
     rows: list[tuple[object, ...]] = [(verb, rule, count) for rule, count in sorted(conversations.items())]
+    redacts = {"would purge": "would redact", "purged": "redacted"}.get(verb, f"{verb} (redaction)")
+    rows += [(redacts, rule, count) for rule, count in sorted(redactions.items())]
     rows += [(f"{verb} (feedback)", rule, count) for rule, count in sorted(feedback.items())]
     held = counts.held + counts.feedback.held_past_due
     if held:
         rows.append(("held", "due, but under legal hold", held))
+    if counts.redactions.held_past_due:
+        rows.append(("held", "due for redaction, but under legal hold", counts.redactions.held_past_due))
     rows += [("spared", reason, count) for reason, count in sorted(counts.skipped.items())]
     rows += [("unclassified", reason, count) for reason, count in sorted(counts.unclassified.items())]
     for reason, count in sorted(counts.anomalies.items()):

@@ -116,19 +116,24 @@ def _print_overdue(status: "Status") -> None:
     if isinstance(overdue, str):
         console.say("overdue   could not be counted")
         return
-    counts = overdue.counts
+    counts, redactions = overdue.counts, overdue.counts.redacted_by_rule.total()
     more = (
         ""
         if overdue.complete
         else f" at least: counting stopped after {COUNT_SECONDS:g} s, `sweeper report` counts all"
     )
     console.say(
-        f"overdue   {counts.due:,} conversations, {counts.feedback_by_rule.total():,} feedback rows; {counts.held:,} held past "
+        f"overdue   {counts.due:,} conversations, {counts.feedback_by_rule.total():,} feedback rows"
+        f"{f', {redactions:,} redactions' if overdue.redacting_rules else ''}; {counts.held:,} held past "
         f"their due date{more}"
     )
     rows = [
         (kind, rule, count, found.oldest_due[rule])
-        for kind, found in (("conversation", counts.conversations), ("feedback", counts.feedback))
+        for kind, found in (
+            ("conversation", counts.conversations),
+            ("redaction", counts.redactions),
+            ("feedback", counts.feedback),
+        )
         for rule, count in sorted(found.due.items())
     ]
     if rows:

@@ -218,7 +218,12 @@ def _overdue(status: Status) -> Iterator[str]:
         yield f"Overdue records could not be counted: {status.overdue}"
         return
     found = status.overdue.counts
-    for kind, counts in (("conversations", found.conversations), ("feedback rows", found.feedback)):
+    kinds = (
+        ("conversations", found.conversations),
+        ("redactions", found.redactions),
+        ("feedback rows", found.feedback),
+    )
+    for kind, counts in kinds:
         earliest, due = counts.earliest_due, counts.due.total()
         if earliest is not None and status.at - earliest > PATIENCE:
             at_least = "" if status.overdue.complete else "at least "

@@ -1,16 +1,22 @@
 """Everything about one account: it is what the model says of that account, and nothing of another one."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sweeper.policy.evaluate import Outcome
 from sweeper.policy.schema import Policy
 from sweeper.policy.window import Window
+from sweeper.postgres import lookup
 from sweeper.report import account as accounts
 from sweeper.report.account import AccountView
+from sweeper.runs.sweep import sweep
 from tests import model
 from tests.facts import World, instant
 from tests.store.stores import Store
 from tests.store.test_laws import both, doomed, doomed_feedback, fill, run
+from tests.store.test_redaction import AS_OF as REDACTED_AS_OF
+from tests.store.test_redaction import a_world, chat, job_of
 
 
 def owners(world: World) -> set[str]:
@@ -64,5 +70,49 @@ def test_account_equals_model(store: Store, policy: Policy, world: World, days: 
         due = {name: v for name, v in every.items() if name in mine and v.due is not None and since <= v.due < until}
         assert {each.id for each in found.purged} == {str(store.id(name)) for name in due if name in gone}
         assert {each.id for each in found.stored} == {str(store.id(name)) for name in due if name not in gone}
-        doubtful = any(v.unclassified and name in mine and name not in gone for name, v in every.items())
+        doubtful = any(
+            v.unclassified and name in mine and name not in gone and (v.due is None or v.due >= until)
+            for name, v in every.items()
+        )
         assert found.is_gone == (not doubtful and not due.keys() - gone.keys())
+
+
+def test_large_account_in_pages(store: Store, policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many records an account has, the ids of one page of them are in memory at a time."""
+    monkeypatch.setattr(lookup, "PAGE", 3)
+    one = {"account": "a1", "created_at": "2026-01-01T00:00:00Z", "last_activity_at": "2026-01-01T00:00:00Z"}
+    store.load(
+        {
+            "accounts": [{"id": "a1", "plans": [], "consent": []}],
+            "conversations": [{**one, "id": f"c{number}", "messages": []} for number in range(7)],
+            "holds": [],
+            "orders": [],
+        }
+    )
+    job = store.job(policy, "2026-07-01T00:00:00Z")
+    with accounts.opened(job, str(store.id("a1"))) as view:
+        pages = list(lookup.keys(view.connection, job.contract, view.key, "conversations"))
+        assert [len(page) for page in pages] == [3, 3, 1]
+        assert [line.id for line in view.stored()] == sorted(id_ for page in pages for id_ in page)
+
+
+def test_content_that_is_due(store: Store) -> None:
+    """Content that was due to be redacted and is still there is named; once it is redacted, that is no purge."""
+    owned = store.acting("postgres")
+    owned.load(a_world(chat("week", "2026-05-20T00:00:00Z")))
+    job, window = job_of(owned), Window(None, instant(REDACTED_AS_OF))
+    id_ = str(owned.id("week"))
+    with accounts.opened(job, str(owned.id("a1"))) as view:
+        before = accounts.answer(view, window)
+    assert ([(line.record, line.id) for line in before.stored], before.is_gone) == ([("redaction", id_)], False)
+    assert "the next run redacts it" in before.stored[0].why
+    sweep(job)
+    with accounts.opened(job, str(owned.id("a1"))) as view:
+        after = accounts.answer(view, window)
+        assert [(line.record, line.outcome) for line in view.stored()] == [("conversation", Outcome.NOT_DUE)]
+        assert (view.found.purged, view.found.redacted) == ({}, {"content": 1})
+    assert ([(line.record, line.because) for line in after.purged], after.is_gone) == (
+        [("redaction", "a week has passed")],
+        True,
+    )
+    assert "0 records have a tombstone, and content was redacted 1 time" in after.sentence
