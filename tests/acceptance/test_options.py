@@ -102,6 +102,7 @@ def test_output_of_lists(sweeper: Command, store: Store) -> None:
         assert yaml.safe_load(sweeper(*command, "--output", "yaml").out) == rows
         assert list(csv.DictReader(io.StringIO(sweeper(*command, "--output=csv").out))) == list(map(flat, rows))
         assert bool(rows) is (words != "order list")
+    assert 'matter: "12e3"' in sweeper("hold", "list", "--output", "yaml").out  # which other parsers take for a number
 
 
 def test_output_of_objects(sweeper: Command, store: Store) -> None:

@@ -15,9 +15,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Thread
 
+from sweeper.clock import Clock
 from sweeper.embedded import Server
 from sweeper.policy.schema import Policy
+from sweeper.report.live import Look, Watcher
 from sweeper.runs.sweep import sweep
+from sweeper.runs.throttle import ProgressListener
 from tests.acceptance.commands import Command, environment, in_process
 from tests.processes import started, until
 from tests.store import stores
@@ -107,6 +110,18 @@ def test_watch(store: Store, server: Server, policy: Policy, threads: ThreadPool
         screen.close()
         assert screen.shows("ended     run 1 (run) completed")
         assert b"Traceback" not in screen.seen
+
+
+def test_looks_at_a_run(store: Store, policy: Policy) -> None:
+    """Each look counts what was purged since the one before, and what is left of what the run expects."""
+    fill(store, 6)
+    job = store.job(policy, AS_OF, guards=GUARDS, purge={"batch": 2})
+    watcher, looks = Watcher(store.job(policy, AS_OF).database, Clock()), list[Look]()
+    sweep(job, watch=ProgressListener(advance=lambda _: looks.append(watcher.look())))
+    assert [(look.purged, look.left) for look in looks] == [(2, 4), (4, 2), (6, 0)]
+    assert {look.run.id for look in looks if look.run} == {1}
+    after = watcher.look()
+    assert (after.run, after.left, [(run.id, run.purged) for run in after.ended]) == (None, None, [(1, 6)])
 
 
 @contextmanager
