@@ -127,11 +127,11 @@ def test_log_lines_stand_above_the_bar(store: Store) -> None:
 
 @pytest.mark.parametrize("variables", [{}, {"NO_COLOR": ""}, {"NO_COLOR": "", "TERM": "dumb"}], ids=str)
 def test_colours(variables: dict[str, str], store: Store) -> None:
-    """Log and bar are in colour on a terminal, not with NO_COLOR, and not on a terminal that knows none."""
-    store.load(DUE)
-    code, seen = on_terminal(store, "run", "--as-of", DUE["as_of"], **variables)
-    coloured = re.search(r"\x1b\[(?:\d+;)*3\d", seen) is not None
-    assert (code, coloured) == (0, variables == {"NO_COLOR": ""})
+    """The log is in colour on a terminal, beside a bar and without, not with NO_COLOR, and not on a terminal that knows none."""
+    for words in (["run"], ["-v", "status"]):
+        code, seen = on_terminal(store, *words, **variables)
+        coloured = re.search(r"\x1b\[(?:\d+;)*3\d", seen) is not None
+        assert (code, "info" in seen or "debug" in seen, coloured) == (0, True, variables == {"NO_COLOR": ""})
 
 
 def test_long_work_shows_progress(store: Store, tmp_path: Path) -> None:
