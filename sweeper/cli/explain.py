@@ -194,4 +194,4 @@ def _print_totals(counts: "RecordCounts") -> None:
     )
     console.print_table(("rule", "purge", "held", "spare", "keep"), rows)
     for reason, count in counts.unclassified.most_common():
-        console.say(f"unclassified ({reason}): {count}")
+        console.say(f"unclassified ({reason}): {count:,}")

@@ -220,3 +220,35 @@ FROM (
            count(*) FILTER (WHERE r.state IS NULL) AS hidden
     FROM pg_catalog.pg_stat_replication r
 ) AS replicas
+
+-- name: sign_show
+-- Name this session by what its process is doing, until the sign is hidden or the session ends.
+SELECT set_config('application_name', :text, false)
+
+-- name: sign_hide
+-- Name this session as it was named when it began.
+RESET application_name
+
+-- name: signs
+-- The signs that processes show in this database now; every role may read the names of sessions.
+SELECT DISTINCT a.application_name AS text FROM pg_catalog.pg_stat_activity a
+WHERE a.datname = current_database() AND a.application_name LIKE 'sweeper %'
+
+-- name: purged_meanwhile
+-- How many conversations a run has purged since a tombstone, and its newest one. Read are only the tombstones after that one.
+SELECT count(*) FILTER (WHERE t.record = 'conversation') AS purged, COALESCE(max(t.id), :after) AS last
+FROM (SELECT s.id, s.run_id, s.record FROM sweeper.tombstones s WHERE s.id > :after OFFSET 0) AS t
+WHERE t.run_id = :run
+
+-- name: newest_tombstone
+-- The newest tombstone; 0 if there is none.
+SELECT COALESCE(max(t.id), 0) FROM sweeper.tombstones t
+
+-- name: replicas
+-- The replicas and how far each is behind, as far as this role may see it.
+SELECT r.application_name AS name, r.state IS NULL AS hidden, EXTRACT(epoch FROM r.replay_lag) AS seconds,
+       CASE WHEN NOT pg_catalog.pg_is_in_recovery()
+            THEN pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), r.replay_lsn) END AS bytes
+FROM pg_catalog.pg_stat_replication r
+ORDER BY bytes DESC NULLS LAST, name
+LIMIT 20
