@@ -319,7 +319,7 @@ EDGE_POLICIES = [
 
 
 def test_history_hold_and_order_at_their_edges(bench: Bench, policy: Policy) -> None:
-    """Plans and consents that meet, periods that a column cannot hold, flags, holds, orders, messages at odd instants: all agree."""
+    """Plans and consents that meet, periods that a column cannot hold, flags, holds, orders and messages at odd times."""
     own: list[dict[str, Any]] = [
         *({"columns": {"score": score}} for score in ("30", "30.0", "-1", "0", "99999999999999", None)),
         {"flagged_at": AT},
