@@ -6,7 +6,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields
-from datetime import UTC, date, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
@@ -108,9 +108,9 @@ def _window(since: str | None, until: str | None, now: datetime) -> Window:
     Raises:
         ConfigurationError: it is empty, or reaches into the future.
     """
-    begin, end = _moment("--since", since), _moment("--until", until)
+    begin, end = context.moment("--since", since), context.moment("--until", until)
     just_after = now + timedelta(microseconds=1)  # what is due now is due
-    if end is not None and _is_date(until):
+    if end is not None and context.is_date(until):
         day_after = end + timedelta(days=1)
         end = just_after if end <= now < day_after else day_after
     for option, found in (("--since", begin), ("--until", end)):
@@ -125,20 +125,6 @@ def _window(since: str | None, until: str | None, now: datetime) -> Window:
             "Nothing was read. Give the earlier one as --since."
         )
     return Window(begin, end or just_after)
-
-
-def _moment(option: str, text: str | None) -> datetime | None:
-    if text is not None and _is_date(text):
-        day = date.fromisoformat(text)
-        return datetime(day.year, day.month, day.day, tzinfo=UTC)
-    return context.instant(option, text)
-
-
-def _is_date(text: str | None) -> bool:
-    try:
-        return text is not None and bool(date.fromisoformat(text))
-    except ValueError:
-        return False
 
 
 def _everything(job: "Job", id_: str, output: OutputFormat, html: BinaryIO | None) -> None:
