@@ -3,11 +3,13 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import text
 
 from sweeper.policy.evaluate import Outcome
 from sweeper.policy.schema import Policy
 from sweeper.policy.window import Window
 from sweeper.postgres import lookup
+from sweeper.postgres.statement import filled
 from sweeper.report import account as accounts
 from sweeper.report.account import AccountView
 from sweeper.runs.sweep import sweep
@@ -116,3 +118,23 @@ def test_content_that_is_due(store: Store) -> None:
         True,
     )
     assert "0 records have a tombstone, and content was redacted 1 time" in after.sentence
+
+
+@pytest.mark.parametrize("name", ["lookup_tombstones", "lookup_purges"])
+def test_tombstones_by_index(store: Store, name: str) -> None:
+    """The tombstones of an account are found by index, however many others there are."""
+    store.execute(
+        "INSERT INTO sweeper.runs (store, as_of, policy_name, policy_digest, token, started_at) "
+        "VALUES ('store', now(), '', '', 1, now())"
+    )
+    store.execute(
+        "INSERT INTO sweeper.tombstones (record, record_id, account_id, rule, due_at, as_of, run_id, policy_digest, children, "
+        "approved, purged_at) SELECT 'conversation', n::text, (n % 1000)::text, '', now(), now(), 1, '', '{}', false, now() "
+        "FROM generate_series(1, 20000) AS s (n)"
+    )
+    store.execute("ANALYZE sweeper.tombstones")
+    asked = {"store": "store", "id": "7", "since": None, "until": None}
+    with store.database().transaction() as connection:
+        plan = connection.execute(text(f"EXPLAIN {filled(name)}"), asked).scalars().all()
+    assert any("tombstones_account" in line for line in plan)
+    assert not any("Seq Scan on tombstones" in line for line in plan)
