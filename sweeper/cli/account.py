@@ -470,8 +470,8 @@ def _print_short(view: "AccountView", output: OutputFormat) -> None:
         return
     console.say(
         f"Account {found.id}: {'stored' if found.is_stored else 'it has no row in accounts'}.",
-        f"  conversations: {found.conversations} stored; {_purged(found, 'conversation')}",
-        f"  feedback rows: {found.feedback} stored; {_purged(found, 'feedback')}",
+        f"  conversations: {found.conversations:,} stored; {_purged(found, 'conversation')}",
+        f"  feedback rows: {found.feedback:,} stored; {_purged(found, 'feedback')}",
         f"  legal holds in force that name it: {found.holds} (`sweeper hold list`); erasure orders: {found.orders} "
         "(`sweeper order list`)",
     )
@@ -482,7 +482,7 @@ def _print_short(view: "AccountView", output: OutputFormat) -> None:
         console.say(f"  last purge: {rfc3339(found.last_purged_at)}")
     console.say(*(line(facts, evaluation) for facts, evaluation in listed))
     if found.conversations > len(listed):
-        console.say(f"... {found.conversations - len(listed)} more.")
+        console.say(f"... {found.conversations - len(listed):,} more.")
     console.say(f"`sweeper account {found.id}` tells everything about it.")
     if listed:
         console.say("`sweeper explain ID` explains one of its conversations.")
@@ -506,8 +506,8 @@ def _shown(evaluation: "Evaluation") -> str:
 
 def _purged(found: "StoredAccount", record: str) -> str:
     by_rule = found.purged.get(record, {})
-    rules = ", ".join(f"{count} {rule}" for rule, count in by_rule.items())
-    return f"{sum(by_rule.values())} purged{f' ({rules})' if rules else ''}"
+    rules = ", ".join(f"{count:,} {rule}" for rule, count in by_rule.items())
+    return f"{sum(by_rule.values()):,} purged{f' ({rules})' if rules else ''}"
 
 
 def _as_json(found: "StoredAccount") -> dict[str, Any]:
