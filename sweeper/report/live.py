@@ -59,9 +59,9 @@ class Look:
         pauses: the pauses in force.
         holder: who holds the lease.
         run: the run that holds it, as it was when it was first looked at; None if none does.
-        purged: how many conversations it has purged.
-        rate: how many a second it purges now; None at the first look.
-        left: how many it, or its backfill as a whole, expects to purge still; None if that is not known.
+        done: how many conversations it has purged or redacted.
+        rate: how many a second it does now; None at the first look.
+        left: how many it, or its backfill as a whole, expects to do still; None if that is not known.
         backfills: the unfinished backfills, with what they have purged.
         ended: the newest ended runs.
         doing: what the run is doing instead of purging, for instance why it waits, or the backfill if no run is at work.
@@ -75,7 +75,7 @@ class Look:
     pauses: Sequence[Pause]
     holder: Holder | None
     run: RunEntry | None
-    purged: int
+    done: int
     rate: float | None
     left: int | None
     backfills: Sequence[Progress]
@@ -87,9 +87,9 @@ class Look:
 
     @property
     def average(self) -> float | None:
-        """How many conversations a second the run has purged since it began; None if none is at work."""
+        """How many conversations a second the run has done since it began; None if none is at work."""
         seconds = (self.at - self.run.started_at).total_seconds() if self.run else 0.0
-        return self.purged / seconds if seconds > 0 else None
+        return self.done / seconds if seconds > 0 else None
 
     @property
     def remaining_seconds(self) -> float | None:
@@ -133,7 +133,8 @@ class Watcher:
     clock: Clock
     _base: _Base | None = None
     _tombstone: int = 0
-    _purged: int = 0
+    _done: int = 0
+    _done_before: int = 0
     _copies: Sequence[CopyLag] = ()
     _copies_read_at: float = field(default=-COPIES_SECONDS)
     _recent: deque[tuple[float, int]] = field(default_factory=deque)
@@ -169,7 +170,9 @@ class Watcher:
             self._tombstone = int(connection.execute(statement("newest_tombstone")).scalar_one())
             runs = operation.runs(connection, self._store, RUNS_SHOWN + 1)
             self._base = _Base(time.monotonic(), held, runs, operation.progress(connection, self._store))
-        self._purged = self._base.run.purged if self._base.run else 0
+            run = self._base.run
+            self._done = int(connection.execute(statement("done_by_run"), {"run": run.id}).scalar_one()) if run else 0
+            self._done_before = self._done
         self._recent.clear()
 
     def _holder(self, connection: Connection) -> Holder | None:
@@ -183,7 +186,7 @@ class Watcher:
 
     def _look(self, connection: Connection, holder: Holder | None, base: _Base) -> Look:
         if base.run is not None:
-            self._count_purged(connection, base.run)
+            self._count_done(connection, base.run)
         signs = run_sign.read(connection)
         names = [f"run {base.run.id}"] if base.run else [f"backfill {each.plan.id}" for each in base.backfills]
         sign = next((signs[name] for name in names if name in signs), None)
@@ -194,7 +197,7 @@ class Watcher:
             pauses=operation.pauses(connection),
             holder=holder,
             run=base.run,
-            purged=self._purged,
+            done=self._done,
             rate=self._rate() if base.run else None,
             left=self._left(sign),
             backfills=[self._progressed(each) for each in base.backfills],
@@ -205,31 +208,31 @@ class Watcher:
             copies=self._lag(connection),
         )
 
-    def _count_purged(self, connection: Connection, run: RunEntry) -> None:
-        found = connection.execute(statement("purged_meanwhile"), {"run": run.id, "after": self._tombstone}).one()
-        self._purged, self._tombstone = self._purged + found.purged, found.last
+    def _count_done(self, connection: Connection, run: RunEntry) -> None:
+        found = connection.execute(statement("done_meanwhile"), {"run": run.id, "after": self._tombstone}).one()
+        self._done, self._tombstone = self._done + found.done, found.last
 
     def _rate(self) -> float | None:
         """Return the conversations a second of the last `RATE_SECONDS`."""
         now = time.monotonic()
-        self._recent.append((now, self._purged))
+        self._recent.append((now, self._done))
         while len(self._recent) > 2 and now - self._recent[1][0] >= RATE_SECONDS:
             self._recent.popleft()
-        then, purged = self._recent[0]
-        return (self._purged - purged) / (now - then) if now > then else None
+        then, before = self._recent[0]
+        return (self._done - before) / (now - then) if now > then else None
 
     def _progressed(self, progress: Progress) -> Progress:
         """Return the backfill with what its slice at work has purged since it was read."""
         base = self._base
         if progress is not self._plan or base is None or base.run is None:
             return progress
-        return Progress(progress.plan, progress.purged + self._purged - base.run.purged)
+        return Progress(progress.plan, progress.purged + self._done - self._done_before)
 
     def _left(self, sign: ReadSign | None) -> int | None:
         if self._plan is not None:
             progress = self._progressed(self._plan)
             return max(progress.plan.expected - progress.purged, 0)
-        return None if sign is None or sign.expected is None else max(sign.expected - self._purged, 0)
+        return None if sign is None or sign.expected is None else max(sign.expected - self._done, 0)
 
     def _lag(self, connection: Connection) -> Sequence[CopyLag]:
         if time.monotonic() - self._copies_read_at >= COPIES_SECONDS:

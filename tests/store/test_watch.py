@@ -91,7 +91,7 @@ def test_watch(store: Store, server: Server, policy: Policy, threads: ThreadPool
         with vacuum(store, "messages"):
             running = threads.submit(sweep, job)
             until(lambda: screen.shows("now       a VACUUM is running on a table"), process)
-            until(lambda: screen.shows("purged    0 [" + "." * 30 + "] 0%, 3 left"), process)
+            until(lambda: screen.shows("done      0 [" + "." * 30 + "] 0%, 3 left"), process)
             assert screen.shows("at work   run 1 (run), began ")
             sign = {"expected": 3, "doing": "a VACUUM is running on a table that is purg…"}
             assert json.loads(in_process(store, "status", "--json").out)["signs"] == {"run 1": sign}
@@ -118,7 +118,7 @@ def test_looks_at_a_run(store: Store, policy: Policy) -> None:
     job = store.job(policy, AS_OF, guards=GUARDS, purge={"batch": 2})
     watcher, looks = Watcher(store.job(policy, AS_OF).database, Clock()), list[Look]()
     sweep(job, watch=ProgressListener(advance=lambda _: looks.append(watcher.look())))
-    assert [(look.purged, look.left) for look in looks] == [(2, 4), (4, 2), (6, 0)]
+    assert [(look.done, look.left) for look in looks] == [(2, 4), (4, 2), (6, 0)]
     assert {look.run.id for look in looks if look.run} == {1}
     after = watcher.look()
     assert (after.run, after.left, [(run.id, run.purged) for run in after.ended]) == (None, None, [(1, 6)])
