@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields
-from datetime import UTC, date, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -110,7 +110,7 @@ def _window(since: str | None, until: str | None, now: datetime) -> Window:
     Raises:
         ConfigurationError: it is empty, or reaches into the future.
     """
-    begin, end = _moment("--since", since), _moment("--until", until)
+    begin, end = context.moment("--since", since), context.moment("--until", until)
     just_after = now + timedelta(microseconds=1)  # what is due now is due
     for option, found in (("--since", begin), ("--until", end)):
         if found is not None and found > now:
@@ -118,7 +118,7 @@ def _window(since: str | None, until: str | None, now: datetime) -> Window:
                 f"{option} {rfc3339(found)} is in the future: what is not due yet cannot be shown to be gone. Nothing was read. "
                 f"Give at most {rfc3339(now)}; without --purged, `sweeper account` says what is due when."
             )
-    if end is not None and _is_date(until):
+    if end is not None and context.is_date(until):
         end = min(end + timedelta(days=1), just_after)
     if begin is not None and end is not None and begin >= end:
         raise ConfigurationError(
@@ -126,20 +126,6 @@ def _window(since: str | None, until: str | None, now: datetime) -> Window:
             "Nothing was read. Give the earlier one as --since."
         )
     return Window(begin, end or just_after)
-
-
-def _moment(option: str, text: str | None) -> datetime | None:
-    if text is not None and _is_date(text):
-        day = date.fromisoformat(text)
-        return datetime(day.year, day.month, day.day, tzinfo=UTC)
-    return context.instant(option, text)
-
-
-def _is_date(text: str | None) -> bool:
-    try:
-        return text is not None and bool(date.fromisoformat(text))
-    except ValueError:
-        return False
 
 
 def _everything(job: "Job", id_: str, output: OutputFormat, html: BinaryIO | None) -> None:
