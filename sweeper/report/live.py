@@ -164,8 +164,8 @@ class Watcher:
         return self._base.backfill if self._base else None
 
     def _begin(self) -> None:
-        """Read what looks at another run need."""
-        with self.database.transaction(statement_timeout_ms=BASE_MS) as connection:
+        """Read what looks at another run need, in one snapshot, so that no batch is counted twice."""
+        with self.database.snapshot(statement_timeout_ms=BASE_MS) as connection:
             held = _held(self._holder(connection))
             self._tombstone = int(connection.execute(statement("newest_tombstone")).scalar_one())
             runs = operation.runs(connection, self._store, RUNS_SHOWN + 1)
