@@ -36,6 +36,8 @@ IDLE_SECONDS = 10.0
 """How often runs and backfills are read while no run is at work."""
 COPIES_AT_MOST = 100_000
 """Counting what a copy lags behind stops here."""
+TOMBSTONES_AT_MOST = 50_000
+"""A look reads no more tombstones than these; the next one reads on."""
 RUNS_SHOWN = 3
 
 
@@ -209,7 +211,8 @@ class Watcher:
         )
 
     def _count_done(self, connection: Connection, run: RunEntry) -> None:
-        found = connection.execute(statement("done_meanwhile"), {"run": run.id, "after": self._tombstone}).one()
+        parameters = {"run": run.id, "after": self._tombstone, "limit": TOMBSTONES_AT_MOST}
+        found = connection.execute(statement("done_meanwhile"), parameters).one()
         self._done, self._tombstone = self._done + found.done, found.last
 
     def _rate(self) -> float | None:

@@ -231,10 +231,13 @@ WHERE a.datname = current_database() AND a.application_name LIKE 'sweeper %'
 SELECT count(*) FROM sweeper.tombstones t WHERE t.run_id = :run AND t.record IN ('conversation', 'redaction')
 
 -- name: done_meanwhile
--- How many conversations a run has purged or redacted since a tombstone, and its newest one. Read are only those after it.
-SELECT count(*) FILTER (WHERE t.record IN ('conversation', 'redaction')) AS done, COALESCE(max(t.id), :after) AS last
-FROM (SELECT s.id, s.run_id, s.record FROM sweeper.tombstones s WHERE s.id > :after OFFSET 0) AS t
-WHERE t.run_id = :run
+-- How many conversations a run has purged or redacted since a tombstone, and the newest that was looked at. Read are at most so many
+-- after that one, by the primary key; runs of other stores may commit lower ids later, so that theirs are looked at again.
+SELECT count(*) FILTER (WHERE t.run_id = :run AND t.record IN ('conversation', 'redaction')) AS done,
+       COALESCE(CASE WHEN count(*) < :limit THEN max(t.id) FILTER (WHERE t.run_id = :run) ELSE max(t.id) END, :after) AS last
+FROM (
+    SELECT s.id, s.run_id, s.record FROM sweeper.tombstones s WHERE s.id > :after ORDER BY s.id LIMIT :limit
+) AS t
 
 -- name: newest_tombstone
 -- The newest tombstone; 0 if there is none.
