@@ -308,9 +308,9 @@ def _print_short(view: "AccountView", output: OutputFormat) -> None:
     console.say(*(line(facts, evaluation) for facts, evaluation in listed))
     if found.conversations > len(listed):
         console.say(f"... {found.conversations - len(listed):,} more.")
-    console.say(f"`sweeper account {found.id}` tells everything about it.")
+    console.note(f"`sweeper account {found.id}` tells everything about it.")
     if listed:
-        console.say("`sweeper explain ID` explains one of its conversations.")
+        console.note("`sweeper explain ID` explains one of its conversations.")
 
 
 def line(facts: "Facts", evaluation: "Evaluation") -> str:
