@@ -1,4 +1,4 @@
-"""Pages of `report --html` and `account --html` in a browser: no scripts or network, readable in light, dark, narrow and print."""
+"""Pages of `report --html` and `account --html` in a browser: without network, readable in light, dark, narrow and print."""
 
 import shutil
 from dataclasses import dataclass
