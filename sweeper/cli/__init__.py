@@ -24,9 +24,10 @@ from sweeper.cli.pause import pause, resume
 from sweeper.cli.policy import policy_app
 from sweeper.cli.protect import hold_app, order_app
 from sweeper.cli.reapply import reapply
-from sweeper.cli.report import report, status
+from sweeper.cli.report import report
 from sweeper.cli.run import run
 from sweeper.cli.serve import serve
+from sweeper.cli.status import status
 from sweeper.console import OutputFormat
 from sweeper.errors import SweeperError
 

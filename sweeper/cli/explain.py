@@ -1,6 +1,7 @@
 """`explain`: one conversation in plain words, all about one account, or every conversation in one line with totals."""
 
 from contextlib import ExitStack
+from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -78,6 +79,8 @@ def _explain_one(job: "Job", conversation_id: str, what_if: WhatIf | None, *, ou
         _explain_absent(job, id_ or text, what_if, output=output)
         return
     explanation = _explanation(job, facts, messages, what_if)
+    if job.contract.redacted:
+        explanation = replace(explanation, has_content=_has_content(job, facts.conversation.id))
     if output.is_data:
         console.print_data(explanation, output)
     else:
@@ -88,6 +91,12 @@ def _read(job: "Job", id_: str) -> tuple["Facts | None", list["Message"]]:
     with job.database.transaction() as connection:
         facts = job.reader.conversations(connection, [id_], every=True).get(id_)
         return facts, job.reader.messages(connection, id_) if facts else []
+
+
+def _has_content(job: "Job", id_: str) -> bool:
+    from sweeper.postgres import redaction
+
+    return job.database.within(lambda connection: bool(redaction.with_content(connection, job.contract, [id_])))
 
 
 def _explanation(job: "Job", facts: "Facts", messages: list["Message"], what_if: WhatIf | None) -> "Explanation":
@@ -185,4 +194,4 @@ def _print_totals(counts: "RecordCounts") -> None:
     )
     console.print_table(("rule", "purge", "held", "spare", "keep"), rows)
     for reason, count in counts.unclassified.most_common():
-        console.say(f"unclassified ({reason}): {count}")
+        console.say(f"unclassified ({reason}): {count:,}")

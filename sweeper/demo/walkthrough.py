@@ -3,6 +3,7 @@
 import shlex
 import shutil
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,8 @@ def show(page: DemoPage, config: Path | None, clock: Clock, seed: int, keep: Pat
         _show_loaded(page, fixture, seed)
         _show_sweep(page, fixture, clock)
         show_manifest(page, fixture, clock)
-    _show_end(page, keep)
+        file = _show_report(page, keep)
+    _show_end(page, keep, file)
 
 
 def summary(config: Path | None, clock: Clock, seed: int, keep: Path | None) -> dict[str, Any]:
@@ -166,8 +168,18 @@ def _show_counts(examples: Examples) -> None:
         console.say(f"{rule:<18}{counts['purged']:>8,}{counts['kept']:>8,}")
 
 
-def _show_end(page: DemoPage, keep: Path | None) -> None:
+def _show_report(page: DemoPage, keep: Path | None) -> Path:
+    """Write the report as a page of HTML to the directory that is kept, or to one of its own, which stays."""
+    file = (keep or Path(tempfile.mkdtemp(prefix="sweeper-report-"))) / "report.html"
+    page.heading("8. The whole store on one page")
+    page.explain("A report decides every record. The page is one file without scripts, to read, print or hand on.")
+    page.command("report", "--html", str(file))
+    return file
+
+
+def _show_end(page: DemoPage, keep: Path | None, file: Path) -> None:
     page.heading("Done")
+    page.explain(f"The report is {file}: open it in a browser.")
     if keep is None:
         page.explain(
             "The server is stopped and its data are removed. To keep them and try commands: sweeper demo --keep DIR"

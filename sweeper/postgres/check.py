@@ -158,6 +158,13 @@ def _clock(subject: CheckContext) -> Iterator[CheckFinding]:
 
 def _policy(subject: CheckContext) -> Iterator[CheckFinding]:
     yield CheckFinding(Level.OK, "policy", f"{subject.policy.name!r}, digest {subject.policy.digest}")
+    if subject.settings.purge.redact and subject.policy.redacting is None:
+        yield CheckFinding(
+            Level.WARNING,
+            "policy",
+            "[[purge.redact]] names columns, and no rule of the policy redacts: they are never emptied",
+            'give a rule action = "redact", or remove [[purge.redact]]',
+        )
 
 
 def _own_tables(subject: CheckContext) -> Iterator[CheckFinding]:

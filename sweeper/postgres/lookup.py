@@ -64,6 +64,8 @@ class StoredAccount:
     holds: int
     orders: int
     tombstones: tuple[TombstoneTotals, ...]
+    redactions: tuple[TombstoneTotals, ...] = ()
+    """The tombstones of redactions, which are no purges."""
 
     @property
     def purged(self) -> dict[str, dict[str, int]]:
@@ -74,6 +76,11 @@ class StoredAccount:
         return found
 
     @property
+    def redacted(self) -> dict[str, int]:
+        """How many conversations were redacted, by rule; they need not be gone."""
+        return {totals.rule: totals.purged for totals in self.redactions}
+
+    @property
     def last_purged_at(self) -> datetime | None:
         """When the last record of the account was purged."""
         return max((totals.last_at for totals in self.tombstones), default=None)
@@ -81,7 +88,7 @@ class StoredAccount:
     @property
     def is_known(self) -> bool:
         """True if anything is, or was, the account's; a hold or an order alone may name a mistyped id."""
-        return bool(self.is_stored or self.conversations or self.feedback or self.tombstones)
+        return bool(self.is_stored or self.conversations or self.feedback or self.tombstones or self.redactions)
 
 
 def account_key(database: Database, contract: Contract, id_: str) -> AccountKey:
@@ -100,9 +107,11 @@ def account(connection: Connection, contract: Contract, key: AccountKey, now: da
     asked = {**_asked(contract, key), "account": key.account, "now": now}
     sql = statement("lookup_account", account=contract.type("accounts"), **_owners(contract))
     row = connection.execute(sql, asked).one()
-    tombstones = connection.execute(statement("lookup_tombstones"), asked)
+    found = [TombstoneTotals(**stone._mapping) for stone in connection.execute(statement("lookup_tombstones"), asked)]
+    redactions = tuple(totals for totals in found if totals.record == "redaction")
+    purges = tuple(totals for totals in found if totals.record != "redaction")
     counts = (row.is_stored, row.conversations, row.feedback, row.holds, row.orders)
-    return StoredAccount(key.id, *counts, tuple(TombstoneTotals(**stone._mapping) for stone in tombstones))
+    return StoredAccount(key.id, *counts, purges, redactions)
 
 
 def keys(
@@ -156,7 +165,7 @@ def _asked(contract: Contract, key: AccountKey) -> dict[str, str | None]:
 
 def _pages(connection: Connection, sql: TextClause, asked: Mapping[str, Any]) -> Iterator[Sequence[Row[Any]]]:
     """Yield the rows of a statement in pages, by a cursor of the server."""
-    return connection.execute(sql, asked, execution_options={"yield_per": PAGE}).partitions()
+    return connection.execute(sql, asked, execution_options={"yield_per": PAGE}).partitions(PAGE)
 
 
 def other(database: Database, contract: Contract, id_: str) -> str | None:
@@ -182,6 +191,11 @@ def other(database: Database, contract: Contract, id_: str) -> str | None:
 def _purged(id_: str, tombstone: Row[Any], store: str) -> str:
     elsewhere = f" in store {tombstone.store}" if tombstone.store != store else ""
     when = f"on {rfc3339(tombstone.purged_at)} by run {tombstone.run_id}, rule {tombstone.rule}"
+    if tombstone.record == "redaction":
+        return (
+            f"{id_} is a conversation{elsewhere} whose content was REDACTED {when}. It was not purged: something else "
+            "deleted it."
+        )
     if tombstone.record_id == id_:
         return (
             f"{id_} is a {tombstone.record} that was PURGED{elsewhere} {when}. Its tombstone is all that is left of it."

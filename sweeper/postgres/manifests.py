@@ -150,7 +150,7 @@ def last_tombstone(connection: Connection) -> int:
     return found
 
 
-def purged_since(connection: Connection, store: str, last: int) -> dict[str, datetime]:
-    """Return the conversations of a store purged after tombstone `last`, with the time (UTC)."""
+def purged_since(connection: Connection, store: str, last: int) -> dict[str, tuple[str, datetime]]:
+    """Return the conversations of a store purged or redacted after tombstone `last`, with the reason and the time (UTC)."""
     rows = connection.execute(statement("purged_since"), {"store": store, "last": last})
-    return {row.record_id: row.purged_at for row in rows}
+    return {row.record_id: (row.reason, row.purged_at) for row in rows}

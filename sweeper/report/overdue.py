@@ -45,14 +45,17 @@ class Overdue:
     complete: bool = True
     unmatched: UnmatchedProtections | None = None
     """Holds and orders that match nothing; None if that was not or could not be checked."""
+    redacting_rules: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return the counts for --json."""
         return {
             "conversations": self.counts.conversations.overdue(self.as_of),
+            "redactions": self.counts.redactions.overdue(self.as_of),
             "feedback": self.counts.feedback.overdue(self.as_of),
             "held": self.counts.held,
             "feedback_held": self.counts.feedback.held_past_due,
+            "redactions_held": self.counts.redactions.held_past_due,
             "complete": self.complete,
             "unmatched": self.unmatched,
         }
@@ -106,17 +109,19 @@ def attempt(database: Database, clock: Clock, enough: Callable[[], bool] | None 
 
 def _empty(policy: Policy, as_of: datetime) -> Overdue:
     """Return an empty count with the names of all rules, and of those whose every purge is an incident."""
-    rules = (*(rule.name for rule in policy.rules), *(floor.name for floor in policy.floors), ERASURE_ORDER)
+    floors = [floor.name for floor in policy.floors]
+    rules = (*(rule.name for rule in policy.rules), *floors, ERASURE_ORDER)
     feedback = (*(rule.name for rule in policy.feedback), ERASURE_ORDER)
     incidents = tuple(rule.name for rule in policy.rules if rule.when.zero_retention)
-    return Overdue(as_of, rules, feedback, incidents)
+    redacting = (*(rule.name for rule in policy.redacting.rules), *floors) if policy.redacting else ()
+    return Overdue(as_of, rules, feedback, incidents, redacting_rules=redacting)
 
 
 def alarms(overdue: Mapping[str, RecordCounts], purged: Mapping[str, int], now: datetime) -> list[str]:
     """Return one sentence for each kind of record that has overdue records and no recent purge.
 
     Args:
-        overdue: the overdue records by kind of record (`conversation`, `feedback`).
+        overdue: the overdue records by kind of record (`conversation`, `redaction`, `feedback`).
         purged: how many of each kind were purged within `PATIENCE`.
         now: the instant at which ages are computed.
     """
@@ -128,10 +133,12 @@ def alarms(overdue: Mapping[str, RecordCounts], purged: Mapping[str, int], now: 
 
 
 def _alarm(kind: str, due: int, hours: int) -> str:
-    records = f"{due} {'CONVERSATIONS' if kind == 'conversation' else 'FEEDBACK ROWS'}"
+    what = {"conversation": "CONVERSATIONS", "redaction": "REDACTIONS", "feedback": "FEEDBACK ROWS"}[kind]
+    done = "REDACTED" if kind == "redaction" else "PURGED"
     return (
-        f"NOTHING WAS PURGED WHILE {records} ARE OVERDUE: the oldest has been for {hours:,} hours, and none was purged in the "
-        f"last {PATIENCE // HOUR} hours. Look at `sweeper status`; then `sweeper run --dry-run`, then `sweeper run`."
+        f"NOTHING WAS {done} WHILE {due} {what} ARE OVERDUE: the oldest has been for {hours:,} hours, and none was "
+        f"{done.lower()} in the last {PATIENCE // HOUR} hours. Look at `sweeper status`; then `sweeper run --dry-run`, then "
+        "`sweeper run`."
     )
 
 
