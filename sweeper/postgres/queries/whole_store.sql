@@ -74,7 +74,7 @@ CROSS JOIN store_holds s
 LEFT JOIN account_holds a ON a.id = CASE WHEN s.of_accounts THEN $account_spelling END
 LEFT JOIN conversation_holds b ON b.id = CASE WHEN s.of_conversations THEN $conversation_spelling END
 CROSS JOIN LATERAL (
-    SELECT LEAST(a.since, b.since, s.since) AS held_since, a.id IS NOT NULL OR b.id IS NOT NULL OR s.placed AS shielded OFFSET 0
+    SELECT LEAST(a.since, b.since, s.since) AS held_since, a.id IS NOT NULL OR b.id IS NOT NULL OR s.placed AS shielded
 ) AS p
 WHERE v.present AND v.id IS NOT NULL
 
@@ -153,7 +153,7 @@ CROSS JOIN store_holds s
 LEFT JOIN account_holds a ON a.id = CASE WHEN s.of_accounts THEN $account_spelling END
 LEFT JOIN conversation_holds b ON b.id = CASE WHEN s.of_conversations THEN $conversation_spelling END
 CROSS JOIN LATERAL (
-    SELECT LEAST(a.since, b.since, s.since) AS held_since, a.id IS NOT NULL OR b.id IS NOT NULL OR s.placed AS shielded OFFSET 0
+    SELECT LEAST(a.since, b.since, s.since) AS held_since, a.id IS NOT NULL OR b.id IS NOT NULL OR s.placed AS shielded
 ) AS p
 
 -- name: whole_ahead
