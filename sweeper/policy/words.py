@@ -6,8 +6,10 @@ Invariant: this module decides nothing; every word comes from the policy.
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from sweeper.policy.decide import ERASURE_ORDER, UNCLASSIFIED
 from sweeper.policy.instant import rfc3339
 from sweeper.policy.period import Period
+from sweeper.policy.remedies import DOUBTED
 from sweeper.policy.schema import (
     Anchor,
     ColumnPeriod,
@@ -153,6 +155,17 @@ def plans(names: Iterable[str], policy: Policy, last: str = "or") -> str:
             words.append(name)
             left -= members
     return listed([*words, *sorted(left)], last)
+
+
+def because(policy: Policy, rule: str, doubt: str | None = None) -> str:
+    """Return the reason of a verdict: that of its rule or floor, or the doubt of one that is unclassified."""
+    if rule == ERASURE_ORDER:
+        return "an erasure order covers it"
+    if rule == UNCLASSIFIED:
+        return DOUBTED[doubt].cause if doubt is not None and doubt in DOUBTED else "its data are in doubt"
+    reasons = {floor.name: floor.because for floor in policy.floors}
+    reasons |= {each.name: each.because for each in policy.feedback}
+    return policy.by_name[rule].because if rule in policy.by_name else reasons.get(rule, "")
 
 
 def listed(words: Iterable[str], last: str = "or") -> str:
