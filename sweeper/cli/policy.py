@@ -153,7 +153,7 @@ def _print_moves(what: str, found: "RecordsDiff") -> None:
     console.say(
         "",
         f"Of {total.records:,} {what}, {total.shorter:,} would live shorter and {total.longer:,} longer. {total.due_at_once:,} "
-        f"would become due at once, {total.due_in_7_days:,} within 7 days, {total.due_in_30_days:,} within 30 days; "
+        f"of the former would be due at once, {total.due_in_7_days:,} within 7 days, {total.due_in_30_days:,} within 30 days; "
         f"{total.not_due_any_more:,} are due now and would not be.",
     )
     if total.shorter_held:

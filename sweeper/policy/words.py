@@ -47,8 +47,8 @@ EPOCHS = {
     ConsentEpoch.NONE: "its last activity lies inside no consent to {}",
 }
 RESUMED = {
-    "from_opt_in": "of a conversation resumed after the opt-in, only what was written since",
-    "entire": "a conversation resumed after the opt-in as a whole, with what was written while opted out",
+    "from_opt_in": "in resumed conversations only what was written since the opt-in",
+    "entire": "resumed conversations as a whole, with what was written while opted out",
 }
 TEXT = {
     "filtered": "text leaves the store only after sensitive data in it was replaced",

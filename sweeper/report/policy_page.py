@@ -71,9 +71,9 @@ def _sections(found: PolicyDiff) -> Iterator[Section]:
 def _records(what: str, found: RecordsDiff) -> Iterator[Block]:
     total = found.total
     yield (
-        f"{total.due_at_once:,} {what} would become due at once, {total.due_in_7_days:,} within 7 days and "
-        f"{total.due_in_30_days:,} within 30 days that are not due by then under the old policy. {total.not_due_any_more:,} are "
-        "due now and would not be. What a legal hold keeps is not counted as due."
+        f"Of the {total.shorter:,} {what} that would live shorter, {total.due_at_once:,} would be due at once, "
+        f"{total.due_in_7_days:,} within 7 days and {total.due_in_30_days:,} within 30 days. {total.not_due_any_more:,} are due "
+        "now and would not be. What a legal hold keeps is not counted as due."
     )
     changed = [move for move in found.moves if move.changes]
     if changed:

@@ -59,7 +59,7 @@ def expected(pairs: Iterable[Pair], as_of: datetime) -> dict[tuple[str, str], Co
             "shorter_held": at(new) < at(old) and held,
         }
         for name, days in (("due_at_once", 0), ("due_in_7_days", 7), ("due_in_30_days", 30)):
-            counts[name] = at(new) <= as_of + timedelta(days=days) < at(old) and not held
+            counts[name] = at(new) <= as_of + timedelta(days=days) and at(new) < at(old) > as_of and not held
         found[named(old), named(new)].update({name: int(is_so) for name, is_so in counts.items()})
     return found
 

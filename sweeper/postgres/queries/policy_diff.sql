@@ -12,14 +12,15 @@ SELECT COALESCE(n.id, o.id) AS id,
 FROM $old o FULL JOIN $new n ON n.id = o.id
 
 -- name: diff_moves
--- How many records go from which rule to which, and what that does to their due dates. What is held falls due and stays.
+-- How many records go from which rule to which, and what that does to their due dates: how many that are not due yet get an earlier
+-- date that has come, or comes within 7 or 30 days. What is held is left out there.
 SELECT r.old_rule, r.new_rule,
        count(*) AS records,
        count(*) FILTER (WHERE r.new_due < r.old_due) AS shorter,
        count(*) FILTER (WHERE r.new_due > r.old_due) AS longer,
        count(*) FILTER (WHERE r.new_due <= $as_of AND r.old_due > $as_of AND NOT r.held) AS due_at_once,
-       count(*) FILTER (WHERE r.new_due <= $week AND r.old_due > $week AND NOT r.held) AS due_in_7_days,
-       count(*) FILTER (WHERE r.new_due <= $month AND r.old_due > $month AND NOT r.held) AS due_in_30_days,
+       count(*) FILTER (WHERE r.new_due <= $week AND r.new_due < r.old_due AND r.old_due > $as_of AND NOT r.held) AS due_in_7_days,
+       count(*) FILTER (WHERE r.new_due <= $month AND r.new_due < r.old_due AND r.old_due > $as_of AND NOT r.held) AS due_in_30_days,
        count(*) FILTER (WHERE r.old_due <= $as_of AND r.new_due > $as_of AND NOT r.held) AS not_due_any_more,
        count(*) FILTER (WHERE r.new_due < r.old_due AND r.held) AS shorter_held
 FROM (
