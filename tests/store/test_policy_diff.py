@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sweeper.policy.counts import NO_RULE
 from sweeper.policy.decide import Verdict, decide, exists
 from sweeper.policy.feedback import decide_feedback
+from sweeper.policy.instant import rfc3339
 from sweeper.policy.schema import Policy, checked, parse
 from sweeper.policy.training import exclusions
 from sweeper.policy.words import because
@@ -26,9 +27,11 @@ from tests.core.test_difference import changed, raw
 from tests.core.test_policy import SHIPPED
 from tests.facts import World, facts_of, feedback_of, instant, messages_of
 from tests.store.stores import POLICY, Store, frozen
+from tests.store.test_guards import NOW, another, world
 from tests.store.test_propose import Bench, furnished
 from tests.store.test_verdicts import bench as bench
 from tests.store.test_verdicts import several_rules
+from tests.worlds import MICROSECOND
 
 NEVER = datetime.max.replace(tzinfo=UTC)
 Pair = tuple[Verdict | None, Verdict | None]
@@ -146,7 +149,7 @@ def trained_on(found: PolicyDiff, world: World, policies: tuple[Policy, Policy],
 
 
 @given(world=furnished(), old=several_rules(), other=several_rules(), data=st.data())
-@settings(max_examples=25)
+@settings(max_examples=15)
 def test_counts_are_those_of_decide(
     bench: Bench, world: World, old: Policy, other: Policy, data: st.DataObject
 ) -> None:
@@ -160,7 +163,7 @@ ENTIRE = parse(SHIPPED.replace('resumed = "from_opt_in"', 'resumed = "entire"').
 
 
 @given(world=furnished())
-@settings(max_examples=15)
+@settings(max_examples=6)
 def test_shipped_policy(bench: Bench, policy: Policy, world: World) -> None:
     """From the shipped policy to one that trains on more and keeps longer, and back, and to one that trains on nothing."""
     none = {**json.loads(policy.normal_form), "training": None}
@@ -257,3 +260,41 @@ def test_missing_index(sweeper: Command, store: Store, file: Path) -> None:
     done = sweeper("policy", "diff", str(file), "--as-of", DUE["as_of"])
     assert done.code == 0
     assert 'CREATE INDEX CONCURRENTLY ON store.messages ("conversation_id");' in done.err
+
+
+def diff(store: Store, old: Policy, new: Policy) -> RecordsDiff:
+    """What changes for conversations at NOW."""
+    return policy_diff.compare(store.job(new, NOW), old).conversations
+
+
+def test_edges(store: Store, policy: Policy) -> None:
+    """What is due at as-of, at 7 and at 30 days is counted, a microsecond later it is not; nor is what is held or was due."""
+    found = world(0, 7)
+    ends = [timedelta(0), timedelta(days=7), timedelta(days=30)]
+    dues = [end + tick for end in ends for tick in (timedelta(0), MICROSECOND)] + [timedelta(0)]
+    for chat, due in zip(found["conversations"], dues, strict=True):
+        chat["created_at"] = chat["last_activity_at"] = rfc3339(instant(NOW) + due - timedelta(days=40))
+    found["holds"] = [{"conversation": "c6"}]
+    store.load(found)
+    forty, fifty, eighty = (another(policy, days) for days in (40, 50, 80))
+    total = diff(store, eighty, forty).total
+    assert (total.records, total.shorter, total.longer, total.shorter_held) == (7, 7, 0, 1)
+    assert (total.due_at_once, total.due_in_7_days, total.due_in_30_days) == (1, 3, 5)
+    back = diff(store, forty, fifty).total
+    assert (back.longer, back.not_due_any_more, back.due_at_once, back.due_in_7_days, back.due_in_30_days) == (
+        7,
+        1,
+        0,
+        0,
+        0,
+    )
+
+
+def test_another_name(store: Store, policy: Policy) -> None:
+    """A rule under another name moves its conversations and no due date; three of them are examples."""
+    store.load(world(5, 0))
+    renamed = json.loads(policy.normal_form)
+    renamed["rules"][-1]["name"] = "usual"
+    found = diff(store, policy, checked(renamed))
+    assert [(move.old_rule, move.new_rule, move.records) for move in found.moves] == [("standard", "usual", 5)]
+    assert (found.total.shorter, found.total.longer, len(found.examples)) == (0, 0, EXAMPLES)
