@@ -142,6 +142,23 @@ class SharedSettings(TableSettings):
     names it, which no foreign key declares."""
 
 
+class RedactSettings(Section):
+    """Columns that hold content. A rule with `action = "redact"` empties them when it is due."""
+
+    table: Table
+    """The table of the conversations, or one whose rows belong to a conversation by a column of theirs."""
+    columns: Annotated[tuple[Identifier, ...], Field(min_length=1)]
+    """The columns that become NULL, or the value of `values`. No key, and no column that a view of the store reads to decide."""
+    values: dict[Identifier, str] = Field(default_factory=dict)
+    """What a column gets instead of NULL, as text of its type, for instance `{ messages = "{}" }`."""
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if unknown := sorted(self.values.keys() - set(self.columns)):
+            raise ValueError(f"values names {unknown[0]!r}, which is not among columns: write it there, too")
+        return self
+
+
 class PurgeSettings(Section):
     """Which tables are locked and deleted from, and how much at a time."""
 
@@ -158,6 +175,8 @@ class PurgeSettings(Section):
     shared: tuple[SharedSettings, ...] = ()
     """Tables whose rows several conversations may name, such as files: a row is deleted with the last row that refers to it by
     a foreign key."""
+    redact: tuple[RedactSettings, ...] = ()
+    """What the rules with `action = "redact"` empty."""
     feedback: TableSettings | None = None
     """The physical table behind the relation `feedback`, if that is a view. Unset: the relation itself."""
     batch: Annotated[Positive, Field(le=10_000)] = 500
@@ -314,9 +333,11 @@ class CopySettings(Section):
     Required with `url`, except with `body`."""
     headers_file: Place | None = None
     """Further headers of the POST, such as an API key, as lines `Name: value`."""
-    records: Annotated[tuple[Literal["conversation", "feedback"], ...], Field(min_length=1)] = ("conversation",)
-    """The kinds of purged records that it is told. A feedback row and a conversation may have the same id: with both, the copy
-    must look at `record`."""
+    records: Annotated[tuple[Literal["conversation", "redaction", "feedback"], ...], Field(min_length=1)] = (
+        "conversation",
+    )
+    """The kinds of purged records that it is told; `redaction`: conversations whose content was redacted. A feedback row and a
+    conversation may have the same id: with several kinds, the copy must look at `record`."""
     not_found_is_success: StrictBool = False
     """Whether the answer 404 means that nothing is left, rather than that the address is wrong."""
     batch: Annotated[Positive, Field(le=10_000)] = 1_000
@@ -349,7 +370,8 @@ class ManifestSettings(Section):
     """Training manifests."""
 
     statement_timeout_ms: Annotated[Positive, Field(le=86_400_000)] = 3_600_000
-    """The longest that a statement may take that reads the whole store for a manifest, in milliseconds."""
+    """The longest that a statement may take that reads the whole store, for a manifest, a report or a forecast, in
+    milliseconds."""
     validation_percent: Annotated[Number, Field(ge=0, le=50)] = 5.0
     """The share of accounts whose messages are for validation, in percent. Another share moves people between splits."""
     test_percent: Annotated[Number, Field(ge=0, le=50)] = 5.0

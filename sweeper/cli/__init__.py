@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from sweeper import console
+from sweeper.cli.account import account
 from sweeper.cli.audit import audit_app
 from sweeper.cli.backfill import backfill
 from sweeper.cli.choices import consent_app, plan_app
@@ -22,9 +23,10 @@ from sweeper.cli.pause import pause, resume
 from sweeper.cli.policy import policy_app
 from sweeper.cli.protect import hold_app, order_app
 from sweeper.cli.reapply import reapply
-from sweeper.cli.report import report, status
+from sweeper.cli.report import report
 from sweeper.cli.run import run
 from sweeper.cli.serve import serve
+from sweeper.cli.status import status
 from sweeper.console import OutputFormat
 from sweeper.errors import SweeperError
 
@@ -49,7 +51,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (init, migrate, run, serve, backfill, reapply, pause, resume, status, report, explain, check, demo):
+for command in (
+    init,
+    migrate,
+    run,
+    serve,
+    backfill,
+    reapply,
+    pause,
+    resume,
+    status,
+    report,
+    explain,
+    account,
+    check,
+    demo,
+):
     app.command()(command)
 app.add_typer(policy_app, name="policy")
 app.add_typer(hold_app, name="hold")

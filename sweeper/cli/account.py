@@ -1,22 +1,400 @@
-"""What `explain` says of an id that is not a conversation's: all about an account, or what else the id names."""
+"""`account`: everything about one account, and whether all of it that was due is gone.
 
-from typing import TYPE_CHECKING, Any
+`explain` of an account prints the short form of it.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import fields
+from datetime import UTC, date, datetime, timedelta
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+
+import typer
 
 from sweeper import console
 from sweeper.cli import context
+from sweeper.cli.context import AsJson, AsOf, Config, Output
 from sweeper.console import OutputFormat
 from sweeper.encoding import to_json
-from sweeper.errors import SweeperError
+from sweeper.errors import ConfigurationError, SweeperError
 from sweeper.policy.instant import rfc3339
+from sweeper.policy.window import Window
 
 if TYPE_CHECKING:
+    from sweeper.policy.evaluate import Evaluation
     from sweeper.policy.facts import Facts
     from sweeper.postgres.lookup import StoredAccount
+    from sweeper.report.account import (
+        AccountView,
+        DueAnswer,
+        ManifestFindings,
+        Overview,
+        PurgedLine,
+        RuleTotals,
+        StoredLine,
+    )
     from sweeper.runs.job import Job
-    from sweeper.runs.scan import StoredRecord
 
 MOST = 20
-"""How many conversations of an account are listed."""
+"""How many records of each kind a text lists; data has all."""
+
+
+def account(
+    account_id: Annotated[str, typer.Argument(metavar="ID", help="Id of an account.")],
+    config: Config = None,
+    output: Output = OutputFormat.TABLE,
+    _json: AsJson = False,
+    as_of: AsOf = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Also write it to this file, as a page to pass on.")
+    ] = None,
+    purged: Annotated[
+        bool,
+        typer.Option("--purged", help="Say whether everything that was due is gone, and why. If not, exit with 1."),
+    ] = False,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="DATE", help="With --purged: the first due date, or an instant.")
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option("--until", metavar="DATE", help="With --purged: the last due date; or an instant, exclusive."),
+    ] = None,
+) -> None:
+    """Tell everything about one account, for an access request.
+
+    Or for a complaint: what is stored and when it is due, plans and consent over time, holds and orders, what was purged, and the
+    training manifests that have messages of it.
+
+    Example: sweeper account 06164d11-6113-5000-b6a7-99f977e937e4 --purged --since 2026-03-01 --until 2026-03-31
+    """
+    if not purged and (since or until):
+        raise ConfigurationError("account: --since and --until work with --purged. Nothing was read. Add it.")
+    at = context.instant("--as-of", as_of)
+    with _page(html) as page, context.prepared(config, at) as job:
+        id_ = context.text_argument("account", account_id)
+        if purged:
+            is_gone = _answer(job, id_, _window(since, until, min(job.as_of, job.clock.now())), output, page)
+        else:
+            is_gone = True
+            _everything(job, id_, output, page)
+    if html is not None and not output.is_data:
+        console.say(f"The page is in {html}.")
+    if not is_gone:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _page(path: Path | None) -> Iterator[BinaryIO | None]:
+    """Yield the file of the page, if one is wanted; a file that cannot be written is refused before the work begins."""
+    from sweeper import files
+
+    if path is None:
+        yield None
+        return
+    with files.atomic_write(path) as file:
+        yield file
+
+
+def _printing(html: BinaryIO | None) -> AbstractContextManager[None]:
+    """Return what surrounds the printing: the page is written even if stdout fails."""
+    return nullcontext() if html is None else console.afterwards()
+
+
+def _window(since: str | None, until: str | None, now: datetime) -> Window:
+    """Return the window of due dates; a date as its end includes that day.
+
+    Raises:
+        ConfigurationError: it is empty, or reaches into the future.
+    """
+    begin, end = _moment("--since", since), _moment("--until", until)
+    just_after = now + timedelta(microseconds=1)  # what is due now is due
+    if end is not None and _is_date(until):
+        day_after = end + timedelta(days=1)
+        end = just_after if end <= now < day_after else day_after
+    for option, found in (("--since", begin), ("--until", end)):
+        if found is not None and found > just_after:
+            raise ConfigurationError(
+                f"{option} {rfc3339(found)} is in the future: what is not due yet cannot be shown to be gone. Nothing was read. "
+                f"Give at most {rfc3339(now)}; without --purged, `sweeper account` says what is due when."
+            )
+    if begin is not None and end is not None and begin >= end:
+        raise ConfigurationError(
+            f"--since {rfc3339(begin)} is not before the end that --until gives, {rfc3339(end)}: no due date lies between them. "
+            "Nothing was read. Give the earlier one as --since."
+        )
+    return Window(begin, end or just_after)
+
+
+def _moment(option: str, text: str | None) -> datetime | None:
+    if text is not None and _is_date(text):
+        day = date.fromisoformat(text)
+        return datetime(day.year, day.month, day.day, tzinfo=UTC)
+    return context.instant(option, text)
+
+
+def _is_date(text: str | None) -> bool:
+    try:
+        return text is not None and bool(date.fromisoformat(text))
+    except ValueError:
+        return False
+
+
+def _everything(job: "Job", id_: str, output: OutputFormat, html: BinaryIO | None) -> None:
+    """Print everything about an account, or write it as a page."""
+    from sweeper.report import account as accounts
+    from sweeper.report import account_page
+
+    in_manifests = accounts.in_manifests(job, id_)
+    with accounts.opened(job, id_) as view:
+        if not in_manifests.messages:
+            _refuse_unknown(view, account_page.manifests_sentence(in_manifests))
+        if html is not None or not output.is_data:
+            found = accounts.overview(view, MOST if html is None else account_page.LISTED)
+        if html is not None:
+            html.write(account_page.account_page(view, found, in_manifests).encode())
+        with _printing(html):
+            if output.is_data:
+                _print_data(view, in_manifests, output)
+            else:
+                _print_text(view, found, in_manifests)
+
+
+def _answer(job: "Job", id_: str, window: Window, output: OutputFormat, html: BinaryIO | None) -> bool:
+    """Print what became of what was due, and return whether all of it is gone."""
+    from sweeper.report import account as accounts
+    from sweeper.report import account_page
+
+    with accounts.opened(job, id_) as view:
+        _refuse_unknown(view, "Training manifests were not looked at.")
+        answer = accounts.answer(view, window)
+    if html is not None:
+        html.write(account_page.answer_page(job, answer).encode())
+    with _printing(html):
+        _print_answer(answer, output)
+    return answer.is_gone
+
+
+# --- all about an account ---------------------------------------------------------------------------------------------
+
+
+def _print_text(view: "AccountView", found: "Overview", in_manifests: "ManifestFindings") -> None:
+    from sweeper.report import account_page, timeline
+
+    job = view.job
+    console.say(
+        f"Account {view.id}, store {job.contract.schema}, at {rfc3339(job.as_of)}, policy {job.policy.name} "
+        f"({job.policy.digest[:12]})"
+    )
+    _heading("Plans and consent")
+    if view.history is None:
+        console.say("It has no row in accounts: nothing is known of its plans and consent.")
+    else:
+        line = timeline.of(view.history)
+        console.say(*timeline.drawn(line))
+        console.say("", *line.listed(MOST))
+        console.say(*(f"In doubt ({fault}): an entry cannot be trusted." for fault in sorted(view.history.faults)))
+    _heading(f"Stored: {view.found.conversations:,} conversations, {view.found.feedback:,} feedback rows")
+    _print_stored(found.totals, found.next_due[:MOST])
+    _heading("Legal holds and erasure orders that reach it")
+    _print_protections(view)
+    _heading(f"Purged: {account_page.purged_words(view.found)}")
+    _print_tombstones(view, found.last_purged[:MOST])
+    _heading("Training manifests")
+    _print_manifests(in_manifests)
+
+
+def _heading(text: str) -> None:
+    console.say("", text)
+
+
+def _print_stored(totals: Sequence["RuleTotals"], lines: Sequence["StoredLine"]) -> None:
+    from sweeper.report import account_page
+    from sweeper.report.account import by_record
+
+    if not totals:
+        console.say("Nothing.")
+        return
+    for kind, some in by_record(totals).items():
+        console.print_table(
+            (kind, "stored", "due now", "held", "skipped", "doubt", "first due", "last due"),
+            [account_page.dated(each)[1:] for each in some],
+        )
+    console.say("", "Due first:")
+    _print_lines(lines)
+    rest = sum(each.stored for each in totals) - len(lines)
+    if rest:
+        console.say(f"... and {rest:,} more: --json lists all.")
+
+
+def _print_lines(lines: Iterable["StoredLine"]) -> None:
+    from sweeper.report.account import by_record, day
+
+    for kind, some in by_record(lines).items():
+        console.print_table(
+            (kind, "rule", "due", "why"),
+            [(each.id, each.rule or "no rule", day(each.due_at), each.why) for each in some],
+        )
+
+
+def _print_protections(view: "AccountView") -> None:
+    from sweeper.report.account import reaches
+
+    holds, orders = view.holds(), view.orders()
+    rows = [("hold", each["matter"], reaches(each), each["placed_at"], None, each["released_at"]) for each in holds] + [
+        ("order", each["reference"], reaches(each), each["recorded_at"], each["due_at"], each["withdrawn_at"])
+        for each in orders
+    ]
+    if not rows:
+        console.say("None.")
+        return
+    console.print_table(("", "name", "reaches", "recorded", "due", "released or withdrawn"), rows[:MOST])
+    if len(rows) > MOST:
+        console.say(f"... and {len(rows) - MOST:,} more: --json lists all.")
+
+
+def _print_tombstones(view: "AccountView", lines: Sequence["PurgedLine"]) -> None:
+    from sweeper.report import account_page
+    from sweeper.report.account import by_record
+
+    totals = view.tombstones
+    if not totals:
+        console.say("No tombstone names the account. What the application deletes itself leaves none.")
+        return
+    for kind, some in by_record(totals).items():
+        console.print_table(
+            (kind, "purged", "first due", "last due", "first purge", "last purge"),
+            [account_page.dated(each)[1:] for each in some],
+        )
+    console.say("", "Purged last:")
+    _print_purged(lines)
+    rest = sum(each.purged for each in totals) - len(lines)
+    if rest:
+        console.say(f"... and {rest:,} more: --json lists all.")
+
+
+def _print_purged(lines: Sequence["PurgedLine"]) -> None:
+    from sweeper.report.account import by_record, day
+
+    for kind, some in by_record(lines).items():
+        console.print_table(
+            (kind, "rule", "due", "purged", "run"),
+            [(each.id, each.rule, day(each.due_at), day(each.purged_at), each.run) for each in some],
+        )
+    receipts = [each.receipt for each in lines if each.receipt]
+    if receipts:
+        console.say("", "A receipt proves a purge without the database:", *(f"  {each}" for each in receipts))
+    if any(each.receipt is None and each.record == "conversation" for each in lines):
+        console.say(
+            "There is no receipt yet of what no signed checkpoint covers. `sweeper audit checkpoint` takes one, if there is a "
+            "signing key."
+        )
+
+
+def _print_manifests(found: "ManifestFindings") -> None:
+    from sweeper.report import account_page
+
+    console.say(account_page.manifests_sentence(found))
+    if not found.found:
+        return
+    console.print_table(
+        ("manifest", "state", "as of", "messages", "left since", "recalled"),
+        [
+            (
+                each.manifest,
+                "retired" if each.retired_at else each.state,
+                each.as_of,
+                "not read" if each.messages is None else each.messages,
+                None if each.messages is None else each.revoked.total(),
+                each.recalled_at,
+            )
+            for each in found.found
+        ],
+    )
+    console.say(*(f"{each.manifest} was NOT read: {each.not_read}" for each in found.found if each.not_read))
+    rows = sum(each.rows for each in found.found)
+    console.say(f"{rows:,} rows were read and compared with the account's pseudonym.")
+
+
+def _print_data(view: "AccountView", in_manifests: "ManifestFindings", output: OutputFormat) -> None:
+    """Print everything; CSV has the records alone, which are rows with the same columns."""
+    from sweeper.report import account as accounts
+    from sweeper.report import timeline
+
+    tally = accounts.Tally()
+    stored, purged = tally.counted(view.stored()), view.purged()
+    if output is OutputFormat.CSV:
+        _print_csv(stored, purged)
+        return
+    job, found, known = view.job, view.found, view.history
+    head = {
+        "account_id": view.id,
+        "store": job.contract.schema,
+        "as_of": job.as_of,
+        "policy": {"name": job.policy.name, "digest": job.policy.digest},
+        "has_row": found.is_stored,
+        "conversations": found.conversations,
+        "feedback": found.feedback,
+        "timeline": timeline.of(known).lanes if known else [],
+        "in_doubt": sorted(known.faults) if known else [],
+        "holds": view.holds(),
+        "orders": view.orders(),
+        "purged_by_rule": view.tombstones,
+        "manifests": in_manifests,
+    }
+    lists = {"stored": stored, "purged": purged}
+    console.print_document(head, lists, lambda: {"stored_by_rule": tally.totals}, output)
+
+
+def _print_csv(stored: Iterable["StoredLine"], purged: Iterable["PurgedLine"]) -> None:
+    """Print stored and purged records as rows with the same columns."""
+    from sweeper.report.account import PurgedLine, StoredLine
+
+    columns = dict.fromkeys(each.name for kind in (StoredLine, PurgedLine) for each in fields(kind))
+    printer = console.RowPrinter(OutputFormat.CSV)
+    for state, rows in (("stored", stored), ("purged", purged)):
+        for row in rows:
+            printer.print({"state": state, **columns, **to_json(row)})
+
+
+# --- what was due in a time -------------------------------------------------------------------------------------------
+
+
+def _print_answer(answer: "DueAnswer", output: OutputFormat) -> None:
+    if output is OutputFormat.CSV:
+        _print_csv(answer.stored, answer.purged)
+    elif output.is_data:
+        console.print_data(answer, output)
+    else:
+        console.say(answer.sentence)
+        if answer.purged:
+            _heading("Purged")
+            _print_purged(answer.purged)
+            _print_reasons(answer.purged)
+        if answer.stored:
+            _heading("Still stored")
+            _print_lines(answer.stored)
+        console.say("", LIMITS)
+
+
+LIMITS = (
+    "The due dates are those of the tombstones and, for what is stored, of the policy now. What the application deleted itself "
+    "leaves no tombstone. Training manifests were not looked at: `sweeper account ID` does that."
+)
+
+
+def _print_reasons(lines: Sequence["PurgedLine"]) -> None:
+    """Say why each rule applied, in the words of the policy that decided."""
+    console.say("", "Why")
+    for rule, policy, because in sorted({(each.rule, each.policy, each.because or "") for each in lines}):
+        under = (
+            because or f"decided under another version of the policy, with digest {policy[:12]}, which has its reason"
+        )
+        console.say(f"  {rule}: {under}.")
+
+
+# --- explain ----------------------------------------------------------------------------------------------------------
 
 
 def explain_account(job: "Job", account_id: str, *, output: OutputFormat) -> None:
@@ -25,35 +403,30 @@ def explain_account(job: "Job", account_id: str, *, output: OutputFormat) -> Non
     Raises:
         SweeperError: nothing of such an account is stored, and no tombstone of this store names it.
     """
-    from sweeper.postgres import lookup
+    from sweeper.report import account as accounts
 
-    found = lookup.account(job.database, job.contract, account_id, job.as_of)
-    if not found.is_known:
-        context.known_id(
-            job.database, job.contract.type("accounts"), account_id, "account"
-        )  # refuse what cannot be one
-        raise SweeperError(
-            _unknown(job, f"account {account_id}", "no row of the store and no tombstone of it names it")
-        )
-    _print(job, found, output=output)
+    with accounts.opened(job, account_id) as view:
+        _refuse_unknown(view)
+        _print_short(view, output)
 
 
 def explain_other(job: "Job", id_: str, *, supposed: bool, output: OutputFormat) -> None:
-    """Print all about the account with that id.
+    """Print in short what is known of the account with that id.
 
     Raises:
         SweeperError: it is no account; the error says what it is, or where it was looked for.
     """
     from sweeper.postgres import lookup
+    from sweeper.report import account as accounts
 
-    found = lookup.account(job.database, job.contract, id_, job.as_of)
-    if found.is_known and supposed:
-        raise SweeperError(
-            f"{id_} is an account, and --what-if works with a conversation. Ask `sweeper explain {id_}`."
-        )
-    if found.is_known:
-        _print(job, found, output=output)
-        return
+    with accounts.opened(job, id_) as view:
+        if view.found.is_known and supposed:
+            raise SweeperError(
+                f"{id_} is an account, and --what-if works with a conversation. Ask `sweeper explain {id_}`."
+            )
+        if view.found.is_known:
+            _print_short(view, output)
+            return
     named = lookup.other(job.database, job.contract, id_)
     if named is None:
         context.known_id(
@@ -69,59 +442,72 @@ def explain_other(job: "Job", id_: str, *, supposed: bool, output: OutputFormat)
     )
 
 
-def _unknown(job: "Job", what: str, why: str) -> str:
+def _refuse_unknown(view: "AccountView", looked: str = "") -> None:
+    """Raise if nothing of the account is stored and no tombstone names it; `looked` says where else somebody looked."""
+    if view.found.is_known:
+        return
+    job, id_ = view.job, view.key.given
+    if view.key.account is None:  # refuse what cannot be one
+        context.known_id(job.database, job.contract.type("accounts"), id_, "account")
+    raise SweeperError(_unknown(job, f"account {id_}", "no row of the store and no tombstone of it names it", looked))
+
+
+def _unknown(job: "Job", what: str, why: str, looked: str = "") -> str:
     return (
-        f"{what} is not known in store {job.contract.schema}: {why}. Whether it was ever stored cannot be told: "
-        "what the application deletes leaves no tombstone, and a purged message leaves only that of its conversation. Nothing to "
-        "explain. Check the id."
+        f"{what} is not known in store {job.contract.schema}: {why}. {looked and f'{looked} '}Whether it was ever stored "
+        "cannot be told: what the application deletes leaves no tombstone, and a purged message leaves only that of its "
+        "conversation. Nothing to explain. Check the id."
     )
 
 
-def _print(job: "Job", found: "StoredAccount", *, output: OutputFormat) -> None:
+def _print_short(view: "AccountView", output: OutputFormat) -> None:
     from sweeper.policy import explain as explanations
-    from sweeper.runs import scan
 
-    listed = list(scan.of_account(job, found.id, MOST))
+    found, listed = view.found, list(islice(view.conversations(), MOST))
     if output.is_data:
-        lines = [explanations.line(record.facts, record.evaluation.verdict) for record in listed]
+        lines = [explanations.line(facts, evaluation.verdict) for facts, evaluation in listed]
         console.print_data({**_as_json(found), "listed": lines}, output)
         return
     console.say(
         f"Account {found.id}: {'stored' if found.is_stored else 'it has no row in accounts'}.",
-        f"  conversations: {found.conversations} stored; {_purged(found, 'conversation')}",
-        f"  feedback rows: {found.feedback} stored; {_purged(found, 'feedback')}",
+        f"  conversations: {found.conversations:,} stored; {_purged(found, 'conversation')}",
+        f"  feedback rows: {found.feedback:,} stored; {_purged(found, 'feedback')}",
         f"  legal holds in force that name it: {found.holds} (`sweeper hold list`); erasure orders: {found.orders} "
         "(`sweeper order list`)",
     )
+    if found.redacted:
+        rules = ", ".join(f"{count} {rule}" for rule, count in found.redacted.items())
+        console.say(f"  conversations whose content was redacted: {sum(found.redacted.values())} ({rules})")
     if found.last_purged_at is not None:
         console.say(f"  last purge: {rfc3339(found.last_purged_at)}")
-    console.say(*map(line, listed))
+    console.say(*(line(facts, evaluation) for facts, evaluation in listed))
     if found.conversations > len(listed):
-        console.say(f"... {found.conversations - len(listed)} more: `sweeper explain --all` lists every conversation.")
+        console.say(f"... {found.conversations - len(listed):,} more.")
+    console.say(f"`sweeper account {found.id}` tells everything about it.")
     if listed:
-        console.say("`sweeper explain ID` explains one of them.")
+        console.say("`sweeper explain ID` explains one of its conversations.")
 
 
-def line(record: "StoredRecord[Facts]") -> str:
+def line(facts: "Facts", evaluation: "Evaluation") -> str:
     """Return one conversation as a line: id, what a run would do, rule, due date."""
     from sweeper.policy import explain as explanations
 
-    told = to_json(explanations.line(record.facts, record.evaluation.verdict))
-    shown = _shown(record)
+    told = to_json(explanations.line(facts, evaluation.verdict))
+    shown = _shown(evaluation)
     return f"{told['conversation_id']}  {shown:<5}  {told['rule'] or 'no rule':<17}  {told['due_at'] or 'no due date'}"
 
 
-def _shown(record: "StoredRecord[Facts]") -> str:
+def _shown(evaluation: "Evaluation") -> str:
     """Return in one word what a run would do with a conversation."""
-    if record.evaluation.verdict.held:
+    if evaluation.verdict.held:
         return "held"
-    return {"purge": "purge", "spared": "spare"}.get(record.evaluation.outcome, "keep")
+    return {"purge": "purge", "spared": "spare"}.get(evaluation.outcome, "keep")
 
 
 def _purged(found: "StoredAccount", record: str) -> str:
     by_rule = found.purged.get(record, {})
-    rules = ", ".join(f"{count} {rule}" for rule, count in by_rule.items())
-    return f"{sum(by_rule.values())} purged{f' ({rules})' if rules else ''}"
+    rules = ", ".join(f"{count:,} {rule}" for rule, count in by_rule.items())
+    return f"{sum(by_rule.values()):,} purged{f' ({rules})' if rules else ''}"
 
 
 def _as_json(found: "StoredAccount") -> dict[str, Any]:
@@ -133,5 +519,6 @@ def _as_json(found: "StoredAccount") -> dict[str, Any]:
         "holds": found.holds,
         "orders": found.orders,
         "purged": {record: found.purged.get(record, {}) for record in ("conversation", "feedback")},
+        "redacted": found.redacted,
         "last_purged_at": found.last_purged_at,
     }

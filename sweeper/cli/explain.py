@@ -1,5 +1,7 @@
 """`explain`: one conversation in plain words, all about one account, or every conversation in one line with totals."""
 
+from contextlib import ExitStack
+from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -7,7 +9,7 @@ import typer
 
 from sweeper import console
 from sweeper.cli import context
-from sweeper.cli.account import explain_account, explain_other, line
+from sweeper.cli.account import explain_account, explain_other
 from sweeper.cli.context import AsJson, AsOf, Config, Output
 from sweeper.console import OutputFormat
 from sweeper.errors import ConfigurationError, SweeperError
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from sweeper.policy.counts import RecordCounts
     from sweeper.policy.explain import Explanation
     from sweeper.policy.facts import Facts, Message
+    from sweeper.postgres.whole_store import StoredVerdict
     from sweeper.runs.job import Job
 
 
@@ -76,6 +79,8 @@ def _explain_one(job: "Job", conversation_id: str, what_if: WhatIf | None, *, ou
         _explain_absent(job, id_ or text, what_if, output=output)
         return
     explanation = _explanation(job, facts, messages, what_if)
+    if job.contract.redacted:
+        explanation = replace(explanation, has_content=_has_content(job, facts.conversation.id))
     if output.is_data:
         console.print_data(explanation, output)
     else:
@@ -86,6 +91,12 @@ def _read(job: "Job", id_: str) -> tuple["Facts | None", list["Message"]]:
     with job.database.transaction() as connection:
         facts = job.reader.conversations(connection, [id_], every=True).get(id_)
         return facts, job.reader.messages(connection, id_) if facts else []
+
+
+def _has_content(job: "Job", id_: str) -> bool:
+    from sweeper.postgres import redaction
+
+    return job.database.within(lambda connection: bool(redaction.with_content(connection, job.contract, [id_])))
 
 
 def _explanation(job: "Job", facts: "Facts", messages: list["Message"], what_if: WhatIf | None) -> "Explanation":
@@ -119,24 +130,32 @@ def _explain_absent(job: "Job", id_: str, what_if: WhatIf | None, *, output: Out
 
 def _explain_all(job: "Job", *, output: OutputFormat) -> None:
     from sweeper import log
-    from sweeper.policy import explain as explanations
-    from sweeper.policy.anomaly import Anomaly
-    from sweeper.policy.counts import Counts
-    from sweeper.runs.scan import everything
+    from sweeper.cli import progress
+    from sweeper.runs.scan import verdicts
 
-    counts, printer = Counts(), console.RowPrinter(output)
-    for record in everything(job, lambda: counts.anomalies.update([Anomaly.CREATED_AHEAD.value])):
-        counts.count("conversation", record.evaluation, record.anomalies)
-        if output.is_data:
-            printer.print(explanations.line(record.facts, record.evaluation.verdict))
-        else:
-            console.say(line(record))
+    printer = console.RowPrinter(output)
+    with ExitStack() as stack:
+        with progress.steps() as step:
+            found = stack.enter_context(verdicts(job, step))
+            counts, anomalies = found.counts("conversation"), found.anomalies("conversation")
+        for record in found.every("conversation"):
+            if output.is_data:
+                printer.print(record)
+            else:
+                console.say(_line(record))
     if output.is_data:
-        log.get().info("totals", **_totals_json(counts.conversations))
+        log.get().info("totals", **_totals_json(counts))
     else:
-        _print_totals(counts.conversations)
-    if counts.anomalies:
-        log.get().warning("anomalies", **counts.anomalies)
+        _print_totals(counts)
+    if anomalies:
+        log.get().warning("anomalies", **anomalies)
+
+
+def _line(record: "StoredVerdict") -> str:
+    """Return one conversation as a line: id, what a run would do, rule, due date."""
+    shown = "held" if record.held else {"purge": "purge", "spared": "spare"}.get(record.outcome, "keep")
+    due = rfc3339(record.due) if record.due else "no due date"
+    return f"{record.id}  {shown:<5}  {record.rule or 'no rule':<17}  {due}"
 
 
 def _totals(counts: "RecordCounts") -> "list[tuple[str, dict[str, int]]]":
@@ -175,4 +194,4 @@ def _print_totals(counts: "RecordCounts") -> None:
     )
     console.print_table(("rule", "purge", "held", "spare", "keep"), rows)
     for reason, count in counts.unclassified.most_common():
-        console.say(f"unclassified ({reason}): {count}")
+        console.say(f"unclassified ({reason}): {count:,}")

@@ -36,9 +36,9 @@ def check(
 
     policy = read_policy(file)
     if output.is_data:
-        console.print_data({"name": policy.name, "digest": policy.digest, "rules": len(policy.rules)}, output)
+        console.print_data({"name": policy.name, "digest": policy.digest, "rules": len(policy.every_rule)}, output)
     else:
-        console.say(f"policy {policy.name!r}: no faults, {len(policy.rules)} rules. Digest: {policy.digest}")
+        console.say(f"policy {policy.name!r}: no faults, {len(policy.every_rule)} rules. Digest: {policy.digest}")
 
 
 @policy_app.command("show")
@@ -202,7 +202,7 @@ def _tables(policy: "Policy") -> Iterator[Table]:
         (
             "Rules: of those that apply to a conversation, the earliest due date wins",
             ("rule", "applies when", "due", "because"),
-            [(each.name, words.applies(each, policy), words.due(each), each.because) for each in policy.rules],
+            [(each.name, words.applies(each, policy), words.due(each), each.because) for each in policy.every_rule],
         ),
         (
             "Floors: they lengthen what the rules say",

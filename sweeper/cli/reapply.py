@@ -92,14 +92,17 @@ def _print(found: "Reapplied", *, output: OutputFormat) -> None:
         (counted["would_purge"], "would be purged") if "would_purge" in counted else (counted["purged"], "were purged")
     )
     console.say(
-        f"{what}: of {counted['in_ledger']} purged records in the ledger {counted['back']} are back; {count} conversations and "
-        f"{counted.get('feedback_would_purge', counted.get('feedback_purged'))} feedback rows {verb} again."
+        f"{what}: of {counted['in_ledger']:,} purged records in the ledger {counted['back']:,} are back; {count:,} conversations "
+        f"and {counted.get('feedback_would_purge', counted.get('feedback_purged')):,} feedback rows {verb} again."
     )
+    if redacted := counted.get("would_redact", counted.get("redacted")):
+        console.say(f"{redacted} conversations {verb.replace('purged', 'redacted')} again.")
     if counted["newest_purge"]:
         console.say(
             f"The newest purge in the ledger is of {counted['newest_purge']}; what was purged after it is not in the ledger."
         )
-    print_counts(found.counts, "again", found.counts.by_rule, found.counts.feedback_by_rule)
+    counts = found.counts
+    print_counts(counts, "again", counts.by_rule, counts.feedback_by_rule, counts.redacted_by_rule)
     if found.stop_reason:
         console.say(f"It stopped early: {STOPS.get(found.stop_reason, found.stop_reason)}. Reapply again for the rest.")
     if found.outcome == "preview" and found.lost.holds:

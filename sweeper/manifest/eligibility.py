@@ -156,8 +156,18 @@ class Eligibility:
                 deleted=self._reached("d.deleted_at"),
                 flagged=self._reached("d.flagged_at"),
                 platforms=to.texts(self.training.platforms),
+                content=self._content,
+                store=literal(self.contract.schema, "text"),
             )
         return f"CREATE TEMPORARY TABLE sweeper_{name} ON COMMIT DROP AS\n{found}"
+
+    @property
+    def _content(self) -> str:
+        """Return the query of when the content of each conversation must be gone."""
+        if self.policy.redacting is None:
+            return source("manifest_no_content")
+        to = writer(self.policy.redacting, self.as_of, ahead=self.ahead)
+        return filled("manifest_content", decided=decided(self.contract, to, owners=_ACCOUNTS, epochs=_EPOCHS))
 
     @cached_property
     def _message_names(self) -> dict[str, str]:

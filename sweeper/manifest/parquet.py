@@ -149,6 +149,14 @@ def rows_with(paths: Iterable[Path], name: str, values: list[str], rows: int) ->
         yield page.filter(pc.is_in(page.column(name), value_set=value_set))
 
 
+def values_where(page: Any, name: str, value: str, wanted: str) -> list[str]:
+    """Return the values of the column `wanted` in the rows of a table whose column `name` has that value."""
+    import pyarrow.compute as pc
+
+    found: list[str] = page.filter(pc.equal(page.column(name), value)).column(wanted).to_pylist()
+    return found
+
+
 def to_csv(paths: Iterable[Path], names: list[str], rows: int) -> Iterator[Any]:
     """Yield the named columns of some files as CSV for COPY, at most `rows` rows at a time; unquoted values are NULL."""
     from pyarrow.csv import WriteOptions, write_csv

@@ -21,8 +21,6 @@ from sweeper.postgres.statement import NO_PARAMETERS
 from sweeper.runs.job import Job
 
 PAGE = 20_000
-PURGED = "purged"
-"""A reason in addition to the policy's, like `gone` (deleted by others) and `expired` (past the row's own date)."""
 NAMES = ["message_id", "conversation_id", "expires_at"]
 POSITION = ["turn", "split"]
 """Columns that a manifest of an earlier version does not have."""
@@ -103,11 +101,16 @@ def open_recheck(job: Job, *, fenced: bool = False) -> Iterator[RecheckSnapshot]
         yield RecheckSnapshot(connection, now, eligibility, last)
 
 
-def rows_of_purged(folder: Path, description: Description, purged: dict[str, datetime]) -> Iterator[RevokedRow]:
-    """Yield the rows of a manifest that belong to purged conversations, given with the times of their purge."""
+def rows_of_purged(
+    folder: Path, description: Description, purged: dict[str, tuple[str, datetime]]
+) -> Iterator[RevokedRow]:
+    """Yield the rows of a manifest that belong to purged or redacted conversations, given with the reason and the time.
+
+    `purged` is a reason in addition to the policy's, like `gone` (deleted by others) and `expired` (past the row's own date).
+    """
     for page in parquet.rows_with(_files(folder, description), "conversation_id", list(purged), PAGE) if purged else ():
         for row in page.select(["message_id", "conversation_id"]).to_pylist():
-            yield RevokedRow(**row, reason=PURGED, since=purged[row["conversation_id"]])
+            yield RevokedRow(**row, reason=purged[row["conversation_id"]][0], since=purged[row["conversation_id"]][1])
 
 
 def _files(folder: Path, description: Description) -> Iterator[Path]:

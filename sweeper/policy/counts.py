@@ -10,7 +10,8 @@ from sweeper.policy.anomaly import Anomaly
 from sweeper.policy.evaluate import Evaluation, Outcome, Spared
 
 NO_RULE = "no rule"
-Kind = Literal["conversation", "feedback"]
+Kind = Literal["conversation", "redaction", "feedback"]
+"""What a record that is counted is: a conversation, the content of one (which a rule redacts), or a feedback row."""
 
 
 @dataclass
@@ -120,16 +121,20 @@ class RecordCounts:
 
 @dataclass
 class Counts:
-    """Conversations and feedback rows that a run or a preview evaluated, with the failed ones and the anomalies."""
+    """Conversations and feedback rows that a run or a preview evaluated, with the failed ones and the anomalies.
+
+    `redactions` counts conversations once more, by what redacts their content.
+    """
 
     conversations: RecordCounts = field(default_factory=RecordCounts)
     feedback: RecordCounts = field(default_factory=RecordCounts)
+    redactions: RecordCounts = field(default_factory=RecordCounts)
     failed: int = 0
     anomalies: Counter[str] = field(default_factory=Counter)
 
     def of(self, kind: Kind) -> RecordCounts:
         """Return the counts of one kind of record."""
-        return self.conversations if kind == "conversation" else self.feedback
+        return {"conversation": self.conversations, "redaction": self.redactions, "feedback": self.feedback}[kind]
 
     def count(self, kind: Kind, evaluation: Evaluation, anomalies: Iterable[Anomaly] = ()) -> None:
         """Count one record with its anomalies."""
@@ -145,6 +150,7 @@ class Counts:
         """Add the counts of `other`."""
         self.conversations.add(other.conversations)
         self.feedback.add(other.feedback)
+        self.redactions.add(other.redactions)
         self.failed += other.failed
         self.anomalies.update(other.anomalies)
 
@@ -159,13 +165,18 @@ class Counts:
         return self.feedback.due
 
     @property
+    def redacted_by_rule(self) -> Counter[str]:
+        """Conversations to redact, by rule."""
+        return self.redactions.due
+
+    @property
     def skipped(self) -> Counter[str]:
-        """Records of both kinds that are due and were skipped, by reason."""
-        return self.conversations.skipped + self.feedback.skipped
+        """Records of all kinds that are due and were skipped, by reason."""
+        return self.conversations.skipped + self.redactions.skipped + self.feedback.skipped
 
     @property
     def unclassified(self) -> Counter[str]:
-        """Records of both kinds that are in doubt, by the first doubt."""
+        """Conversations and feedback rows that are in doubt, by the first doubt."""
         return self.conversations.unclassified + self.feedback.unclassified
 
     @property
@@ -183,6 +194,11 @@ class Counts:
         """How many conversations are to be purged."""
         return self.by_rule.total()
 
+    @property
+    def approvable(self) -> Counter[str]:
+        """Conversations to purge and conversations to redact, by rule: what an approval permits."""
+        return self.by_rule + self.redacted_by_rule
+
     def as_json(self) -> dict[str, Any]:
         """Return the counts for --json; totals beside the counts by reason."""
         skipped, unclassified = self.skipped, self.unclassified
@@ -197,5 +213,7 @@ class Counts:
             "unclassified_by_reason": unclassified,
             "feedback_by_rule": self.feedback_by_rule,
             "feedback_held": self.feedback.held_past_due,
+            "redacted_by_rule": self.redacted_by_rule,
+            "redactions_held": self.redactions.held_past_due,
             "anomalies": self.anomalies,
         }

@@ -38,20 +38,20 @@ def differences(old: Policy, new: Policy) -> list[Difference]:
 def _rules(old: Policy, new: Policy) -> Iterator[Difference]:
     yield from _listed(
         "rule",
-        old.rules,
-        new.rules,
+        old.every_rule,
+        new.every_rule,
         lambda rule: f"applies when {words.applies(rule, new)}; due {words.due(rule)}",
         removal_shortens=lambda rule: bool(_columns(rule)),  # what is in doubt because of a column is kept
         addition_shortens=True,
     )
     before, after = (
-        [rule.name for rule in each.rules if rule.name in old.by_name.keys() & new.by_name] for each in (old, new)
+        [rule.name for rule in each.every_rule if rule.name in old.by_name.keys() & new.by_name] for each in (old, new)
     )
     if before != after:
         yield Difference(
             "rules", "are listed in another order, which names the rule of equal due dates", shortens=False
         )
-    for rule in new.rules:
+    for rule in new.every_rule:
         if rule.name in old.by_name:
             yield from _rule(old.by_name[rule.name], rule, old, new)
 
@@ -65,7 +65,9 @@ def _rule(old: Rule, new: Rule, was: Policy, is_: Policy) -> Iterator[Difference
     if old.due != new.due:
         shortens = _columns(old) != _columns(new) or not all(_is_later(term, old.due) for term in new.due)
         yield _instead(part, "due ", words.due(new), words.due(old), shortens=shortens)
-    yield from _otherwise(part, old, new, "name", "because", "when", "stands_unclassified", "due")
+    if old.action is not new.action:
+        yield _instead(part, "", f"{new.action}s", f"{old.action}s", shortens=True)
+    yield from _otherwise(part, old, new, "name", "because", "when", "stands_unclassified", "due", "action")
 
 
 def _columns(rule: Rule) -> set[tuple[str, str]]:
@@ -174,10 +176,10 @@ def _texts(old: Policy, new: Policy) -> Iterator[Difference]:
     if old.feedback_without_transcript != new.feedback_without_transcript:
         is_, was = (words.listed(each.feedback_without_transcript or ()) for each in (new, old))
         yield _instead("feedback without transcript", "", is_, was, shortens=False)
-    yield from _reasons("rule", old.rules, new.rules)
+    yield from _reasons("rule", old.every_rule, new.every_rule)
     yield from _reasons("floor", old.floors, new.floors)
     yield from _reasons("feedback rule", old.feedback, new.feedback)
-    known = ("name", "rules", "floors", "feedback", "plans", "purposes", "plausible", "training")
+    known = ("name", "every_rule", "floors", "feedback", "plans", "purposes", "plausible", "training")
     yield from _otherwise("policy", old, new, *known, "feedback_without_transcript")
 
 

@@ -22,12 +22,14 @@ from sweeper.policy.decide import (
     due_orders,
     open_case,
 )
-from sweeper.policy.evaluate import Spared, evaluate_stored, is_later, protected_facts
+from sweeper.policy.evaluate import Outcome, Proposal, Spared, evaluate_stored, is_later, protected_facts
 from sweeper.policy.facts import ConsentEvent, Facts, Message
 from sweeper.policy.history import EpochState, History, View, history
 from sweeper.policy.instant import OutOfRange, StoredTimestamp, rfc3339
+from sweeper.policy.redaction import decide_redaction, evaluate_redaction
 from sweeper.policy.remedies import DOUBTED, SKIPPED, mend, mend_last_activity
 from sweeper.policy.schema import ColumnPeriod, Policy
+from sweeper.policy.times import relative
 from sweeper.policy.training import Exclusion, exclusions
 from sweeper.policy.words import ANCHORS
 
@@ -43,6 +45,7 @@ EXCLUSIONS = {
     Exclusion.INCOGNITO: "the conversation is incognito",
     Exclusion.FLAGGED: "safety review flagged the conversation",
     Exclusion.EXPIRED: "the conversation is past its due date",
+    Exclusion.REDACTED: "the content of the conversation was redacted, or is past its due date for that",
     Exclusion.PLATFORM: "the conversation took place on a platform that is not trained on",
     Exclusion.PLAN: "the plan, now or when the message was written, belongs to no purpose that allows training",
     Exclusion.NO_CONSENT: "no consent is in force",
@@ -70,6 +73,21 @@ class Explanation:
     messages: Sequence[Message]
     supposing: str | None = None
     schema: str = "store"
+    has_content: bool = True
+    """False if nothing is left in the columns that a redaction empties."""
+
+    @property
+    def redaction(self) -> Verdict | None:
+        """The verdict on its content; None if no rule redacts."""
+        return decide_redaction(self.facts, self.policy, self.as_of)
+
+    @property
+    def redact(self) -> bool:
+        """True if a run would redact it."""
+        c = self.facts.conversation
+        proposal = Proposal(c.account_id, c.id, c.last_activity_at, c.deleted_at)
+        evaluation = evaluate_redaction(self.facts, proposal, self.policy, self.as_of)
+        return self.has_content and evaluation.outcome is Outcome.PURGE
 
     @property
     def verdict(self) -> Verdict:
@@ -128,9 +146,17 @@ class Explanation:
             "holds": [hold.matter for hold in verdict.holds],
             "plans": sorted(plan or "" for plan in verdict.plans),
             "anomalies": anomalies(self.facts, self.policy, self.as_of),
+            "redaction": self._redaction_json(),
             "messages": {id_: reason or "eligible" for id_, reason in self.trained_on().items()},
             "purged": None,
         }
+
+    def _redaction_json(self) -> dict[str, Any] | None:
+        found, at = self.redaction, self.facts.redacted_at
+        if found is None:
+            return {"redacted_at": at} if at is not None else None
+        content = {"redact": self.redact, "has_content": self.has_content, "redacted_at": at}
+        return {"rule": found.rule, "due_at": found.due, "held": found.held, **content}
 
     def as_lines(self) -> list[str]:
         """Return the explanation as lines of text; an id or a matter may contain any character, even a line break."""
@@ -139,12 +165,34 @@ class Explanation:
             [f"Conversation {self.facts.conversation.id}, at {rfc3339(self.as_of)}", *self._supposition()],
             [_outcome(verdict, self.spared), *self._truth(verdict)],
             ["Why", *_indented(_why(self.facts, self.policy, verdict))],
+            *([["What happens to its content", *_indented(content)]] if (content := list(self._content())) else []),
             *([["How to mend it", *_indented(self.mending)]] if self.mending else []),
             ["Facts", *_indented(_facts(self.facts, self.policy, self.as_of, verdict))],
             ["What would change it", *_indented(self._changes(verdict))],
             ["May it be trained on?", *_indented(self._training())],
         ]
         return [line for part in parts for line in ("", *part)][1:]
+
+    def _content(self) -> Iterator[str]:
+        """When its content is redacted, or was."""
+        found, at = self.redaction, self.facts.redacted_at
+        if at is not None:
+            yield f"It was REDACTED on {shown(at)}: what a user wrote before that is gone, and none of it is trained on."
+        if found is None:
+            return
+        if not self.has_content:
+            yield "There is no content left to redact."
+        elif self.redact:
+            yield f"TO BE REDACTED: {_due(found)}."
+        elif self.verdict.expired:
+            yield "It is not redacted, because the conversation is due for purge."
+        elif found.expired:
+            yield f"It is not redacted: {_due(found)}{f', and it is held ({_holds(found)})' if found.held else ''}."
+        else:
+            yield f"Its content stays: {_due(found)}."
+        for ruling in sorted(found.rulings, key=lambda r: (r.due is None, r.due)):
+            yield f"Rule {ruling.rule}: {self.policy.by_name[ruling.rule].because}."
+            yield f"  {_computation(ruling)}"
 
     def _supposition(self) -> list[str]:
         return [f"Supposing {SUPPOSED[self.supposing]}."] if self.supposing else []
@@ -302,7 +350,7 @@ def _due(verdict: Verdict) -> str:
     if verdict.due is None:
         return f"it is never due ({verdict.rule})"
     tense = "was" if verdict.expired else "is"
-    return f"it {tense} due at {rfc3339(verdict.due)} ({verdict.rule})"
+    return f"it {tense} due at {rfc3339(verdict.due)}, {relative(verdict.due, verdict.as_of)} ({verdict.rule})"
 
 
 def _would(verdict: Verdict, spared: Spared | None) -> str:

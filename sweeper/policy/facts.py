@@ -136,6 +136,8 @@ class Facts:
     """The time of its first user message at or after the policy's earliest deadline for choosing, if there is a deadline."""
     repeated: bool = False
     """True if the store shows the conversation or its account more than once, so that no version of it can be trusted."""
+    redacted_at: StoredTimestamp = None
+    """When its content was last redacted, as the evidence says; read for an explanation only."""
 
     def reads_as(self, other: "Facts") -> bool:
         """Return True if account, history, holds and orders are equal; nothing else is compared."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
-from typing import Annotated, Any, Literal, TypeAlias, cast
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, cast
 
 from pydantic import (
     AfterValidator,
@@ -56,6 +56,13 @@ class Anchor(StrEnum):
     CLOSED = "closed"
     FLAGGED = "flagged"
     CONSENT_ENDED = "consent_ended"
+
+
+class Action(StrEnum):
+    """What a rule does with a conversation that is due."""
+
+    PURGE = "purge"
+    REDACT = "redact"
 
 
 class ConsentEpoch(StrEnum):
@@ -330,6 +337,9 @@ class Rule(Strict):
     """The terms; the earliest of their dates is the rule's due date."""
     stands_unclassified: StrictBool = False
     """The rule applies even where plan or consent is in doubt, because it needs neither."""
+    action: Action = Action.PURGE
+    """`purge`: the conversation is deleted when it is due. `redact`: the columns of `[[purge.redact]]` in the settings are
+    emptied, and the conversation stays until a rule that purges makes it due."""
 
     __hash__ = object.__hash__  # conditions are cached by rule; its tables are not hashable
 
@@ -420,9 +430,9 @@ class Policy(Strict):
     """Classes of plans, each with its plans. A plan that is in no class is unknown, and its conversations are kept."""
     purposes: dict[Name, Purpose] = Field(default_factory=dict)
     """What people can consent to."""
-    rules: tuple[Rule, ...] = Field(min_length=1)
+    every_rule: tuple[Rule, ...] = Field(alias="rules", min_length=1)
     """The retention rules. Each that applies names a due date; the earliest wins, and of equal ones the rule listed
-    first."""
+    first. Those that purge and those that redact each name a due date of their own."""
     floors: tuple[Floor, ...] = ()
     """Minimum retention, applied after the rules."""
     training: Training | None = None
@@ -432,6 +442,9 @@ class Policy(Strict):
     feedback_without_transcript: Words | None = None
     """Kinds of feedback that must not carry a transcript; one that does is reported."""
 
+    enforced: ClassVar[Action] = Action.PURGE
+    """What the `rules` do."""
+
     __hash__ = object.__hash__
 
     def __eq__(self, other: object) -> bool:
@@ -440,12 +453,29 @@ class Policy(Strict):
     @cached_property
     def normal_form(self) -> str:
         """What the policy says, as JSON that `restore` reads; comments and the order of keys do not change it."""
-        return json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True, separators=(",", ":"))
+        fields = self.model_dump(mode="json", by_alias=True)
+        for rule in fields["rules"]:
+            if rule["action"] == Action.PURGE:
+                del rule["action"]  # the digest of a policy that only purges is that of earlier versions
+        return json.dumps(fields, sort_keys=True, separators=(",", ":"))
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the normal form, in hex."""
         return hashlib.sha256(self.normal_form.encode()).hexdigest()
+
+    @cached_property
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules that purge: what is decided under this policy is when a conversation must be gone."""
+        return tuple(rule for rule in self.every_rule if rule.action is self.enforced)
+
+    @cached_property
+    def redacting(self) -> "Policy | None":
+        """The policy whose `rules` are those that redact: under it is decided when content must be gone. None without such."""
+        if all(rule.action is Action.PURGE for rule in self.every_rule):
+            return None
+        fields = {field.alias or name: getattr(self, name) for name, field in Policy.model_fields.items()}
+        return _Redacting.model_construct(**fields)
 
     @cached_property
     def known_plans(self) -> frozenset[str]:
@@ -455,7 +485,7 @@ class Policy(Strict):
     @cached_property
     def by_name(self) -> Mapping[str, Rule]:
         """The rules by name."""
-        return {rule.name: rule for rule in self.rules}
+        return {rule.name: rule for rule in self.every_rule}
 
     @cached_property
     def uses_plans(self) -> bool:
@@ -465,7 +495,7 @@ class Policy(Strict):
     @cached_property
     def uses_consent(self) -> bool:
         """Whether any retention decision depends on consent."""
-        return any(rule.when.consent is not None for rule in self.rules)
+        return any(rule.when.consent is not None for rule in self.every_rule)
 
     @cached_property
     def deadline(self) -> datetime | None:
@@ -479,14 +509,22 @@ class Policy(Strict):
 
     def columns(self, relation: Literal["account", "conversation"]) -> tuple[str, ...]:
         """The further columns of `accounts` or `conversations` that the rules look at."""
-        compared = {column for rule in self.rules for column in getattr(rule.when, relation)}
+        compared = {column for rule in self.every_rule for column in getattr(rule.when, relation)}
         read = {
             term.period.name
-            for rule in self.rules
+            for rule in self.every_rule
             for term in rule.due
             if isinstance(term.period, ColumnPeriod) and term.period.relation == relation
         }
         return tuple(sorted(compared | read))
+
+
+class _Redacting(Policy):
+    """A policy whose `rules` are those that redact."""
+
+    enforced: ClassVar[Action] = Action.REDACT
+
+    __hash__ = object.__hash__
 
 
 class PolicyError(Exception):

@@ -13,6 +13,7 @@ from sweeper.policy.decide import Verdict, covering, decide, exists, is_known
 from sweeper.policy.facts import Account, Facts, Message
 from sweeper.policy.history import EpochState, History, View, history
 from sweeper.policy.instant import StoredTimestamp, aware
+from sweeper.policy.redaction import decide_redaction
 from sweeper.policy.schema import Policy, Training
 
 
@@ -27,6 +28,7 @@ class Exclusion(StrEnum):
     INCOGNITO = "incognito"
     FLAGGED = "flagged"
     EXPIRED = "expired"
+    REDACTED = "redacted"
     PLATFORM = "platform"
     PLAN = "plan"
     NO_CONSENT = "no_consent"
@@ -36,13 +38,17 @@ class Exclusion(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TrainingScope:
-    """What the messages of one conversation share: verdict, history of the account, purpose and its open epoch."""
+    """What the messages of one conversation share: verdict, history of the account, purpose and its open epoch.
+
+    `content` is the verdict on its content, if a rule redacts.
+    """
 
     facts: Facts
     policy: Policy
     training: Training
     as_of: datetime
     verdict: Verdict
+    content: Verdict | None
     known: History | None
     purpose: str | None
     epoch: EpochState | None
@@ -119,11 +125,13 @@ def _scope(facts: Facts, policy: Policy, as_of: datetime, *, ahead: bool) -> Tra
     if ahead and purpose and facts.account and _leaves_later(facts.account, policy.purposes[purpose].plans, as_of):
         purpose = None
     epoch = known.epoch_at(purpose, View.TRAINING, as_of) if known and purpose else None
-    return TrainingScope(facts, policy, policy.training, as_of, decide(facts, policy, as_of), known, purpose, epoch)
+    verdict, content = decide(facts, policy, as_of), decide_redaction(facts, policy, as_of)
+    return TrainingScope(facts, policy, policy.training, as_of, verdict, content, known, purpose, epoch)
 
 
 def _is_unclassified(scope: TrainingScope, message: Message) -> bool:
-    return bool(scope.verdict.doubts) or not scope.policy.plausible.holds(message.created_at)
+    doubts = scope.verdict.doubts or (scope.content is not None and scope.content.doubts)
+    return bool(doubts) or not scope.policy.plausible.holds(message.created_at)
 
 
 def _was_deleted(scope: TrainingScope, _: Message) -> bool:
@@ -135,6 +143,11 @@ def _was_deleted(scope: TrainingScope, _: Message) -> bool:
 def _is_flagged(scope: TrainingScope, _: Message) -> bool:
     flagged_at = scope.facts.conversation.flagged_at
     return isinstance(flagged_at, datetime) and flagged_at <= scope.as_of
+
+
+def _is_redacted(scope: TrainingScope, _: Message) -> bool:
+    """Return True if its content was redacted, whenever that was, or is due for that."""
+    return scope.facts.redacted_at is not None or (scope.content is not None and scope.content.expired)
 
 
 def _is_outside_platforms(scope: TrainingScope, _: Message) -> bool:
@@ -176,6 +189,7 @@ CHECKS: tuple[tuple[Exclusion, Check], ...] = (
     (Exclusion.INCOGNITO, lambda scope, _: scope.facts.conversation.incognito is not False),
     (Exclusion.FLAGGED, _is_flagged),
     (Exclusion.EXPIRED, lambda scope, _: scope.verdict.expired),
+    (Exclusion.REDACTED, _is_redacted),
     (Exclusion.PLATFORM, _is_outside_platforms),
     (Exclusion.PLAN, _is_outside_purpose),
     (Exclusion.NO_CONSENT, lambda scope, _: scope.epoch is None),

@@ -77,6 +77,20 @@ def _unless_is_flat(raw: Raw) -> Iterator[InputFault]:
                 yield InputFault((*loc, "when", "unless"), f"{name!r} has an unless itself: name a rule that has none")
 
 
+def _unless_has_one_action(raw: Raw) -> Iterator[InputFault]:
+    """A rule and those that its `unless` names must do the same: each action is decided by itself."""
+    actions = {name: _action(rule) for _, rule in entries(raw, "rules") for name in texts(rule.get("name"))}
+    for loc, rule in entries(raw, "rules"):
+        for name in texts(table(rule, "when").get("unless")):
+            if actions.get(name, _action(rule)) != _action(rule):
+                words = f"{name!r} has action = {actions[name]!r}, and this rule {_action(rule)!r}: name rules of one action"
+                yield InputFault((*loc, "when", "unless"), words)
+
+
+def _action(rule: Raw) -> str:
+    return str(rule.get("action", "purge"))
+
+
 class ConditionPath(NamedTuple):
     """A condition that an anchor requires, and how it is written in a policy."""
 
@@ -119,7 +133,15 @@ def _doubt_keeps(raw: Raw) -> Iterator[InputFault]:
             )
 
 
-CHECKS = (_names_once, _plans_in_one_class, _plans_with_one_purpose, _unless_is_flat, _anchors_exist, _doubt_keeps)
+CHECKS = (
+    _names_once,
+    _plans_in_one_class,
+    _plans_with_one_purpose,
+    _unless_is_flat,
+    _unless_has_one_action,
+    _anchors_exist,
+    _doubt_keeps,
+)
 
 
 def faults(raw: Raw) -> Iterator[InputFault]:

@@ -11,6 +11,7 @@ from sweeper.policy.instant import rfc3339
 from sweeper.policy.period import Period
 from sweeper.policy.remedies import DOUBTED
 from sweeper.policy.schema import (
+    Action,
     Anchor,
     ColumnPeriod,
     ConsentEpoch,
@@ -92,7 +93,8 @@ def applies(rule: Rule, policy: Policy) -> str:
 def due(rule: Rule) -> str:
     """Return the due date that a rule names."""
     terms = list(map(term, rule.due))
-    return terms[0] if len(terms) == 1 else f"the earliest of {listed(terms, 'and')}"
+    found = terms[0] if len(terms) == 1 else f"the earliest of {listed(terms, 'and')}"
+    return f"{found}, for its content alone" if rule.action is Action.REDACT else found
 
 
 def term(found: Term) -> str:
@@ -189,10 +191,11 @@ def as_json(policy: Policy) -> dict[str, Any]:
                 "name": rule.name,
                 "applies_when": conditions(rule, policy),
                 "stands_unclassified": rule.stands_unclassified,
+                "action": rule.action,
                 "due": list(map(term, rule.due)),
                 "because": rule.because,
             }
-            for rule in policy.rules
+            for rule in policy.every_rule
         ],
         "floors": [{"name": each.name, "due": floor(each), "because": each.because} for each in policy.floors],
         "plans": {name: sorted(members) for name, members in policy.plans.items()},

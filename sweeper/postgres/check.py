@@ -129,7 +129,8 @@ def _server(subject: CheckContext) -> Iterator[CheckFinding]:
         yield CheckFinding(
             Level.WARNING,
             "manifest",
-            f"role {found.role} may not make temporary tables: no training manifest can be built, checked or recalled",
+            f"role {found.role} may not make temporary tables: no training manifest can be built, checked or recalled, and "
+            "`report`, `forecast` and `explain --all` fail",
             f"GRANT TEMPORARY ON DATABASE {found.database} TO {found.role}",
         )
     limit = subject.settings.database.lock_timeout_ms
@@ -157,6 +158,13 @@ def _clock(subject: CheckContext) -> Iterator[CheckFinding]:
 
 def _policy(subject: CheckContext) -> Iterator[CheckFinding]:
     yield CheckFinding(Level.OK, "policy", f"{subject.policy.name!r}, digest {subject.policy.digest}")
+    if subject.settings.purge.redact and subject.policy.redacting is None:
+        yield CheckFinding(
+            Level.WARNING,
+            "policy",
+            "[[purge.redact]] names columns, and no rule of the policy redacts: they are never emptied",
+            'give a rule action = "redact", or remove [[purge.redact]]',
+        )
 
 
 def _own_tables(subject: CheckContext) -> Iterator[CheckFinding]:

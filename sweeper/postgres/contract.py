@@ -12,7 +12,8 @@ from sqlalchemy import Connection
 
 from sweeper.errors import ConfigurationError
 from sweeper.policy.schema import Policy
-from sweeper.postgres import shared
+from sweeper.postgres import redacted_tables, shared
+from sweeper.postgres.redacted_tables import RedactedTable
 from sweeper.postgres.related_tables import CONTENT, TABLES, PhysicalTable, RelatedTables, physical
 from sweeper.postgres.shared import SharedTable
 from sweeper.postgres.statement import statement
@@ -78,6 +79,8 @@ class Contract:
     """None if the relation is a view and [purge.feedback] names no table: then no feedback can be purged."""
     shared: tuple[SharedTable, ...] = ()
     """Tables whose rows go with the last conversation that names them."""
+    redacted: tuple[RedactedTable, ...] = ()
+    """Tables with the columns that hold content, which rules that redact empty."""
     unkeyed: frozenset[str] = frozenset()
     """Those of accounts and conversations that have no unique index, and so may show a row more than once."""
     unproven: frozenset[str] = frozenset()
@@ -95,6 +98,12 @@ def read(connection: Connection, settings: Settings, policy: Policy | None = Non
         ConfigurationError: relations, columns or types are missing; all are listed, and nothing was done.
     """
     schema = settings.store.schema_name
+    if policy is not None and policy.redacting is not None and not settings.purge.redact:
+        rule = policy.redacting.rules[0].name
+        raise ConfigurationError(
+            f'rule {rule} of the policy has action = "redact", and no [[purge.redact]] in the settings says which columns hold '
+            "content. Nothing was purged or redacted. Name the tables and their columns there."
+        )
     types, kinds = relations(connection, schema)
     found = list(faults(types, schema, policy))
     if found:
@@ -120,8 +129,9 @@ def read(connection: Connection, settings: Settings, policy: Policy | None = Non
         root,
         feedback,
         tuple(shared.find(connection, root, tuple(_shared(connection, settings, schema)))),
-        frozenset(("accounts", "conversations")) - _keyed(connection, schema),
-        frozenset(relation for relation in (*CONTENT, "conversations") if not tree.covers(relation)),
+        tuple(redacted_tables.find(connection, root, schema, settings.purge.redact)),
+        unkeyed=frozenset(("accounts", "conversations")) - _keyed(connection, schema),
+        unproven=frozenset(relation for relation in (*CONTENT, "conversations") if not tree.covers(relation)),
     )
 
 

@@ -1,6 +1,7 @@
 """Writes and reads runs, tombstones and events. Each is written in the transaction that it records and holds no content."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -149,7 +150,7 @@ def record_policy(connection: Connection, run_id: int, policy: Policy) -> None:
 def insert_tombstones(
     connection: Connection,
     run: RunRecord,
-    record_kind: Literal["conversation", "feedback"],
+    record_kind: Literal["conversation", "redaction", "feedback"],
     tombstones: Sequence[Tombstone],
     purged_at: datetime,
 ) -> None:
@@ -170,14 +171,14 @@ def insert_tombstones(
 
 def purged_by_rule(connection: Connection, run_id: int) -> dict[str, dict[str, int]]:
     """Return how many records a run purged, from its tombstones: kind of record → rule → count."""
-    purged: dict[str, dict[str, int]] = {"conversation": {}, "feedback": {}}
+    purged: dict[str, dict[str, int]] = {"conversation": {}, "redaction": {}, "feedback": {}}
     for row in connection.execute(statement("purged_by_rule"), {"run_id": run_id}):
         purged[row.record][row.rule] = row.purged
     return purged
 
 
 def purged_under(connection: Connection, approval: str) -> dict[str, int]:
-    """Return how many conversations the runs under an approval have purged, by rule."""
+    """Return how many conversations the runs under an approval have purged and redacted, by rule."""
     return {row.rule: row.purged for row in connection.execute(statement("purged_under"), {"approval": approval})}
 
 
@@ -187,12 +188,13 @@ def tombstone_of(connection: Connection, store: str, conversation_id: str) -> Ma
     return dict(row._mapping) if row is not None else None
 
 
-def purged_lately(connection: Connection, store: str, since: datetime, until: datetime) -> int:
-    """Return how many conversations of the store were purged without an approval after `since`, up to `until`."""
-    found: int = connection.execute(
-        statement("purged_lately"), {"store": store, "since": since, "until": until}
-    ).scalar_one()
-    return found
+def purged_lately(connection: Connection, store: str, since: datetime, until: datetime) -> Counter[str]:
+    """Return how many conversations of the store were purged (`conversation`) and redacted (`redaction`) without an approval.
+
+    Counted is what was purged after `since`, up to `until`.
+    """
+    rows = connection.execute(statement("purged_lately"), {"store": store, "since": since, "until": until})
+    return Counter({row.record: row.purged for row in rows})
 
 
 def unfinished_runs(connection: Connection, store: str) -> list[int]:

@@ -40,9 +40,17 @@ class FactsReader:
         rows = connection.execute(self._statement("facts_conversations", "conversation"), {"ids": array(ids)}).all()
         messages = self._message_counts(connection, [row.id for row in rows])
         found = [Facts(Conversation(*row), None, (), (), *messages.get(row.id, (None, 0, None))) for row in rows]
+        if every:
+            found = list(self._redacted(connection, found))
         times = Counter(row.id for row in rows)
         around = self._around(connection, found, every=every)
         return {facts.conversation.id: _repeated(facts, times) for facts in around}
+
+    def _redacted(self, connection: Connection, known: Sequence[Facts]) -> Iterator[Facts]:
+        """Yield the same conversations with the time of their last redaction."""
+        asked = {"ids": array(facts.conversation.id for facts in known), "store": self.contract.schema}
+        at = {row.id: row.redacted_at for row in connection.execute(statement("facts_redacted"), asked)}
+        return (replace(facts, redacted_at=at.get(facts.conversation.id)) for facts in known)
 
     def anew(self, connection: Connection, known: Sequence[Facts], *, held: bool) -> list[Facts]:
         """Return the same conversations with their accounts, histories, holds and orders read again.

@@ -1,6 +1,7 @@
 """Records manifests and the rows that left them; every change is written in one transaction with its event."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from sqlalchemy import Connection, TextClause
 from sweeper.encoding import to_json
 from sweeper.postgres import evidence, fence
 from sweeper.postgres.database import Database
-from sweeper.postgres.statement import filled, statement
+from sweeper.postgres.statement import array, filled, statement
 
 ManifestState = Literal["frozen", "started", "completed"]
 ManifestRow = Literal["freeze", "start", "recall"]
@@ -130,6 +131,12 @@ def revoked(connection: Connection, manifest_id: str) -> int:
     return found
 
 
+def revoked_of(connection: Connection, manifest_id: str, message_ids: Sequence[str]) -> Counter[str]:
+    """Count the messages, of some of a manifest, that are recorded as having left it, by who found that first."""
+    asked = {"manifest_id": manifest_id, "ids": array(message_ids)}
+    return Counter({row.found_by: row.messages for row in connection.execute(statement("manifest_revoked_of"), asked)})
+
+
 def recalled(connection: Connection, store: str, manifest_id: str, now: datetime, reasons: Mapping[str, int]) -> None:
     """Record that a manifest was recalled, and how many rows were handed over for each reason."""
     connection.execute(statement("manifest_recalled"), {"id": manifest_id, "now": now})
@@ -143,7 +150,7 @@ def last_tombstone(connection: Connection) -> int:
     return found
 
 
-def purged_since(connection: Connection, store: str, last: int) -> dict[str, datetime]:
-    """Return the conversations of a store purged after tombstone `last`, with the time (UTC)."""
+def purged_since(connection: Connection, store: str, last: int) -> dict[str, tuple[str, datetime]]:
+    """Return the conversations of a store purged or redacted after tombstone `last`, with the reason and the time (UTC)."""
     rows = connection.execute(statement("purged_since"), {"store": store, "last": last})
-    return {row.record_id: row.purged_at for row in rows}
+    return {row.record_id: (row.reason, row.purged_at) for row in rows}

@@ -127,6 +127,10 @@ def to_purge(contract: Contract, read_by: Mapping[tuple[int, str], tuple[str, ..
         yield Need(branch.key.oid, branch.table, "UPDATE", branch.key.redacted)
     for shared in contract.shared:
         yield from _of_shared(shared)
+    for redacted in contract.redacted:
+        columns = tuple(redacted.values)
+        yield Need(redacted.oid, redacted.table, "SELECT", columns)
+        yield Need(redacted.oid, redacted.table, "UPDATE", columns)
 
 
 def _of_shared(shared: SharedTable) -> Iterator[Need]:

@@ -98,6 +98,7 @@ class _Sql:
 class Selector:
     """Proposes conversations and feedback rows that may be due at `as_of` (UTC) under a policy, with a due date in the window.
 
+    `with_content`: of those found by rules, only conversations with content left in the columns that a redaction empties.
     `searching` is called before each range of accounts or of orders is searched for conversations.
     """
 
@@ -109,6 +110,7 @@ class Selector:
     accounts_per_range: int = ACCOUNTS_PER_RANGE
     proposals_per_page: int = PROPOSALS_PER_PAGE
     orders_per_range: int = ORDERS_PER_RANGE
+    with_content: bool = False
     searching: Callable[[], None] = lambda: None
 
     def pages(self) -> Iterator[Page]:
@@ -378,7 +380,15 @@ class Selector:
                 f"c.flagged_at > {to.instant(max(since, self.policy.plausible.since))} AND {to.reached('c.flagged_at')}"
             )
             where.append(f"({shielded}) IS NOT TRUE")
+        if self.with_content:
+            where.append(self._has_content)
         return where
+
+    @property
+    def _has_content(self) -> str:
+        """SQL: conversation `c` has content left; a partial index on the key finds the rows that have."""
+        rows = (f"SELECT {table.key} FROM {table.table} t WHERE {table.left}" for table in self.contract.redacted)  # noqa: S608 — quoted
+        return f"c.id IN ({' UNION ALL '.join(rows)})"
 
     def _horizon(self, period: Period | ColumnPeriod, to: Writer) -> str | None:
         """Return the SQL of the latest anchor that can be due, with a slack for calendars; None if nothing ever is."""

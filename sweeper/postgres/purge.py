@@ -155,13 +155,14 @@ def delete(
     places = _places(connection, family, asked)
     named = [(each, shared.named_by(connection, each, ids)) for each in contract.shared]
     if len(ids) == 1:
-        _lock_children(connection, family, asked)
+        for branch in family:
+            lock_all(connection, branch.table, branch.condition, ids)
     for branch in family:
         if branch.key.action != "cascade":
-            _bound(connection, ids, lock_budget)
+            bound_by_budget(connection, ids, lock_budget)
             deleted[branch.label] += connection.execute(_removing(branch), asked).rowcount
     _refuse_more(family, children, deleted)
-    _bound(connection, ids, lock_budget)
+    bound_by_budget(connection, ids, lock_budget)
     delete_exactly(connection, root, ids, locked)
     _refuse_left_behind(connection, family, asked, places)
     _refuse_unproven(connection, contract, ids)
@@ -241,8 +242,8 @@ def _counting(root: PhysicalTable, over: Sequence[Branch]) -> TextClause:
     return statement("count_children", table=first.table, joined=joined, **names)
 
 
-def _bound(connection: Connection, ids: Sequence[str], lock_budget: LockBudget) -> None:
-    """Limit the next DELETE to the time left, so that no application that waits for our locks is aborted.
+def bound_by_budget(connection: Connection, ids: Sequence[str], lock_budget: LockBudget) -> None:
+    """Limit the next statement to the time left, so that no application that waits for our locks is aborted.
 
     A single conversation needs no limit: its children were locked beforehand without waiting.
     """
@@ -253,13 +254,15 @@ def _bound(connection: Connection, ids: Sequence[str], lock_budget: LockBudget) 
     bound_statement(connection, int(lock_budget.left * 1000))
 
 
-def _lock_children(connection: Connection, family: Sequence[Branch], asked: Asked) -> None:
-    for branch in family:
-        counts = connection.execute(
-            statement("lock_children", table=branch.table, condition=branch.condition), asked
-        ).one()
-        if counts.present != counts.locked:
-            raise ChildrenLockedError(f"{counts.present - counts.locked} rows in {branch.table} are locked by others")
+def lock_all(connection: Connection, table: str, condition: str, ids: Sequence[str]) -> None:
+    """Lock those rows of a table that fulfil a condition on the conversations `ids`, without waiting.
+
+    Raises:
+        ChildrenLockedError: others hold locks on some of them.
+    """
+    counts = connection.execute(statement("lock_children", table=table, condition=condition), {"ids": array(ids)}).one()
+    if counts.present != counts.locked:
+        raise ChildrenLockedError(f"{counts.present - counts.locked} rows in {table} are locked by others")
 
 
 def delete_exactly(

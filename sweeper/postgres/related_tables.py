@@ -81,8 +81,12 @@ def reference(alias: str, column: str | None, expression: str | None) -> str:
     """Return SQL for a column of row `alias`, or for an expression, in which no colon begins a parameter."""
     if column is not None:
         return f"{alias}.{quoted(column)}"
-    written = _LONE_COLON.sub(r"\\:", expression or "")
-    return f"({written})"
+    return f"({escaped(expression or '')})"
+
+
+def escaped(sql: str) -> str:
+    """Return SQL in which no colon begins a parameter."""
+    return _LONE_COLON.sub(r"\\:", sql)
 
 
 _LONE_COLON = re.compile(r"(?<!:):(?!:)")

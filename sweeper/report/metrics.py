@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 
 from sweeper.errors import printable
 from sweeper.policy.anomaly import Anomaly
+from sweeper.policy.counts import RecordCounts
 from sweeper.policy.decide import Doubt
 from sweeper.policy.evaluate import Spared
 from sweeper.postgres import evidence
@@ -113,9 +114,7 @@ def _stamp(instant: datetime | None) -> float:
     return instant.timestamp() if instant else 0.0
 
 
-def _ages(found: Overdue, kind: Literal["conversations", "feedback"]) -> Samples:
-    counts = found.counts.conversations if kind == "conversations" else found.counts.feedback
-    rules = found.rules if kind == "conversations" else found.feedback_rules
+def _ages(found: Overdue, counts: RecordCounts, rules: Iterable[str]) -> Samples:
     return _each({rule: counts.overdue_seconds(rule, found.as_of) for rule in counts.due}, rules)
 
 
@@ -125,7 +124,16 @@ def _purged(found: Numbers) -> Samples:
         return ()
     rules = (found.overdue.rules, found.overdue.feedback_rules) if found.overdue else ((), ())
     known = ((record, rule) for record, names in zip(RECORDS, rules, strict=True) for rule in names)
-    return _pairs(found.recorded.totals.purged, known)
+    return _pairs({key: n for key, n in found.recorded.totals.purged.items() if key[0] in RECORDS}, known)
+
+
+def _redacted(found: Numbers) -> Samples:
+    """Return all redactions so far by rule."""
+    if found.recorded is None:
+        return ()
+    rules = found.overdue.redacting_rules if found.overdue else ()
+    purged = found.recorded.totals.purged
+    return _each({rule: count for (record, rule), count in purged.items() if record == "redaction"}, rules)
 
 
 def _incidents(found: Numbers) -> Samples:
@@ -165,7 +173,7 @@ TABLE: tuple[MetricRow, ...] = (
     _gauge(
         "sweeper_oldest_overdue_seconds",
         "How long the oldest overdue conversation of a rule has been overdue; 0 if none is.",
-        _overdue(lambda o: _ages(o, "conversations")),
+        _overdue(lambda o: _ages(o, o.counts.conversations, o.rules)),
         "rule",
     ),
     _gauge(
@@ -177,7 +185,19 @@ TABLE: tuple[MetricRow, ...] = (
     _gauge(
         "sweeper_oldest_overdue_feedback_seconds",
         "How long the oldest overdue feedback row of a rule has been overdue; 0 if none is.",
-        _overdue(lambda o: _ages(o, "feedback")),
+        _overdue(lambda o: _ages(o, o.counts.feedback, o.feedback_rules)),
+        "rule",
+    ),
+    _gauge(
+        "sweeper_overdue_redactions",
+        "Conversations whose content is past its due date and not held, by rule.",
+        _overdue(lambda o: _each(o.counts.redacted_by_rule, o.redacting_rules)),
+        "rule",
+    ),
+    _gauge(
+        "sweeper_oldest_overdue_redaction_seconds",
+        "How long the oldest overdue content of a rule has been overdue; 0 if none is.",
+        _overdue(lambda o: _ages(o, o.counts.redactions, o.redacting_rules)),
         "rule",
     ),
     _gauge(
@@ -200,9 +220,10 @@ TABLE: tuple[MetricRow, ...] = (
     _gauge(
         "sweeper_purged_lately",
         "Records purged within the last 26 hours, by kind.",
-        _recorded(lambda r: _each(r.purged_lately, RECORDS)),
+        _recorded(lambda r: _each({k: n for k, n in r.purged_lately.items() if k in RECORDS}, RECORDS)),
         "record",
     ),
+    _counter("sweeper_redacted", "Conversations redacted, by rule.", _redacted, "rule"),
     _counter(
         "sweeper_spared",
         "Records that were due and that a run skipped, by reason.",

@@ -6,7 +6,7 @@ Every query reads a few rows by an index and locks nothing. None needs the polic
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection
@@ -66,6 +66,19 @@ class RunEntry:
         if self.finished_at is None or self.outcome == "interrupted":
             return None
         return (self.finished_at - self.started_at).total_seconds()
+
+
+@dataclass(frozen=True)
+class RunDay:
+    """The runs that began on one day (UTC). `not_well` counts those that failed, were refused or interrupted."""
+
+    day: date
+    runs: int
+    not_well: int
+    conversations: int
+    feedback: int
+    seconds: float
+    longest: float
 
 
 @dataclass(frozen=True)
@@ -158,6 +171,12 @@ def runs(connection: Connection, store: str, limit: int) -> list[RunEntry]:
     return [RunEntry(**row._mapping) for row in rows]
 
 
+def run_days(connection: Connection, store: str, since: datetime, until: datetime) -> list[RunDay]:
+    """Return the runs of a store that began after `since` and up to `until` by day, oldest first, without days of no run."""
+    rows = connection.execute(statement("operation_days"), {"store": store, "since": since, "until": until})
+    return [RunDay(**row._mapping) for row in rows]
+
+
 def ended(connection: Connection, store: str, ordered: Iterable[str]) -> EndedRun:
     """Return how the newest runs of a store ended. Runs that stopped for a reason in `ordered` count as successful."""
     parameters = {"store": store, "ordered": sorted(ordered)}
@@ -191,7 +210,7 @@ def _uncovered(connection: Connection, source: str) -> int:
 
 def purged(connection: Connection, store: str, since: datetime, until: datetime) -> Purged:
     """Return what was purged from a store after `since` and up to `until`."""
-    found: Purged = {"conversation": Counter(), "feedback": Counter()}
+    found: Purged = {"conversation": Counter(), "redaction": Counter(), "feedback": Counter()}
     for row in connection.execute(statement("operation_purged"), {"store": store, "since": since, "until": until}):
         found[row.record][row.rule] = row.purged
     return found

@@ -15,17 +15,18 @@ from sweeper.copies import lag
 from sweeper.copies.lag import CopyLag
 from sweeper.encoding import to_json
 from sweeper.objects import removal
-from sweeper.policy.anomaly import Anomaly
 from sweeper.policy.counts import Counts, RecordCounts
 from sweeper.policy.evaluate import Outcome
 from sweeper.postgres import evidence, pace, reach, unmatched, vacuum
 from sweeper.postgres.unmatched import UnmatchedProtections
 from sweeper.postgres.vacuum import DeadRows
+from sweeper.postgres.whole_store import Step, StoreVerdicts
 from sweeper.report import numbers, operation
 from sweeper.report.operation import Covered, ManifestStates, Purged
 from sweeper.report.overdue import PATIENCE, alarms
 from sweeper.runs.job import Job
-from sweeper.runs.scan import every_feedback, everything
+from sweeper.runs.record_kind import KINDS, redactions
+from sweeper.runs.scan import scan, verdicts
 from sweeper.runs.throttle import ORDERED
 
 DAYS = (1, 7, 30)
@@ -76,7 +77,7 @@ class Report:
         """One sentence for each kind of record that is overdue while nothing is purged."""
         if not self.is_present:
             return []
-        overdue = {"conversation": self.counts.conversations, "feedback": self.counts.feedback}
+        overdue: dict[str, RecordCounts] = {kind: self.counts.of(kind) for kind in KINDS}
         return alarms(overdue, self.past.purged_lately, self.job.as_of)
 
     def as_json(self) -> dict[str, Any]:
@@ -86,6 +87,11 @@ class Report:
             "as_of": self.job.as_of,
             "policy": self.job.policy.digest,
             "conversations": _records_json(self.counts.conversations, self.job.as_of),
+            "redactions": {
+                "overdue": self.counts.redactions.overdue(self.job.as_of),
+                "held_past_due": self.counts.redactions.held_past_due,
+                "spared": self.counts.redactions.skipped,
+            },
             "feedback": _records_json(self.counts.feedback, self.job.as_of),
             "anomalies": self.counts.anomalies,
             "unmatched": self.unmatched,
@@ -96,27 +102,33 @@ class Report:
         }
 
 
-def report(job: Job, advance: Callable[[int], None] = lambda _: None) -> Report:
+def report(job: Job, step: Step = lambda _, __: None, look: Callable[[StoreVerdicts], None] = lambda _: None) -> Report:
     """Build the report at the job's as-of and record it as an event.
 
     Args:
         job: the store, the policy and the as-of.
-        advance: called with 1 after each conversation.
+        step: called when a step begins, for progress.
+        look: called with the counted verdicts, within their snapshot; again if that is repeated after a failure.
 
     Raises:
         DBAPIError: the database failed, or the role may not record events; nothing is recorded.
     """
-    started, counts = time.monotonic(), Counts(RecordCounts(DAYS), RecordCounts(DAYS))
-    for record in everything(job, lambda: counts.anomalies.update([Anomaly.CREATED_AHEAD.value])):
-        counts.count("conversation", record.evaluation, record.anomalies)
-        advance(1)
-    for row in every_feedback(job):
-        counts.count("feedback", row.evaluation, row.anomalies)
+    started = time.monotonic()
+    counts = job.database.retried(lambda: _counts(job, step, look))
+    redaction = redactions(job)
+    counts.add(scan(redaction, redaction.pages()))
     past = job.database.within(lambda connection: _past(connection, job))
     unmatched_protections = unmatched.attempt(job.database, job.as_of)
     found = Report(job, past, counts, unmatched_protections, time.monotonic() - started)
     job.database.within(lambda connection: _record(connection, found))
     return found
+
+
+def _counts(job: Job, step: Step, look: Callable[[StoreVerdicts], None]) -> Counts:
+    with verdicts(job, step) as found:
+        counts = found.all_counts(DAYS)
+        look(found)
+        return counts
 
 
 def _records_json(counts: RecordCounts, as_of: datetime) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from sweeper.encoding import to_json
@@ -21,7 +21,7 @@ REMEDY = "Preview again with --dry-run, and approve what it finds."
 
 @dataclass(frozen=True)
 class Approval:
-    """The findings of one preview; `due`, the number of due conversations by rule, is the most that a run may purge."""
+    """The findings of one preview: the most conversations that a run may purge (`due`) and redact (`redact`), by rule."""
 
     store: str
     policy: str
@@ -30,16 +30,22 @@ class Approval:
     due: Mapping[str, int]
     scope: str = ""
     """The backfill that it is for, as text; empty for a run."""
+    redact: Mapping[str, int] = field(default_factory=dict)
 
     def remaining(self, purged: Mapping[str, int]) -> "Approval":
-        """Return the approval reduced by the conversations that earlier runs have purged under it, by rule."""
-        return replace(self, due={rule: max(count - purged.get(rule, 0), 0) for rule, count in self.due.items()})
+        """Return the approval reduced by the conversations that earlier runs have purged or redacted under it, by rule."""
+
+        def left(counts: Mapping[str, int]) -> dict[str, int]:
+            return {rule: max(count - purged.get(rule, 0), 0) for rule, count in counts.items()}
+
+        return replace(self, due=left(self.due), redact=left(self.redact))
 
     def token(self) -> str:
         """Return the digest that `run --dry-run` prints and `run --approve` takes."""
         fields = to_json(self)
-        if not self.scope:
-            del fields["scope"]
+        for name in ("scope", "redact"):
+            if not fields[name]:
+                del fields[name]
         text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         body = base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
         return f"{body}.{_checksum(body)}"
@@ -78,6 +84,7 @@ def decode(token: str) -> Approval:
             parse(fields["issued_at"]),
             {str(rule): int(count) for rule, count in fields["due"].items()},
             str(fields.get("scope", "")),
+            {str(rule): int(count) for rule, count in fields.get("redact", {}).items()},
         )
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
         raise ValueError("its digest was truncated or mistyped") from None
@@ -128,15 +135,16 @@ def refuse_lapsed(approval: Approval, now: datetime) -> None:
 
 
 def refuse_more(approval: Approval, due: Mapping[str, int]) -> None:
-    """Refuse if more is due under any rule than was approved.
+    """Refuse if more is due under any rule, for purge or redaction, than was approved.
 
     Raises:
         RefusedError: with both numbers for each such rule.
     """
+    approved = {**approval.due, **approval.redact}
     more = [
-        f"{rule}: {count} due, {approval.due.get(rule, 0)} approved and not yet purged"
+        f"{rule}: {count} due, {approved.get(rule, 0)} approved and not yet {'redacted' if rule in approval.redact else 'purged'}"
         for rule, count in sorted(due.items())
-        if count > approval.due.get(rule, 0)
+        if count > approved.get(rule, 0)
     ]
     if more:
         raise RefusedError("approval", f"more is due than was approved ({'; '.join(more)}).", "", REMEDY)

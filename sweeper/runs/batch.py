@@ -98,6 +98,11 @@ class Purger(Generic[F]):
         """The job whose records are purged."""
         return self.kind.job
 
+    def sharing(self, kind: RecordKind[G], ceilings: Mapping[str, int] | None) -> "Purger[G]":
+        """Return a purger of another kind of record in the same run that counts against the same limit."""
+        shared = (self.limit, self.done, self.failures)
+        return Purger(kind, self.run, self.lease, self.lock_budget, self.pace, ceilings, *shared)
+
     def of(self, kind: RecordKind[G]) -> "Purger[G]":
         """Return a purger of another kind of record in the same run; the limits of conversations do not apply to it."""
         pace = BatchSizer(self.pace.target, self.pace.most)
@@ -145,7 +150,8 @@ class Purger(Generic[F]):
         """Count this run's purges from its tombstones: after a lost answer to a commit, `done` may be wrong."""
         purged = self.job.database.within(lambda c: evidence.purged_by_rule(c, self.run.id))
         self.done.clear()
-        self.done.update(purged[self.kind.name])
+        for kind in ("feedback",) if self.kind.name == "feedback" else ("conversation", "redaction"):
+            self.done.update(purged[kind])
 
     def _purge_halves(self, proposals: Sequence[Proposal], error: Exception, *, waiting: bool) -> BatchReport:
         """Retry the proposals in halves; a single row that fails is counted, and the run continues."""
@@ -218,7 +224,7 @@ class Purger(Generic[F]):
         log.get().info(
             "batch" if self.kind.name == "conversation" else f"{self.kind.name} batch",
             run=self.run.id,
-            purged=counts.of(self.kind.name).due.total(),
+            **{"redacted" if self.kind.name == "redaction" else "purged": counts.of(self.kind.name).due.total()},
             held=counts.of(self.kind.name).held_past_due,
             spared=dict(counts.skipped),
             unclassified=counts.unclassified.total(),

@@ -3,6 +3,7 @@
 Invariant: a guard that cannot decide refuses.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -73,23 +74,25 @@ def before(
         yield from _history(job, histories, last)
 
 
-def volume(job: Job, due: int) -> Iterator[RefusedError]:
-    """Yield a refusal if `due` conversations are too many for a run without an approval."""
+def volume(job: Job, due: int, to_redact: int = 0) -> Iterator[RefusedError]:
+    """Yield a refusal if so many conversations to purge and to redact are too many for a run without an approval."""
     guards = job.settings.guards
-    if not guards.volume or due == 0:
+    if not guards.volume or due + to_redact == 0:
         return
     lately = _purged_lately(job)
-    together = due + lately
+    together = due + to_redact + lately.total()
     if together <= guards.max_count:
         return
-    few_enough = int(together / guards.max_share) + 1 - lately
-    stored = job.database.within(lambda c: store_counts.conversations(c, max(few_enough, 0))) + lately
+    few_enough = int(together / guards.max_share) + 1 - lately["conversation"]
+    stored = job.database.within(lambda c: store_counts.conversations(c, max(few_enough, 0))) + lately["conversation"]
     share = together / max(stored, 1)
     if share > guards.max_share:
+        redactions = f", {to_redact} to be redacted" if to_redact else ""
+        redacted = f" and {lately['redaction']} redacted" if lately["redaction"] else ""
         yield RefusedError(
             "volume",
-            f"{due} conversations are due in this run and {lately} were purged within the last "
-            f"{guards.window_hours} hours: {share:.1%} of {stored}.",
+            f"{due} conversations are due in this run{redactions} and {lately['conversation']} were purged{redacted} within the "
+            f"last {guards.window_hours} hours: {share:.1%} of {stored}.",
             f"The limits are {guards.max_share:.0%} and {guards.max_count}.",
             "Look at `sweeper run --dry-run`; if it is right, run `sweeper run --approve DIGEST` with the digest it prints, "
             "or raise [guards] max_share or max_count.",
@@ -97,9 +100,9 @@ def volume(job: Job, due: int) -> Iterator[RefusedError]:
 
 
 def limit(job: Job, due: int) -> int | None:
-    """Return how many conversations a run may purge if `due` were due at its start; None if the guard is off."""
+    """Return how many conversations a run may purge or redact if `due` were due at its start; None if the guard is off."""
     guards = job.settings.guards
-    return max(guards.max_count - _purged_lately(job), due) if guards.volume else None
+    return max(guards.max_count - _purged_lately(job).total(), due) if guards.volume else None
 
 
 def more_than_weighed(allowed: int, purged: int) -> RefusedError:
@@ -113,8 +116,8 @@ def more_than_weighed(allowed: int, purged: int) -> RefusedError:
     )
 
 
-def _purged_lately(job: Job) -> int:
-    """Return how many conversations were purged without an approval within [guards] window_hours."""
+def _purged_lately(job: Job) -> Counter[str]:
+    """Return how many conversations were purged and redacted without an approval within [guards] window_hours."""
     now = job.clock.now()
     since = now - timedelta(hours=job.settings.guards.window_hours)
     return job.database.within(lambda c: evidence.purged_lately(c, job.settings.store.schema_name, since, now))

@@ -60,6 +60,13 @@ class Job:
         """A selector of the records that may be due at as-of."""
         return Selector(self.database, self.contract, self.policy, self.as_of, self.window)
 
+    @property
+    def redaction_selector(self) -> Selector | None:
+        """A selector of the conversations whose content may be due at as-of; None if no rule redacts."""
+        if self.policy.redacting is None:
+            return None
+        return Selector(self.database, self.contract, self.policy.redacting, self.as_of, with_content=True)
+
 
 def prepare(settings: Settings, clock: Clock, as_of: datetime | None = None, *, is_patient: bool = False) -> Job:
     """Return a job on the store of the settings; as-of defaults to now.

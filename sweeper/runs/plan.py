@@ -12,7 +12,7 @@ import zlib
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
 from operator import attrgetter
@@ -23,8 +23,9 @@ from sweeper import files
 from sweeper.encoding import to_json
 from sweeper.errors import ConfigurationError, RefusedError
 from sweeper.files import atomic_write
-from sweeper.policy.counts import Counts
+from sweeper.policy.counts import Counts, Kind
 from sweeper.policy.decide import Verdict
+from sweeper.policy.facts import Facts
 from sweeper.policy.window import Window, slices
 from sweeper.postgres import store_counts
 from sweeper.postgres.proposals import Page
@@ -34,7 +35,7 @@ from sweeper.runs.approval import Approval
 from sweeper.runs.backfill import BackfillScope
 from sweeper.runs.job import Job
 from sweeper.runs.policy_change import PolicyChange
-from sweeper.runs.record_kind import conversations
+from sweeper.runs.record_kind import KINDS, RecordKind, conversations, redactions
 from sweeper.runs.scan import Seen, scan
 from sweeper.runs.throttle import KEPT_BYTES, ProgressListener
 
@@ -63,7 +64,13 @@ class PurgePlan:
     policy_change: PolicyChange | None = None
     """How the policy differs from that of the last run."""
     seconds: float = 0.0
-    _kept: list[bytes] | None = None
+    _kept: dict[Kind, list[bytes]] | None = None
+
+    @cached_property
+    def kinds(self) -> tuple[RecordKind[Facts], ...]:
+        """What is proposed: conversations and, in a run under a policy that redacts, their content."""
+        redacts = self.scope is None and self.job.policy.redacting is not None
+        return (conversations(self.job), *((redactions(self.job),) if redacts else ()))
 
     def propose(self, watch: ProgressListener, seen: Seen = lambda _: None) -> None:
         """Ask the store for all proposals, count them, and keep their keys if they fit in `memory`.
@@ -73,32 +80,34 @@ class PurgePlan:
             seen: called with the number of proposals on each page.
         """
         searched = count(1)
-        selector = replace(self.job.selector, searching=lambda: watch.proposes(next(searched), self.free + self.held))
-        kept, room = list[bytes](), self.memory
+        kept, room = {kind.name: list[bytes]() for kind in self.kinds}, self.memory
         self.free = self.held = 0
-        for page in selector.pages():
-            self.free += len(page.free)
-            self.held += len(page.held)
-            if room >= 0:
-                kept.append(zlib.compress(pickle.dumps(page), level=1))
-                room -= len(kept[-1])
-            if room < 0:
-                kept.clear()
-            seen(len(page.free) + len(page.held))
+        for kind in self.kinds:
+            for page in kind.pages(lambda: watch.proposes(next(searched), self.free + self.held)):
+                self.free += len(page.free)
+                self.held += len(page.held)
+                if room >= 0:
+                    kept[kind.name].append(zlib.compress(pickle.dumps(page), level=1))
+                    room -= len(kept[kind.name][-1])
+                if room < 0:
+                    kept.clear()
+                seen(len(page.free) + len(page.held))
         self._kept = kept if room >= 0 else None
 
-    def pages(self) -> Iterator[Page]:
-        """Yield the proposals page by page: those that were kept, or what the store proposes now."""
+    def pages(self, kind: RecordKind[Facts]) -> Iterator[Page]:
+        """Yield the proposals of a kind page by page: those that were kept, or what the store proposes now."""
         if self._kept is None:
-            yield from self.job.selector.pages()
+            yield from kind.pages()
         else:
-            for page in self._kept:
+            for page in self._kept.get(kind.name, ()):
                 yield pickle.loads(zlib.decompress(page))  # noqa: S301 — bytes of this process
 
     def decide(self, seen: Seen = lambda _: None) -> None:
         """Decide every proposal without a lock, for the statistics of the plan."""
         self.by_slice.clear()
-        self.counts = scan(conversations(self.job), self.pages(), seen, self._note)
+        self.counts = Counts()
+        for kind in self.kinds:
+            self.counts.add(scan(kind, self.pages(kind), seen, self._note))
 
     def weigh(self, approval: Approval | None, seen: Seen) -> int:
         """Check the proposals against `approval`, or against the volume limits if there is none.
@@ -106,7 +115,7 @@ class PurgePlan:
         No more can be due than was proposed, so that the proposals are decided only if their number exceeds the limits.
 
         Returns:
-            The number of conversations that is due at most.
+            The number of conversations that are due at most, for purge or redaction.
 
         Raises:
             RefusedError: more is due than the approval or the limits allow.
@@ -115,18 +124,19 @@ class PurgePlan:
             return self.free
         self.decide(seen)
         if approval is not None:
-            approvals.refuse_more(approval, self.counts.by_rule)
+            approvals.refuse_more(approval, self.counts.approvable)
         else:
-            for refusal in guards.volume(self.job, self.counts.due):
+            for refusal in guards.volume(self.job, self.counts.due, self.counts.redacted_by_rule.total()):
                 raise refusal
-        return self.counts.due
+        return self.counts.approvable.total()
 
     @cached_property
     def approval(self) -> Approval:
         """The approval of this plan; a run under it purges at most as many of each rule."""
         job, scope = self.job, str(self.scope or "")
         store = job.database.within(lambda c: store_counts.identity(c, job.settings.store.schema_name))
-        return Approval(store, job.policy.digest, job.as_of, job.clock.now(), dict(self.counts.by_rule), scope)
+        due, redact = dict(self.counts.by_rule), dict(self.counts.redacted_by_rule)
+        return Approval(store, job.policy.digest, job.as_of, job.clock.now(), due, scope, redact)
 
     def as_json(self) -> dict[str, Any]:
         """Return the plan for machines; `digest` is what `--approve` takes."""
@@ -138,6 +148,7 @@ class PurgePlan:
             **self.counts.as_json(),
         }
         if self.scope is None:
+            found["would_redact"] = self.counts.redacted_by_rule.total()
             found["feedback_would_purge"] = self.counts.feedback_by_rule.total()
         else:
             found["slices"] = [
@@ -155,7 +166,7 @@ class PurgePlan:
         Raises:
             ConfigurationError: nothing can be written there.
         """
-        due_dates = {"conversation": self.counts.conversations, "feedback": self.counts.feedback}
+        due_dates = {kind: self.counts.of(kind) for kind in KINDS}
         found = to_json(
             {
                 **_figures(self.approval),
@@ -218,6 +229,11 @@ def _figures(approval: Approval) -> dict[str, Any]:
         **(vars(BackfillScope.parse(approval.scope)) if approval.scope else {}),
         "would_purge": sum(approval.due.values()),
         "by_rule": Counter(approval.due),
+        **(
+            {"would_redact": sum(approval.redact.values()), "redacted_by_rule": Counter(approval.redact)}
+            if approval.redact
+            else {}
+        ),
     }
 
 

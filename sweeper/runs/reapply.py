@@ -1,4 +1,4 @@
-"""Purges again, after a restore, the records that an exported ledger has as purged and that the backup brought back.
+"""Purges or redacts again, after a restore, what an exported ledger has as purged or redacted and the backup brought back.
 
     check the ledger → compare holds → find restored records → purge them under lock, with evidence → report what else is missing
 
@@ -28,7 +28,7 @@ from sweeper.policy.evaluate import Evaluation, Proposal, Spared
 from sweeper.policy.instant import parse
 from sweeper.policy.restored import PurgedRecord, evaluate_restored, evaluate_restored_feedback
 from sweeper.policy.schema import Policy
-from sweeper.postgres import evidence, purge
+from sweeper.postgres import evidence, purge, redaction
 from sweeper.postgres.database import sqlstate
 from sweeper.postgres.related_tables import PhysicalTable
 from sweeper.runs.batch import Purger
@@ -47,6 +47,8 @@ NO_ID = frozenset({"22P02", "22003"})
 """SQLSTATEs of a text that is not valid for the id's type, or a number out of its range."""
 UNSEEN = "not_in_relation"
 """Counts rows that are back in their table but not in the store's relation, so that they cannot be evaluated."""
+NO_COLUMNS = "no_columns_to_redact"
+"""Counts redactions of the ledger that cannot be done again, because [[purge.redact]] names no column."""
 
 
 @dataclass
@@ -70,12 +72,13 @@ class Reapplied:
     @property
     def is_done(self) -> bool:
         """True if no restored record remains that should have been purged."""
-        left = self.counts.failed + self.counts.skipped[Spared.LOCKED.value] + self.counts.skipped[UNSEEN]
+        left = self.counts.failed + sum(self.counts.skipped[why] for why in (Spared.LOCKED.value, UNSEEN, NO_COLUMNS))
         return self.outcome in ("completed", "preview") and not left
 
     def as_json(self) -> dict[str, Any]:
         """Return the result for machines."""
         conversations, feedback = self.purged.get("conversation", {}), self.purged.get("feedback", {})
+        redactions = self.purged.get("redaction", {})
         preview = self.outcome == "preview"
         return {
             "run": self.run_id,
@@ -90,6 +93,9 @@ class Reapplied:
             "back": self.back,
             **self.counts.as_json(),
             ("would_purge" if preview else "purged"): self.counts.due if preview else sum(conversations.values()),
+            ("would_redact" if preview else "redacted"): (
+                self.counts.redacted_by_rule.total() if preview else sum(redactions.values())
+            ),
             ("feedback_would_purge" if preview else "feedback_purged"): (
                 self.counts.feedback_by_rule.total() if preview else sum(feedback.values())
             ),
@@ -129,7 +135,7 @@ def reapply(job: Job, ledger: Ledger, watch: ProgressListener | None = None, con
     watch = watch or ProgressListener()
     with session(job, RunKind("reapply")) as opened:
         found = Reapplied(ledger, "completed", opened.run.id, claim=claimed, lost=lost)
-        reapplied = _Reapply(job, opened, watch, found).run()
+        reapplied = _Reapply(job, opened, watch.signed(opened.sign), found).run()
     delivery.deliver_after_run(job.database, job.clock)
     return reapplied
 
@@ -231,6 +237,7 @@ def _portions(ledger: Ledger, ours: Set[int | str], counts: Counts) -> Iterator[
     """Yield the tombstones of this store's runs in the ledger's order, in portions of one kind of record."""
     waiting: dict[Kind, dict[str, PurgedRecord]] = {
         "conversation": {},
+        "redaction": {},
         "feedback": {},
     }  # for a record purged twice the later tombstone counts
     for leaf in ledger.leaves():
@@ -259,9 +266,14 @@ def _purged_record(leaf: Leaf) -> PurgedRecord:
 
 
 def _restored(job: Job, kind: Kind, portion: list[PurgedRecord], counts: Counts) -> list[PurgedRecord]:
-    """Return the records of a portion whose rows exist again."""
+    """Return the records of a portion whose rows exist again or, of what was redacted, have content again."""
     table = KINDS[kind](job).table
+    if table is None and kind == "redaction":
+        counts.skip(kind, NO_COLUMNS, len(portion))
     there = _existing_ids(job, table, [each.record_id for each in portion], counts) if table else set()
+    if kind == "redaction":
+        ids = sorted(there)
+        there = job.database.within(lambda connection: redaction.with_content(connection, job.contract, ids))
     return [each for each in portion if each.record_id in there]
 
 
@@ -310,6 +322,7 @@ def _proposal(purged_record: PurgedRecord) -> Proposal:
 
 EVALUATE: Mapping[Kind, Callable[[Any, PurgedRecord, Policy, datetime], Evaluation]] = {
     "conversation": evaluate_restored,
+    "redaction": evaluate_restored,
     "feedback": evaluate_restored_feedback,
 }
 """How a restored record of each kind is evaluated."""

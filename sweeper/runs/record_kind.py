@@ -1,12 +1,12 @@
-"""The kinds of record that a run purges: conversations and feedback rows, each with its statements and its evaluation.
+"""The kinds of record that a run purges: conversations, their content, and feedback rows, each with statements and evaluation.
 
-Previews, counts, batches and reapplications treat both alike; what differs between them is written here.
+Previews, counts, batches and reapplications treat all alike; what differs between them is written here.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from sqlalchemy import Connection
 
@@ -16,16 +16,24 @@ from sweeper.policy.decide import Verdict
 from sweeper.policy.evaluate import Evaluation, Proposal, evaluate
 from sweeper.policy.facts import Facts
 from sweeper.policy.feedback import FeedbackFacts, evaluate_feedback, feedback_anomalies
-from sweeper.postgres import purge
+from sweeper.policy.redaction import evaluate_redaction
+from sweeper.postgres import purge, redaction
 from sweeper.postgres.evidence import Tombstone
 from sweeper.postgres.proposals import Page
-from sweeper.postgres.purge import ChangedError, LockBudget
+from sweeper.postgres.purge import ChangedError, LockBudget, MismatchError
 from sweeper.postgres.related_tables import PhysicalTable
 from sweeper.runs.job import Job
 
 F = TypeVar("F", Facts, FeedbackFacts)
 Children = Mapping[str, Mapping[str, int]]
-"""Record → table → number of rows that were deleted with the record."""
+"""Record → table → number of rows that were deleted with the record, or redacted."""
+
+
+class Pages(Protocol):
+    """Yields what may be due, page by page; `searching` is called before each range is searched."""
+
+    def __call__(self, searching: Callable[[], None] = lambda: None) -> Iterator[Page]:
+        """Yield the pages."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,7 @@ class RecordKind(Generic[F]):
     name: Kind
     job: Job
     table: PhysicalTable | None
-    pages: Callable[[], Iterator[Page]]
+    pages: Pages
     read: Callable[[Connection, Sequence[str]], dict[str, F]]
     read_again: Callable[[Connection, Sequence[F]], Sequence[F]]
     evaluate: Callable[[F, Proposal], Evaluation]
@@ -66,6 +74,9 @@ class RecordKind(Generic[F]):
 def conversations(job: Job) -> RecordKind[Facts]:
     """Return the conversations of a job, with their messages and attachments."""
     contract, reader, fenced = job.contract, job.reader, job.settings.guards.fence
+
+    def pages(searching: Callable[[], None] = lambda: None) -> Iterator[Page]:
+        return replace(job.selector, searching=searching).pages()
 
     def delete(
         connection: Connection,
@@ -91,7 +102,7 @@ def conversations(job: Job) -> RecordKind[Facts]:
         name="conversation",
         job=job,
         table=contract.conversations,
-        pages=job.selector.pages,
+        pages=pages,
         read=reader.conversations,
         read_again=lambda connection, known: reader.anew(connection, known, held=not fenced),
         evaluate=lambda facts, proposal: evaluate(facts, proposal, job.policy, job.as_of, job.window),
@@ -103,10 +114,67 @@ def conversations(job: Job) -> RecordKind[Facts]:
     )
 
 
+def redactions(job: Job) -> RecordKind[Facts]:
+    """Return the content of the conversations of a job; to purge it is to empty the columns that the settings name."""
+    contract, reader, whole = job.contract, job.reader, conversations(job)
+
+    def pages(searching: Callable[[], None] = lambda: None) -> Iterator[Page]:
+        selector = job.redaction_selector
+        return replace(selector, searching=searching).pages() if selector is not None else iter(())
+
+    def read(connection: Connection, ids: Sequence[str]) -> dict[str, Facts]:
+        return reader.conversations(connection, sorted(redaction.with_content(connection, contract, ids)))
+
+    def redact(
+        connection: Connection,
+        _: PhysicalTable,
+        due: Sequence[Facts],
+        _locked: Mapping[str, int],
+        _run: int,
+        lock_budget: LockBudget,
+    ) -> Children:
+        def counted() -> None:
+            if reader.messages_changed(connection, due):
+                raise ChangedError("messages came while their conversations were redacted")
+
+        ids = [facts.conversation.id for facts in due]
+        children = redaction.redact(connection, contract, ids, lock_budget, counted)
+        after = reader.conversations(connection, ids)
+        for facts in due:
+            _refuse_other_facts(facts, after.get(facts.conversation.id))
+        return children
+
+    return replace(
+        whole,
+        name="redaction",
+        table=contract.conversations if contract.redacted else None,
+        pages=pages,
+        read=read,
+        evaluate=lambda facts, proposal: evaluate_redaction(facts, proposal, job.policy, job.as_of),
+        anomalies=lambda _: (),
+        delete=redact,
+    )
+
+
+def _refuse_other_facts(before: Facts, after: Facts | None) -> None:
+    """Refuse a redaction that changes what decides about the conversation, such as its last activity by a trigger.
+
+    Raises:
+        MismatchError: the caller undoes the batch.
+    """
+    columns = before.conversation.columns
+    if after is None or replace(after.conversation, columns=columns) != before.conversation:
+        raise MismatchError(
+            f"conversation {before.conversation.id}: emptying its columns changes what its due date follows from, such as its "
+            "last activity. The batch was rolled back. Take out of [[purge.redact]] what the view reads, or change the trigger "
+            "that does it."
+        )
+
+
 def feedback(job: Job) -> RecordKind[FeedbackFacts]:
     """Return the feedback rows of a job, which nothing belongs to."""
 
-    def pages() -> Iterator[Page]:
+    def pages(searching: Callable[[], None] = lambda: None) -> Iterator[Page]:
         for ids in job.selector.feedback():
             yield Page(tuple(Proposal(None, id_) for id_ in ids), ())
 
@@ -139,7 +207,11 @@ def feedback(job: Job) -> RecordKind[FeedbackFacts]:
     )
 
 
-KINDS: Mapping[Kind, Callable[[Job], RecordKind[Any]]] = {"conversation": conversations, "feedback": feedback}
+KINDS: Mapping[Kind, Callable[[Job], RecordKind[Any]]] = {
+    "conversation": conversations,
+    "redaction": redactions,
+    "feedback": feedback,
+}
 """All kinds of record by name, in the order in which a run purges them."""
 
 

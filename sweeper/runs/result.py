@@ -77,12 +77,12 @@ class Result:
 
     @property
     def purged_in_all(self) -> int:
-        """The number of purged conversations and feedback rows."""
-        return self.count + sum(self.purged["feedback"].values())
+        """The number of purged conversations and feedback rows, and of redacted conversations."""
+        return sum(sum(by_rule.values()) for by_rule in self.purged.values())
 
     @property
     def purged_nothing(self) -> bool:
-        """True if no conversation and no feedback row was purged."""
+        """True if no conversation and no feedback row was purged, and nothing redacted."""
         return self.purged_in_all == 0
 
     @property
@@ -110,7 +110,7 @@ class Result:
 
     def as_json(self) -> dict[str, Any]:
         """Return the result for machines."""
-        conversations, feedback = self.purged["conversation"], self.purged["feedback"]
+        conversations, redacted, feedback = (self.purged[kind] for kind in ("conversation", "redaction", "feedback"))
         return {
             "run": self.run_id,
             "as_of": self.job.as_of,
@@ -123,6 +123,8 @@ class Result:
             "purged": self.count,
             **self.counts.as_json(),
             "by_rule": Counter(conversations),
+            "redacted": sum(redacted.values()),
+            "redacted_by_rule": Counter(redacted),
             "feedback_purged": sum(feedback.values()),
             "feedback_by_rule": Counter(feedback),
             "strays": self.orphans,

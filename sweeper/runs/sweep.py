@@ -1,6 +1,7 @@
 """Runs one sweep from beginning to end; the module to read first.
 
-    lease → guards → plan → purge in batches → locked rows again → feedback → orphans → objects → close → checkpoint → copies
+    lease → guards → plan → purge in batches → locked rows again → redact what stays → feedback → orphans → objects → close
+    → checkpoint → copies
 
 `policy/decide.py` alone decides what is due. `postgres/proposals.py` proposes, `plan.py` makes it a plan for a preview or a
 run, `batch.py` purges one batch of it, and `throttle.py` decides whether there is a next batch and how large it is.
@@ -68,7 +69,7 @@ def preview(
         plan.counts.add(scan(feedback, feedback.pages()))
         histories = job.database.within(store_counts.histories)
         plan.refusals += guards.before(job, histories, plan.policy_change, accept_policy=accept_policy)
-        plan.refusals += guards.volume(job, plan.counts.due)
+        plan.refusals += guards.volume(job, plan.counts.due, plan.counts.redacted_by_rule.total())
     else:
         plan.refusals += policy_change.refusals(job, plan.policy_change, accept_policy)
     plan.seconds = time.monotonic() - started
@@ -99,6 +100,7 @@ def sweep(
     plan = PurgePlan(without(job, active_backfill), memory=budget.memory)
     with session(plan.job, run_kind, approval) as opened:
         left = _remaining_approval(job, approval)
+        watch = watch.signed(opened.sign)
         result = _Sweep(plan, opened, left, accept_history, accept_policy, watch, budget, active_backfill).run()
     if not run_kind.preemptible:  # a backfill does both at its end: no slice waits for a copy
         vacuum.after_run(job.database, job.contract)
@@ -189,9 +191,9 @@ class _Sweep:
         policy_change.record(self.job, self.session.run.id, change, self.accept_policy)
         self.session.histories = histories
         purger = self._purger(self._weigh())
-        locked = self._purge(purger)
-        self._purge_locked(purger, locked)
+        self._purge_kind(purger)
         if not self.session.run_kind.preemptible:
+            self._redact(purger)
             self._purge_feedback(purger.of(record_kind.feedback(self.job)))
         self.orphans = self._purge_orphans()
         self._remove_objects()
@@ -227,10 +229,20 @@ class _Sweep:
             done=self.done,
         )
 
+    def _redact(self, purger: Purger[Facts]) -> None:
+        """Redact what is due for that and was not purged, within the same limits."""
+        if self.job.policy.redacting is not None:
+            ceilings = self.approval.redact if self.approval else None
+            self._purge_kind(purger.sharing(record_kind.redactions(self.job), ceilings))
+
+    def _purge_kind(self, purger: Purger[Facts]) -> None:
+        locked = self._purge(purger)
+        self._purge_locked(purger, locked)
+
     def _purge(self, purger: Purger[Facts]) -> list[Proposal]:
         """Purge the free proposals and count the held ones; return those whose rows others hold locked."""
         locked: list[Proposal] = []
-        for page in self.plan.pages():
+        for page in self.plan.pages(purger.kind):
             rest = page.free
             while rest:
                 size = self.throttle.next_batch()
@@ -244,7 +256,7 @@ class _Sweep:
             if page.held:
                 self.counts.add(scan(purger.kind, [Page((), page.held)], lambda _: self.session.renew()))
             if len(locked) > LOCKED_AT_MOST:
-                self._skip_locked("conversation", len(locked) - LOCKED_AT_MOST)
+                self._skip_locked(purger.kind.name, len(locked) - LOCKED_AT_MOST)
                 del locked[LOCKED_AT_MOST:]
         return locked
 
@@ -259,7 +271,7 @@ class _Sweep:
             locked = [*locked[size:], *report.unlocked[1:], *report.unlocked[:1]]
             if time.monotonic() > deadline:
                 break
-        self._skip_locked("conversation", len(locked))
+        self._skip_locked(purger.kind.name, len(locked))
 
     def _skip_locked(self, kind: Kind, count: int) -> None:
         if count:

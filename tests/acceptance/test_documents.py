@@ -34,6 +34,7 @@ from sweeper.policy.training import Exclusion
 from sweeper.postgres.load_probe import Pressure
 from sweeper.report import metrics
 from sweeper.runs.throttle import StopReason
+from sweeper.settings import Settings
 from sweeper.uri import KeptObject
 from tests import processes
 from tests.acceptance.commands import Command, in_process
@@ -299,10 +300,12 @@ def test_reference_is_complete() -> None:
 
 
 def test_policy_example() -> None:
-    """The rule that the page on the policy file writes can be added to the shipped policy."""
-    (rule,) = blocks("toml", PAGES["docs/policy.md"])
-    policy = policies.parse(Path(stores.POLICY).read_text() + rule)
+    """The rules that the page on the policy file writes can be added to the shipped policy, and the settings are accepted."""
+    rule, redacting, settings = blocks("toml", PAGES["docs/policy.md"])
+    policy = policies.parse(Path(stores.POLICY).read_text() + rule + redacting)
     assert policy.columns("account") == ("history_enabled", "retention_days")
+    assert policy.redacting is not None
+    assert Settings.model_validate(tomllib.loads(settings)).purge.redact
     shipped = policies.parse(Path(stores.POLICY).read_text())
     rows = set(
         re.findall(r"^\| `(\w+)`(?: \(floor\))? \|", PAGES["docs/policy.md"].partition("## Writing")[0], re.MULTILINE)

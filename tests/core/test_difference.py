@@ -201,6 +201,12 @@ CHANGES: dict[str, tuple[str, str, str, bool]] = {
     ),
     "what is believed": ("from = 2015", "from = 2014", "plausible: 2014-01-01T00:00:00Z to 9999-01-01", True),
     "the name": ('name = "consumer terms', 'name = "new consumer terms', "name: 'new consumer terms", False),
+    "an action": (
+        'name = "account_closed"',
+        'name = "account_closed"\naction = "redact"',
+        "rule account_closed: redacts instead of purges",
+        True,
+    ),
     "a reason": (
         'because = "the account is closed"',
         'because = "closed"',

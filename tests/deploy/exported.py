@@ -58,7 +58,9 @@ def numbers() -> Numbers:
             [CopyLag("search", 3, 9.0, 0, None, NOW, "no answer")],
         ),
     )
-    overdue = Overdue(NOW, ("standard", "zero_retention"), ("feedback",), ("zero_retention",))
+    overdue = Overdue(
+        NOW, ("standard", "zero_retention"), ("feedback",), ("zero_retention",), redacting_rules=("content",)
+    )
     overdue.unmatched = UnmatchedProtections()
     return Numbers("app/store", "abc", NOW, recorded, overdue)
 

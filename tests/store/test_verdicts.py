@@ -155,8 +155,7 @@ def by_sql(bench: Bench, policy: Policy, as_of: datetime) -> Said:
     """What the statements say of every record."""
     with whole_store.opened(bench.database, bench.contract, as_of) as store:
         verdicts = store.judge(policy)
-        counts = Counts(verdicts.counts("conversation", DAYS), verdicts.counts("feedback", DAYS))
-        counts.anomalies.update(verdicts.anomalies())
+        counts = verdicts.all_counts(DAYS)
         rows = [*verdicts.every("conversation"), *verdicts.every("feedback")]
     answers = {
         row.id: (row.rule, row.due, row.held, row.doubt and row.doubt.value, row.outcome.value, row.spared)

@@ -43,6 +43,31 @@ WITH RECURSIVE bases AS (
 )
 SELECT b.relation, b.oid::bigint AS oid, b.oid::regclass::text AS name FROM bases b WHERE b.relkind IN ('r', 'p') ORDER BY b.relation, b.oid
 
+-- name: redacted_columns
+-- The columns of a table that may be redacted: the type, and what forbids to empty one.
+SELECT format('%I.%I', n.nspname, c.relname) AS name,
+       c.oid::bigint AS oid,
+       a.attname AS column,
+       format_type(a.atttypid, a.atttypmod) AS type,
+       a.attnotnull OR y.typnotnull AS required,
+       a.attgenerated <> '' OR a.attidentity <> '' AS generated,
+       EXISTS (
+           SELECT FROM pg_catalog.pg_constraint k
+           WHERE k.contype IN ('p', 'u', 'f')
+             AND (k.conrelid = c.oid AND a.attnum = ANY(k.conkey) OR k.confrelid = c.oid AND a.attnum = ANY(k.confkey))
+       ) OR EXISTS (
+           SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisunique AND a.attnum = ANY(i.indkey)
+       ) AS keyed
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+JOIN pg_catalog.pg_type y ON y.oid = a.atttypid
+WHERE c.oid = to_regclass(:table) AND c.relkind IN ('r', 'p')
+
+-- name: cast_value
+-- Whether the server takes a text for a value of a type.
+SELECT $value AS value
+
 -- name: table_of
 -- The name of a table and the type of its key column.
 SELECT format('%I.%I', n.nspname, c.relname) AS name, CASE WHEN b.oid = 'bpchar'::regtype THEN 'bpchar' ELSE format_type(b.oid, NULL) END AS type

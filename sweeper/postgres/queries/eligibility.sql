@@ -37,12 +37,13 @@ LEFT JOIN pg_temp.sweeper_epochs e
        ON e.account_id = a.account_id AND e.purpose = n.purpose AND e.side = 'training' AND e.closed IS NULL AND e.opened < $as_of
 
 -- name: manifest_conversations
--- Per conversation, its due by the rules and the first reason that bars all its messages from training, if any.
-SELECT d.id, d.account_id, d.kind, d.platform, d.due, d.present,
+-- Per conversation, its due by the rules, or that of its content if that is earlier, and the first reason that bars all its messages
+-- from training, if any. A redaction bars it whenever it was.
+SELECT d.id, d.account_id, d.kind, d.platform, LEAST(d.due, n.due) AS due, d.present,
        COALESCE($whole AND d.opened < d.last_activity_at, false) AS whole,
        COALESCE($whole AND d.opened < d.last_activity_at AND d.plans <@ $purpose_plans, false) AS whole_plan,
        CASE
-           WHEN d.doubt IS NOT NULL THEN 'unclassified'
+           WHEN d.doubt IS NOT NULL OR n.doubt IS NOT NULL THEN 'unclassified'
            WHEN d.restored_at IS NOT NULL OR $deleted THEN 'deleted'
            WHEN d.closed THEN 'account_closed'
            WHEN d.ordered_at IS NOT NULL THEN 'erasure_order'
@@ -50,20 +51,40 @@ SELECT d.id, d.account_id, d.kind, d.platform, d.due, d.present,
            WHEN d.incognito THEN 'incognito'
            WHEN $flagged THEN 'flagged'
            WHEN d.due <= $as_of THEN 'expired'
+           WHEN w.redacted_at IS NOT NULL OR n.due <= $as_of THEN 'redacted'
            WHEN (d.platform = ANY($platforms)) IS NOT TRUE THEN 'platform'
        END AS reason,
        CASE
-           WHEN d.doubt IS NOT NULL THEN NULL
+           WHEN d.doubt IS NOT NULL OR n.doubt IS NOT NULL THEN NULL
            WHEN d.restored_at IS NOT NULL OR $deleted THEN LEAST(d.deleted_at, d.restored_at)
            WHEN d.closed THEN d.closed_at
            WHEN d.ordered_at IS NOT NULL THEN NULLIF(d.ordered_at, '-infinity')
            WHEN d.zero_retention OR d.incognito THEN NULL
            WHEN $flagged THEN d.flagged_at
            WHEN d.due <= $as_of THEN d.due
+           WHEN w.redacted_at IS NOT NULL OR n.due <= $as_of THEN LEAST(w.redacted_at, n.due)
        END AS since
 FROM (
 $decided
 ) AS d
+LEFT JOIN ($content) AS n ON n.id = d.id
+LEFT JOIN (
+    SELECT t.record_id, min(t.purged_at) AS redacted_at
+    FROM sweeper.tombstones t JOIN sweeper.runs r ON r.id = t.run_id
+    WHERE t.record = 'redaction' AND r.store = $store
+    GROUP BY t.record_id
+) AS w ON w.record_id = d.id::text
+
+-- name: manifest_content
+-- By when the rules that redact want the content of each conversation gone, and the first doubt about it.
+SELECT c.id, c.due, c.doubt
+FROM (
+$decided
+) AS c
+
+-- name: manifest_no_content
+-- The same of a policy without such a rule.
+SELECT c.id, CAST(NULL AS timestamptz) AS due, CAST(NULL AS text) AS doubt FROM conversations c WHERE false
 
 -- name: manifest_reasoned
 -- Each message with the first reason that bars it from training, or none: what the conversation says first, then the message.

@@ -12,10 +12,11 @@ WHERE r.store = :store AND t.record_id = :id AND t.record = 'conversation' ORDER
 SELECT COALESCE(max(t.id), 0) AS last FROM sweeper.tombstones t
 
 -- name: purged_since
--- The conversations of a store purged after a tombstone, with the time.
-SELECT t.record_id, max(t.purged_at) AS purged_at
+-- The conversations of a store purged or redacted after a tombstone, with what happened and the time.
+SELECT t.record_id, CASE WHEN bool_or(t.record = 'conversation') THEN 'purged' ELSE 'redacted' END AS reason,
+       max(t.purged_at) AS purged_at
 FROM sweeper.tombstones t JOIN sweeper.runs r ON r.id = t.run_id
-WHERE r.store = :store AND t.record = 'conversation' AND t.id > :last
+WHERE r.store = :store AND t.record <> 'feedback' AND t.id > :last
 GROUP BY t.record_id
 
 -- name: identity

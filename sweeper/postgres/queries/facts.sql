@@ -43,6 +43,13 @@ FROM messages m
 WHERE m.conversation_id = ANY(CAST(:ids AS $conversation[]))
 GROUP BY m.conversation_id
 
+-- name: facts_redacted
+-- When the content of each conversation of a batch was last redacted.
+SELECT t.record_id AS id, max(t.purged_at) AS redacted_at
+FROM sweeper.tombstones t JOIN sweeper.runs r ON r.id = t.run_id
+WHERE t.record_id = ANY(CAST(:ids AS text[])) AND t.record = 'redaction' AND r.store = :store
+GROUP BY t.record_id
+
 -- name: facts_feedback
 -- The feedback rows of a batch as they are now; of a transcript only whether there is one.
 SELECT f.id::text AS id,

@@ -64,6 +64,16 @@ ON CONFLICT (manifest_id, message_id, found_by) DO NOTHING
 SELECT count(DISTINCT r.message_id) FROM sweeper.revocations r
 WHERE r.manifest_id = :manifest_id AND r.found_by IN ('freeze', 'start')
 
+-- name: manifest_revoked_of
+-- How many of some messages are recorded as having left a manifest, by who found that first.
+SELECT f.found_by, count(*) AS messages
+FROM unnest(CAST(:ids AS text[])) AS m (id)
+CROSS JOIN LATERAL (
+    SELECT r.found_by FROM sweeper.revocations r
+    WHERE r.manifest_id = :manifest_id AND r.message_id = m.id ORDER BY r.id LIMIT 1
+) AS f
+GROUP BY f.found_by
+
 -- name: manifest_recalled
 -- Record when a manifest was last recalled.
 UPDATE sweeper.manifests SET recalled_at = :now WHERE id = :id

@@ -83,8 +83,10 @@ WHERE o.withdrawn_at IS NULL AND (o.store IS NULL OR o.store = :store) AND (o.ac
 
 -- name: unmatched_carried_out
 -- An addition to unmatched_orders: leave out orders whose records were purged.
-AND NOT EXISTS (SELECT FROM sweeper.tombstones t WHERE t.record_id = o.conversation_id)
-  AND NOT EXISTS (SELECT FROM sweeper.tombstones t WHERE o.conversation_id IS NULL AND t.account_id = o.account_id)
+AND NOT EXISTS (SELECT FROM sweeper.tombstones t WHERE t.record_id = o.conversation_id AND t.record <> 'redaction')
+  AND NOT EXISTS (
+      SELECT FROM sweeper.tombstones t WHERE o.conversation_id IS NULL AND t.account_id = o.account_id AND t.record <> 'redaction'
+  )
 
 -- name: unmatched
 -- Of the given holds or orders, those that match nothing in the store. The spelling of each id is computed once.

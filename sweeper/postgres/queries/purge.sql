@@ -53,6 +53,14 @@ DELETE FROM $table t WHERE $condition
 -- Set columns of the children of a batch in one table to NULL; the rows stay.
 UPDATE $table t SET $columns WHERE $condition
 
+-- name: content_left
+-- The conversation of each row of a batch in one table that has content left to redact.
+SELECT $key::text AS id FROM $table t WHERE $belongs AND ($left)
+
+-- name: empty_columns
+-- Empty the content columns of a batch in one table and return the conversation of each row that was changed.
+UPDATE $table t SET $assignments WHERE $belongs AND ($left) RETURNING $key::text AS id
+
 -- name: delete_rows
 -- Delete the records of a batch and return the id of each row that was deleted.
 DELETE FROM $table t WHERE $key = ANY(CAST(:ids AS $type[])) RETURNING $key::text AS id

@@ -38,21 +38,24 @@ SELECT (SELECT count(*) FROM plan_changes) AS plan_changes,
 SELECT count(*) FROM (SELECT 1 FROM conversations LIMIT :limit) AS c
 
 -- name: purged_lately
--- The number of conversations purged without an approval in a time span.
-SELECT count(*) FROM sweeper.tombstones t JOIN sweeper.runs r ON r.id = t.run_id
-WHERE r.store = :store AND t.record = 'conversation' AND NOT t.approved AND t.purged_at > :since AND t.purged_at <= :until
+-- The number of conversations purged and redacted without an approval in a time span.
+SELECT t.record, count(*) AS purged FROM sweeper.tombstones t JOIN sweeper.runs r ON r.id = t.run_id
+WHERE r.store = :store AND t.record <> 'feedback' AND NOT t.approved AND t.purged_at > :since AND t.purged_at <= :until
+GROUP BY t.record
 
 -- name: purged_under
--- What the runs under an approval have purged, by rule: from the results of closed runs, and from the tombstones of the others.
+-- What the runs under an approval have purged and redacted, by rule: from the results of closed runs, and from the tombstones of
+-- the others.
 SELECT p.rule, CAST(sum(p.purged) AS bigint) AS purged
 FROM (
     SELECT b.key AS rule, CAST(b.value AS bigint) AS purged
-    FROM sweeper.runs r CROSS JOIN LATERAL jsonb_each_text(r.result -> 'by_rule') AS b
+    FROM sweeper.runs r
+    CROSS JOIN LATERAL jsonb_each_text((r.result -> 'by_rule') || COALESCE(r.result -> 'redacted_by_rule', '{}')) AS b
     WHERE r.approval = :approval AND jsonb_typeof(r.result -> 'by_rule') = 'object'
     UNION ALL
     SELECT t.rule, count(*)
     FROM sweeper.runs r JOIN sweeper.tombstones t ON t.run_id = r.id
-    WHERE r.approval = :approval AND jsonb_typeof(r.result -> 'by_rule') IS DISTINCT FROM 'object' AND t.record = 'conversation'
+    WHERE r.approval = :approval AND jsonb_typeof(r.result -> 'by_rule') IS DISTINCT FROM 'object' AND t.record <> 'feedback'
     GROUP BY t.rule
 ) AS p
 GROUP BY p.rule

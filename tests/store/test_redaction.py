@@ -1,0 +1,229 @@
+"""A rule that redacts empties content columns, leaves the row to its other rules, and leaves a tombstone of its own."""
+
+import json
+from collections.abc import Callable
+from copy import deepcopy
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeper import toml
+from sweeper.errors import ConfigurationError
+from sweeper.policy import schema as policies
+from sweeper.policy.schema import Policy
+from sweeper.runs.job import Job
+from sweeper.runs.sweep import preview, sweep
+from tests.acceptance.commands import Done, in_process
+from tests.facts import World
+from tests.store.stores import POLICY, Store
+
+AS_OF = "2026-06-01T00:00:00Z"
+GUARDS = {"history": False, "volume": False}
+COLUMNS = {"redact": [{"table": "messages", "columns": ["body"]}]}
+RULES = [
+    {"name": "content", "because": "a week has passed", "due": [{"anchor": "last_activity", "period": "7 days"}]},
+]
+
+
+def redacting(*rules: dict[str, Any]) -> Policy:
+    """The shipped policy with rules that redact."""
+    raw = deepcopy(toml.parse(Path(POLICY).read_text()))
+    raw["rules"] += [{**rule, "action": "redact"} for rule in rules]
+    return policies.checked(raw)
+
+
+def chat(name: str, last: str, **columns: Any) -> dict[str, Any]:
+    """A conversation with two messages."""
+    messages = [{"id": f"{name}m{n}", "created_at": last, "author": "user"} for n in (1, 2)]
+    return {"id": name, "account": "a1", "created_at": last, "last_activity_at": last, "messages": messages, **columns}
+
+
+def a_world(*chats: dict[str, Any], **rows: Any) -> World:
+    """A world of one account on a consumer plan."""
+    account = {"id": "a1", "plans": [{"effective_at": "2020-01-01T00:00:00Z", "plan": "free"}], "consent": []}
+    return {"as_of": AS_OF, "accounts": [account], "conversations": list(chats), "holds": [], "orders": [], **rows}
+
+
+@pytest.fixture
+def owned(store: Store) -> Store:
+    """The store for a job that may read and write content."""
+    return store.acting("postgres")
+
+
+def job_of(store: Store, as_of: str = AS_OF, policy: Policy | None = None, **sections: Any) -> Job:
+    """A job whose policy redacts."""
+    sections = {"purge": COLUMNS, "guards": GUARDS, **sections}
+    return store.job(policy or redacting(*RULES), as_of, **sections)
+
+
+def content(store: Store) -> dict[str, int]:
+    """How many messages with content each conversation has."""
+    rows = store.execute("SELECT conversation_id::text, count(body) FROM messages GROUP BY 1")
+    return dict(rows)
+
+
+def test_redacted(owned: Store) -> None:
+    """Content goes, the row stays; what is due for purge is purged and not redacted. A second run changes nothing."""
+    owned.load(
+        a_world(
+            chat("old", "2026-04-01T00:00:00Z"),
+            chat("week", "2026-05-20T00:00:00Z"),
+            chat("new", "2026-05-30T00:00:00Z"),
+        )
+    )
+    foretold = preview(job_of(owned)).as_json()
+    assert (foretold["would_purge"], foretold["would_redact"]) == (1, 1)
+    told = sweep(job_of(owned)).as_json()
+    assert (told["purged"], told["redacted"], told["redacted_by_rule"]) == (1, 1, {"content": 1})
+    week, new = owned.id("week"), owned.id("new")
+    assert content(owned) == {week: 0, new: 2}
+    stones = owned.execute("SELECT record, record_id, rule, children FROM sweeper.tombstones ORDER BY id")
+    assert stones[1:] == [("redaction", week, "content", {"store.messages (body)": 2})]
+    again = sweep(job_of(owned)).as_json()
+    assert (again["purged"], again["redacted"]) == (0, 0)
+
+
+CONFIG = """
+[guards]
+history = false
+volume = false
+[[purge.redact]]
+table = "messages"
+columns = ["body"]
+"""
+RULE = """
+[[rules]]
+name = "content"
+because = "a week has passed"
+due = [{ anchor = "last_activity", period = "7 days" }]
+action = "redact"
+"""
+
+
+@pytest.fixture
+def commanded(owned: Store, tmp_path: Path) -> Callable[..., Done]:
+    """Commands under a policy that redacts."""
+    settings, policy = tmp_path / "sweeper.toml", tmp_path / "policy.toml"
+    settings.write_text(CONFIG)
+    policy.write_text(Path(POLICY).read_text() + RULE)
+    return partial(in_process, owned, SWEEPER_CONFIG=str(settings), SWEEPER_POLICY_FILE=str(policy))
+
+
+def test_explained(owned: Store, commanded: Callable[..., Done]) -> None:
+    """`explain` says when content goes and that it went; no tombstone of a redaction is taken for that of a purge."""
+    recent = (datetime.now(UTC) - timedelta(days=10)).isoformat()
+    owned.load(a_world(chat("week", "2026-05-20T00:00:00Z"), chat("recent", recent)))
+    week, at = str(owned.id("week")), ("--as-of", AS_OF)
+    told = json.loads(commanded("explain", week, "--json", *at).out)
+    due = {"rule": "content", "due_at": "2026-05-27T00:00:00Z", "held": False}
+    assert told["redaction"] == {**due, "redact": True, "has_content": True, "redacted_at": None}
+    assert (told["purge"], set(told["messages"].values())) == (False, {"redacted"})
+    assert "TO BE REDACTED: it was due at 2026-05-27T00:00:00Z (content)." in commanded("explain", week, *at).out
+    assert "Would redact 1 conversations that stay." in commanded("run", "--dry-run", *at).out
+    overdue = json.loads(commanded("status", "--json").out)["overdue"]["redactions"]
+    assert overdue["content"]["count"] == 1  # week is due for purge by now
+    assert "1 conversations that stay were redacted." in commanded("run", *at).out
+    told = json.loads(commanded("explain", week, "--json", *at).out)
+    assert (told["redaction"]["redact"], told["redaction"]["has_content"], told["purged"]) == (False, False, None)
+    assert "It was REDACTED on" in commanded("explain", week, *at).out
+    owned.execute("DELETE FROM conversations")
+    assert "whose content was REDACTED on" in commanded("explain", week, *at).err
+    account = json.loads(commanded("explain", "--account", str(owned.id("a1")), "--json", *at).out)
+    assert (account["purged"], account["redacted"], account["last_purged_at"]) == (
+        {"conversation": {}, "feedback": {}},
+        {"content": 1},
+        None,
+    )
+    assert commanded("audit", "verify").code == 0
+    assert commanded("audit", "receipt", week).code != 0
+
+
+def test_kept(owned: Store) -> None:
+    """A hold, a flag and a user message that the row does not tell of keep content as they keep a conversation."""
+    held, flagged, stale = (chat(name, "2026-05-20T00:00:00Z") for name in ("held", "flagged", "stale"))
+    flagged["flagged_at"] = "2026-05-21T00:00:00Z"
+    stale["messages"][1]["created_at"] = "2026-05-30T00:00:00Z"
+    hold = {"conversation": "held", "placed_at": "2026-05-21T00:00:00Z"}
+    owned.load(a_world(held, flagged, stale, holds=[hold]))
+    foretold, told = preview(job_of(owned)).as_json(), sweep(job_of(owned)).as_json()
+    for found in (foretold, told):
+        assert (found["redactions_held"], found["spared_by_reason"]) == (1, {"stale_last_activity": 1})
+    assert (told["redacted"], set(content(owned).values())) == (0, {2})
+
+
+def test_resumed(owned: Store) -> None:
+    """What is written after a redaction is redacted when it is due in its turn, with a tombstone of its own."""
+    owned.load(a_world(chat("week", "2026-05-10T00:00:00Z")))
+    assert sweep(job_of(owned)).as_json()["redacted"] == 1
+    later = "2026-05-31T00:00:00Z"
+    owned.execute("UPDATE conversations SET last_activity_at = %s", later)
+    owned.execute("UPDATE messages SET body = 'again', created_at = %s WHERE id = %s", later, owned.id("weekm1"))
+    assert sweep(job_of(owned, "2026-06-06T00:00:00Z")).as_json()["redacted"] == 0
+    assert sweep(job_of(owned, "2026-06-07T00:00:00Z")).as_json()["redacted"] == 1
+    stones = owned.execute("SELECT children FROM sweeper.tombstones WHERE record = 'redaction' ORDER BY id")
+    assert [stone[0]["store.messages (body)"] for stone in stones] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "NEW.body := OLD.body; RETURN NEW;",
+        "RETURN NULL;",
+        "UPDATE store.conversations SET last_activity_at = now() WHERE id = NEW.conversation_id; RETURN NEW;",
+    ],
+)
+def test_trigger(owned: Store, body: str) -> None:
+    """A redaction that leaves content, or that would move a due date, is undone and counted as failed."""
+    owned.load(a_world(chat("week", "2026-05-20T00:00:00Z")))
+    owned.execute(
+        f"CREATE FUNCTION store.act() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$;"
+        "CREATE TRIGGER act BEFORE UPDATE ON store.messages FOR EACH ROW EXECUTE FUNCTION store.act()"
+    )
+    told = sweep(job_of(owned)).as_json()
+    assert (told["failed"], told["redacted"], content(owned)) == (1, 0, {owned.id("week"): 2})
+    assert owned.execute("SELECT count(*) FROM sweeper.tombstones") == [(0,)]
+
+
+BAD: dict[str, tuple[Any, ...]] = {
+    "no settings": ((), "no [[purge.redact]]"),
+    "no table": ([{"table": "nowhere", "columns": ["body"]}], "there is no table store.nowhere"),
+    "no column": ([{"table": "messages", "columns": ["text"]}], "there is no column text"),
+    "a key": ([{"table": "messages", "columns": ["conversation_id"]}], "conversation_id is part of a key"),
+    "another's": ([{"table": "feedback", "columns": ["transcript"]}], "no column of its own ties"),
+    "no value": ([{"table": "messages", "columns": ["note"]}], "note is NOT NULL, and no value is set"),
+    "a bad value": (
+        [{"table": "messages", "columns": ["note"], "values": {"note": "{"}}],
+        "the value of note is no jsonb",
+    ),
+}
+
+
+def test_bad_settings(owned: Store) -> None:
+    """What cannot be emptied is refused before anything is done, with the setting and a remedy."""
+    owned.execute("ALTER TABLE messages ADD note jsonb NOT NULL DEFAULT '{\"a\":1}'")
+    owned.load(a_world(chat("week", "2026-05-20T00:00:00Z")))
+    for redact, words in BAD.values():
+        with pytest.raises(ConfigurationError) as refused:
+            job_of(owned, purge={"redact": redact})
+        assert words in str(refused.value)
+        assert "Nothing was purged or redacted." in str(refused.value)
+    good = {"redact": [{"table": "messages", "columns": ["note"], "values": {"note": '{"b":1}'}}]}
+    assert [sweep(job_of(owned, purge=good)).as_json()["redacted"] for _ in range(2)] == [1, 0]
+    assert owned.execute("SELECT DISTINCT note::text FROM messages") == [('{"b": 1}',)]
+
+
+def test_check(store: Store, commanded: Callable[..., Done]) -> None:
+    """`check` tells a role that may not empty the columns, and columns that no rule empties."""
+    lacking = replace_store(commanded, store)("check")
+    assert 'GRANT UPDATE ("body") ON store.messages TO sweeper' in lacking.out
+    idle = commanded("check", SWEEPER_POLICY_FILE=POLICY)
+    assert "no rule of the policy redacts: they are never emptied" in idle.out
+
+
+def replace_store(commanded: Callable[..., Done], store: Store) -> Callable[..., Done]:
+    """The same commands of another role."""
+    assert isinstance(commanded, partial)
+    return partial(in_process, store, **commanded.keywords)
