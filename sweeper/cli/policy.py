@@ -102,8 +102,7 @@ def diff(
             old = policy_diff.last_policy(database, policy)
         jobs.read_contract(database, old)
         job = jobs.on(database, policy, context.CLOCK, at)
-        watch = stack.enter_context(progress.watched())
-        found = policy_diff.compare(job, old, watch.waits)
+        found = policy_diff.compare(job, old, stack.enter_context(progress.steps()))
         if file is not None:
             from sweeper.report import policy_page
 
@@ -128,6 +127,8 @@ def _print_diff(found: "PolicyDiff") -> None:
         console.say("", "What differs (! may shorten retention or admit to training)")
         console.say(*(f"  {'!' if each.shortens else ' '} {each}" for each in found.differences))
     _print_moves("conversations", found.conversations)
+    if found.redactions is not None:
+        _print_moves("conversations' contents", found.redactions)
     if found.feedback.moves:
         _print_moves("feedback rows", found.feedback)
     if found.accounts:
@@ -168,8 +169,12 @@ def _print_moves(what: str, found: "RecordsDiff") -> None:
 
 
 def _print_examples(found: "PolicyDiff") -> None:
-    for what, records in (("conversations", found.conversations), ("feedback rows", found.feedback)):
-        if records.examples:
+    for what, records in (
+        ("conversations", found.conversations),
+        ("conversations' contents", found.redactions),
+        ("feedback rows", found.feedback),
+    ):
+        if records is not None and records.examples:
             console.say("", f"Examples of {what}")
             rows = [
                 (each.id, which, one.rule, one.due_at or "never", one.because)

@@ -10,7 +10,7 @@ from datetime import datetime
 from sweeper.policy.conditions import Writer, applies_sql, due_sql
 from sweeper.policy.decide import Doubt
 from sweeper.policy.history import View
-from sweeper.policy.schema import ColumnPeriod, Policy, Rule
+from sweeper.policy.schema import Action, ColumnPeriod, Policy, Rule
 from sweeper.postgres.contract import Contract
 from sweeper.postgres.statement import filled, literal, spelling
 
@@ -24,7 +24,7 @@ def writer(policy: Policy, as_of: datetime, *, ahead: bool = False) -> Writer:
 def ruled(contract: Contract, to: Writer, *, conversations: str = "conversations", further: str = "") -> str:
     """Return the query of `decided` with `last_rule` and `last_due`, after floors and orders; `owners` and `epochs` are there.
 
-    `last_due` is NULL for none and for never.
+    `last_due` is NULL for none and for never. Orders set no date for a redaction.
     """
     known = f"{to.trusted('v.flagged_at')} AND v.flagged_at <= {to.instant(to.as_of)}"
     floors = [to.never_after(floor.period.sql("v.flagged_at")) for floor in to.policy.floors]
@@ -34,6 +34,7 @@ def ruled(contract: Contract, to: Writer, *, conversations: str = "conversations
         least=", ".join(f"CASE WHEN {known} THEN {due} END AS due_{n}" for n, due in enumerate(floors)) or "NULL",
         names="".join(f", f.due_{n}" for n in range(len(floors))),
         floors=named("f", [floor.name for floor in to.policy.floors]),
+        order_due="v.order_due" if to.policy.enforced is Action.PURGE else "CAST(NULL AS timestamptz)",
     )
 
 

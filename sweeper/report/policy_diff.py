@@ -5,7 +5,7 @@ verdicts are those that `explain` gives under either policy; a law tests it.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -21,7 +21,7 @@ from sweeper.postgres import indexes, whole_store
 from sweeper.postgres.database import Database
 from sweeper.postgres.indexes import MissingIndex
 from sweeper.postgres.statement import filled, literal, source
-from sweeper.postgres.whole_store import StoreVerdicts, WholeStore
+from sweeper.postgres.whole_store import Step, StoreVerdicts, WholeStore
 from sweeper.runs import policy_change
 from sweeper.runs.job import Job
 
@@ -116,13 +116,17 @@ class RecordsDiff:
 
 @dataclass(frozen=True)
 class PolicyDiff:
-    """The difference that a policy makes at one as-of. `training` is None if neither policy trains on anything."""
+    """The difference that a policy makes at one as-of.
+
+    `redactions` are of the content of conversations, and None if neither policy redacts any; so is `training` if neither trains.
+    """
 
     job: Job
     old: Policy
     differences: Sequence[Difference]
     conversations: RecordsDiff
     feedback: RecordsDiff
+    redactions: RecordsDiff | None
     accounts: Sequence[ConcernedAccount]
     training: TrainingChange | None
     missing_indexes: Sequence[MissingIndex]
@@ -143,6 +147,7 @@ class PolicyDiff:
             "differences": self.differences,
             "conversations": self.conversations,
             "feedback": self.feedback,
+            "redactions": self.redactions,
             "accounts": self.accounts,
             "training": self.training,
             "missing_indexes": [index.create for index in self.missing_indexes],
@@ -168,30 +173,49 @@ def last_policy(database: Database, policy: Policy) -> Policy:
     return found
 
 
-def compare(job: Job, old: Policy, step: Callable[[str], None] = lambda _: None) -> PolicyDiff:
+@dataclass
+class _Progress:
+    """Tells which share of all phases is done; each takes about as long as any other."""
+
+    step: Step
+    phases: int
+    phase: int = -1
+    what: str = ""
+
+    def begin(self, what: str) -> None:
+        self.phase, self.what = self.phase + 1, what
+
+    def __call__(self, name: str, done: float) -> None:
+        self.step(f"{name} ({self.what})", (self.phase + done) / self.phases)
+
+
+def compare(job: Job, old: Policy, step: Step = lambda _, __: None) -> PolicyDiff:
     """Return what the policy of the job changes on its store compared with `old`.
 
     Args:
         job: the store, the new policy and the as-of.
         old: the policy to compare with; the store must have its columns, too.
-        step: called with what is done when it begins, for progress.
+        step: called when a step begins, with its name and the share of all work that is done.
 
     Raises:
         DBAPIError: the database failed, or a statement took longer than [manifest] statement_timeout_ms.
     """
     started = time.monotonic()
     lacking = job.database.within(lambda c: indexes.missing(c, job.contract.schema, job.contract))
-    with whole_store.opened(
-        job.database, job.contract, job.as_of, is_present=job.is_present, step=lambda name: step(f"deciding ({name})")
-    ) as store:
-        pair = _Pair(store, store.judge(old, "old"), store.judge(job.policy, "new"))
-        step("comparing")
+    trained = [policy for policy in (old, job.policy) if policy.training is not None]
+    progress = _Progress(step, 2 + len(trained))
+    with whole_store.opened(job.database, job.contract, job.as_of, is_present=job.is_present, step=progress) as store:
+        progress.begin("old policy")
+        before = store.judge(old, "old")
+        progress.begin("new policy")
+        pair = _Pair(store, before, store.judge(job.policy, "new"))
         conversations, feedback = pair.records("conversation"), pair.records("feedback")
+        redactions = pair.redactions() if old.redacting or job.policy.redacting else None
         accounts = pair.accounts()
-        training = _training(store, old, job.policy, step)
+        training = _training(store, old, job.policy, progress) if trained else None
     seconds = time.monotonic() - started
     found = differences(old, job.policy)
-    return PolicyDiff(job, old, found, conversations, feedback, accounts, training, lacking, seconds)
+    return PolicyDiff(job, old, found, conversations, feedback, redactions, accounts, training, lacking, seconds)
 
 
 @dataclass(frozen=True)
@@ -203,10 +227,17 @@ class _Pair:
     new: StoreVerdicts
 
     def records(self, kind: Kind) -> RecordsDiff:
+        return self._diff(self.old.table(kind), self.new.table(kind))
+
+    def redactions(self) -> RecordsDiff:
+        old, new = (self.store.judge_content(verdicts) for verdicts in (self.old, self.new))
+        return self._diff(old, new)
+
+    def _diff(self, old: str, new: str) -> RecordsDiff:
         as_of = self.store.as_of
         ends = {"week": as_of + timedelta(days=7), "month": as_of + timedelta(days=30)}
         instants = {name: literal(end, "timestamptz") for name, end in ends.items()}
-        moves = [Move(**row._mapping) for row in self._rows("diff_moves", kind, as_of=self._as_of, **instants)]
+        moves = [Move(**row._mapping) for row in self._rows("diff_moves", old, new, as_of=self._as_of, **instants)]
         return RecordsDiff(
             moves,
             [
@@ -215,12 +246,13 @@ class _Pair:
                     self._explained(self.old.policy, row.old_rule, row.old_due, row.old_doubt),
                     self._explained(self.new.policy, row.new_rule, row.new_due, row.new_doubt),
                 )
-                for row in self._rows("diff_examples", kind, most=str(EXAMPLES))
+                for row in self._rows("diff_examples", old, new, most=str(EXAMPLES))
             ],
         )
 
     def accounts(self) -> list[ConcernedAccount]:
-        rows = self._rows("diff_accounts", "conversation", as_of=self._as_of, most=str(ACCOUNTS))
+        tables = self.old.conversations, self.new.conversations
+        rows = self._rows("diff_accounts", *tables, as_of=self._as_of, most=str(ACCOUNTS))
         return [ConcernedAccount(**row._mapping) for row in rows]
 
     @staticmethod
@@ -228,11 +260,11 @@ class _Pair:
         known = rule not in (ABSENT, NO_RULE)
         return Explained(rule if known else None, due, words.because(policy, rule, doubt) if known else rule)
 
-    def _rows(self, name: str, kind: Kind, **names: str) -> Sequence[Any]:
+    def _rows(self, name: str, old: str, new: str, **names: str) -> Sequence[Any]:
         records = filled(
             "diff_records",
-            old=self.old.table(kind),
-            new=self.new.table(kind),
+            old=old,
+            new=new,
             absent=literal(ABSENT, "text"),
             no_rule=literal(NO_RULE, "text"),
         )
@@ -243,13 +275,13 @@ class _Pair:
         return literal(self.store.as_of, "timestamptz")
 
 
-def _training(store: WholeStore, old: Policy, new: Policy, step: Callable[[str], None]) -> TrainingChange | None:
+def _training(store: WholeStore, old: Policy, new: Policy, progress: _Progress) -> TrainingChange:
     """Compare which messages may be trained on; a policy without [training] trains on none."""
-    if old.training is None and new.training is None:
-        return None
     tables = {"old": old, "new": new}
     for name, policy in tables.items():
-        step(f"selecting what may be trained on ({name} policy)")
+        if policy.training is not None:
+            progress.begin(f"{name} policy")
+            progress("selecting what may be trained on", 0.0)
         _select_eligible(store, policy, f"sweeper_eligible_{name}")
     found = {
         (row.is_old, row.is_new): (row.messages, row.conversations)

@@ -56,6 +56,8 @@ def _sections(found: PolicyDiff) -> Iterator[Section]:
         headers = ("rule or table", "difference", "may shorten retention or admit to training")
         yield Section("What differs", [Table("Differences between the two policies", headers, rows)])
     yield Section("Conversations", list(_records("conversations", found.conversations)))
+    if found.redactions is not None:
+        yield Section("Redactions", list(_records("conversations' contents", found.redactions)))
     if found.feedback.moves:
         yield Section("Feedback", list(_records("feedback rows", found.feedback)))
     if found.accounts:
