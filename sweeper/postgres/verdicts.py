@@ -87,8 +87,8 @@ def decided(
         doubts=" ".join(f"WHEN {condition} THEN {doubt}" for condition, doubt in _doubts(to)),
         flag_doubt=_is_doubtful("flagged_at", to),
         period_doubt=f"CASE WHEN {' OR '.join(unusable)} THEN '{Doubt.PERIOD}' END" if unusable else "NULL",
-        dues=", ".join(f"{_due(rule, to)} AS due_{number}" for number, rule in enumerate(rules)),
-        names=", ".join(f"t.due_{number}" for number in range(len(rules))),
+        dues=", ".join(f"{_due(rule, to)} AS due_{number}" for number, rule in enumerate(rules)) or "NULL",
+        names=", ".join(f"t.due_{number}" for number in range(len(rules))) or "CAST(NULL AS timestamptz)",
         rules=named("t", [rule.name for rule in rules]),
     )
 

@@ -323,3 +323,24 @@ def test_another_name(store: Store, policy: Policy) -> None:
     found = diff(store, policy, checked(renamed))
     assert [(move.old_rule, move.new_rule, move.records) for move in found.moves] == [("standard", "usual", 5)]
     assert (found.total.shorter, found.total.longer, len(found.examples)) == (0, 0, EXAMPLES)
+
+
+def test_content(bench: Bench, policy: Policy) -> None:
+    """A rule that redacts is told apart: no erasure order sets its date. A policy may redact only, and then purges nothing."""
+    found = world(2, 0)
+    found["orders"] = [{"conversation": "c0", "recorded_at": "2026-01-02T00:00:00Z", "due_at": "2026-01-03T00:00:00Z"}]
+    bench.load(found)
+    rule = {
+        "name": "content",
+        "because": "it is old",
+        "due": [{"anchor": "last_activity", "period": "7 days"}],
+        "action": "redact",
+    }
+    only = checked({**json.loads(policy.normal_form), "rules": [rule]})
+    change = compared(bench, (policy, only), instant(NOW))
+    assert change.redactions is not None
+    assert {(move.old_rule, move.new_rule, move.due_at_once) for move in change.redactions.moves} == {
+        (NO_RULE, "content", 2)
+    }
+    assert {example.new.due_at for example in change.redactions.examples} == {instant("2026-01-08T00:00:00Z")}
+    assert {move.new_rule for move in change.conversations.moves} == {"erasure_order", NO_RULE}
