@@ -16,6 +16,7 @@ from sweeper.cli.backfill import backfill
 from sweeper.cli.choices import consent_app, plan_app
 from sweeper.cli.copies import copies_app
 from sweeper.cli.explain import explain
+from sweeper.cli.forecast import forecast
 from sweeper.cli.init import init
 from sweeper.cli.maintenance import check, demo, migrate
 from sweeper.cli.manifest import manifest_app
@@ -62,6 +63,7 @@ for command in (
     resume,
     status,
     report,
+    forecast,
     explain,
     account,
     check,

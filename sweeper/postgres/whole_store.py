@@ -9,7 +9,7 @@ locked, and nothing is written but temporary tables that end with the snapshot. 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -25,6 +25,7 @@ from sweeper.policy.evaluate import Outcome, Spared
 from sweeper.policy.history import View
 from sweeper.policy.instant import StoredTimestamp
 from sweeper.policy.schema import FeedbackRule, Policy
+from sweeper.postgres.branches import branches
 from sweeper.postgres.contract import Contract
 from sweeper.postgres.database import Database
 from sweeper.postgres.histories import history_sql
@@ -83,6 +84,14 @@ class Due:
     held: bool
     records: int
     messages: int
+
+
+@dataclass(frozen=True)
+class Size:
+    """About how many bytes one record occupies, and each of its messages, with indexes."""
+
+    record: float
+    message: float
 
 
 @dataclass(frozen=True)
@@ -256,6 +265,22 @@ class StoreVerdicts:
         """Return for each doubt the first ids of unclassified records."""
         return {row.doubt: row.ids for row in self._rows("whole_examples", kind, most=str(most))}
 
+    def size(self, kind: Kind) -> Size:
+        """Estimate the bytes of a record from what its physical tables occupy; 0 if they are not known.
+
+        What the tables below conversations occupy is shared among the messages or, if there are none, the conversations.
+        """
+        contract = self.store.contract
+        root = contract.conversations if kind == "conversation" else contract.feedback
+        below = {branch.key.oid for branch in branches(root)} if root else ()
+        own, under = (_oids([root.oid] if root else ()), _oids(below))
+        messages = "sum(t.messages)" if kind == "conversation" else "0"
+        (row,) = self._rows("whole_size", kind, own=own, below=under, messages=messages)
+        own_bytes, bytes_below, records = float(row.own), float(row.below), max(row.records, 1)
+        if row.messages:
+            return Size(own_bytes / records, bytes_below / float(row.messages))
+        return Size((own_bytes + bytes_below) / records, 0.0)
+
     def first_ids(self, where: str) -> list[tuple[str, Outcome, str]]:
         """Return the first id of a conversation of each rule and outcome that a condition on `t` selects, in the order of ids."""
         rows = self._rows("whole_first", "conversation", where=where)
@@ -299,6 +324,10 @@ class StoreVerdicts:
         for row in self._rows(name, kind, bounds=bounds, **names):
             found.setdefault(row.rule or NO_RULE, [0] * (len(days) + 1))[len(days) - row.bucket] += row.records
         return found
+
+
+def _oids(oids: Iterable[int]) -> str:
+    return f"CAST(ARRAY[{', '.join(map(str, sorted(oids)))}] AS bigint[])"
 
 
 @contextmanager

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 REDACTION = "redaction"
 """The kind of record that is the content of a conversation: it is redacted, and the conversation need not be gone."""
-Seen = Callable[[int], None]
-"""Called with the number of stored records just decided."""
+Seen = Callable[[float], None]
+"""Called with the share of the work that is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +174,10 @@ class AccountView:
 
         A conversation whose content a rule redacts is followed by a line of its content, if any is left.
         """
-        policy, as_of = self.job.policy, self.job.as_of
-        for page in self._pages(seen):
+        policy, as_of, done = self.job.policy, self.job.as_of, 0
+        total = max(self.found.conversations + self.found.feedback, 1)
+        for page in self._pages():
+            seen(done / total)
             ids = [chat.conversation.id for chat, _ in page] if policy.redacting is not None else []
             left = redaction.with_content(self.connection, self.job.contract, ids)
             for chat, evaluation in page:
@@ -184,17 +186,19 @@ class AccountView:
                 if verdict is not None and not evaluation.verdict.expired:
                     content = evaluate_redaction(chat, as_stored(chat), policy, as_of)
                     yield _stored(REDACTION, chat.conversation.id, replace(content, verdict=verdict))
+            done += len(page)
         for ids in lookup.keys(self.connection, self.job.contract, self.key, "feedback"):
+            seen(done / total)
             found = self.job.reader.feedback(self.connection, ids)
             for facts in (found[id_] for id_ in ids if id_ in found):
                 yield _stored("feedback", facts.feedback.id, evaluate_feedback(facts, policy, as_of))
-            seen(len(ids))
+            done += len(ids)
 
     def conversations(self) -> Iterator[tuple[Facts, Evaluation]]:
         """Yield the account's conversations that exist at as-of, in order of id, each with what a run would do with it."""
-        return (each for page in self._pages(lambda _: None) for each in page)
+        return (each for page in self._pages() for each in page)
 
-    def _pages(self, seen: Seen) -> Iterator[list[tuple[Facts, Evaluation]]]:
+    def _pages(self) -> Iterator[list[tuple[Facts, Evaluation]]]:
         policy, as_of = self.job.policy, self.job.as_of
         for ids in lookup.keys(self.connection, self.job.contract, self.key, "conversations"):
             found = self.job.reader.conversations(self.connection, ids)
@@ -204,7 +208,6 @@ class AccountView:
                 for facts in known
                 if exists(facts.conversation, policy, as_of)
             ]
-            seen(len(ids))
 
     def purged(self, window: Window = EVERYTHING) -> Iterator[PurgedLine]:
         """Yield the account's tombstones with a due date in the window, in order of due date."""

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from sweeper.evidence import ledger
+from sweeper.policy.counts import Kind
 from sweeper.postgres import backfills
 from sweeper.postgres.backfills import BackfillPlan
 from sweeper.postgres.manifests import stored
@@ -76,9 +77,14 @@ class RunDay:
     runs: int
     not_well: int
     conversations: int
+    redactions: int
     feedback: int
     seconds: float
     longest: float
+
+    def of(self, kind: Kind) -> int:
+        """Return how many records of a kind the runs purged or redacted."""
+        return {"conversation": self.conversations, "redaction": self.redactions, "feedback": self.feedback}[kind]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from sweeper.report.chart import Bar, Column
 from sweeper.report.holdings import (
     AGES,
     DAYS_AHEAD,
+    KINDS,
     MONTHS_AHEAD,
     RUN_DAYS,
     Holdings,
@@ -33,6 +34,7 @@ from sweeper.runs.job import Job
 
 WORDS: Mapping[Kind, tuple[str, str]] = {
     "conversation": ("conversation", "conversations"),
+    "redaction": ("redaction", "redactions"),
     "feedback": ("feedback row", "feedback rows"),
 }
 RULES_SHOWN = 5
@@ -87,18 +89,18 @@ def _summary(report: Report, name: str) -> Iterator[Block]:
     yield _verdict(report)
     yield from report.alarms
     purged = past.purged_in_days[DAYS[-1]]
-    covered = past.evidence
+    covered, acted_on = past.evidence, _acted_on(report)
     yield Facts(
         [
             ("As of", job.as_of),
             ("Store", Code(name)),
-            ("Policy", f"{job.policy.name}, {_number(len(job.policy.rules), 'rule', 'rules')}"),
+            ("Policy", f"{job.policy.name}, {_number(len(job.policy.every_rule), 'rule', 'rules')}"),
             ("Policy digest", Code(job.policy.digest)),
-            ("Looked at", f"{_both(report, lambda found: found.total)}, which is all"),
-            ("Overdue", _both(report, lambda found: found.due.total())),
-            ("Due, under legal hold", _both(report, lambda found: found.held_past_due)),
-            ("In doubt, kept", _both(report, lambda found: found.unclassified.total())),
-            (f"Purged in {DAYS[-1]} days", _join(_count(kind, purged[kind].total()) for kind in WORDS)),
+            ("Looked at", f"{_each(report, KINDS, lambda found: found.total)}, which is all"),
+            ("Overdue", _each(report, acted_on, lambda found: found.due.total())),
+            ("Due, under legal hold", _each(report, acted_on, lambda found: found.held_past_due)),
+            ("In doubt, kept", _each(report, KINDS, lambda found: found.unclassified.total())),
+            (f"Purged in {DAYS[-1]} days", _join(_count(kind, purged[kind].total()) for kind in acted_on)),
             ("Last successful run", _before(past.last_success_at, job.as_of) or "none"),
             ("Newest checkpoint", _checkpoint(covered, job.as_of)),
             ("Evidence after it", _number(covered.rows, "row", "rows")),
@@ -129,15 +131,16 @@ def _before(at: datetime | None, as_of: datetime) -> str:
 
 def _verdict(report: Report) -> Verdict:
     """Say whether anything is overdue. The report has counted every record, or there is no report."""
-    kinds = (report.counts.conversations, report.counts.feedback)
+    acted_on = _acted_on(report)
+    kinds = [report.counts.of(kind) for kind in acted_on]
     oldest = min((due for found in kinds if (due := found.earliest_due) is not None), default=None)
-    looked = f"All {_both(report, lambda found: found.total)} of the store were looked at."
+    looked = f"All {_each(report, KINDS, lambda found: found.total)} of the store were looked at."
     if oldest is None:
         return Verdict(f"Nothing is overdue. {looked}{_but_kept(report)}", is_good=not report.alarms)
-    overdue, age = sum(found.due.total() for found in kinds), report.job.as_of - oldest
+    age = report.job.as_of - oldest
     within = "within" if age <= PATIENCE else "more than"
     return Verdict(
-        f"{_both(report, lambda found: found.due.total())} {'is' if overdue == 1 else 'are'} overdue, the oldest for "
+        f"{_each(report, acted_on, lambda found: found.due.total())} are overdue, the oldest for "
         f"{length(age)}, {within} the {PATIENCE // timedelta(hours=1)} hours between nightly runs. {looked}{_but_kept(report)}",
         is_good=age <= PATIENCE and not report.alarms,
     )
@@ -145,9 +148,8 @@ def _verdict(report: Report) -> Verdict:
 
 def _but_kept(report: Report) -> str:
     """Name what is past its due date, or has none, and is kept for a reason."""
-    kinds = (report.counts.conversations, report.counts.feedback)
     held, doubted, skipped = (
-        sum(found.held_past_due for found in kinds),
+        sum(report.counts.of(kind).held_past_due for kind in _acted_on(report)),
         report.counts.unclassified.total(),
         report.counts.skipped.total(),
     )
@@ -204,6 +206,8 @@ def _due(report: Report, holdings: Holdings) -> Iterator[Block]:
         "What is overdue already, and what a legal hold keeps, is not in these charts. A withdrawal, a deletion or an erasure "
         "order that comes later makes more due."
     )
+    if report.job.policy.redacting is not None:
+        yield "Redactions that come due are not in these charts either."
 
 
 def _coming(
@@ -241,13 +245,10 @@ def _coming(
 
 def _overdue(report: Report, recent: Recent) -> Iterator[Block]:
     now = report.job.as_of
-    kinds: tuple[tuple[Kind, RecordCounts], ...] = (
-        ("conversation", report.counts.conversations),
-        ("feedback", report.counts.feedback),
-    )
     rows = [
         (WORDS[kind][1], rule, count, found.oldest_due[rule], now - found.oldest_due[rule])
-        for kind, found in kinds
+        for kind in _acted_on(report)
+        for found in (report.counts.of(kind),)
         for rule, count in sorted(found.due.items())
     ]
     if rows:
@@ -317,7 +318,7 @@ def _held(report: Report, holdings: Holdings) -> Iterator[Block]:
 def _in_doubt(report: Report, holdings: Holdings) -> Iterator[Block]:
     rows = [
         (WORDS[kind][1], reason, count, DOUBTED[reason].cause, Code(", ".join(holdings.examples[kind].get(reason, ()))))
-        for kind in WORDS
+        for kind in KINDS
         for reason, count in report.counts.of(kind).unclassified.most_common()
     ]
     if rows:
@@ -390,13 +391,13 @@ def _runs(report: Report, recent: Recent) -> Iterator[Block]:
     on = {each.day: each for each in recent.days}
     first = report.job.as_of.date() - timedelta(days=RUN_DAYS)
     days = [first + timedelta(days=n) for n in range(RUN_DAYS + 1)]
-    conversations = sum(each.conversations for each in recent.days)
-    feedback = sum(each.feedback for each in recent.days)
+    done = {kind: sum(each.of(kind) for each in recent.days) for kind in WORDS}
+    kinds = [kind for kind in WORDS if kind in KINDS or done[kind]]
     runs, not_well = sum(each.runs for each in recent.days), sum(each.not_well for each in recent.days)
     came = Table(
         "What was purged, by the day on which runs began (UTC); days without a run are left out",
-        ("day", "runs", "of them not well", "conversations", "feedback rows"),
-        [(each.day, each.runs, each.not_well, each.conversations, each.feedback) for each in reversed(recent.days)],
+        ("day", "runs", "of them not well", *(WORDS[kind][1] for kind in kinds)),
+        [(each.day, each.runs, each.not_well, *map(each.of, kinds)) for each in reversed(recent.days)],
     )
     took = Table(
         "How long runs took, by the day on which they began (UTC)",
@@ -407,7 +408,7 @@ def _runs(report: Report, recent: Recent) -> Iterator[Block]:
         ],
     )
     yield chart.columns(
-        f"{_number(runs, 'run', 'runs')} purged {_count('conversation', conversations)} and {_count('feedback', feedback)}; "
+        f"{_number(runs, 'run', 'runs')} purged {_join(_count(kind, done[kind]) for kind in kinds)}; "
         f"{not_well:,} failed, were refused or were interrupted.",
         [Column(_day(day), on[day].conversations if day in on else 0) for day in days],
         x="day (UTC)",
@@ -520,8 +521,13 @@ def _largest_first(by_rule: Mapping[str, Sequence[int]]) -> list[Bar]:
     return sorted(found, key=lambda bar: (-sum(bar.counts), bar.name))
 
 
-def _both(report: Report, number: Callable[[RecordCounts], int]) -> str:
-    return _join(_count(kind, number(report.counts.of(kind))) for kind in WORDS)
+def _acted_on(report: Report) -> Sequence[Kind]:
+    """Return what runs purge or redact under the policy."""
+    return KINDS if report.job.policy.redacting is None else tuple(WORDS)
+
+
+def _each(report: Report, kinds: Sequence[Kind], number: Callable[[RecordCounts], int]) -> str:
+    return _join(_count(kind, number(report.counts.of(kind))) for kind in kinds)
 
 
 def _count(kind: Kind, count: int) -> str:

@@ -38,8 +38,8 @@ def test_report_json(sweeper: Command, store: Store) -> None:
     told = json.loads(done.out)
     assert (done.code, done.err) == (0, "")
     assert set(told) == {
-        "store", "as_of", "policy", "conversations", "feedback", "anomalies", "unmatched", "purged_in_days", "last_success_at",
-        "objects_pending", "copies", "manifests", "evidence", "drain_seconds", "alarms", "duration_s",
+        "store", "as_of", "policy", "conversations", "feedback", "redactions", "anomalies", "unmatched", "purged_in_days",
+        "last_success_at", "objects_pending", "copies", "manifests", "evidence", "drain_seconds", "alarms", "duration_s",
         "tables", "beyond_reach",
     }  # fmt: skip
     for part in (told["conversations"], told["feedback"]):

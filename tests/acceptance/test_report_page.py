@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.commands import Command
+from tests.acceptance.commands import Command, in_process
 from tests.acceptance.test_report import due
 from tests.store.operated import world
-from tests.store.stores import Store
+from tests.store.stores import POLICY, Store
+from tests.store.test_redaction import CONFIG, RULE
 
 DAY = 24
 
@@ -121,3 +122,17 @@ def test_report_that_failed(sweeper: Command, store: Store, tmp_path: Path) -> N
     store.execute("ALTER TABLE store.feedback RENAME TO elsewhere")
     assert sweeper("report", "--html", str(file)).code != 0
     assert (file.read_text(), list(tmp_path.iterdir())) == ("old", [file])
+
+
+def test_rule_that_redacts(store: Store, tmp_path: Path) -> None:
+    """Content that should have been redacted is overdue as well, though no conversation has to go."""
+    store.load(world(due(-9 * DAY)))
+    (tmp_path / "policy.toml").write_text(Path(POLICY).read_text() + RULE)
+    (tmp_path / "sweeper.toml").write_text(CONFIG)
+    settings = {"SWEEPER_CONFIG": "sweeper.toml", "SWEEPER_POLICY_FILE": "policy.toml"}
+    variables = {name: str(tmp_path / path) for name, path in settings.items()}
+    file = tmp_path / "report.html"
+    done = in_process(store.acting("postgres"), "report", "--html", str(file), **variables)
+    assert (done.code, "NOTHING WAS REDACTED WHILE 1 REDACTIONS ARE OVERDUE" in done.err) == (1, True)
+    assert "0 conversations, 1 redaction and 0 feedback rows are overdue" in said(file)
+    assert [row[:3] for row in table(file.read_text(), "Overdue")] == [["redactions", "content", "1"]]

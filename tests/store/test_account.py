@@ -3,11 +3,13 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import text
 
 from sweeper.policy.evaluate import Outcome
 from sweeper.policy.schema import Policy
 from sweeper.policy.window import Window
 from sweeper.postgres import lookup
+from sweeper.postgres.statement import filled
 from sweeper.report import account as accounts
 from sweeper.report.account import AccountView
 from sweeper.runs.sweep import sweep
@@ -53,7 +55,7 @@ def agrees(view: AccountView, store: Store, world: World, account: str) -> None:
 
 
 @given(world=both, days=st.integers(0, 400))
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_account_equals_model(store: Store, policy: Policy, world: World, days: int) -> None:
     """After a sweep each account shows its own records and no others; everything due is gone only if the model has none left."""
     fill(store, world)
@@ -116,3 +118,39 @@ def test_content_that_is_due(store: Store) -> None:
         True,
     )
     assert "0 records have a tombstone, and content was redacted 1 time" in after.sentence
+
+
+@pytest.mark.parametrize("name", ["lookup_tombstones", "lookup_purges"])
+def test_tombstones_by_index(store: Store, name: str) -> None:
+    """The tombstones of an account are found by index, however many others there are."""
+    store.execute(
+        "INSERT INTO sweeper.runs (store, as_of, policy_name, policy_digest, token, started_at) "
+        "VALUES ('store', now(), '', '', 1, now())"
+    )
+    store.execute(
+        "INSERT INTO sweeper.tombstones (record, record_id, account_id, rule, due_at, as_of, run_id, policy_digest, children, "
+        "approved, purged_at) SELECT 'conversation', n::text, (n % 1000)::text, '', now(), now(), 1, '', '{}', false, now() "
+        "FROM generate_series(1, 20000) AS s (n)"
+    )
+    store.execute("ANALYZE sweeper.tombstones")
+    asked = {"store": "store", "id": "7", "since": None, "until": None}
+    with store.database().transaction() as connection:
+        plan = connection.execute(text(f"EXPLAIN {filled(name)}"), asked).scalars().all()
+    assert any("tombstones_account" in line for line in plan)
+    assert not any("Seq Scan on tombstones" in line for line in plan)
+
+
+def test_in_doubt(store: Store, policy: Policy) -> None:
+    """What is in doubt may have been due before the date that a rule which needs no plan gives it, and never after."""
+    as_of, long_ago = "2026-06-01T00:00:00Z", "2026-01-01T00:00:00Z"
+    known = {"account": "a1", "created_at": long_ago, "last_activity_at": long_ago, "messages": []}
+    deleted = {**known, "id": "c1", "deleted_at": "2026-05-31T00:00:00Z"}
+    account = {"id": "a1", "plans": [], "consent": []}
+    store.load({"accounts": [account], "conversations": [deleted], "holds": [], "orders": []})
+    with accounts.opened(store.job(policy, as_of), str(store.id("a1"))) as view:
+        before, after = (
+            accounts.answer(view, Window(None, instant(as_of))),
+            accounts.answer(view, Window(instant("2026-07-01T00:00:00Z"), instant("2026-08-01T00:00:00Z"))),
+        )
+    assert (before.in_doubt, before.stored, before.is_gone) == (1, [], False)
+    assert (after.in_doubt, after.is_gone) == (0, True)

@@ -28,17 +28,21 @@ SELECT CAST(timezone('UTC', w.started_at) AS date) AS day,
        count(*) AS runs,
        count(*) FILTER (WHERE w.outcome IN ('failed', 'refused', 'interrupted')) AS not_well,
        CAST(sum(w.conversations) AS bigint) AS conversations,
+       CAST(sum(w.redactions) AS bigint) AS redactions,
        CAST(sum(w.feedback) AS bigint) AS feedback,
        CAST(COALESCE(sum(w.seconds), 0) AS double precision) AS seconds,
        CAST(COALESCE(max(w.seconds), 0) AS double precision) AS longest
 FROM (
     SELECT r.started_at, r.outcome,
            COALESCE(CAST(r.result ->> 'purged' AS bigint), t.conversations) AS conversations,
+           COALESCE(CAST(r.result ->> 'redacted' AS bigint), t.redactions) AS redactions,
            COALESCE(CAST(r.result ->> 'feedback_purged' AS bigint), t.feedback) AS feedback,
            CASE WHEN r.outcome <> 'interrupted' THEN extract(epoch FROM r.finished_at - r.started_at) END AS seconds
     FROM sweeper.runs r
     LEFT JOIN LATERAL (
-        SELECT count(*) FILTER (WHERE t.record = 'conversation') AS conversations, count(*) FILTER (WHERE t.record = 'feedback') AS feedback
+        SELECT count(*) FILTER (WHERE t.record = 'conversation') AS conversations,
+               count(*) FILTER (WHERE t.record = 'redaction') AS redactions,
+               count(*) FILTER (WHERE t.record = 'feedback') AS feedback
         FROM sweeper.tombstones t
         WHERE t.run_id = r.id AND r.result ->> 'purged' IS NULL
     ) t ON true

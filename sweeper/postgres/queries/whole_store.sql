@@ -240,3 +240,16 @@ SELECT DISTINCT ON (t.rule, t.outcome) t.rule, t.outcome, t.id::text AS id
 FROM $table t
 WHERE $where
 ORDER BY t.rule, t.outcome, t.id
+
+-- name: whole_size
+-- What the tables of some records occupy, those of their children apart, with indexes and
+-- partitions; and how many records and messages there are.
+SELECT o.own, o.below, count(t.id) AS records, COALESCE($messages, 0) AS messages
+FROM (
+    SELECT COALESCE(sum(pg_total_relation_size(COALESCE(p.relid, CAST(s.oid AS oid)))) FILTER (WHERE s.oid = ANY($own)), 0) AS own,
+           COALESCE(sum(pg_total_relation_size(COALESCE(p.relid, CAST(s.oid AS oid)))) FILTER (WHERE s.oid <> ALL($own)), 0) AS below
+    FROM unnest($own || $below) AS s (oid)
+    LEFT JOIN LATERAL pg_partition_tree(CAST(CAST(s.oid AS oid) AS regclass)) AS p ON true
+) AS o
+LEFT JOIN $table t ON true
+GROUP BY o.own, o.below
