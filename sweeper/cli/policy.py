@@ -79,9 +79,10 @@ def diff(
     as_of: AsOf = None,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Also write a page of HTML.")] = None,
 ) -> None:
-    """Say what a new policy would change on this store, before it acts: every record is decided under both. Reads only.
+    """Say what a new policy would change on this store before it acts.
 
-    A policy that is already in the settings is compared with that of the last run.
+    Every record is decided under both policies, in one snapshot. Nothing is changed. A policy that is
+    already in the settings is compared with that of the last run.
 
     Example: sweeper policy diff new.toml --html changes.html
     """
