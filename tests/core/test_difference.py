@@ -111,7 +111,7 @@ def floor(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(data=st.data(), old=several_rules(), world=furnished(), ahead=st.integers(0, 4_000))
-@settings(max_examples=80)
+@settings(max_examples=50)
 def test_what_only_lengthens_shortens_nothing(data: st.DataObject, old: Policy, world: World, ahead: int) -> None:
     """If no difference counts as shortening, no record of any world is due earlier, now or later."""
     before = checked(raw(old))
