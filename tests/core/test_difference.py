@@ -155,6 +155,12 @@ CHANGES: dict[str, tuple[str, str, str, bool]] = {
         "rule partner: due last activity + 3 years instead of last activity + 2 years",
         False,
     ),
+    "another anchor": (
+        'when = { incognito = true }\ndue = [{ anchor = "last_activity"',
+        'when = { incognito = true }\ndue = [{ anchor = "created"',
+        "rule incognito: due creation + 30 days instead of last activity + 30 days",
+        True,
+    ),
     "a condition": (
         "{ closed = true }",
         "{ closed = true, incognito = false }",
@@ -242,5 +248,11 @@ def test_column_in_doubt(policy: Policy) -> None:
     old["rules"].append({"name": "own", "because": "…", "due": [{"anchor": "last_activity", "period": column}]})
     (found,) = differences(checked(old), checked(new))
     assert (str(found), found.shortens) == ("rule own: is not there any more", True)
+    changed_column = json.loads(json.dumps(old))
+    changed_column["rules"][-1]["due"] = [{"anchor": "last_activity", "period": "forever"}]
+    assert [each.shortens for each in differences(checked(old), checked(changed_column))] == [True]
     del old["rules"][-1], new["rules"][1]
     assert [each.shortens for each in differences(checked(old), checked(new))] == [False]
+    new = {**old, "floors": []}
+    assert [each.shortens for each in differences(checked(old), checked(new))] == [True]
+    assert [each.shortens for each in differences(checked(new), checked(old))] == [False]
