@@ -163,7 +163,7 @@ def trained_on(found: PolicyDiff, world: World, policies: tuple[Policy, Policy],
 
 
 @given(world=furnished(), old=several_rules(), other=several_rules(), data=st.data())
-@settings(max_examples=15)
+@settings(max_examples=10)
 def test_counts_are_those_of_decide(
     bench: Bench, world: World, old: Policy, other: Policy, data: st.DataObject
 ) -> None:
@@ -188,7 +188,7 @@ ENTIRE = parse(SHIPPED.replace('resumed = "from_opt_in"', 'resumed = "entire"').
 
 
 @given(world=furnished())
-@settings(max_examples=6)
+@settings(max_examples=4)
 def test_shipped_policy(bench: Bench, policy: Policy, world: World) -> None:
     """From the shipped policy to one that trains on more and keeps longer, and back, and to one that trains on nothing."""
     none = {**json.loads(policy.normal_form), "training": None}
