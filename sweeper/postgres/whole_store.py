@@ -141,6 +141,21 @@ class WholeStore:
         self.step("counting", 0.94)
         return verdicts
 
+    def judge_content(self, verdicts: "StoreVerdicts") -> str:
+        """Decide by when the content of each conversation must be gone; return the table of `id`, `rule`, `due` and so on.
+
+        Raises:
+            DBAPIError: the database failed, or a statement took too long.
+        """
+        policy, table = verdicts.policy.redacting, f"{verdicts.conversations}_content"
+        if policy is None:
+            self.execute(filled("whole_no_content", table=table, conversations=verdicts.conversations))
+        else:
+            statements = _Statements(self.contract, policy, writer(policy, self.as_of), self.is_present)
+            self.execute(statements.content(table, verdicts.conversations))
+        self.execute(f"ANALYZE {table}")
+        return table
+
     def execute(self, sql: str) -> Sequence[Row[Any]]:
         """Execute a statement of literals in the snapshot and return its rows, if it has any."""
         result = self.connection.exec_driver_sql(sql, execution_options=NO_PARAMETERS)
@@ -375,6 +390,15 @@ class _Statements:
             flagged_later=f"COALESCE(v.flagged_at > {self._as_of} AND v.flagged_at < {CALENDAR_END}, false)",
             anomalies=", ".join(f"CASE WHEN {sql} THEN '{anomaly}' END" for anomaly, sql in self._anomalies()),
             **self._spellings("conversations", "id"),
+        )
+
+    def content(self, table: str, conversations: str) -> str:
+        return filled(
+            "whole_content",
+            table=table,
+            conversations=conversations,
+            histories=self._histories(),
+            ruled=ruled(self.contract, self.to),
         )
 
     def changed(self, table: str) -> Iterator[tuple[str, str]]:

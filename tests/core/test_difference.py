@@ -184,7 +184,7 @@ CHANGES: dict[str, tuple[str, str, str, bool]] = {
     "training": (
         'resumed = "from_opt_in"',
         'resumed = "entire"',
-        "training: a conversation resumed after the opt-in",
+        "training: resumed conversations as a whole",
         True,
     ),
     "feedback": (

@@ -221,14 +221,6 @@ FROM (
     FROM pg_catalog.pg_stat_replication r
 ) AS replicas
 
--- name: sign_show
--- Name this session by what its process is doing, until the sign is hidden or the session ends.
-SELECT set_config('application_name', :text, false)
-
--- name: sign_hide
--- Name this session as it was named when it began.
-RESET application_name
-
 -- name: signs
 -- The signs that processes show in this database now; every role may read the names of sessions.
 SELECT DISTINCT a.application_name AS text FROM pg_catalog.pg_stat_activity a

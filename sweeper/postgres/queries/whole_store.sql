@@ -78,6 +78,22 @@ CROSS JOIN LATERAL (
 ) AS p
 WHERE v.present AND v.id IS NOT NULL
 
+-- name: whole_content
+-- By when the rules that redact want the content of each conversation gone, and the first doubt about that.
+CREATE TEMPORARY TABLE $table ON COMMIT DROP AS
+WITH $histories
+SELECT t.id, t.account_id, v.last_rule AS rule, v.last_due AS due, t.held_since, v.doubt
+FROM (
+$ruled
+) AS v
+JOIN $conversations t ON t.id = v.id
+
+-- name: whole_no_content
+-- The same under a policy without such a rule.
+CREATE TEMPORARY TABLE $table ON COMMIT DROP AS
+SELECT t.id, t.account_id, CAST(NULL AS text) AS rule, CAST(NULL AS timestamptz) AS due, t.held_since, CAST(NULL AS text) AS doubt
+FROM $conversations t
+
 -- name: whole_any
 -- Whether any of what is to be purged must be decided again; no row: no.
 SELECT true FROM $table t WHERE t.outcome = 'purge' AND $which LIMIT 1
