@@ -129,16 +129,16 @@ class WholeStore:
             self.execute(statements.messages(messages))
             self.execute(f"ANALYZE {messages}")
             self._messages[policy.deadline] = messages
-        self.step("deciding conversations", 0.3)
+        self.step("deciding conversations", 0.26)
         self.execute(statements.conversations(verdicts.conversations, self._messages[policy.deadline]))
         for which, sql in statements.changed(verdicts.conversations):
             if self.execute(filled("whole_any", table=verdicts.conversations, which=which)):
                 self.execute(sql)
-        self.step("deciding feedback", 0.93)
+        self.step("deciding feedback", 0.91)
         self.execute(statements.feedback(verdicts.feedback))
         for table in (verdicts.conversations, verdicts.feedback):
             self.execute(f"ANALYZE {table}")
-        self.step("counting", 0.96)
+        self.step("counting", 0.94)
         return verdicts
 
     def judge_content(self, verdicts: "StoreVerdicts") -> str:
