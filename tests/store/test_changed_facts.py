@@ -149,7 +149,7 @@ def test_feedback_whose_order_is_withdrawn_meanwhile(
     assert buried(store) == []
 
 
-@pytest.mark.parametrize("seam", ["count_children", "remember_objects", "_bound"])
+@pytest.mark.parametrize("seam", ["count_children", "remember_objects", "bound_by_budget"])
 @pytest.mark.parametrize("count", [1, 2])
 def test_message_that_no_key_keeps_out(
     store: Store, policy: Policy, monkeypatch: pytest.MonkeyPatch, seam: str, count: int

@@ -203,7 +203,7 @@ def test_run_is_recorded_from_start_to_end(store: Store, policy: Policy) -> None
     ]
     assert store.execute("SELECT result FROM sweeper.runs") == [(to_json(result),)]
     assert result.as_json()["purged"] == 3
-    assert events(store) == ["run_opened", "run_closed"]
+    assert events(store) == ["run_opened", "policy_recorded", "run_closed"]
 
 
 def test_refused_run_is_recorded(store: Store, policy: Policy) -> None:

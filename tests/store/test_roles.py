@@ -361,7 +361,8 @@ def test_the_auditor_audits(ruled: Store, policy: Policy, tmp_path: Path) -> Non
         seen = "SELECT t.rule, r.outcome FROM sweeper.tombstones t JOIN sweeper.runs r ON r.id = t.run_id"
         assert connection.execute(seen).fetchall() == [("standard", "completed")] * 2
         kinds = connection.execute("SELECT kind, actor FROM sweeper.events ORDER BY id").fetchall()
-        assert kinds == [("run_opened", "sweeper"), ("run_closed", "sweeper")]
+        assert [kind for kind, _ in kinds] == ["run_opened", "policy_recorded", "run_closed"]
+        assert {actor for _, actor in kinds} == {"sweeper"}
     assert protections.list_holds(auditor.database(), released=True) == []
     checkpoint = ("audit", "checkpoint")
     assert in_process(auditor, *checkpoint).code == 1
