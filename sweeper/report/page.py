@@ -29,7 +29,7 @@ from markupsafe import Markup, escape
 
 from sweeper.errors import printable
 from sweeper.policy.instant import rfc3339
-from sweeper.report.status import length
+from sweeper.policy.times import length
 
 LONG = 45
 """Rows: a longer table below a chart stays closed on paper."""

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from sweeper.clock import Clock
 from sweeper.policy.counts import Counts
 from sweeper.policy.instant import rfc3339
-from sweeper.policy.times import length as length
+from sweeper.policy.times import length
 from sweeper.postgres import backfills, migrate, pace, run_sign
 from sweeper.postgres.backfills import BackfillPlan
 from sweeper.postgres.database import Database

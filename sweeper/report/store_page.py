@@ -9,6 +9,7 @@ from datetime import date, datetime, timedelta
 
 from sweeper.policy.counts import Kind, RecordCounts
 from sweeper.policy.remedies import DOUBTED, SKIPPED
+from sweeper.policy.times import length
 from sweeper.postgres.whole_store import Due, Step, StoreVerdicts
 from sweeper.report import chart, numbers
 from sweeper.report import report as reports
@@ -29,7 +30,6 @@ from sweeper.report.operation import Covered
 from sweeper.report.overdue import PATIENCE
 from sweeper.report.page import Block, Code, Commands, Facts, Section, Table, Verdict, instant, page
 from sweeper.report.report import DAYS, Report
-from sweeper.report.status import length
 from sweeper.runs.job import Job
 
 WORDS: Mapping[Kind, tuple[str, str]] = {
