@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -10,29 +9,18 @@ from typing import Any
 
 import pytest
 
-from sweeper import toml
 from sweeper.errors import ConfigurationError
-from sweeper.policy import schema as policies
 from sweeper.policy.schema import Policy
 from sweeper.runs.job import Job
 from sweeper.runs.sweep import preview, sweep
 from tests.acceptance.commands import Done, in_process
 from tests.facts import World
+from tests.redacting import COLUMNS, redacting
 from tests.store.stores import POLICY, Store
 
 AS_OF = "2026-06-01T00:00:00Z"
 GUARDS = {"history": False, "volume": False}
-COLUMNS = {"redact": [{"table": "messages", "columns": ["body"]}]}
-RULES = [
-    {"name": "content", "because": "a week has passed", "due": [{"anchor": "last_activity", "period": "7 days"}]},
-]
-
-
-def redacting(*rules: dict[str, Any]) -> Policy:
-    """The shipped policy with rules that redact."""
-    raw = deepcopy(toml.parse(Path(POLICY).read_text()))
-    raw["rules"] += [{**rule, "action": "redact"} for rule in rules]
-    return policies.checked(raw)
+WEEK = {"name": "content", "due": [{"anchor": "last_activity", "period": "7 days"}]}
 
 
 def chat(name: str, last: str, **columns: Any) -> dict[str, Any]:
@@ -56,7 +44,7 @@ def owned(store: Store) -> Store:
 def job_of(store: Store, as_of: str = AS_OF, policy: Policy | None = None, **sections: Any) -> Job:
     """A job whose policy redacts."""
     sections = {"purge": COLUMNS, "guards": GUARDS, **sections}
-    return store.job(policy or redacting(*RULES), as_of, **sections)
+    return store.job(policy or redacting(WEEK), as_of, **sections)
 
 
 def content(store: Store) -> dict[str, int]:
