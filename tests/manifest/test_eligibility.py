@@ -15,6 +15,7 @@ from sweeper.policy.training import exclusions
 from sweeper.postgres.facts import FactsReader
 from sweeper.runs.job import read_contract
 from tests.facts import World, instant
+from tests.redacting import redacting
 from tests.store.stores import ID_TYPES, Store
 from tests.store.test_propose import Bench, furnished, policies
 
@@ -167,3 +168,23 @@ def test_order_in_another_spelling(bench: Judged, policy: Policy, named: str) ->
         for every in (False, True):
             (facts,) = reader.conversations(connection, [str(bench.store.id("c1"))], every=every).values()
             assert not decide(facts, policy, as_of).expired
+
+
+def test_doubt_about_content(bench: Judged) -> None:
+    """If a column that says when content goes cannot be used, its messages are not trained on."""
+    period = {"column": "conversation.keep_days", "unit": "day"}
+    policy = redacting({"name": "content", "due": [{"anchor": "last_activity", "period": period}]})
+    consent = [{"granted": True, "recorded_at": "2026-01-01T00:00:00Z"}]
+    plans = [{"effective_at": "2020-01-01T00:00:00Z", "plan": "pro"}]
+    chats = [
+        {"id": f"c{n}", "account": "a1", "created_at": FEBRUARY, "last_activity_at": FEBRUARY}
+        | {"messages": [{"id": f"m{n}", "author": "user", "created_at": FEBRUARY}], "columns": {"keep_days": days}}
+        for n, days in enumerate((-1, 30, 300))
+    ]
+    accounts = [{"id": "a1", "plans": plans, "consent": consent}]
+    bench.load({"accounts": accounts, "conversations": chats, "holds": [], "orders": []})
+    as_of = instant("2026-06-01T00:00:00Z")
+    reasons, *_ = bench.by_sql(policy, as_of, ahead=False)
+    wanted = ("unclassified", "redacted", "eligible")
+    assert reasons == {bench.store.id(f"m{n}"): reason for n, reason in enumerate(wanted)}
+    bench.judge(policy, as_of)
