@@ -1,7 +1,10 @@
 """A rule that redacts empties content columns, leaves the row to its other rules, and leaves a tombstone of its own."""
 
 import json
+import os
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -9,14 +12,19 @@ from typing import Any
 
 import pytest
 
-from sweeper.errors import ConfigurationError
+from sweeper.errors import ConfigurationError, RefusedError
 from sweeper.policy.schema import Policy
+from sweeper.postgres import fence
+from sweeper.runs import approval as approvals
 from sweeper.runs.job import Job
 from sweeper.runs.sweep import preview, sweep
 from tests.acceptance.commands import Done, in_process
+from tests.acceptance.test_kill import gate, waiting
 from tests.facts import World
+from tests.processes import started, until
 from tests.redacting import COLUMNS, redacting
 from tests.store.stores import POLICY, Store
+from tests.store.test_races import once_before
 
 AS_OF = "2026-06-01T00:00:00Z"
 GUARDS = {"history": False, "volume": False}
@@ -215,3 +223,97 @@ def replace_store(commanded: Callable[..., Done], store: Store) -> Callable[...,
     """The same commands of another role."""
     assert isinstance(commanded, partial)
     return partial(in_process, store, **commanded.keywords)
+
+
+def test_hold_between_proposal_and_redaction(owned: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hold that is placed after the proposals, by SQL, keeps content."""
+    owned.load(a_world(chat("week", "2026-05-20T00:00:00Z")))
+    job = job_of(owned)
+
+    def place(_: object) -> None:
+        owned.execute("INSERT INTO sweeper.legal_holds (matter, placed_at) VALUES ('m', now())")
+
+    once_before(monkeypatch, fence, "share", place)
+    told = sweep(job).as_json()
+    assert (told["redacted"], told["spared_by_reason"]) == (0, {"protected_after_as_of": 1})
+    assert content(owned) == {owned.id("week"): 2}
+
+
+def test_volume(owned: Store) -> None:
+    """The limits count redactions, and an approval permits as many of each rule as its preview found."""
+    owned.load(a_world(*(chat(f"c{n}", "2026-05-20T00:00:00Z") for n in range(3))))
+    limits = {"history": False, "max_count": 2, "max_share": 0.5}
+    with pytest.raises(RefusedError, match="3 to be redacted"):
+        sweep(job_of(owned, guards=limits))
+    plan = preview(job_of(owned, guards=limits))
+    approval = approvals.read(plan.as_json()["digest"])
+    assert (approval, approval.redact) == (plan.approval, {"content": 3})
+    fewer = replace(approval, redact={"content": 2})
+    with pytest.raises(RefusedError, match="content: 3 due, 2 approved"):
+        sweep(job_of(owned, guards=limits), approval=fewer)
+    owned.execute("UPDATE messages SET body = NULL WHERE conversation_id = %s", owned.id("c0"))
+    assert sweep(job_of(owned, guards=limits), approval=approval).as_json()["redacted"] == 2
+    assert owned.execute("SELECT count(*) FROM sweeper.tombstones WHERE approved") == [(2,)]
+    owned.execute("UPDATE messages SET body = 'again'")
+    with pytest.raises(RefusedError, match="content: 3 due, 1 approved and not yet redacted"):
+        sweep(job_of(owned, guards=limits), approval=approval)
+
+
+def test_reapplied(owned: Store, commanded: Callable[..., Done], tmp_path: Path) -> None:
+    """Content that a backup brings back is redacted again, but not what a user has written since."""
+    owned.load(a_world(chat("back", "2026-05-20T00:00:00Z"), chat("resumed", "2026-05-20T00:00:00Z")))
+    ledger, as_of = str(tmp_path / "ledger.jsonl"), ("--as-of", AS_OF)
+    assert commanded("run", *as_of).code == 0
+    assert commanded("audit", "export", ledger).code == 0
+    owned.execute("UPDATE messages SET body = 'brought back'")
+    owned.execute("UPDATE conversations SET last_activity_at = now() WHERE id = %s", owned.id("resumed"))
+    words = ("reapply", "--ledger", ledger, "--accept-unsigned", "--json")
+    foretold = json.loads(commanded(*words, "--dry-run").out)
+    assert (foretold["would_redact"], foretold["would_purge"], foretold["spared_by_reason"]) == (1, 0, {"changed": 1})
+    done = commanded(*words)
+    told = json.loads(done.out)
+    assert (done.code, told["redacted"], told["purged"], told["back"]) == (0, 1, 0, 2)
+    assert content(owned) == {owned.id("back"): 0, owned.id("resumed"): 2}
+    owned.execute("UPDATE messages SET body = 'brought back'")
+    without = commanded(*words, "--dry-run", SWEEPER_CONFIG="", SWEEPER_POLICY_FILE=POLICY)
+    assert json.loads(without.out)["spared_by_reason"] == {"no_columns_to_redact": 2}
+    assert without.code == 1
+
+
+KILLS = {
+    "in the UPDATE of a batch": ("store.messages", "UPDATE", "true", 0),
+    "in the second batch": (
+        "sweeper.tombstones",
+        "INSERT",
+        "NEW.record = 'redaction' AND EXISTS (SELECT FROM sweeper.tombstones t WHERE t.xmin <> NEW.xmin)",
+        2,
+    ),
+}
+
+
+@pytest.mark.parametrize("moment", KILLS)
+def test_killed_and_run_again(moment: str, owned: Store, commanded: Callable[..., Done]) -> None:
+    """Killed at any moment and run again, each conversation is redacted once, with one tombstone."""
+    assert isinstance(commanded, partial)
+    chats = [chat(f"c{n}", "2026-05-20T00:00:00Z") for n in range(5)]
+    owned.load(a_world(*chats))
+    owned.execute(
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET deadlock_timeout = ''120s''', current_database()); END $$"
+    )
+    config = Path(commanded.keywords["SWEEPER_CONFIG"])
+    config.write_text(f"{CONFIG}[purge]\nbatch = 2\n[lease]\nseconds = 1.0\n[database]\nlock_timeout_ms = 60000\n")
+    command = [sys.executable, "-m", "sweeper.cli", "run", "--json", "--as-of", AS_OF]
+    environment = {**os.environ, **commanded.keywords, "SWEEPER_DATABASE_URL": owned.url}
+    table, event, condition, committed = KILLS[moment]
+    with started(command, env=environment) as process, owned.connect() as watcher:
+        with gate(owned, table, event, condition) as holder:
+            pid = waiting(process, holder)
+            process.kill()
+            process.wait()
+        gone = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = %s)"
+        until(lambda: watcher.execute(gone, [pid]).fetchone() == (True,), process)
+    assert owned.execute("SELECT count(*) FROM sweeper.tombstones") == [(committed,)]
+    assert json.loads(commanded("run", "--json", "--as-of", AS_OF).out)["redacted"] == 5 - committed
+    assert set(content(owned).values()) == {0}
+    stones = owned.execute("SELECT record_id, rule FROM sweeper.tombstones WHERE record = 'redaction' ORDER BY 1")
+    assert stones == sorted((owned.id(each["id"]), "content") for each in chats)
