@@ -274,6 +274,8 @@ def test_reapplied(owned: Store, commanded: Callable[..., Done], tmp_path: Path)
     told = json.loads(done.out)
     assert (done.code, told["redacted"], told["purged"], told["back"]) == (0, 1, 0, 2)
     assert content(owned) == {owned.id("back"): 0, owned.id("resumed"): 2}
+    again = commanded(*words)
+    assert (again.code, json.loads(again.out)["back"]) == (0, 1)
     owned.execute("UPDATE messages SET body = 'brought back'")
     without = commanded(*words, "--dry-run", SWEEPER_CONFIG="", SWEEPER_POLICY_FILE=POLICY)
     assert json.loads(without.out)["spared_by_reason"] == {"no_columns_to_redact": 2}
