@@ -9,6 +9,7 @@ import errno
 import io
 import json
 import os
+import re
 import sys
 import threading
 import traceback
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from sweeper.encoding import to_json
 from sweeper.errors import SweeperError, printable
 from sweeper.policy.instant import OutOfRange
+from sweeper.policy.times import when
 
 if TYPE_CHECKING:
     import yaml
@@ -153,8 +155,12 @@ def print_json(value: Any) -> None:
     _write([json.dumps(to_json(value))])
 
 
-def print_table(headers: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Print a table for a person; long cells are wrapped, not cut."""
+def print_table(headers: Iterable[str], rows: Iterable[Iterable[object]], *, now: datetime | None = None) -> None:
+    """Print a table for a person; long cells are wrapped, not cut.
+
+    A whole number is a count and has thousands separators; an id is passed as text. With `now`, instants are shown relative to it
+    as well.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -165,7 +171,7 @@ def print_table(headers: Iterable[str], rows: Iterable[Iterable[object]]) -> Non
     for header in headers:
         table.add_column(Text(header), overflow="fold")
     for row in rows:
-        table.add_row(*(Text(printable(_cell_text(cell))) for cell in row))
+        table.add_row(*(Text(printable(_cell_text(cell, now))) for cell in row))
     console.print(table)
     _write(drawn.getvalue().removesuffix("\n").split("\n"))
 
@@ -189,7 +195,11 @@ def print_data(value: Any, output: OutputFormat) -> None:
 
 
 def print_rows(
-    rows: Sequence[Mapping[str, object]], output: OutputFormat = OutputFormat.TABLE, *, none: str = ""
+    rows: Sequence[Mapping[str, object]],
+    output: OutputFormat = OutputFormat.TABLE,
+    *,
+    none: str = "",
+    now: datetime | None = None,
 ) -> None:
     """Print rows with the same columns, as a table or as data. A command that lists something ends with this call.
 
@@ -203,11 +213,12 @@ def print_rows(
         rows: what is listed; the names of the fields are the headers.
         output: the option --output of the command.
         none: what a person reads if there is no row.
+        now: the present, if the table is to say how long ago its instants are.
     """
     if output.is_data:
         print_data(list(rows), output)
     elif rows:
-        print_table(rows[0], [row.values() for row in rows])
+        print_table(rows[0], [[_id_text(*field) for field in row.items()] for row in rows], now=now)
     else:
         say(none)
 
@@ -314,9 +325,41 @@ def _csv_text(value: Any) -> str:
     return printable(value) if isinstance(value, str) else json.dumps(value)
 
 
-def _cell_text(cell: object) -> str:
+def is_live() -> bool:
+    """Return whether stdout is a terminal on which `live` can replace what it printed."""
+    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+@contextmanager
+def live() -> Iterator[Callable[[Iterable[tuple[str, str]]], None]]:
+    """Yield a function that prints lines, each with its style, in the place of those before; the last ones stay."""
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    console = Console(file=sys.stdout, highlight=False)
+    with Live(console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as drawn:
+
+        def show(lines: Iterable[tuple[str, str]]) -> None:
+            texts = (Text(f"{printable(line)}\n", style) for line, style in lines)
+            text = Text(no_wrap=True, overflow="ellipsis").join(texts)
+            text.rstrip()
+            drawn.update(text, refresh=True)
+
+        yield show
+
+
+def _id_text(name: str, value: object) -> object:
+    return str(value) if value is not None and re.search("(^|_)id$", name) else value
+
+
+def _cell_text(cell: object, now: datetime | None) -> str:
     if cell is None:
         return ""
+    if isinstance(cell, datetime) and now is not None:
+        return when(cell, now)
+    if isinstance(cell, int) and not isinstance(cell, bool):
+        return f"{cell:,}"
     return str(to_json(cell) if isinstance(cell, datetime | OutOfRange) else cell)
 
 

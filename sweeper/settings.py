@@ -370,7 +370,8 @@ class ManifestSettings(Section):
     """Training manifests."""
 
     statement_timeout_ms: Annotated[Positive, Field(le=86_400_000)] = 3_600_000
-    """The longest that a statement may take that reads the whole store for a manifest, in milliseconds."""
+    """The longest that a statement may take that reads the whole store, for a manifest, a report or a forecast, in
+    milliseconds."""
     validation_percent: Annotated[Number, Field(ge=0, le=50)] = 5.0
     """The share of accounts whose messages are for validation, in percent. Another share moves people between splits."""
     test_percent: Annotated[Number, Field(ge=0, le=50)] = 5.0

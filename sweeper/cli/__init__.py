@@ -16,6 +16,7 @@ from sweeper.cli.backfill import backfill
 from sweeper.cli.choices import consent_app, plan_app
 from sweeper.cli.copies import copies_app
 from sweeper.cli.explain import explain
+from sweeper.cli.forecast import forecast
 from sweeper.cli.init import init
 from sweeper.cli.maintenance import check, demo, migrate
 from sweeper.cli.manifest import manifest_app
@@ -23,9 +24,10 @@ from sweeper.cli.pause import pause, resume
 from sweeper.cli.policy import policy_app
 from sweeper.cli.protect import hold_app, order_app
 from sweeper.cli.reapply import reapply
-from sweeper.cli.report import report, status
+from sweeper.cli.report import report
 from sweeper.cli.run import run
 from sweeper.cli.serve import serve
+from sweeper.cli.status import status
 from sweeper.console import OutputFormat
 from sweeper.errors import SweeperError
 
@@ -61,6 +63,7 @@ for command in (
     resume,
     status,
     report,
+    forecast,
     explain,
     account,
     check,

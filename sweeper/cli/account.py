@@ -3,10 +3,12 @@
 `explain` of an account prints the short form of it.
 """
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields
-from datetime import UTC, date, datetime, timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 import typer
 
 from sweeper import console
-from sweeper.cli import context
+from sweeper.cli import context, progress
 from sweeper.cli.context import AsJson, AsOf, Config, Output
 from sweeper.console import OutputFormat
 from sweeper.encoding import to_json
@@ -108,17 +110,16 @@ def _window(since: str | None, until: str | None, now: datetime) -> Window:
     Raises:
         ConfigurationError: it is empty, or reaches into the future.
     """
-    begin, end = _moment("--since", since), _moment("--until", until)
+    begin, end = context.moment("--since", since), context.moment("--until", until)
     just_after = now + timedelta(microseconds=1)  # what is due now is due
-    if end is not None and _is_date(until):
-        day_after = end + timedelta(days=1)
-        end = just_after if end <= now < day_after else day_after
     for option, found in (("--since", begin), ("--until", end)):
-        if found is not None and found > just_after:
+        if found is not None and found > now:
             raise ConfigurationError(
                 f"{option} {rfc3339(found)} is in the future: what is not due yet cannot be shown to be gone. Nothing was read. "
                 f"Give at most {rfc3339(now)}; without --purged, `sweeper account` says what is due when."
             )
+    if end is not None and context.is_date(until):
+        end = min(end + timedelta(days=1), just_after)
     if begin is not None and end is not None and begin >= end:
         raise ConfigurationError(
             f"--since {rfc3339(begin)} is not before the end that --until gives, {rfc3339(end)}: no due date lies between them. "
@@ -127,31 +128,20 @@ def _window(since: str | None, until: str | None, now: datetime) -> Window:
     return Window(begin, end or just_after)
 
 
-def _moment(option: str, text: str | None) -> datetime | None:
-    if text is not None and _is_date(text):
-        day = date.fromisoformat(text)
-        return datetime(day.year, day.month, day.day, tzinfo=UTC)
-    return context.instant(option, text)
-
-
-def _is_date(text: str | None) -> bool:
-    try:
-        return text is not None and bool(date.fromisoformat(text))
-    except ValueError:
-        return False
-
-
 def _everything(job: "Job", id_: str, output: OutputFormat, html: BinaryIO | None) -> None:
     """Print everything about an account, or write it as a page."""
     from sweeper.report import account as accounts
     from sweeper.report import account_page
 
-    in_manifests = accounts.in_manifests(job, id_)
+    with progress.steps() as step:
+        in_manifests = accounts.in_manifests(job, id_, partial(step, "training manifests"))
     with accounts.opened(job, id_) as view:
         if not in_manifests.messages:
             _refuse_unknown(view, account_page.manifests_sentence(in_manifests))
         if html is not None or not output.is_data:
-            found = accounts.overview(view, MOST if html is None else account_page.LISTED)
+            with progress.steps() as step:
+                most = MOST if html is None else account_page.LISTED
+                found = accounts.overview(view, most, partial(step, "records of the account"))
         if html is not None:
             html.write(account_page.account_page(view, found, in_manifests).encode())
         with _printing(html):
@@ -168,7 +158,8 @@ def _answer(job: "Job", id_: str, window: Window, output: OutputFormat, html: Bi
 
     with accounts.opened(job, id_) as view:
         _refuse_unknown(view, "Training manifests were not looked at.")
-        answer = accounts.answer(view, window)
+        with progress.steps() as step:
+            answer = accounts.answer(view, window, partial(step, "records of the account"))
     if html is not None:
         html.write(account_page.answer_page(job, answer).encode())
     with _printing(html):
@@ -180,7 +171,7 @@ def _answer(job: "Job", id_: str, window: Window, output: OutputFormat, html: Bi
 
 
 def _print_text(view: "AccountView", found: "Overview", in_manifests: "ManifestFindings") -> None:
-    from sweeper.report import timeline
+    from sweeper.report import account_page, timeline
 
     job = view.job
     console.say(
@@ -199,7 +190,7 @@ def _print_text(view: "AccountView", found: "Overview", in_manifests: "ManifestF
     _print_stored(found.totals, found.next_due[:MOST])
     _heading("Legal holds and erasure orders that reach it")
     _print_protections(view)
-    _heading(f"Purged: {sum(totals.purged for totals in view.found.tombstones):,} records")
+    _heading(f"Purged: {account_page.purged_words(view.found)}")
     _print_tombstones(view, found.last_purged[:MOST])
     _heading("Training manifests")
     _print_manifests(in_manifests)
@@ -258,7 +249,7 @@ def _print_tombstones(view: "AccountView", lines: Sequence["PurgedLine"]) -> Non
     from sweeper.report import account_page
     from sweeper.report.account import by_record
 
-    totals = view.found.tombstones
+    totals = view.tombstones
     if not totals:
         console.say("No tombstone names the account. What the application deletes itself leaves none.")
         return
@@ -320,15 +311,24 @@ def _print_manifests(found: "ManifestFindings") -> None:
 def _print_data(view: "AccountView", in_manifests: "ManifestFindings", output: OutputFormat) -> None:
     """Print everything; CSV has the records alone, which are rows with the same columns."""
     from sweeper.report import account as accounts
+
+    is_free = not sys.stdout.isatty()  # else the rows that are printed would run through the bar
+    with progress.steps() if is_free else nullcontext(lambda _, __: None) as step:
+        tally = accounts.Tally()
+        stored = tally.counted(view.stored(partial(step, "records of the account")))
+        if output is OutputFormat.CSV:
+            _print_csv(stored, view.purged())
+            return
+        lists = {"stored": stored, "purged": view.purged()}
+        console.print_document(_head(view, in_manifests), lists, lambda: {"stored_by_rule": tally.totals}, output)
+
+
+def _head(view: "AccountView", in_manifests: "ManifestFindings") -> dict[str, Any]:
+    """Return what a document says before its long lists."""
     from sweeper.report import timeline
 
-    tally = accounts.Tally()
-    stored, purged = tally.counted(view.stored()), view.purged()
-    if output is OutputFormat.CSV:
-        _print_csv(stored, purged)
-        return
     job, found, known = view.job, view.found, view.history
-    head = {
+    return {
         "account_id": view.id,
         "store": job.contract.schema,
         "as_of": job.as_of,
@@ -340,11 +340,9 @@ def _print_data(view: "AccountView", in_manifests: "ManifestFindings", output: O
         "in_doubt": sorted(known.faults) if known else [],
         "holds": view.holds(),
         "orders": view.orders(),
-        "purged_by_rule": found.tombstones,
+        "purged_by_rule": view.tombstones,
         "manifests": in_manifests,
     }
-    lists = {"stored": stored, "purged": purged}
-    console.print_document(head, lists, lambda: {"stored_by_rule": tally.totals}, output)
 
 
 def _print_csv(stored: Iterable["StoredLine"], purged: Iterable["PurgedLine"]) -> None:
@@ -470,8 +468,8 @@ def _print_short(view: "AccountView", output: OutputFormat) -> None:
         return
     console.say(
         f"Account {found.id}: {'stored' if found.is_stored else 'it has no row in accounts'}.",
-        f"  conversations: {found.conversations} stored; {_purged(found, 'conversation')}",
-        f"  feedback rows: {found.feedback} stored; {_purged(found, 'feedback')}",
+        f"  conversations: {found.conversations:,} stored; {_purged(found, 'conversation')}",
+        f"  feedback rows: {found.feedback:,} stored; {_purged(found, 'feedback')}",
         f"  legal holds in force that name it: {found.holds} (`sweeper hold list`); erasure orders: {found.orders} "
         "(`sweeper order list`)",
     )
@@ -482,7 +480,7 @@ def _print_short(view: "AccountView", output: OutputFormat) -> None:
         console.say(f"  last purge: {rfc3339(found.last_purged_at)}")
     console.say(*(line(facts, evaluation) for facts, evaluation in listed))
     if found.conversations > len(listed):
-        console.say(f"... {found.conversations - len(listed)} more.")
+        console.say(f"... {found.conversations - len(listed):,} more.")
     console.say(f"`sweeper account {found.id}` tells everything about it.")
     if listed:
         console.say("`sweeper explain ID` explains one of its conversations.")
@@ -506,8 +504,8 @@ def _shown(evaluation: "Evaluation") -> str:
 
 def _purged(found: "StoredAccount", record: str) -> str:
     by_rule = found.purged.get(record, {})
-    rules = ", ".join(f"{count} {rule}" for rule, count in by_rule.items())
-    return f"{sum(by_rule.values())} purged{f' ({rules})' if rules else ''}"
+    rules = ", ".join(f"{count:,} {rule}" for rule, count in by_rule.items())
+    return f"{sum(by_rule.values()):,} purged{f' ({rules})' if rules else ''}"
 
 
 def _as_json(found: "StoredAccount") -> dict[str, Any]:

@@ -64,7 +64,7 @@ def _print_checkpoint(last: "Checkpoint | None", *, is_new: bool, output: Output
     if last is None:
         console.say("There is no evidence yet, and so no checkpoint.")
         return
-    console.say(f"Checkpoint of {last.size} leaves{'' if is_new else '; no evidence is newer'}:")
+    console.say(f"Checkpoint of {last.size:,} leaves{'' if is_new else '; no evidence is newer'}:")
     console.say(*last.note.rstrip().split("\n"))
     if last.signed_by is None:
         console.warn(UNSIGNED)
@@ -127,8 +127,8 @@ def _kept(path: Path) -> "KeptCheckpoint":
 
 
 def _print_report(report: "VerifyReport") -> None:
-    states = ", ".join(f"{count} {state}" for state, count in sorted(report.checkpoints.items()) if count)
-    console.say(f"{report.verified} of {report.leaves} leaves verified; checkpoints: {states or 'none'}.")
+    states = ", ".join(f"{count:,} {state}" for state, count in sorted(report.checkpoints.items()) if count)
+    console.say(f"{report.verified:,} of {report.leaves:,} leaves verified; checkpoints: {states or 'none'}.")
     if report.kept_checkpoints:
         console.say(f"The ledger continues {report.kept_checkpoints} kept elsewhere.")
     for fault in report.faults:
@@ -140,9 +140,9 @@ def _print_report(report: "VerifyReport") -> None:
         return
     console.say("Everything fits.")
     if report.leaves > report.under_a_checkpoint:
-        console.say(f"{report.leaves - report.under_a_checkpoint} leaves are under no checkpoint yet.")
+        console.say(f"{report.leaves - report.under_a_checkpoint:,} leaves are under no checkpoint yet.")
     if any(report.not_covered.values()):
-        sources = ", ".join(f"{count} {source}" for source, count in report.not_covered.items())
+        sources = ", ".join(f"{count:,} {source}" for source, count in report.not_covered.items())
         console.say(f"Not covered yet, until the next checkpoint: {sources}.")
     _print_trust(report)
 
@@ -151,7 +151,7 @@ def _print_compared(report: "VerifyReport") -> None:
     if not report.compared:
         console.say("Nothing else was compared: no table can be compared with a ledger that does not fit.")
         return
-    tables = ", ".join(f"{count} {table.replace('_', ' ')}" for table, count in report.compared.items())
+    tables = ", ".join(f"{count:,} {table.replace('_', ' ')}" for table, count in report.compared.items())
     console.say(f"Compared with the events: {tables}, and the database's identity.")
 
 
@@ -242,7 +242,7 @@ def _print_proven(proven: dict[str, Any], *, output: OutputFormat) -> None:
         f"rule {proven['rule']}, due {proven['due_at']}, as-of {proven['as_of']}, policy {proven['policy'][:12]}."
     )
     console.say(
-        f"This is leaf {proven['leaf']} of the log {proven['log']}, signed when it had {proven['size']} leaves."
+        f"This is leaf {proven['leaf']} of the log {proven['log']}, signed when it had {proven['size']:,} leaves."
     )
 
 
@@ -267,7 +267,7 @@ def audit_export(
         if output.is_data:
             console.print_data({"file": str(file), "size": note.tree.size, "log": note.tree.origin}, output)
         else:
-            console.say(f"{note.tree.size} leaves of the log {note.tree.origin} are in {file}.")
+            console.say(f"{note.tree.size:,} leaves of the log {note.tree.origin} are in {file}.")
         if not note.signatures:
             console.warn(f"its checkpoint is the newest, and {UNSIGNED}")
 
@@ -303,8 +303,8 @@ def audit_check_export(
         console.print_data(summary, output)
         return
     console.say(
-        f"Everything fits: {summary['size']} leaves of the log {summary['log']} under a signed checkpoint, "
-        f"{summary['tombstones']} tombstones and {summary['events']} events."
+        f"Everything fits: {summary['size']:,} leaves of the log {summary['log']} under a signed checkpoint, "
+        f"{summary['tombstones']:,} tombstones and {summary['events']:,} events."
     )
     databases = ", ".join(summary["databases"]) or "a database that they do not name (they are of an earlier version)"
     if runs:

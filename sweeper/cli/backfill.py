@@ -166,8 +166,9 @@ def _print_outcome(outcome: "BackfillOutcome", *, output: OutputFormat) -> None:
         console.print_data(found, output)
         return
     console.say(
-        f"Backfill {found['backfill']} {found['outcome']}: {found['purged_now']} conversations purged now, {found['purged']} of "
-        f"{found['expected']} in all, in {found['duration_s']} s. Everything due before {found['done_until']} has been swept."
+        f"Backfill {found['backfill']} {found['outcome']}: {found['purged_now']:,} conversations purged now, {found['purged']:,} "
+        f"of {found['expected']:,} in all, in {found['duration_s']} s. Everything due before {found['done_until']} has been "
+        "swept."
     )
     if outcome.stop_reason:
         console.say(
@@ -179,9 +180,9 @@ def _print_outcome(outcome: "BackfillOutcome", *, output: OutputFormat) -> None:
         )
     if outcome.left > outcome.failed:
         console.say(
-            f"{outcome.left - outcome.failed} due conversations were skipped: other sessions had locked them, they exceed what "
+            f"{outcome.left - outcome.failed:,} due conversations were skipped: other sessions had locked them, they exceed what "
             "was approved, or a hold, a flag or a user message protects them. The next `sweeper run` purges those that "
             "nothing protects any more."
         )
     if outcome.failed:
-        console.say(f"{outcome.failed} records could not be purged; the log on stderr names each with its reason.")
+        console.say(f"{outcome.failed:,} records could not be purged; the log on stderr names each with its reason.")

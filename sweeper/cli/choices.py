@@ -124,7 +124,7 @@ def _record(choice: "Choice", config: Path | None, *, output: OutputFormat, unkn
         if output.is_data:
             console.print_data(row, output)
         else:
-            console.print_rows([row])
+            console.print_rows([row], now=context.CLOCK.now())
         _warn_unshown(database.settings, choice.kind, is_shown=row["in_store"])
 
 
@@ -173,4 +173,5 @@ def _list(kind: "ChoiceKind", account: str, config: Path | None, *, output: Outp
     with context.migrated(config) as database:
         account_id, _ = choices.account(database, account)
         rows = choices.recorded(database, kind, account_id)
-    console.print_rows(rows, output=output, none=f"no {kind} is recorded for account {account_id}")
+    none = f"no {kind} is recorded for account {account_id}"
+    console.print_rows(rows, output=output, none=none, now=context.CLOCK.now())

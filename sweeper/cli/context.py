@@ -5,7 +5,7 @@ Invariant: a command opens only what it needs, so that a hold can be placed whil
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -162,6 +162,22 @@ def instant(option: str, text: str | None) -> datetime | None:
         return aware(found)
     except ValueError as error:
         raise _invalid(option, text, f"cannot be used: {error}") from None
+
+
+def moment(option: str, text: str | None) -> datetime | None:
+    """Return the instant that an option names; a date is its first instant in UTC."""
+    if text is not None and is_date(text):
+        day = date.fromisoformat(text)
+        return datetime(day.year, day.month, day.day, tzinfo=UTC)
+    return instant(option, text)
+
+
+def is_date(text: str | None) -> bool:
+    """Return whether a text is a date without a time."""
+    try:
+        return text is not None and bool(date.fromisoformat(text))
+    except ValueError:
+        return False
 
 
 def _invalid(option: str, text: str, what: str) -> ConfigurationError:

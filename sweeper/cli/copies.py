@@ -57,7 +57,7 @@ def deliver(
 
 
 def _said(found: "Delivery") -> str:
-    told = f"{found.copy}: {found.records} records delivered"
+    told = f"{found.copy}: {found.records:,} records delivered"
     if found.outcome == "failed":
         return f"{told}, then it FAILED: {found.error}. What is missing is sent again, from leaf {found.next_leaf} on."
     return f"{told}; {SAID[found.outcome]}." if found.outcome in SAID else f"{told}."
@@ -74,4 +74,5 @@ def list_(config: Config = None, output: Output = OutputFormat.TABLE, _json: AsJ
     with context.migrated(config) as database:
         found = database.within(lambda c: lag.read(c, database.settings, context.CLOCK.now()))
     rows = [each.as_json() for each in found]
-    console.print_rows(rows, output=output, none="[[copies]] of the settings is empty: there is no copy.")
+    none = "[[copies]] of the settings is empty: there is no copy."
+    console.print_rows(rows, output=output, none=none, now=context.CLOCK.now())

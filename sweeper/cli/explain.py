@@ -1,5 +1,6 @@
 """`explain`: one conversation in plain words, all about one account, or every conversation in one line with totals."""
 
+from contextlib import ExitStack
 from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,7 +9,7 @@ import typer
 
 from sweeper import console
 from sweeper.cli import context
-from sweeper.cli.account import explain_account, explain_other, line
+from sweeper.cli.account import explain_account, explain_other
 from sweeper.cli.context import AsJson, AsOf, Config, Output
 from sweeper.console import OutputFormat
 from sweeper.errors import ConfigurationError, SweeperError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from sweeper.policy.counts import RecordCounts
     from sweeper.policy.explain import Explanation
     from sweeper.policy.facts import Facts, Message
+    from sweeper.postgres.whole_store import StoredVerdict
     from sweeper.runs.job import Job
 
 
@@ -128,24 +130,32 @@ def _explain_absent(job: "Job", id_: str, what_if: WhatIf | None, *, output: Out
 
 def _explain_all(job: "Job", *, output: OutputFormat) -> None:
     from sweeper import log
-    from sweeper.policy import explain as explanations
-    from sweeper.policy.anomaly import Anomaly
-    from sweeper.policy.counts import Counts
-    from sweeper.runs.scan import everything
+    from sweeper.cli import progress
+    from sweeper.runs.scan import verdicts
 
-    counts, printer = Counts(), console.RowPrinter(output)
-    for record in everything(job, lambda: counts.anomalies.update([Anomaly.CREATED_AHEAD.value])):
-        counts.count("conversation", record.evaluation, record.anomalies)
-        if output.is_data:
-            printer.print(explanations.line(record.facts, record.evaluation.verdict))
-        else:
-            console.say(line(record.facts, record.evaluation))
+    printer = console.RowPrinter(output)
+    with ExitStack() as stack:
+        with progress.steps() as step:
+            found = stack.enter_context(verdicts(job, step))
+            counts, anomalies = found.counts("conversation"), found.anomalies("conversation")
+        for record in found.every("conversation"):
+            if output.is_data:
+                printer.print(record)
+            else:
+                console.say(_line(record))
     if output.is_data:
-        log.get().info("totals", **_totals_json(counts.conversations))
+        log.get().info("totals", **_totals_json(counts))
     else:
-        _print_totals(counts.conversations)
-    if counts.anomalies:
-        log.get().warning("anomalies", **counts.anomalies)
+        _print_totals(counts)
+    if anomalies:
+        log.get().warning("anomalies", **anomalies)
+
+
+def _line(record: "StoredVerdict") -> str:
+    """Return one conversation as a line: id, what a run would do, rule, due date."""
+    shown = "held" if record.held else {"purge": "purge", "spared": "spare"}.get(record.outcome, "keep")
+    due = rfc3339(record.due) if record.due else "no due date"
+    return f"{record.id}  {shown:<5}  {record.rule or 'no rule':<17}  {due}"
 
 
 def _totals(counts: "RecordCounts") -> "list[tuple[str, dict[str, int]]]":
@@ -184,4 +194,4 @@ def _print_totals(counts: "RecordCounts") -> None:
     )
     console.print_table(("rule", "purge", "held", "spare", "keep"), rows)
     for reason, count in counts.unclassified.most_common():
-        console.say(f"unclassified ({reason}): {count}")
+        console.say(f"unclassified ({reason}): {count:,}")

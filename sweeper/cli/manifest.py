@@ -140,8 +140,8 @@ def manifest_start(
             console.print_data({"id": manifest_id, "state": "started", "revoked": revoked}, output)
             return
         console.say(
-            f"Manifest {manifest_id} started: {description.eligible - revoked.total()} of {description.eligible} messages may be "
-            "used. Anti-join them with revoked-*.parquet."
+            f"Manifest {manifest_id} started: {description.eligible - revoked.total():,} of {description.eligible:,} messages "
+            "may be used. Anti-join them with revoked-*.parquet."
         )
         _print_reasons("revoked", revoked)
 
@@ -240,7 +240,7 @@ def manifest_list(config: Config = None, output: Output = OutputFormat.TABLE, _j
     headers = ("id", "state", "as_of", "eligible", "revoked", "directory")
     for row in found:
         row["state"] += ", retired" if row["retired_at"] else ""
-    console.print_table(headers, ([row[header] for header in headers] for row in found))
+    console.print_table(headers, ([row[header] for header in headers] for row in found), now=context.CLOCK.now())
 
 
 @manifest_app.command("show")
@@ -280,7 +280,9 @@ def _print_shown(recorded: dict[str, Any], found: "Description | None") -> None:
     rows += [(name, "", at) for name, at in recorded.items() if name.endswith("_at") and at]
     rows += [("policy", found.policy.name if found else "", recorded["policy_digest"])]
     rows += [("eligible", "messages", recorded["eligible"]), ("revoked since", "messages", recorded["revoked"])]
-    console.print_table(("manifest", "", recorded["id"]), [*rows, *(_content_rows(found) if found else ())])
+    console.print_table(
+        ("manifest", "", recorded["id"]), [*rows, *(_content_rows(found) if found else ())], now=context.CLOCK.now()
+    )
 
 
 def _content_rows(found: "Description") -> list[tuple[object, ...]]:
@@ -291,7 +293,7 @@ def _content_rows(found: "Description") -> list[tuple[object, ...]]:
         rows += [("split", f"{name}, {shares[name]:g} %", count) for name, count in found.split.messages.items()]
     for what, tool in (("text filtered by", found.filter), ("languages by", found.language)):
         rows += [(what, tool.name, tool.version)] if tool else []
-    return rows + [("file", file.name, f"{file.rows} rows, {file.bytes} bytes") for file in found.files]
+    return rows + [("file", file.name, f"{file.rows:,} rows, {file.bytes:,} bytes") for file in found.files]
 
 
 @manifest_app.command("export")
@@ -343,7 +345,7 @@ def _report_export(export: "TextExport", out: Path | None) -> None:
     """Say what was exported: on stdout, or on stderr if the conversations went to stdout."""
     skipped = ", ".join(f"{count} {reason}" for reason, count in sorted(export.skipped.items())) or "none"
     text = (
-        f"{export.messages} messages in {export.written} conversations exported as of {rfc3339(export.as_of)}. "
+        f"{export.messages:,} messages in {export.written:,} conversations exported as of {rfc3339(export.as_of)}. "
         f"Messages skipped: {skipped}."
     )
     if out is None:
@@ -395,7 +397,7 @@ def _print_verification_json(verified: "Verification") -> None:
         console.say(f"FAULT: {fault}. Do not train on it; restore the directory from a copy.")
     if verified.faults:
         return
-    checked = f"Manifest {verified.description.id}: files intact, {verified.description.eligible} rows."
+    checked = f"Manifest {verified.description.id}: files intact, {verified.description.eligible:,} rows."
     if verified.retired_at:
         console.say(f"It was retired on {rfc3339(verified.retired_at)}: do not train on it; build a new one.")
     if not verified.ineligible:
@@ -403,8 +405,8 @@ def _print_verification_json(verified: "Verification") -> None:
         return
     others = ", the others in the files that `sweeper manifest recall --out DIR` writes"
     console.say(
-        f"{checked} {verified.ineligible.total()} may not be trained on any more; {verified.revoked} of those are named in its "
-        f"revoked-*.parquet{others if verified.revoked < verified.ineligible.total() else ''}."
+        f"{checked} {verified.ineligible.total():,} may not be trained on any more; {verified.revoked:,} of those are named in "
+        f"its revoked-*.parquet{others if verified.revoked < verified.ineligible.total() else ''}."
     )
     _print_reasons("left", verified.ineligible)
 
@@ -469,7 +471,9 @@ def _print_recalled(one: "RecallResult", *, written: bool) -> None:
             f"nor a model from it is used any more: `sweeper manifest retire {one.manifest_id}`. The others are recalled."
         )
         return
-    console.say(f"Manifest {one.manifest_id} ({one.state}): {one.reasons.total()} rows to drop since the last recall.")
+    console.say(
+        f"Manifest {one.manifest_id} ({one.state}): {one.reasons.total():,} rows to drop since the last recall."
+    )
     _print_reasons("drop" if written else "to drop", one.reasons)
     for file in one.files:
         console.say(f"  written to {file}")

@@ -1,7 +1,7 @@
 """Show a progress bar with rate and remaining time, on a terminal only."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -29,6 +29,38 @@ class _Rate(ProgressColumn):
 def is_watched() -> bool:
     """Return whether stderr is a terminal, so that a progress bar is shown."""
     return safe_stream().isatty()
+
+
+class _Remaining(ProgressColumn):
+    """The time that the rest takes if it goes on as before the step that runs."""
+
+    def render(self, task: Task) -> Text:
+        done, elapsed = task.fields["done"], task.elapsed or 0.0
+        if not done:
+            return Text(f"{elapsed:,.0f} s")
+        rest = max(task.fields["since"] / done - elapsed, 0.0)
+        return Text(f"{elapsed:,.0f} s, about {rest:,.0f} s left")
+
+
+@contextmanager
+def steps() -> Iterator[Callable[[str, float], None]]:
+    """Yield a listener of steps that draws their progress on stderr if that is a terminal.
+
+    It is called when a step begins, with its name and the share of all work that is done by then.
+    """
+    if not is_watched():
+        yield lambda _, __: None
+        return
+    console = Console(file=safe_stream(sys.stderr))
+    columns = (TextColumn("{task.description}"), BarColumn(), _Remaining())
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as progress:
+        task = progress.add_task("", total=1.0, done=0.0, since=0.0)
+
+        def begin(name: str, done: float) -> None:
+            since = progress.tasks[0].elapsed or 0.0
+            progress.update(task, description=name, completed=done, done=done, since=since)
+
+        yield begin
 
 
 @contextmanager

@@ -105,7 +105,7 @@ def hold_release(
     if not released:
         raise SweeperError(f"no hold in force for {matter or hold_id}. Nothing was released. See `sweeper hold list`.")
     with console.afterwards():
-        console.print_rows(released, output=output)
+        console.print_rows(released, output=output, now=context.CLOCK.now())
 
 
 @hold_app.command("list")
@@ -127,7 +127,7 @@ def hold_list(
     _mark(holds, None if found is None else {"unknown_id": found})
     holds.sort(key=lambda hold: (hold["released_at"] is not None, -hold["id"]))
     none = "no legal hold" if released else "no legal hold is in force; --all lists released ones as well"
-    console.print_rows(holds, output=output, none=none)
+    console.print_rows(holds, output=output, none=none, now=context.CLOCK.now())
 
 
 @order_app.command("add")
@@ -209,7 +209,7 @@ def order_withdraw(
             "`sweeper order list`."
         )
     with console.afterwards():
-        console.print_rows(withdrawn, output=output)
+        console.print_rows(withdrawn, output=output, now=context.CLOCK.now())
         if not output.is_data:
             console.say(
                 "They erase nothing more. What was purged under them stays purged, and what they cover stays out of training."
@@ -230,7 +230,7 @@ def order_list(config: Config = None, output: Output = OutputFormat.TABLE, _json
         if found is None:  # the role of an officer may not read the tombstones
             found, unknown = unmatched.attempt_orders(database, purged=True), "unknown_id_or_purged"
     _mark(orders, None if found is None else dict(zip((unknown, "other_spelling"), found, strict=True)))
-    console.print_rows(orders, output=output, none="no erasure order for this store")
+    console.print_rows(orders, output=output, none="no erasure order for this store", now=context.CLOCK.now())
 
 
 def _mark(rows: Sequence[dict[str, Any]], unmatched: Mapping[str, Sequence[int]] | None) -> None:
@@ -275,7 +275,7 @@ def _print_placed(row: dict[str, Any], reach: "Reach | None", *, output: OutputF
         conversations, feedback = reach or (None, None)
         console.print_data({**row, "covers": conversations, "covers_feedback": feedback}, output)
         return
-    console.print_rows([row])
+    console.print_rows([row], now=context.CLOCK.now())
     console.say(_covers(reach))
 
 

@@ -92,8 +92,8 @@ def _print(found: "Reapplied", *, output: OutputFormat) -> None:
         (counted["would_purge"], "would be purged") if "would_purge" in counted else (counted["purged"], "were purged")
     )
     console.say(
-        f"{what}: of {counted['in_ledger']} purged records in the ledger {counted['back']} are back; {count} conversations and "
-        f"{counted.get('feedback_would_purge', counted.get('feedback_purged'))} feedback rows {verb} again."
+        f"{what}: of {counted['in_ledger']:,} purged records in the ledger {counted['back']:,} are back; {count:,} conversations "
+        f"and {counted.get('feedback_would_purge', counted.get('feedback_purged')):,} feedback rows {verb} again."
     )
     if redacted := counted.get("would_redact", counted.get("redacted")):
         console.say(f"{redacted} conversations {verb.replace('purged', 'redacted')} again.")

@@ -222,18 +222,18 @@ def _print_plan(plan: "PurgePlan") -> None:
         f"Preview {f'of {scope} ' if scope else ''}at {rfc3339(job.as_of)}, policy {job.policy.name!r} "
         f"({job.policy.digest[:12]}). Nothing was written."
     )
-    feedback = ". `sweeper run` purges feedback" if scope else f" and {counts.feedback_by_rule.total()} feedback rows"
-    console.say(f"Would purge {counts.due} conversations{feedback}.")
+    feedback = ". `sweeper run` purges feedback" if scope else f" and {counts.feedback_by_rule.total():,} feedback rows"
+    console.say(f"Would purge {counts.due:,} conversations{feedback}.")
     if job.policy.redacting is not None:
         redacted = counts.redacted_by_rule.total()
-        console.say("`sweeper run` redacts." if scope else f"Would redact {redacted} conversations that stay.")
+        console.say("`sweeper run` redacts." if scope else f"Would redact {redacted:,} conversations that stay.")
     print_counts(counts, "would purge", counts.by_rule, counts.feedback_by_rule, counts.redacted_by_rule)
     if plan.by_slice:
         console.print_table(("due from", "to", "would purge"), (row.values() for row in to_json(plan)["slices"]))
     if scope and counts.outside:
         console.say(
-            f"{counts.outside} more are due outside the plan. Until the backfill is finished or given up, runs skip what is due "
-            "before --until."
+            f"{counts.outside:,} more are due outside the plan. Until the backfill is finished or given up, runs skip what is "
+            "due before --until."
         )
     if plan.policy_change is not None and not any(refusal.guard == "policy" for refusal in plan.refusals):
         console.say(f"! {plan.policy_change}")
@@ -254,15 +254,15 @@ def print_result(result: "Result", output: OutputFormat = OutputFormat.TABLE) ->
         console.print_data(found, output)
         return
     console.say(
-        f"Run {result.run_id} {result.outcome}: {found['purged']} conversations and {found['feedback_purged']} feedback rows "
+        f"Run {result.run_id} {result.outcome}: {found['purged']:,} conversations and {found['feedback_purged']:,} feedback rows "
         f"purged as of {found['as_of']} in {found['duration_s']} s."
     )
     if result.job.policy.redacting is not None:
-        console.say(f"{found['redacted']} conversations that stay were redacted.")
+        console.say(f"{found['redacted']:,} conversations that stay were redacted.")
     if found["spared"] or found["unclassified"]:
         console.say(
-            f"{found['spared']} records were skipped and {found['unclassified']} are in doubt, in {found['batches']['count']} "
-            f"batches of {found['batches']['seconds']} s in all."
+            f"{found['spared']:,} records were skipped and {found['unclassified']:,} are in doubt, in "
+            f"{found['batches']['count']:,} batches of {found['batches']['seconds']} s in all."
         )
     if result.throttle.stopped:
         console.say(
@@ -280,13 +280,13 @@ def print_result(result: "Result", output: OutputFormat = OutputFormat.TABLE) ->
         _print_objects(result)
     if result.counts.failed:
         console.say(
-            f"{result.counts.failed} records could not be purged; the log on stderr names each with its reason."
+            f"{result.counts.failed:,} records could not be purged; the log on stderr names each with its reason."
         )
 
 
 def _print_objects(result: "Result") -> None:
     """Print how many objects are pending, and why they were kept."""
-    waiting = f"{result.objects_pending} objects of purged attachments are still to be removed"
+    waiting = f"{result.objects_pending:,} objects of purged attachments are still to be removed"
     if KeptObject.NO_PREFIXES in result.objects_kept:
         console.say(
             f"{waiting}: [objects] prefixes is empty, so no object is removed. List where objects may be removed, for "
@@ -313,8 +313,8 @@ def _print_active_backfill(active_backfill: "ActiveBackfill") -> None:
 def _stalled(result: "Result") -> str:
     reason = "not all records that may be overdue were looked at"
     if result.overdue:
-        why = ", ".join(f"{count} {NOT_PURGED[reason]} ({reason})" for reason, count in result.left.items())
-        reason = f"{result.overdue} records were due: {why}"
+        why = ", ".join(f"{count:,} {NOT_PURGED[reason]} ({reason})" for reason, count in result.left.items())
+        reason = f"{result.overdue:,} records were due: {why}"
     return (
         f"NOTHING was purged, and {reason}. Look at the log and at `sweeper status`, fix what they name, and run again."
     )
@@ -324,7 +324,7 @@ def _print_changed(result: "Result") -> None:
     changed = result.counts.skipped["changed"]
     if changed and result.purged_nothing and not result.is_stalled:
         console.say(
-            f"Nothing was purged: {changed} conversations were due when they were proposed, and had changed before they were "
+            f"Nothing was purged: {changed:,} conversations were due when they were proposed, and had changed before they were "
             "locked. They are no longer due."
         )
 

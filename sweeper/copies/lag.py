@@ -35,12 +35,14 @@ class CopyLag:
         return {**vars(self), "seconds": round(self.seconds, 3)}
 
 
-def read(connection: Connection, settings: Settings, now: datetime) -> Sequence[CopyLag]:
-    """Return the lag of each copy of the settings as of now."""
+def read(
+    connection: Connection, settings: Settings, now: datetime, at_most: int = COUNTED_AT_MOST
+) -> Sequence[CopyLag]:
+    """Return the lag of each copy of the settings as of now; counting stops at `at_most`."""
     found = []
     for copy in settings.copies:
         parameters = {"store": settings.store.schema_name, "name": copy.name, "records": list(copy.records)}
-        row = connection.execute(statement("copy_lag"), {**parameters, "limit": COUNTED_AT_MOST}).one()
+        row = connection.execute(statement("copy_lag"), {**parameters, "limit": at_most}).one()
         age = max((now - row.since).total_seconds(), 0.0) if isinstance(row.since, datetime) else 0.0
         delivered_at, failed_at = _finite(row.delivered_at), _finite(row.failed_at)
         lag = CopyLag(copy.name, row.records, age, row.next_leaf or 0, delivered_at, failed_at, row.last_error)

@@ -3,6 +3,7 @@
 import shlex
 import shutil
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from sweeper.clock import Clock
 from sweeper.demo.fixture import DemoFixture, set_up
 from sweeper.demo.manifest import show_manifest
 from sweeper.demo.page import DemoPage
-from sweeper.policy.counts import NO_RULE, RecordCounts
+from sweeper.policy.counts import RecordCounts
 from sweeper.policy.decide import ERASURE_ORDER, UNCLASSIFIED
 from sweeper.policy.evaluate import Outcome
 from sweeper.policy.schema import Policy
@@ -21,7 +22,7 @@ from sweeper.runs import sweep as sweeps
 from sweeper.runs.approval import Approval
 from sweeper.runs.job import Job, prepare
 from sweeper.runs.result import Result
-from sweeper.runs.scan import everything
+from sweeper.runs.scan import verdicts
 from sweeper.settings import Settings
 
 FEW_MESSAGES = 8
@@ -64,7 +65,8 @@ def show(page: DemoPage, config: Path | None, clock: Clock, seed: int, keep: Pat
         _show_loaded(page, fixture, seed)
         _show_sweep(page, fixture, clock)
         show_manifest(page, fixture, clock)
-    _show_end(page, keep)
+        file = _show_report(page, keep)
+    _show_end(page, keep, file)
 
 
 def summary(config: Path | None, clock: Clock, seed: int, keep: Path | None) -> dict[str, Any]:
@@ -108,12 +110,10 @@ def _preview(settings: Settings, clock: Clock) -> tuple[Examples, Approval | Non
 
 
 def _examples(job: Job) -> Examples:
-    found = Examples(_rules(job.policy))
-    for record in everything(job):
-        found.counts.count(record.evaluation)
-        if record.facts.messages <= FEW_MESSAGES:
-            examples = found.purged if record.evaluation.outcome is Outcome.PURGE else found.kept
-            examples.setdefault(record.evaluation.verdict.rule or NO_RULE, record.facts.conversation.id)
+    with verdicts(job) as decided:
+        found = Examples(_rules(job.policy), decided.counts("conversation"))
+        for rule, outcome, id_ in decided.first_ids(f"t.messages <= {FEW_MESSAGES}"):
+            (found.purged if outcome is Outcome.PURGE else found.kept).setdefault(rule, id_)
     return found
 
 
@@ -168,8 +168,18 @@ def _show_counts(examples: Examples) -> None:
         console.say(f"{rule:<18}{counts['purged']:>8,}{counts['kept']:>8,}")
 
 
-def _show_end(page: DemoPage, keep: Path | None) -> None:
+def _show_report(page: DemoPage, keep: Path | None) -> Path:
+    """Write the report as a page of HTML to the directory that is kept, or to one of its own, which stays."""
+    file = (keep or Path(tempfile.mkdtemp(prefix="sweeper-report-"))) / "report.html"
+    page.heading("8. The whole store on one page")
+    page.explain("A report decides every record. The page is one file without scripts, to read, print or hand on.")
+    page.command("report", "--html", str(file))
+    return file
+
+
+def _show_end(page: DemoPage, keep: Path | None, file: Path) -> None:
     page.heading("Done")
+    page.explain(f"The report is {file}: open it in a browser.")
     if keep is None:
         page.explain(
             "The server is stopped and its data are removed. To keep them and try commands: sweeper demo --keep DIR"

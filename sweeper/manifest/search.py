@@ -42,22 +42,24 @@ class FoundRows:
 
 
 def search(
-    database: Database, pseudonym: Pseudonym, account_id: str, read: Callable[[int], None] = lambda _: None
+    database: Database, pseudonym: Pseudonym, account_id: str, seen: Callable[[float], None] = lambda _: None
 ) -> Iterator[FoundRows]:
     """Yield every manifest of the store, retired ones too, with the messages of an account in it.
 
-    Each manifest's files are first compared with their recorded hashes. `read` is called with the number of rows just read.
+    Each manifest's files are first compared with their recorded hashes. `seen` is called with the share of all rows that is done.
     """
-    for manifest in lifecycle.list_manifests(database):
+    found = lifecycle.list_manifests(database)
+    total, done = max(sum(manifest["eligible"] for manifest in found), 1), 0
+    for manifest in found:
+        seen(done / total)
+        done += manifest["eligible"]
         try:
-            yield _searched(database, manifest, pseudonym, account_id, read)
+            yield _searched(database, manifest, pseudonym, account_id)
         except DamagedError as error:
             yield _found(manifest, not_read=str(error))
 
 
-def _searched(
-    database: Database, manifest: dict[str, Any], pseudonym: Pseudonym, account_id: str, read: Callable[[int], None]
-) -> FoundRows:
+def _searched(database: Database, manifest: dict[str, Any], pseudonym: Pseudonym, account_id: str) -> FoundRows:
     folder = Path(manifest["directory"])
     mark = descriptions.read_of(folder, manifest["id"]).subject.mark
     if mark != pseudonym.mark:
@@ -73,7 +75,6 @@ def _searched(
             with database.transaction() as connection:
                 revoked += manifests.revoked_of(connection, description.id, ids)
         rows += page.num_rows
-        read(page.num_rows)
     return _found(manifest, messages=messages, revoked=revoked, rows=rows)
 
 

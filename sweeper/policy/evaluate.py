@@ -83,8 +83,13 @@ def evaluate(
 
 def evaluate_stored(facts: Facts, policy: Policy, as_of: datetime) -> Evaluation:
     """Evaluate a conversation that nothing proposed, as a run would that proposed it as it is stored."""
+    return evaluate(facts, as_stored(facts), policy, as_of)
+
+
+def as_stored(facts: Facts) -> Proposal:
+    """Return the proposal that a run would make of a conversation as it is stored."""
     c = facts.conversation
-    return evaluate(facts, Proposal(c.account_id, c.id, c.last_activity_at, c.deleted_at), policy, as_of)
+    return Proposal(c.account_id, c.id, c.last_activity_at, c.deleted_at)
 
 
 def protected_facts(facts: Facts, as_of: datetime) -> Facts:

@@ -29,6 +29,7 @@ from sweeper.policy.instant import OutOfRange, StoredTimestamp, rfc3339
 from sweeper.policy.redaction import decide_redaction, evaluate_redaction
 from sweeper.policy.remedies import DOUBTED, SKIPPED, mend, mend_last_activity
 from sweeper.policy.schema import ColumnPeriod, Policy
+from sweeper.policy.times import relative
 from sweeper.policy.training import Exclusion, exclusions
 from sweeper.policy.words import ANCHORS
 
@@ -349,7 +350,7 @@ def _due(verdict: Verdict) -> str:
     if verdict.due is None:
         return f"it is never due ({verdict.rule})"
     tense = "was" if verdict.expired else "is"
-    return f"it {tense} due at {rfc3339(verdict.due)} ({verdict.rule})"
+    return f"it {tense} due at {rfc3339(verdict.due)}, {relative(verdict.due, verdict.as_of)} ({verdict.rule})"
 
 
 def _would(verdict: Verdict, spared: Spared | None) -> str:

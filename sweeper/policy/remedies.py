@@ -141,13 +141,15 @@ def mend_last_activity(schema: str, conversation_id: str) -> str:
 def skipped(reason: str, count: int, schema: str, source: str = "") -> str:
     """Return how many records are skipped for a reason, why, and what mends it; `source` says who counted them."""
     listed = reason in (Spared.STALE, Spared.PROTECTED)
-    return _advice(f"{count} records are skipped", reason, source, SKIPPED.get(reason, UNKNOWN), schema, listed=listed)
+    return _advice(
+        f"{count:,} records are skipped", reason, source, SKIPPED.get(reason, UNKNOWN), schema, listed=listed
+    )
 
 
 def in_doubt(reason: str, count: int, schema: str, source: str = "") -> str:
     """Return how many records are kept because of a doubt, why, and what mends it; `source` says who counted them."""
     listed, remedy = reason in Doubt.of_conversations(), DOUBTED.get(reason, UNKNOWN)
-    return _advice(f"{count} records are in doubt and kept", reason, source, remedy, schema, listed=listed)
+    return _advice(f"{count:,} records are in doubt and kept", reason, source, remedy, schema, listed=listed)
 
 
 def _advice(what: str, reason: str, source: str, remedy: Remedy, schema: str, *, listed: bool) -> str:

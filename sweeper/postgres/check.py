@@ -129,7 +129,8 @@ def _server(subject: CheckContext) -> Iterator[CheckFinding]:
         yield CheckFinding(
             Level.WARNING,
             "manifest",
-            f"role {found.role} may not make temporary tables: no training manifest can be built, checked or recalled",
+            f"role {found.role} may not make temporary tables: no training manifest can be built, checked or recalled, and "
+            "`report`, `forecast` and `explain --all` fail",
             f"GRANT TEMPORARY ON DATABASE {found.database} TO {found.role}",
         )
     limit = subject.settings.database.lock_timeout_ms

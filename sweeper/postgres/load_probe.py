@@ -38,7 +38,10 @@ class LoadProbe:
 
     def read(self) -> dict[Pressure, str]:
         """Return what is above its limit now, each with a text that gives value and limit."""
-        row = self.database.fetched(statement("pressure"), {"oids": self.oids})[0]
+        return self.judge(self.database.fetched(statement("pressure"), {"oids": self.oids})[0])
+
+    def judge(self, row: Any) -> dict[Pressure, str]:
+        """Return what is above its limit in a row of the statement `pressure`, each with a text that gives value and limit."""
         rate = self._wal_rate(int(row.wal_bytes))
         if row.hidden and self.limits.replica_lag_seconds + self.limits.replica_lag_mb > 0:
             self._warn_hidden()

@@ -165,7 +165,7 @@ def _asked(contract: Contract, key: AccountKey) -> dict[str, str | None]:
 
 def _pages(connection: Connection, sql: TextClause, asked: Mapping[str, Any]) -> Iterator[Sequence[Row[Any]]]:
     """Yield the rows of a statement in pages, by a cursor of the server."""
-    return connection.execute(sql, asked, execution_options={"yield_per": PAGE}).partitions()
+    return connection.execute(sql, asked, execution_options={"yield_per": PAGE}).partitions(PAGE)
 
 
 def other(database: Database, contract: Contract, id_: str) -> str | None:

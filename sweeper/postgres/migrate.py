@@ -15,7 +15,7 @@ from sweeper.postgres.statement import statement
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0010"
+HEAD = "0011"
 FOLDER = Path(__file__).parent / "migrations"
 REVISIONS = frozenset(file.stem[1:5] for file in (FOLDER / "versions").glob("r[0-9][0-9][0-9][0-9]_*.py"))
 TAKEN = "Something else has that name: drop or rename it, then run `sweeper migrate` again."

@@ -69,7 +69,7 @@ END $$;
 
 DO $$
 BEGIN
-    -- To log in. TEMPORARY: manifests are built in temporary tables.
+    -- To log in. TEMPORARY: manifests are built, and reports counted, in temporary tables.
     EXECUTE format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO sweeper', current_database());
     EXECUTE format('GRANT CONNECT ON DATABASE %I TO sweeper_owner, sweeper_auditor, sweeper_officer', current_database());
 END $$;

@@ -9,7 +9,7 @@ locked, and nothing is written but temporary tables that end with the snapshot. 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -19,12 +19,13 @@ from sqlalchemy import Connection, Row
 
 from sweeper.policy.anomaly import Anomaly
 from sweeper.policy.conditions import EARLIEST, Writer
-from sweeper.policy.counts import NO_RULE, Kind, RecordCounts
+from sweeper.policy.counts import NO_RULE, Counts, Kind, RecordCounts
 from sweeper.policy.decide import Doubt
 from sweeper.policy.evaluate import Outcome, Spared
 from sweeper.policy.history import View
 from sweeper.policy.instant import StoredTimestamp
 from sweeper.policy.schema import FeedbackRule, Policy
+from sweeper.postgres.branches import branches
 from sweeper.postgres.contract import Contract
 from sweeper.postgres.database import Database
 from sweeper.postgres.histories import history_sql
@@ -35,8 +36,8 @@ CALENDAR_END = "CAST('10000-01-01T00:00:00Z' AS timestamptz)"
 """The first instant that `datetime` cannot hold."""
 STREAMED = {**NO_PARAMETERS, "stream_results": True, "yield_per": 2_000}
 Unit = Literal["day", "week", "month"]
-Step = Callable[[str], None]
-"""Called with the name of each step when it begins."""
+Step = Callable[[str, float], None]
+"""Called when a step begins, with its name and the share of all work that is done by then, as measured on large stores."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,16 @@ class StoredVerdict:
         """Whether the record is due as stored and not held, as `Verdict.purge` says; a run may still skip it."""
         return self.outcome in (Outcome.PURGE, Outcome.SPARED)
 
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields of a line of `explain --all --json`."""
+        return {
+            "conversation_id": self.id,
+            "rule": self.rule,
+            "due_at": self.due,
+            "held": self.held,
+            "purge": self.purge,
+        }
+
 
 @dataclass(frozen=True)
 class Due:
@@ -73,6 +84,14 @@ class Due:
     held: bool
     records: int
     messages: int
+
+
+@dataclass(frozen=True)
+class Size:
+    """About how many bytes one record occupies, and each of its messages, with indexes."""
+
+    record: float
+    message: float
 
 
 @dataclass(frozen=True)
@@ -105,21 +124,21 @@ class WholeStore:
         )
         statements = _Statements(self.contract, policy, writer(policy, self.as_of), self.is_present)
         if policy.deadline not in self._messages:
-            self.step("messages")
+            self.step("reading messages", 0.0)
             messages = f"pg_temp.sweeper_messages_{len(self._messages)}"
             self.execute(statements.messages(messages))
             self.execute(f"ANALYZE {messages}")
             self._messages[policy.deadline] = messages
-        self.step("conversations")
+        self.step("deciding conversations", 0.3)
         self.execute(statements.conversations(verdicts.conversations, self._messages[policy.deadline]))
         for which, sql in statements.changed(verdicts.conversations):
             if self.execute(filled("whole_any", table=verdicts.conversations, which=which)):
                 self.execute(sql)
-        self.step("feedback")
+        self.step("deciding feedback", 0.93)
         self.execute(statements.feedback(verdicts.feedback))
         for table in (verdicts.conversations, verdicts.feedback):
             self.execute(f"ANALYZE {table}")
-        self.step("counts")
+        self.step("counting", 0.96)
         return verdicts
 
     def execute(self, sql: str) -> Sequence[Row[Any]]:
@@ -181,12 +200,15 @@ class StoreVerdicts:
                 counts.due_in[rule].update(dict(zip(days, row.within, strict=True)))
         return counts
 
-    def anomalies(self) -> Counter[str]:
-        """Count the anomalies of all records, and of conversations created after as-of if as-of is now."""
-        found: Counter[str] = Counter()
-        for kind in ("conversation", "feedback"):
-            found.update({row.anomaly: row.records for row in self._rows("whole_anomalies", kind)})
-        if self.store.is_present:
+    def all_counts(self, days: tuple[int, ...] = ()) -> Counts:
+        """Count the records of both kinds, with their anomalies."""
+        anomalies = self.anomalies("conversation") + self.anomalies("feedback")
+        return Counts(self.counts("conversation", days), self.counts("feedback", days), anomalies=anomalies)
+
+    def anomalies(self, kind: Kind) -> Counter[str]:
+        """Count the anomalies of records of a kind; of conversations also those created after as-of, if as-of is now."""
+        found = Counter({row.anomaly: row.records for row in self._rows("whole_anomalies", kind)})
+        if kind == "conversation" and self.store.is_present:
             to = writer(self.policy, self.store.as_of)
             created_trusted = to.trusted("c.created_at")
             (row,) = self.store.execute(
@@ -228,6 +250,27 @@ class StoreVerdicts:
         """Return for each doubt the first ids of unclassified records."""
         return {row.doubt: row.ids for row in self._rows("whole_examples", kind, most=str(most))}
 
+    def size(self, kind: Kind) -> Size:
+        """Estimate the bytes of a record from what its physical tables occupy; 0 if they are not known.
+
+        What the tables below conversations occupy is shared among the messages or, if there are none, the conversations.
+        """
+        contract = self.store.contract
+        root = contract.conversations if kind == "conversation" else contract.feedback
+        below = {branch.key.oid for branch in branches(root)} if root else ()
+        own, under = (_oids([root.oid] if root else ()), _oids(below))
+        messages = "sum(t.messages)" if kind == "conversation" else "0"
+        (row,) = self._rows("whole_size", kind, own=own, below=under, messages=messages)
+        own_bytes, bytes_below, records = float(row.own), float(row.below), max(row.records, 1)
+        if row.messages:
+            return Size(own_bytes / records, bytes_below / float(row.messages))
+        return Size((own_bytes + bytes_below) / records, 0.0)
+
+    def first_ids(self, where: str) -> list[tuple[str, Outcome, str]]:
+        """Return the first id of a conversation of each rule and outcome that a condition on `t` selects, in the order of ids."""
+        rows = self._rows("whole_first", "conversation", where=where)
+        return [(row.rule or NO_RULE, Outcome(row.outcome), row.id) for row in rows]
+
     def ages(self, kind: Kind, days: Sequence[int]) -> dict[str, list[int]]:
         """Count the records of each rule by their age since creation (of feedback: submission).
 
@@ -268,6 +311,10 @@ class StoreVerdicts:
         return found
 
 
+def _oids(oids: Iterable[int]) -> str:
+    return f"CAST(ARRAY[{', '.join(map(str, sorted(oids)))}] AS bigint[])"
+
+
 @contextmanager
 def opened(
     database: Database,
@@ -275,7 +322,7 @@ def opened(
     as_of: datetime,
     *,
     is_present: bool = True,
-    step: Step = lambda _: None,
+    step: Step = lambda _, __: None,
 ) -> Iterator[WholeStore]:
     """Open a snapshot in which every record of a store can be decided.
 
@@ -284,7 +331,7 @@ def opened(
         contract: The store.
         as_of: The instant (UTC) at which it is looked at.
         is_present: Whether as-of is now; a later instant in the store is then an anomaly.
-        step: Called with the name of each step when it begins, for progress.
+        step: Called when a step begins, for progress.
 
     Raises:
         DBAPIError: the database failed, or a statement took longer than [manifest] statement_timeout_ms.
@@ -321,9 +368,10 @@ class _Statements:
             messages=messages,
             histories=self._histories(),
             holds=self._holds,
-            ruled=ruled(self.contract, self.to, further=", c.created_at, k.starts AS starts, k.plans AS timeline"),
+            ruled=ruled(
+                self.contract, self.to, further=", c.created_at, k.starts AS starts, k.plans AS timeline, k.chosen"
+            ),
             as_of=self._as_of,
-            purpose_names=self.to.texts(self._undecided),
             flagged_later=f"COALESCE(v.flagged_at > {self._as_of} AND v.flagged_at < {CALENDAR_END}, false)",
             anomalies=", ".join(f"CASE WHEN {sql} THEN '{anomaly}' END" for anomaly, sql in self._anomalies()),
             **self._spellings("conversations", "id"),
@@ -413,7 +461,7 @@ class _Statements:
             f"AND v.timeline[width_bucket({at}, v.starts)] = ANY({to.texts(purpose.plans)}))"
             for at in ("w.late", "w.latest")
         )
-        return f"(({wrote}) AND NOT COALESCE({literal(name, 'text')} = ANY(n.purposes), false))"
+        return f"(({wrote}) AND NOT COALESCE({literal(name, 'text')} = ANY(v.chosen), false))"
 
     @property
     def _undecided(self) -> list[str]:
@@ -435,6 +483,8 @@ class _Statements:
     def _histories(self, **names: str) -> str:
         return filled(
             "whole_histories",
+            as_of=self._as_of,
+            purpose_names=self.to.texts(self._undecided),
             stays=history_sql("stays", self.to, **names),
             epochs=history_sql("epochs", self.to, View.RETENTION, **names),
             owners=history_sql("owners", self.to, **names),

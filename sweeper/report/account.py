@@ -8,7 +8,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from functools import cached_property
 from heapq import nlargest, nsmallest
@@ -18,29 +18,32 @@ from sqlalchemy import Connection
 
 from sweeper.evidence import ledger
 from sweeper.manifest import pseudonym
-from sweeper.policy.decide import ERASURE_ORDER, Doubt, Verdict, exists
-from sweeper.policy.evaluate import Evaluation, Outcome, Spared, evaluate_stored
+from sweeper.policy.decide import ERASURE_ORDER, Doubt, exists
+from sweeper.policy.evaluate import Evaluation, Outcome, Spared, as_stored, evaluate_stored
 from sweeper.policy.facts import Account, Facts
 from sweeper.policy.feedback import evaluate_feedback
 from sweeper.policy.history import History, history
 from sweeper.policy.instant import rfc3339
+from sweeper.policy.redaction import decide_redaction, evaluate_redaction
 from sweeper.policy.remedies import DOUBTED, SKIPPED
 from sweeper.policy.schema import FeedbackRule, Floor, Policy, Rule
 from sweeper.policy.window import EVERYTHING, Window
-from sweeper.postgres import lookup, manifests
+from sweeper.postgres import lookup, manifests, redaction
 from sweeper.postgres.lookup import STATEMENT_MS, AccountKey, StoredAccount, TombstoneTotals
 from sweeper.runs.job import Job
 
 if TYPE_CHECKING:
     from sweeper.manifest.search import FoundRows
 
-Seen = Callable[[int], None]
-"""Called with the number of stored records just decided."""
+REDACTION = "redaction"
+"""The kind of record that is the content of a conversation: it is redacted, and the conversation need not be gone."""
+Seen = Callable[[float], None]
+"""Called with the share of the work that is done."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredLine:
-    """A stored conversation or feedback row of the account, with what a run would do with it; `reason` is why it skips it."""
+    """A stored conversation, its content or a feedback row of the account, with what a run would do with it and why."""
 
     record: str
     id: str
@@ -49,20 +52,21 @@ class StoredLine:
     outcome: Outcome
     held: bool
     holds: tuple[str, ...]
-    reason: Spared | Doubt | None
+    spared: Spared | None
+    doubts: tuple[Doubt, ...]
 
     @property
     def why(self) -> str:
         """Why it is still stored, in words."""
         if self.outcome is Outcome.PURGE:
-            return "it is due, and the next run purges it"
+            return f"it is due, and the next run {'redacts' if self.record == REDACTION else 'purges'} it"
         if self.held:
             matters = ", ".join(map(repr, self.holds))
             return f"a legal hold keeps it{f' (matter {matters})' if matters else ''}"
-        if isinstance(self.reason, Spared):
-            return SKIPPED[self.reason].cause
-        if self.reason is not None:
-            return f"it is in doubt: {DOUBTED[self.reason].cause}"
+        if self.spared is not None:
+            return SKIPPED[self.spared].cause
+        if self.doubts:
+            return f"it is in doubt: {DOUBTED[self.doubts[0]].cause}"
         return "not due yet" if self.due_at else "no due date"
 
     @property
@@ -147,6 +151,11 @@ class AccountView:
         """The account's id."""
         return self.key.id
 
+    @property
+    def tombstones(self) -> tuple[TombstoneTotals, ...]:
+        """The totals of its tombstones, those of redactions last."""
+        return (*self.found.tombstones, *self.found.redactions)
+
     @cached_property
     def account(self) -> Account | None:
         """The row of the account with its plans and consent; None if there is none."""
@@ -161,25 +170,44 @@ class AccountView:
         return history(self.account, self.job.policy, self.job.as_of) if self.account is not None else None
 
     def stored(self, seen: Seen = lambda _: None) -> Iterator[StoredLine]:
-        """Yield the account's conversations that exist at as-of, and then its feedback rows, each in order of id."""
-        for chat, evaluation in self.conversations(seen):
-            yield _stored("conversation", chat.conversation.id, evaluation)
+        """Yield the account's conversations that exist at as-of, and then its feedback rows, each in order of id.
+
+        A conversation whose content a rule redacts is followed by a line of its content, if any is left.
+        """
+        policy, as_of, done = self.job.policy, self.job.as_of, 0
+        total = max(self.found.conversations + self.found.feedback, 1)
+        for page in self._pages():
+            seen(done / total)
+            ids = [chat.conversation.id for chat, _ in page] if policy.redacting is not None else []
+            left = redaction.with_content(self.connection, self.job.contract, ids)
+            for chat, evaluation in page:
+                yield _stored("conversation", chat.conversation.id, evaluation)
+                verdict = decide_redaction(chat, policy, as_of) if chat.conversation.id in left else None
+                if verdict is not None and not evaluation.verdict.expired:
+                    content = evaluate_redaction(chat, as_stored(chat), policy, as_of)
+                    yield _stored(REDACTION, chat.conversation.id, replace(content, verdict=verdict))
+            done += len(page)
         for ids in lookup.keys(self.connection, self.job.contract, self.key, "feedback"):
+            seen(done / total)
             found = self.job.reader.feedback(self.connection, ids)
             for facts in (found[id_] for id_ in ids if id_ in found):
-                evaluation = evaluate_feedback(facts, self.job.policy, self.job.as_of)
-                yield _stored("feedback", facts.feedback.id, evaluation)
-            seen(len(ids))
+                yield _stored("feedback", facts.feedback.id, evaluate_feedback(facts, policy, as_of))
+            done += len(ids)
 
-    def conversations(self, seen: Seen = lambda _: None) -> Iterator[tuple[Facts, Evaluation]]:
+    def conversations(self) -> Iterator[tuple[Facts, Evaluation]]:
         """Yield the account's conversations that exist at as-of, in order of id, each with what a run would do with it."""
+        return (each for page in self._pages() for each in page)
+
+    def _pages(self) -> Iterator[list[tuple[Facts, Evaluation]]]:
         policy, as_of = self.job.policy, self.job.as_of
         for ids in lookup.keys(self.connection, self.job.contract, self.key, "conversations"):
             found = self.job.reader.conversations(self.connection, ids)
-            for facts in (found[id_] for id_ in ids if id_ in found):
-                if exists(facts.conversation, policy, as_of):
-                    yield facts, evaluate_stored(facts, policy, as_of)
-            seen(len(ids))
+            known = (found[id_] for id_ in ids if id_ in found)
+            yield [
+                (facts, evaluate_stored(facts, policy, as_of))
+                for facts in known
+                if exists(facts.conversation, policy, as_of)
+            ]
 
     def purged(self, window: Window = EVERYTHING) -> Iterator[PurgedLine]:
         """Yield the account's tombstones with a due date in the window, in order of due date."""
@@ -308,7 +336,10 @@ class DueAnswer:
     def sentence(self) -> str:
         """The answer in words."""
         due = f"of account {self.account_id} due {span(self.window)}"
-        purged = f"{_counted(len(self.purged), 'record')} {'has' if len(self.purged) == 1 else 'have'} a tombstone"
+        count = sum(line.record != REDACTION for line in self.purged)
+        purged = f"{_counted(count, 'record')} {'has' if count == 1 else 'have'} a tombstone"
+        if count < len(self.purged):
+            purged += f", and content was redacted {_counted(len(self.purged) - count, 'time')}"
         looked = f"{_counted(self.decided, 'stored record')} of the account {'was' if self.decided == 1 else 'were'} looked at"
         if self.is_gone and self.purged:
             return f"Everything {due} is gone: {purged}. {looked}, and none has a due date in that time."
@@ -328,11 +359,13 @@ def answer(view: AccountView, window: Window, seen: Seen = lambda _: None) -> Du
     """Look at the tombstones and at everything stored of an account for what was due in a window."""
     stored, in_doubt, decided = [], 0, 0
     for line in view.stored(seen):
-        decided += 1
+        decided += line.record != REDACTION
         if line.due_at is not None and window.holds(line.due_at):
             stored.append(line)
-        else:
-            in_doubt += line.outcome is Outcome.UNCLASSIFIED
+        elif (
+            line.doubts and line.record != REDACTION
+        ):  # a rule that is in doubt may have made it due earlier, never later
+            in_doubt += line.due_at is None or window.until is None or line.due_at >= window.until
     stored.sort(key=lambda line: line.order)
     return DueAnswer(view.id, window, list(view.purged(window)), stored, in_doubt, decided)
 
@@ -371,14 +404,16 @@ def _stored(record: str, id_: str, evaluation: Evaluation) -> StoredLine:
     verdict = evaluation.verdict
     matters = tuple(dict.fromkeys(hold.matter for hold in verdict.holds))
     return StoredLine(
-        record, id_, verdict.rule, verdict.due, evaluation.outcome, verdict.held, matters, _reason(evaluation, verdict)
+        record,
+        id_,
+        verdict.rule,
+        verdict.due,
+        evaluation.outcome,
+        verdict.held,
+        matters,
+        evaluation.spared,
+        verdict.doubts,
     )
-
-
-def _reason(evaluation: Evaluation, verdict: Verdict) -> Spared | Doubt | None:
-    if evaluation.outcome is Outcome.UNCLASSIFIED:
-        return next(iter(verdict.doubts), None)
-    return evaluation.spared
 
 
 def _reasons(policy: Policy) -> dict[str, str]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sweeper.postgres.lookup import TombstoneTotals
+from sweeper.postgres.lookup import StoredAccount, TombstoneTotals
 from sweeper.report import timeline
 from sweeper.report.account import (
     AccountView,
@@ -33,18 +33,18 @@ LIMITS = (
 
 def account_page(view: AccountView, found: Overview, in_manifests: ManifestFindings) -> str:
     """Return the page about an account; `found` lists at most LISTED records of each kind."""
-    stored, purged = view.found, sum(totals.purged for totals in view.found.tombstones)
+    stored, tombstones = view.found, sum(totals.purged for totals in view.tombstones)
     facts: list[tuple[str, object]] = [
         *_facts(view.job, view.id),
         ("stored", f"{stored.conversations:,} conversations, {stored.feedback:,} feedback rows"),
-        ("purged", f"{purged:,} records have a tombstone"),
+        ("purged", purged_words(stored)),
         ("training manifests", manifests_sentence(in_manifests)),
     ]
     sections = (
         Section("Plans and consent", _life(view)),
         Section("What is stored", [*_totals(found.totals), *_stored(found.next_due, _count(found.totals))]),
         Section("Legal holds and erasure orders", [_protections(view)]),
-        Section("What was purged", [*_tombstones(view), *_purged(found.last_purged, purged)]),
+        Section("What was purged", [*_tombstones(view), *_purged(found.last_purged, tombstones)]),
         Section("Training manifests", _manifests(in_manifests)),
         Section("What this page does not show", [LIMITS]),
     )
@@ -60,6 +60,13 @@ def answer_page(job: Job, answer: DueAnswer) -> str:
     sections.append(Section("What this page does not show", [LIMITS]))
     summary: list[Block] = [Verdict(answer.sentence, answer.is_gone), Facts(_facts(job, answer.account_id))]
     return page(f"What was due of account {answer.account_id}", summary, sections)
+
+
+def purged_words(found: StoredAccount) -> str:
+    """Return how many records of an account were purged, and how many conversations redacted."""
+    purged = sum(sum(by_rule.values()) for by_rule in found.purged.values())
+    redacted = sum(found.redacted.values())
+    return f"{purged:,} records" + (f"; the content of {redacted:,} conversations was redacted" if redacted else "")
 
 
 def manifests_sentence(found: ManifestFindings) -> str:
@@ -139,10 +146,10 @@ def _instant(cell: Any) -> Any:
 
 
 def _tombstones(view: AccountView) -> list[Block]:
-    if not view.found.tombstones:
+    if not view.tombstones:
         return ["No tombstone names the account."]
     headers = ("record", "rule", "purged", "first due", "last due", "first purge", "last purge")
-    return [Table("Purged records by rule; dates in UTC", headers, [dated(each) for each in view.found.tombstones])]
+    return [Table("Purged records by rule; dates in UTC", headers, [dated(each) for each in view.tombstones])]
 
 
 def _purged(lines: Sequence[PurgedLine], count: int) -> list[Block]:

@@ -22,6 +22,8 @@ CHARACTER = 7.5
 """Pixels that a character of a label needs at most, on average."""
 NARROW, WIDE = 250, 600
 """Pixels that a chart has at least on a telephone, and on paper or a screen."""
+WIDEST = 8.0
+"""Percent: the greatest width of a column, however few there are."""
 NAME = 22
 """Characters: a longer name is cut beside its bar; the table has it whole."""
 
@@ -61,7 +63,7 @@ def columns(finding: str, found: Sequence[Column], *, x: str, y: str, table: Tab
     parts.append(_drawn('<text class="name" x="0" y="-14">{}</text>', y))
     parts.append(_drawn('<text class="name" x="100%" y="{}" text-anchor="end">{}</text>', PLOT + 38, x))
     rows = table or Table(f"{y} by {x}", (x, y), [(column.label, column.count) for column in found])
-    return Figure(finding, _svg(finding, PLOT + 46, parts, "columns"), rows, margin=len(_number(top)) + 2)
+    return Figure(finding, _svg(finding, PLOT + 46, parts), rows, margin=len(_number(top)) + 2, end=3)
 
 
 def bars(finding: str, found: Sequence[Bar], *, series: Sequence[str], x: str, table: Table | None = None) -> Figure:
@@ -79,10 +81,11 @@ def bars(finding: str, found: Sequence[Bar], *, series: Sequence[str], x: str, t
     height = len(found) * ROW
     parts.append(_drawn('<line class="axis" x1="0" x2="0" y1="0" y2="{}"/>', height))
     parts.append(_drawn('<text class="name" x="0" y="-8">{}</text>', x))
-    rows = table or Table(x, ("", *series), [(bar.name, *bar.counts) for bar in found])
+    rows = table or Table(x, ("name", *series), [(bar.name, *bar.counts) for bar in found])
     margin = min(NAME, max(len(bar.name) for bar in found)) + 1
     legend = series if len(series) > 1 else ()
-    return Figure(finding, _svg(finding, height + 4, parts, "bars"), rows, margin=margin, legend=legend)
+    end = len(_number(most)) + 2
+    return Figure(finding, _svg(finding, height + 4, parts), rows, margin=margin, end=end, legend=legend)
 
 
 def _drawn(template: str, *values: object) -> Markup:
@@ -90,22 +93,18 @@ def _drawn(template: str, *values: object) -> Markup:
     return Markup(template).format(*(printable(value) if type(value) is str else value for value in values))  # noqa: S704 — constants
 
 
-def _svg(finding: str, height: int, parts: Sequence[Markup], name: str) -> Markup:
-    return _drawn(
-        '<svg class="{}" width="100%" height="{}" role="img" aria-label="{}">{}</svg>',
-        name,
-        height,
-        finding,
-        Markup("").join(parts),
-    )
+def _svg(finding: str, height: int, parts: Sequence[Markup]) -> Markup:
+    template = '<svg width="100%" height="{}" role="img" aria-label="{}">{}</svg>'
+    return _drawn(template, height, finding, Markup("").join(parts))
 
 
 def _column(column: Column, left: float, slot: float, top: float, unit: str) -> Markup:
     height = max(1.0, column.count / top * PLOT)  # a small number is still to be seen
+    width = min(slot * 0.72, WIDEST)
     return _drawn(
         '<rect class="bar" x="{:.3f}%" width="{:.3f}%" y="{:.1f}" height="{:.1f}"><title>{}: {} {}</title></rect>',
-        left + slot * 0.14,
-        slot * 0.72,
+        left + (slot - width) / 2,
+        width,
         PLOT - height,
         height,
         column.label,

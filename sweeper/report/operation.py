@@ -6,12 +6,13 @@ Every query reads a few rows by an index and locks nothing. None needs the polic
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection
 
 from sweeper.evidence import ledger
+from sweeper.policy.counts import Kind
 from sweeper.postgres import backfills
 from sweeper.postgres.backfills import BackfillPlan
 from sweeper.postgres.manifests import stored
@@ -66,6 +67,24 @@ class RunEntry:
         if self.finished_at is None or self.outcome == "interrupted":
             return None
         return (self.finished_at - self.started_at).total_seconds()
+
+
+@dataclass(frozen=True)
+class RunDay:
+    """The runs that began on one day (UTC). `not_well` counts those that failed, were refused or interrupted."""
+
+    day: date
+    runs: int
+    not_well: int
+    conversations: int
+    redactions: int
+    feedback: int
+    seconds: float
+    longest: float
+
+    def of(self, kind: Kind) -> int:
+        """Return how many records of a kind the runs purged or redacted."""
+        return {"conversation": self.conversations, "redaction": self.redactions, "feedback": self.feedback}[kind]
 
 
 @dataclass(frozen=True)
@@ -156,6 +175,12 @@ def runs(connection: Connection, store: str, limit: int) -> list[RunEntry]:
     """Return at most `limit` runs of a store, newest first."""
     rows = connection.execute(statement("operation_runs"), {"store": store, "limit": limit})
     return [RunEntry(**row._mapping) for row in rows]
+
+
+def run_days(connection: Connection, store: str, since: datetime, until: datetime) -> list[RunDay]:
+    """Return the runs of a store that began after `since` and up to `until` by day, oldest first, without days of no run."""
+    rows = connection.execute(statement("operation_days"), {"store": store, "since": since, "until": until})
+    return [RunDay(**row._mapping) for row in rows]
 
 
 def ended(connection: Connection, store: str, ordered: Iterable[str]) -> EndedRun:

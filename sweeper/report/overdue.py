@@ -1,7 +1,7 @@
 """Count what is overdue now: past its due date, not held, and still in the store.
 
-The count reads only proposed records, so its cost depends on what is due and not on what is stored. It locks and writes nothing,
-and evaluates records as the purge does.
+The count reads only proposed records, so its cost depends on what is due and not on what is stored, and evaluates them as the
+purge does. Where much of the store is due, it counts as a report does: the whole store at once, in SQL. Nothing is locked.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,15 +16,19 @@ from sweeper.errors import SweeperError
 from sweeper.policy.counts import Counts, RecordCounts
 from sweeper.policy.decide import ERASURE_ORDER
 from sweeper.policy.schema import Policy
-from sweeper.postgres import unmatched
+from sweeper.postgres import store_counts, unmatched
 from sweeper.postgres.database import Database
 from sweeper.postgres.unmatched import UnmatchedProtections
 from sweeper.runs.job import Job, read_contract, unreachable
 from sweeper.runs.record_kind import KINDS
-from sweeper.runs.scan import evaluations, page_portions
+from sweeper.runs.scan import evaluations, page_portions, verdicts
 from sweeper.settings import load_policy
 
 HOUR = timedelta(hours=1)
+BACKLOG = 20_000
+"""So many proposals are evaluated one after the other whatever is stored."""
+RATIO = 16
+"""To decide a record in SQL, with the whole store, takes so many times less than to evaluate a proposal."""
 PATIENCE = timedelta(hours=26)
 """A day and two hours, for nightly runs. Records overdue for longer, with no purge in that time, raise an alarm."""
 
@@ -57,18 +61,25 @@ class Overdue:
         }
 
 
-def count(job: Job, enough: Callable[[], bool] = lambda: False) -> Overdue:
+def count(job: Job, enough: Callable[[], bool] | None = None) -> Overdue:
     """Count what is overdue at the job's as-of.
 
     Args:
         job: the store, the policy and the as-of.
-        enough: called between portions; True stops the count, which then is not `complete`.
+        enough: called between portions; True stops the count, which then is not `complete`. None: all is counted.
     """
     found = _empty(job.policy, job.as_of)
     found.unmatched = unmatched.attempt(job.database, job.as_of)
+    proposed, limit = 0, BACKLOG
     for kind in (kind_of(job) for kind_of in KINDS.values()):
         for portion in page_portions(job, kind.pages()):
-            if enough():
+            proposed += len(portion)
+            if enough is None and proposed > limit:
+                if _is_backlog(job, proposed):
+                    found.counts = job.database.retried(lambda: _whole(job))
+                    return found
+                limit = 2 * proposed
+            if enough is not None and enough():
                 found.complete = False
                 return found
             for _, evaluation in evaluations(kind, portion):
@@ -76,7 +87,17 @@ def count(job: Job, enough: Callable[[], bool] = lambda: False) -> Overdue:
     return found
 
 
-def attempt(database: Database, clock: Clock, enough: Callable[[], bool] = lambda: False) -> Overdue | str:
+def _is_backlog(job: Job, proposed: int) -> bool:
+    """Return whether so much of the store is proposed that to decide all of it in SQL takes less time."""
+    return job.database.within(lambda c: store_counts.conversations(c, RATIO * proposed)) < RATIO * proposed
+
+
+def _whole(job: Job) -> Counts:
+    with verdicts(job) as found:
+        return found.all_counts()
+
+
+def attempt(database: Database, clock: Clock, enough: Callable[[], bool] | None = None) -> Overdue | str:
     """Return what is overdue now, or the error message if that cannot be counted, for instance because of a broken policy."""
     try:
         return count(_job(database, clock), enough)

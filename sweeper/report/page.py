@@ -7,13 +7,16 @@ failure leaves what was there before:
         found = ...  # the work
         file.write(page(title, summary, sections).encode())
 
-A section is a heading and blocks. A block is a `str` (a paragraph), `Verdict`, `Facts`, `Table`, `Figure` (a chart of
-`sweeper.report.chart`, or any SVG of your own), or `Commands`. Every text is escaped; a page holds counts and ids, no content.
+A section is a heading and blocks. A block is a `str` (a paragraph; what is quoted by backticks is shown as code), `Verdict`,
+`Facts`, `Table`, `Figure` (a chart of `sweeper.report.chart`, or any SVG of your own), or `Commands`. Every text is escaped.
+A page holds counts and ids, no content.
 
 Cells and facts are values of the program, formatted here: whole numbers get thousands separators, a `datetime` is written in
 UTC to the second, a `timedelta` as a length, None as a dash. Wrap ids and digests in `Code`.
+A table below a chart is closed on a screen and printed on paper.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -27,6 +30,13 @@ from markupsafe import Markup, escape
 from sweeper.errors import printable
 from sweeper.policy.instant import rfc3339
 from sweeper.report.status import length
+
+LONG = 45
+"""Rows: a longer table below a chart stays closed on paper."""
+
+
+BREAKS = re.compile(r"([_/])(?=\w)")
+"""Where a long name may be broken at the end of a line."""
 
 
 class Code(str):
@@ -59,6 +69,11 @@ class Table:
     headers: Sequence[str]
     rows: Sequence[Sequence[object]]
 
+    @property
+    def is_long(self) -> bool:
+        """True if the table below a chart is not printed."""
+        return len(self.rows) > LONG
+
     def is_number(self, column: int) -> bool:
         """Return True if every cell of the column is a number, a length of time or empty."""
         cells = [row[column] for row in self.rows]
@@ -74,7 +89,7 @@ class Figure:
     `svg` is trusted markup. Its `<svg>` has role="img" and the finding as its aria-label. Style it with the classes of
     `templates/page.css` (`bar`, `grid`, `tick`, `name`, `value`, `series-0` …), which follow light, dark and print. Give
     horizontal positions in percent and vertical ones in pixels, and it fits any width with text of the same size.
-    `margin` is the room on the left for labels, in characters. `legend` names the series in their order.
+    `margin` and `end` are the room on the left and on the right for labels, in characters. `legend` names the series in order.
     """
 
     kind: ClassVar = "figure"
@@ -82,6 +97,7 @@ class Figure:
     svg: Markup
     table: Table
     margin: int = 0
+    end: int = 2
     legend: Sequence[str] = ()
 
 
@@ -127,7 +143,15 @@ def shown(value: object) -> Markup:
         return Markup('<time datetime="{}">{}</time>').format(rfc3339(value), instant(value))
     if isinstance(value, date):
         return Markup("<time>{}</time>").format(value.isoformat())
-    return escape(printable(_text(value)))
+    return Markup(BREAKS.sub(r"\1<wbr>", str(escape(printable(_text(value))))))  # noqa: S704 — escaped before
+
+
+def prose(text: str) -> Markup:
+    """Return a paragraph as markup: what is quoted by backticks is shown as the machine writes it."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        return shown(text)
+    return Markup("").join(shown(Code(part) if n % 2 else part) for n, part in enumerate(parts))
 
 
 def instant(value: datetime) -> str:
@@ -159,5 +183,5 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         finalize=lambda value: printable(value) if type(value) is str else value,
     )
-    found.filters["shown"] = shown
+    found.filters.update(shown=shown, prose=prose)
     return found

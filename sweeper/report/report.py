@@ -15,18 +15,18 @@ from sweeper.copies import lag
 from sweeper.copies.lag import CopyLag
 from sweeper.encoding import to_json
 from sweeper.objects import removal
-from sweeper.policy.anomaly import Anomaly
 from sweeper.policy.counts import Counts, RecordCounts
 from sweeper.policy.evaluate import Outcome
 from sweeper.postgres import evidence, pace, reach, unmatched, vacuum
 from sweeper.postgres.unmatched import UnmatchedProtections
 from sweeper.postgres.vacuum import DeadRows
+from sweeper.postgres.whole_store import Step, StoreVerdicts
 from sweeper.report import numbers, operation
 from sweeper.report.operation import Covered, ManifestStates, Purged
 from sweeper.report.overdue import PATIENCE, alarms
 from sweeper.runs.job import Job
 from sweeper.runs.record_kind import KINDS, redactions
-from sweeper.runs.scan import every_feedback, everything, scan
+from sweeper.runs.scan import scan, verdicts
 from sweeper.runs.throttle import ORDERED
 
 DAYS = (1, 7, 30)
@@ -102,22 +102,19 @@ class Report:
         }
 
 
-def report(job: Job, advance: Callable[[int], None] = lambda _: None) -> Report:
+def report(job: Job, step: Step = lambda _, __: None, look: Callable[[StoreVerdicts], None] = lambda _: None) -> Report:
     """Build the report at the job's as-of and record it as an event.
 
     Args:
         job: the store, the policy and the as-of.
-        advance: called with 1 after each conversation.
+        step: called when a step begins, for progress.
+        look: called with the counted verdicts, within their snapshot; again if that is repeated after a failure.
 
     Raises:
         DBAPIError: the database failed, or the role may not record events; nothing is recorded.
     """
-    started, counts = time.monotonic(), Counts(RecordCounts(DAYS), RecordCounts(DAYS))
-    for record in everything(job, lambda: counts.anomalies.update([Anomaly.CREATED_AHEAD.value])):
-        counts.count("conversation", record.evaluation, record.anomalies)
-        advance(1)
-    for row in every_feedback(job):
-        counts.count("feedback", row.evaluation, row.anomalies)
+    started = time.monotonic()
+    counts = job.database.retried(lambda: _counts(job, step, look))
     redaction = redactions(job)
     counts.add(scan(redaction, redaction.pages()))
     past = job.database.within(lambda connection: _past(connection, job))
@@ -125,6 +122,13 @@ def report(job: Job, advance: Callable[[int], None] = lambda _: None) -> Report:
     found = Report(job, past, counts, unmatched_protections, time.monotonic() - started)
     job.database.within(lambda connection: _record(connection, found))
     return found
+
+
+def _counts(job: Job, step: Step, look: Callable[[StoreVerdicts], None]) -> Counts:
+    with verdicts(job, step) as found:
+        counts = found.all_counts(DAYS)
+        look(found)
+        return counts
 
 
 def _records_json(counts: RecordCounts, as_of: datetime) -> dict[str, Any]:

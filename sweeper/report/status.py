@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from sweeper.clock import Clock
 from sweeper.policy.counts import Counts
 from sweeper.policy.instant import rfc3339
+from sweeper.policy.times import length as length
 from sweeper.postgres import backfills, migrate, pace
 from sweeper.postgres.backfills import BackfillPlan
 from sweeper.postgres.database import Database
@@ -144,19 +145,6 @@ def _read(connection: Connection, database: Database, now: datetime) -> Status:
     )
 
 
-def length(span: timedelta | float) -> str:
-    """Format a length of time with its two largest units; below 10 s in tenths of a second."""
-    seconds_in_all = span.total_seconds() if isinstance(span, timedelta) else span
-    if abs(seconds_in_all) < 10:
-        return f"{seconds_in_all:.1f} s"
-    left, parts = round(seconds_in_all), []
-    for unit, seconds in (("days", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
-        count, left = divmod(left, seconds)
-        if count:
-            parts.append(f"{count} {'day' if (unit, count) == ('days', 1) else unit}")
-    return " ".join(parts[:2])
-
-
 def _paused(status: Status) -> Iterator[str]:
     if status.pauses:
         first = status.pauses[0]
@@ -191,7 +179,7 @@ def _ended(last: RunEntry) -> Iterator[str]:
     if last.outcome == "refused":
         yield f"Run {last.id} was refused by {last.guard or 'a guard'}: {last.said or 'see sweeper.runs'}"
     elif last.outcome == "failed":
-        reason = last.said or f"{last.failed} records could not be purged"
+        reason = last.said or f"{last.failed:,} records could not be purged"
         yield f"Run {last.id} failed: {reason}. Its log and sweeper.events name each reason; `sweeper check`, then `sweeper run`."
     elif last.stalled:
         yield f"Run {last.id} purged nothing although records were due: its log and `sweeper run --dry-run` say which."
@@ -236,7 +224,7 @@ def _overdue(status: Status) -> Iterator[str]:
             drain = pace.remaining_seconds(due, status.pace) if kind == "conversations" else None
             forecast = f"; at the recent pace {length(drain)} of work" if drain else ""
             yield (
-                f"{at_least}{due} {kind} are overdue, the oldest for {length(status.at - earliest)}{forecast}: "
+                f"{at_least}{due:,} {kind} are overdue, the oldest for {length(status.at - earliest)}{forecast}: "
                 f"{_remedy(status, earliest, kind)}"
             )
 
@@ -286,8 +274,8 @@ def _uncovered(status: Status) -> Iterator[str]:
     if status.covered.rows and (missed or is_old):
         since = rfc3339(checkpoint) if checkpoint else "the beginning"
         yield (
-            f"No checkpoint covers the evidence since {since} ({status.covered.rows} rows), so a change of it could not be told: "
-            "`sweeper audit checkpoint`."
+            f"No checkpoint covers the evidence since {since} ({status.covered.rows:,} rows), so a change of it could not be "
+            "told: `sweeper audit checkpoint`."
         )
 
 
@@ -308,7 +296,7 @@ def _copies(status: Status) -> Iterator[str]:
         if copy.records:
             reason = f" The last delivery failed: {copy.last_error}." if copy.failed_at else ""
             yield (
-                f"Copy {copy.copy} has not acknowledged {copy.records} purged records, the oldest for {length(copy.seconds)}."
+                f"Copy {copy.copy} has not acknowledged {copy.records:,} purged records, the oldest for {length(copy.seconds)}."
                 f"{reason} The next run tries again; `sweeper copies deliver {copy.copy}` does now."
             )
 

@@ -225,7 +225,7 @@ def installation(upkeep: Upkeep, now: datetime) -> Iterator[str]:
         )
     if upkeep.objects_behind:
         yield (
-            f"{upkeep.objects_behind} objects of purged attachments are still there: `sweeper check` says whether [objects] "
+            f"{upkeep.objects_behind:,} objects of purged attachments are still there: `sweeper check` says whether [objects] "
             "prefixes allows them, last_error in sweeper.object_purges says what failed; then `sweeper run`."
         )
 
@@ -236,7 +236,7 @@ def _not_vacuumed(table: DeadRows, now: datetime) -> Iterator[str]:
         since = rfc3339(table.unvacuumed_since)
         who = "" if table.allowed else ", as its owner"
         yield (
-            f"{table.name} has {table.dead} dead rows beside {table.live} others, and was not vacuumed since {since}: searches "
-            f"slow down, and what was purged is still in its files. Run VACUUM (ANALYZE) {table.name}{who}, or set [maintenance] "
-            "vacuum = true; find out why autovacuum does not reach it."
+            f"{table.name} has {table.dead:,} dead rows beside {table.live:,} others, and was not vacuumed since {since}: "
+            f"searches slow down, and what was purged is still in its files. Run VACUUM (ANALYZE) {table.name}{who}, or set "
+            "[maintenance] vacuum = true; find out why autovacuum does not reach it."
         )

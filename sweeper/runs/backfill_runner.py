@@ -24,6 +24,7 @@ from sweeper.policy.instant import rfc3339
 from sweeper.policy.window import Window, slices
 from sweeper.postgres import backfills, evidence, hazards, pace, pauses, vacuum
 from sweeper.postgres.backfills import BackfillPlan
+from sweeper.postgres.run_sign import RunSign
 from sweeper.runs import approval as approvals
 from sweeper.runs.backfill import refuse_other_policy
 from sweeper.runs.heartbeat import heartbeat
@@ -98,6 +99,7 @@ class BackfillRunner:
     logged: float = -inf
     free_at: float = -inf
     started: float = field(default_factory=time.monotonic)
+    between: ProgressListener = field(default_factory=ProgressListener)
 
     def run(self) -> BackfillOutcome:
         """Sweep the remaining slices; however that ends, record that nobody works on the plan any more.
@@ -107,11 +109,14 @@ class BackfillRunner:
             RefusedError: a guard refused, or the policy has changed since the approval; earlier purges stand.
             ConfigurationError: the policy can no longer be read; earlier purges stand.
         """
+        sign = RunSign(self.job.database, f"backfill {self.plan.id}")
+        self.between = self.watch.signed(sign)
         try:
             with heartbeat(self.job.database, self.plan, self.job.clock):
                 outcome = self._run()
                 vacuum.after_run(self.job.database, self.job.contract)
         finally:
+            sign.close()
             with suppress(DBAPIError):  # a server that is gone: the heartbeat grows old instead
                 backfills.stopped(self.job.database, self.plan, self.job.clock.now())
         delivery.deliver_after_run(self.job.database, self.job.clock)
@@ -234,7 +239,7 @@ class BackfillRunner:
         while not self._must_stop() and (reason := self._reason_to_wait()):
             early = self.free_at - time.monotonic()
             self._sleep(reason, min(LOOK_SECONDS, early) if early > 0 else LOOK_SECONDS)
-        self.watch.waits("")
+        self.between.waits("")
 
     def _must_stop(self) -> bool:
         left = self._remaining_budget()
@@ -253,7 +258,7 @@ class BackfillRunner:
         return ""
 
     def _sleep(self, reason: str, seconds: float) -> None:
-        self.watch.waits(reason)
+        self.between.waits(reason)
         if time.monotonic() - self.logged > LOG_SECONDS:
             self.logged = time.monotonic()
             log.get().info("backfill waits", backfill=self.plan.id, because=reason)

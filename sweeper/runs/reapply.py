@@ -135,7 +135,7 @@ def reapply(job: Job, ledger: Ledger, watch: ProgressListener | None = None, con
     watch = watch or ProgressListener()
     with session(job, RunKind("reapply")) as opened:
         found = Reapplied(ledger, "completed", opened.run.id, claim=claimed, lost=lost)
-        reapplied = _Reapply(job, opened, watch, found).run()
+        reapplied = _Reapply(job, opened, watch.signed(opened.sign), found).run()
     delivery.deliver_after_run(job.database, job.clock)
     return reapplied
 

@@ -1,22 +1,20 @@
 """Evaluates records without locks: what a purge would do now, and the verdict on every stored record.
 
-Invariant: nothing is locked or written, and the evaluation is the same code as in a purge.
+Invariant: nothing is locked or written. The evaluation is the code of a purge or, for a whole store, SQL that says the same.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from contextlib import contextmanager
+from typing import TypeVar
 
-from sweeper.policy.anomaly import Anomaly
 from sweeper.policy.counts import Counts
-from sweeper.policy.decide import Verdict, exists
-from sweeper.policy.evaluate import Evaluation, Outcome, Proposal, evaluate_stored
-from sweeper.policy.facts import Facts
-from sweeper.policy.feedback import FeedbackFacts, evaluate_feedback
+from sweeper.policy.decide import Verdict
+from sweeper.policy.evaluate import Evaluation, Outcome, Proposal
+from sweeper.postgres import whole_store
 from sweeper.postgres.proposals import Page
-from sweeper.postgres.statement import statement
+from sweeper.postgres.whole_store import Step, StoreVerdicts
 from sweeper.runs.job import Job
-from sweeper.runs.record_kind import F, RecordKind, conversations, feedback
+from sweeper.runs.record_kind import F, RecordKind
 
 T = TypeVar("T")
 Seen = Callable[[int], None]
@@ -61,51 +59,13 @@ def evaluations(kind: RecordKind[F], portion: Sequence[Proposal]) -> Iterator[tu
             yield known, kind.evaluate(known, proposal)
 
 
-@dataclass(frozen=True)
-class StoredRecord(Generic[F]):
-    """One stored record with its facts, its evaluation and its anomalies."""
-
-    facts: F
-    evaluation: Evaluation
-    anomalies: tuple[Anomaly, ...]
-
-
-def everything(job: Job, ahead: Callable[[], None] = lambda: None) -> Iterator[StoredRecord[Facts]]:
-    """Yield every conversation that exists at as-of, in order of id, one page in memory at a time.
+@contextmanager
+def verdicts(job: Job, step: Step = lambda _, __: None) -> Iterator[StoreVerdicts]:
+    """Decide every record of the job's store in one snapshot.
 
     Args:
         job: names the store, the policy and as-of.
-        ahead: called for each conversation created after as-of if as-of is now.
+        step: called when a step begins, for progress.
     """
-    for ids in _every_key(job, "conversations"):
-        yield from _stored(job, ids, ahead)
-
-
-def _stored(job: Job, ids: Sequence[str], ahead: Callable[[], None]) -> Iterator[StoredRecord[Facts]]:
-    kind = conversations(job)
-    facts = kind.facts(ids)
-    for known in (facts[id_] for id_ in ids if id_ in facts):
-        if exists(known.conversation, job.policy, job.as_of):
-            yield StoredRecord(known, evaluate_stored(known, job.policy, job.as_of), tuple(kind.anomalies(known)))
-        elif job.is_present:
-            ahead()
-
-
-def every_feedback(job: Job) -> Iterator[StoredRecord[FeedbackFacts]]:
-    """Yield every feedback row, in order of id, one page in memory at a time."""
-    kind = feedback(job)
-    for known in (known for ids in _every_key(job, "feedback") for known in kind.facts(ids).values()):
-        yield StoredRecord(known, evaluate_feedback(known, job.policy, job.as_of), tuple(kind.anomalies(known)))
-
-
-def _every_key(job: Job, relation: str) -> Iterator[list[str]]:
-    after: str | None = None
-    size, type_ = job.settings.purge.batch, job.contract.type(relation)
-    while True:
-        where = f"r.id > CAST(:after AS {type_})" if after is not None else "true"
-        sql = statement("every_key", relation=relation, after=where)
-        ids = [row.id for row in job.database.fetched(sql, {"after": after, "limit": size})]
-        yield ids
-        if len(ids) < size:
-            return
-        after = ids[-1]
+    with whole_store.opened(job.database, job.contract, job.as_of, is_present=job.is_present, step=step) as store:
+        yield store.judge(job.policy)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 from sqlalchemy import Connection
@@ -27,6 +28,7 @@ from sweeper.postgres.database import reason
 from sweeper.postgres.evidence import RunRecord
 from sweeper.postgres.lease import Lease
 from sweeper.postgres.load_probe import LoadProbe
+from sweeper.postgres.run_sign import RunSign
 from sweeper.runs.approval import Approval
 from sweeper.runs.batch_sizer import BatchSizer
 from sweeper.runs.job import Job, unreachable
@@ -79,6 +81,11 @@ class Session:
     run: RunRecord
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     histories: store_counts.Histories | None = None
+
+    @cached_property
+    def sign(self) -> RunSign:
+        """What the run shows to other sessions."""
+        return RunSign(self.job.database, f"run {self.run.id}")
 
     def renew(self) -> None:
         """Renew the lease.
@@ -154,6 +161,7 @@ def session(job: Job, run_kind: RunKind, approval: Approval | None = None) -> It
         with _closing_on_error(opened):
             yield opened
     finally:
+        opened.sign.close()
         _take_checkpoint(opened, signer)
 
 

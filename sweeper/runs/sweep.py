@@ -100,6 +100,7 @@ def sweep(
     plan = PurgePlan(without(job, active_backfill), memory=budget.memory)
     with session(plan.job, run_kind, approval) as opened:
         left = _remaining_approval(job, approval)
+        watch = watch.signed(opened.sign)
         result = _Sweep(plan, opened, left, accept_history, accept_policy, watch, budget, active_backfill).run()
     if not run_kind.preemptible:  # a backfill does both at its end: no slice waits for a copy
         vacuum.after_run(job.database, job.contract)

@@ -5,13 +5,14 @@ Invariant: every reason to wait or stop has a name, which is logged, shown, reco
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from math import inf
 from typing import Any, Protocol
 
 from sweeper import log
 from sweeper.postgres.load_probe import Pressure
+from sweeper.postgres.run_sign import RunSign
 from sweeper.runs.batch_sizer import BatchSizer
 from sweeper.settings import Settings
 
@@ -50,6 +51,23 @@ class ProgressListener:
     advance: Callable[[int], None] = lambda _: None
     waits: Callable[[str], None] = lambda _: None
     proposes: Callable[[int, int], None] = lambda _, __: None
+
+    def signed(self, sign: RunSign) -> "ProgressListener":
+        """Return a listener that also shows on a sign what it hears."""
+
+        def expect(count: int) -> None:
+            sign.expect(count)
+            self.expect(count)
+
+        def waits(reason: str) -> None:
+            sign.show(reason.partition(": ")[0])  # what a person wrote, such as the reason of a pause, stays private
+            self.waits(reason)
+
+        def proposes(number: int, found: int) -> None:
+            sign.show("searches for what is due")
+            self.proposes(number, found)
+
+        return replace(self, expect=expect, waits=waits, proposes=proposes)
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,11 @@ def test_another_policy_and_schema(folder: Path) -> None:
     """The commands of the demo use its settings; a purged conversation is explained before and after the run."""
     shutil.copy(ROOT / "config" / "examples" / "until_deletion.toml", folder)
     (folder / "s.toml").write_text("[policy]\nfile = 'until_deletion.toml'\n[store]\nschema = 'chats'")
-    done = process(None, "demo", "--config", "s.toml", cwd=folder, **ENVIRONMENT)
+    done = process(None, "demo", "--config", "s.toml", cwd=folder, TMPDIR=str(folder), **ENVIRONMENT)
     assert (done.code, done.err) == (0, "")
+    (page,) = folder.glob("sweeper-report-*/report.html")
+    assert f"The report is {page}" in " ".join(done.out.split())
+    assert "<title>Retention report for postgres/chats</title>" in page.read_text()
     assert "policy 'kept until deleted'" in done.out
     assert "commercial" not in done.out
     assert "Run 2 completed: 0 conversations" in done.out

@@ -38,8 +38,8 @@ def test_report_json(sweeper: Command, store: Store) -> None:
     told = json.loads(done.out)
     assert (done.code, done.err) == (0, "")
     assert set(told) == {
-        "store", "as_of", "policy", "conversations", "feedback", "anomalies", "unmatched", "purged_in_days", "last_success_at",
-        "objects_pending", "copies", "manifests", "evidence", "drain_seconds", "alarms", "duration_s",
+        "store", "as_of", "policy", "conversations", "feedback", "redactions", "anomalies", "unmatched", "purged_in_days",
+        "last_success_at", "objects_pending", "copies", "manifests", "evidence", "drain_seconds", "alarms", "duration_s",
         "tables", "beyond_reach",
     }  # fmt: skip
     for part in (told["conversations"], told["feedback"]):
@@ -74,7 +74,7 @@ def test_report_text(sweeper: Command, store: Store) -> None:
     assert "unclassified unknown_plan 1" in lines
     assert "conversation standard 2 2 2" in lines
     assert "to purge what is overdue: nothing to do" in lines
-    assert any(re.fullmatch(r"evidence: newest checkpoint \S+Z \(unsigned\); 0 rows since", line) for line in lines)
+    assert any(re.fullmatch(r"evidence: newest checkpoint \S+Z, .* \(unsigned\); 0 rows since", line) for line in lines)
 
 
 def test_nothing_purged_while_overdue(sweeper: Command, store: Store, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from sweeper.report import chart
 from sweeper.report.chart import Bar, Column
-from sweeper.report.page import Code, Commands, Facts, Figure, Section, Table, Verdict, page, shown
+from sweeper.report.page import Code, Commands, Facts, Figure, Section, Table, Verdict, page, prose, shown
 
 HOSTILE = "\"><script src='//a.example/x'>\u202e\x1b &"
 AT = datetime(2026, 11, 28, 14, 52, 10, 5, tzinfo=UTC)
@@ -61,11 +61,21 @@ def test_hostile_texts() -> None:
         (AT.date(), "<time>2026-11-28</time>"),
         (AT, '<time datetime="2026-11-28T14:52:10.000005Z">2026-11-28 14:52:10 UTC</time>'),
         (Code("a<b"), "<code>a&lt;b</code>"),
+        ("a_rule <of>/it", "a_<wbr>rule &lt;of&gt;/<wbr>it"),
     ],
 )
 def test_values(value: object, text: str) -> None:
     """A value is written for a reader."""
     assert shown(value) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "markup"),
+    [("Type `a < b`.", "Type <code>a &lt; b</code>."), ("One ` alone <b>.", "One ` alone &lt;b&gt;.")],
+)
+def test_quoted_text(text: str, markup: str) -> None:
+    """What backticks quote is shown as code; a single one stays as it is."""
+    assert prose(text) == markup
 
 
 @pytest.mark.parametrize("most", [0, 1, 3, 7, 999, 1_234_567, 0.4])

@@ -86,9 +86,10 @@ def test_init_replaces_nothing(installed: Path, folder: Path) -> None:
 
 
 def test_demo(installed: Path, folder: Path) -> None:
-    """The demo uses the policy of the wheel, purges and keeps by every rule, and a second sweep finds nothing."""
-    done = use(installed, "demo", cwd=folder)
+    """The demo uses policy and templates of the wheel, purges and keeps by every rule, and a second sweep finds nothing."""
+    done = use(installed, "demo", cwd=folder, TMPDIR=str(folder))
     assert (done.returncode, done.stderr) == (0, "")
+    assert [page.stat().st_size > 30_000 for page in folder.glob("sweeper-report-*/report.html")] == [True]
     assert "Run 2 completed: 0 conversations and 0 feedback rows purged" in done.stdout
     counts = {}
     for line in done.stdout.splitlines():

@@ -16,7 +16,7 @@ from sweeper.postgres import pace
 from sweeper.report import metrics, operation, overdue
 from sweeper.report import numbers as numbers
 from sweeper.report.report import report
-from sweeper.runs.scan import everything
+from sweeper.runs.scan import verdicts
 from sweeper.runs.sweep import sweep
 from tests.facts import instant
 from tests.store.operated import NOW, bury, chat, exported, mixed, ran, read, world
@@ -35,19 +35,18 @@ def test_overdue(store: Store, policy: Policy) -> None:
     assert (found.counts.feedback_by_rule, found.counts.feedback.held_past_due) == ({"feedback": 1}, 1)
 
 
-def test_overdue_is_what_everything_says(store: Store, policy: Policy) -> None:
-    """The count among the proposals, the count of a report and what `explain --all` says of each are the same."""
+def test_overdue_is_what_everything_says(store: Store, policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The count among the proposals, of a backlog, of a report and what `explain --all` says of each are the same."""
     store.load(mixed())
     job = store.job(policy, NOW)
-    expected = Counter(
-        record.evaluation.verdict.rule
-        for record in everything(job)
-        if record.evaluation.outcome is Outcome.PURGE
-    )  # fmt: skip
+    with verdicts(job) as found:
+        expected = Counter(one.rule for one in found.every("conversation") if one.outcome is Outcome.PURGE)
     counted, told = overdue.count(job), report(job)
-    assert counted.counts.by_rule == expected == told.counts.by_rule
-    assert counted.counts.conversations.oldest_due == told.counts.conversations.oldest_due
-    assert (counted.counts.feedback_by_rule, counted.counts.held) == (told.counts.feedback_by_rule, told.counts.held)
+    monkeypatch.setattr(overdue, "BACKLOG", 0)
+    for counts in (counted.counts, overdue.count(job).counts):
+        assert counts.by_rule == expected == told.counts.by_rule
+        assert counts.conversations.oldest_due == told.counts.conversations.oldest_due
+        assert (counts.feedback_by_rule, counts.held) == (told.counts.feedback_by_rule, told.counts.held)
 
 
 def test_a_count_can_be_ended(store: Store, policy: Policy) -> None:

@@ -23,9 +23,6 @@ def test_report(store: Store, policy: Policy) -> None:
     """Every record is in one line and one state; kept ones are counted by how soon they are due."""
     store.load(mixed())
     told = to_json(report(store.job(policy, NOW)))
-    paged = to_json(report(store.job(policy, NOW, purge={"batch": 2})))
-    moved = ("duration_s", "evidence")
-    assert {k: v for k, v in paged.items() if k not in moved} == {k: v for k, v in told.items() if k not in moved}
     chats, feedback = told["conversations"], told["feedback"]
     assert (chats["total"], feedback["total"]) == (12, 6)
     standard = chats["by_rule"]["standard"]

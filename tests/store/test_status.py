@@ -10,6 +10,7 @@ import pytest
 from sweeper.encoding import to_json
 from sweeper.evidence import checkpoint
 from sweeper.policy.instant import rfc3339
+from sweeper.policy.times import length, relative, when
 from sweeper.postgres import backfills
 from sweeper.report import status
 from sweeper.report.overdue import PATIENCE
@@ -108,7 +109,7 @@ def test_feedback_backlog(store: Store) -> None:
         "submitted_at": rfc3339(instant(NOW) - timedelta(days=3_000)),
     }
     store.load(world(feedback=[told]))
-    assert advice(store).startswith("1 feedback rows are overdue, the oldest for 1174 days")
+    assert advice(store).startswith("1 feedback rows are overdue, the oldest for 1,174 days")
 
 
 def test_backlog_of_a_backfill(store: Store) -> None:
@@ -236,9 +237,28 @@ def test_holder(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
+    ("ago", "said"),
+    [
+        (timedelta(0), "now"),
+        (timedelta(seconds=1), "1 second ago"),
+        (timedelta(minutes=59, seconds=50), "60 minutes ago"),
+        (timedelta(hours=-3, minutes=-20), "in 3 hours"),
+        (timedelta(days=729), "729 days ago"),
+        (timedelta(days=-4 * 365 - 350), "in 5 years"),
+        (timedelta(days=730_500), "2,000 years ago"),
+    ],
+)
+def test_relative(ago: timedelta, said: str) -> None:
+    """An instant is told relative to now by its largest unit, rounded; in UTC it is told to the second."""
+    now = instant("2026-11-28T02:30:00.123456Z")
+    assert relative(now - ago, now) == said
+    assert when(now, now) == "2026-11-28T02:30:00Z, now"
+
+
+@pytest.mark.parametrize(
     ("seconds", "said"),
     [(0.44, "0.4 s"), (75, "1 min 15 s"), (86_400, "1 day"), (2 * 86_400 + 3_600, "2 days 1 h"), (3_600, "1 h")],
 )
 def test_length(seconds: float, said: str) -> None:
     """A length is told by its two largest units."""
-    assert status.length(seconds) == said
+    assert length(seconds) == said

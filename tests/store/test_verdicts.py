@@ -155,8 +155,7 @@ def by_sql(bench: Bench, policy: Policy, as_of: datetime) -> Said:
     """What the statements say of every record."""
     with whole_store.opened(bench.database, bench.contract, as_of) as store:
         verdicts = store.judge(policy)
-        counts = Counts(verdicts.counts("conversation", DAYS), verdicts.counts("feedback", DAYS))
-        counts.anomalies.update(verdicts.anomalies())
+        counts = verdicts.all_counts(DAYS)
         rows = [*verdicts.every("conversation"), *verdicts.every("feedback")]
     answers = {
         row.id: (row.rule, row.due, row.held, row.doubt and row.doubt.value, row.outcome.value, row.spared)
@@ -320,7 +319,7 @@ EDGE_POLICIES = [
 
 
 def test_history_hold_and_order_at_their_edges(bench: Bench, policy: Policy) -> None:
-    """Plans and consents that meet, periods that a column cannot hold, flags, holds and orders at odd instants: all agree."""
+    """Plans and consents that meet, periods that a column cannot hold, flags, holds, orders and messages at odd times."""
     own: list[dict[str, Any]] = [
         *({"columns": {"score": score}} for score in ("30", "30.0", "-1", "0", "99999999999999", None)),
         {"flagged_at": AT},
@@ -329,6 +328,11 @@ def test_history_hold_and_order_at_their_edges(bench: Bench, policy: Policy) -> 
         {"created_at": "2025-12-01T00:00:00Z"},
         {},
         {},
+        {"messages": [{"id": "m1", "author": "user", "created_at": "2025-10-08T00:00:00Z"}]},
+        {
+            "last_activity_at": "-infinity",
+            "messages": [{"id": "m2", "author": "user", "created_at": "0044-03-15 00:00Z BC"}],
+        },
     ]
     of_another = [CONSENTED, event("2025-10-01T00:00:00Z", granted=False, purpose="development_partner")]
     histories = [*((plans, consent, more) for _, _, plans, consent, more in EDGES), ([ALWAYS_PRO], of_another, {})]

@@ -23,14 +23,14 @@ WHERE r.store = :store AND t.account_id = :id
 GROUP BY t.record, t.rule ORDER BY t.record, t.rule
 
 -- name: lookup_purges
--- The tombstones of an account's purges in this store with a due date in a window, each with its leaf number if it has one.
+-- The tombstones of an account in this store with a due date in a window, each with its leaf number if it has one.
 SELECT t.record, t.record_id, t.rule, t.due_at, t.as_of, t.purged_at, t.run_id, t.policy_digest, l.leaf
 FROM sweeper.tombstones t JOIN sweeper.runs r ON r.id = t.run_id
 LEFT JOIN LATERAL (
     SELECT CASE WHEN t.id - n.first_id < n.length THEN n.first + (t.id - n.first_id) END AS leaf
     FROM sweeper.leaves n WHERE n.source = 'tombstones' AND n.first_id <= t.id ORDER BY n.first_id DESC LIMIT 1
 ) l ON true
-WHERE r.store = :store AND t.account_id = :id AND t.record <> 'redaction'
+WHERE r.store = :store AND t.account_id = :id
   AND t.due_at >= COALESCE(CAST(:since AS timestamptz), '-infinity') AND t.due_at < COALESCE(CAST(:until AS timestamptz), 'infinity')
 ORDER BY t.due_at, t.id
 

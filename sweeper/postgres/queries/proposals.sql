@@ -135,7 +135,3 @@ WHERE o.due_at <= :as_of AND (o.store IS NULL OR o.store = :store) AND ($aged) I
 UNION
 SELECT f.id FROM sweeper.erasure_orders o JOIN feedback f ON $names_account
 WHERE o.due_at <= :as_of AND (o.store IS NULL OR o.store = :store) AND o.conversation_id IS NULL AND ($aged) IS NOT TRUE
-
--- name: every_key
--- The keys of all conversations or all feedback rows, page by page.
-SELECT r.id::text AS id FROM $relation r WHERE r.id IS NOT NULL AND $after ORDER BY r.id LIMIT :limit

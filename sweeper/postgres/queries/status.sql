@@ -21,6 +21,36 @@ WHERE r.id IN (SELECT n.id FROM sweeper.runs n WHERE n.store = :store ORDER BY n
    OR r.id IN (SELECT max(n.id) FROM sweeper.runs n WHERE n.store = :store AND n.outcome IS NOT NULL GROUP BY n.kind)
 ORDER BY r.id DESC
 
+-- name: operation_days
+-- The runs of a store by the day in UTC on which they began: how many, how many of them did not end well, what they purged, and how
+-- long they took. For runs without a full result, the tombstones tell what they purged; an interrupted run does not record its end.
+SELECT CAST(timezone('UTC', w.started_at) AS date) AS day,
+       count(*) AS runs,
+       count(*) FILTER (WHERE w.outcome IN ('failed', 'refused', 'interrupted')) AS not_well,
+       CAST(sum(w.conversations) AS bigint) AS conversations,
+       CAST(sum(w.redactions) AS bigint) AS redactions,
+       CAST(sum(w.feedback) AS bigint) AS feedback,
+       CAST(COALESCE(sum(w.seconds), 0) AS double precision) AS seconds,
+       CAST(COALESCE(max(w.seconds), 0) AS double precision) AS longest
+FROM (
+    SELECT r.started_at, r.outcome,
+           COALESCE(CAST(r.result ->> 'purged' AS bigint), t.conversations) AS conversations,
+           COALESCE(CAST(r.result ->> 'redacted' AS bigint), t.redactions) AS redactions,
+           COALESCE(CAST(r.result ->> 'feedback_purged' AS bigint), t.feedback) AS feedback,
+           CASE WHEN r.outcome <> 'interrupted' THEN extract(epoch FROM r.finished_at - r.started_at) END AS seconds
+    FROM sweeper.runs r
+    LEFT JOIN LATERAL (
+        SELECT count(*) FILTER (WHERE t.record = 'conversation') AS conversations,
+               count(*) FILTER (WHERE t.record = 'redaction') AS redactions,
+               count(*) FILTER (WHERE t.record = 'feedback') AS feedback
+        FROM sweeper.tombstones t
+        WHERE t.run_id = r.id AND r.result ->> 'purged' IS NULL
+    ) t ON true
+    WHERE r.store = :store AND r.started_at > :since AND r.started_at <= :until
+) AS w
+GROUP BY 1
+ORDER BY 1
+
 -- name: operation_ended
 -- How the newest ended plain run ended, and when the newest one ended that did everything it was asked to do.
 SELECT (SELECT r.outcome FROM sweeper.runs r WHERE r.store = :store AND r.kind = 'run' AND r.outcome IS NOT NULL
@@ -190,3 +220,35 @@ FROM (
            count(*) FILTER (WHERE r.state IS NULL) AS hidden
     FROM pg_catalog.pg_stat_replication r
 ) AS replicas
+
+-- name: sign_show
+-- Name this session by what its process is doing, until the sign is hidden or the session ends.
+SELECT set_config('application_name', :text, false)
+
+-- name: sign_hide
+-- Name this session as it was named when it began.
+RESET application_name
+
+-- name: signs
+-- The signs that processes show in this database now; every role may read the names of sessions.
+SELECT DISTINCT a.application_name AS text FROM pg_catalog.pg_stat_activity a
+WHERE a.datname = current_database() AND a.application_name LIKE 'sweeper %'
+
+-- name: purged_meanwhile
+-- How many conversations a run has purged since a tombstone, and its newest one. Read are only the tombstones after that one.
+SELECT count(*) FILTER (WHERE t.record = 'conversation') AS purged, COALESCE(max(t.id), :after) AS last
+FROM (SELECT s.id, s.run_id, s.record FROM sweeper.tombstones s WHERE s.id > :after OFFSET 0) AS t
+WHERE t.run_id = :run
+
+-- name: newest_tombstone
+-- The newest tombstone; 0 if there is none.
+SELECT COALESCE(max(t.id), 0) FROM sweeper.tombstones t
+
+-- name: replicas
+-- The replicas and how far each is behind, as far as this role may see it.
+SELECT r.application_name AS name, r.state IS NULL AS hidden, EXTRACT(epoch FROM r.replay_lag) AS seconds,
+       CASE WHEN NOT pg_catalog.pg_is_in_recovery()
+            THEN pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), r.replay_lsn) END AS bytes
+FROM pg_catalog.pg_stat_replication r
+ORDER BY bytes DESC NULLS LAST, name
+LIMIT 20

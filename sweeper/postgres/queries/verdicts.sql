@@ -113,7 +113,7 @@ WITH ordered AS (
 )
 SELECT$distinct c.id, c.account_id, c.kind::text AS kind, c.platform::text AS platform, c.incognito, c.zero_retention,
        c.last_activity_at, c.deleted_at, c.restored_at, c.flagged_at,
-       NOT COALESCE(c.created_at > $as_of AND $created_trusted, false) AS present,
+       (c.created_at > $as_of AND $created_trusted) IS NOT TRUE AS present,
        h.plans, p.doubt, r.rule, r.due, o.recorded_at AS ordered_at, CASE WHEN NOT h.repeated THEN o.due_at END AS order_due$further
 FROM $conversations c
 LEFT JOIN accounts a ON a.id = c.account_id

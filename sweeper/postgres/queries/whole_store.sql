@@ -5,7 +5,16 @@ $stays
 ), epochs AS MATERIALIZED (
 $epochs
 ), owners AS MATERIALIZED (
+    SELECT o.*, n.purposes AS chosen
+    FROM (
 $owners
+    ) AS o
+    LEFT JOIN (
+        SELECT e.account_id, array_agg(DISTINCT e.purpose::text) AS purposes
+        FROM consent_events e
+        WHERE e.recorded_at <= $as_of AND e.purpose = ANY($purpose_names)
+        GROUP BY e.account_id
+    ) AS n ON n.account_id = o.account_id
 )
 
 -- name: whole_holds
@@ -23,7 +32,9 @@ holds AS MATERIALIZED (
 ), conversation_holds AS MATERIALIZED (
     SELECT h.conversation_id AS id, min(h.since) AS since FROM holds h WHERE h.conversation_id IS NOT NULL GROUP BY h.conversation_id
 ), store_holds AS MATERIALIZED (
-    SELECT count(*) > 0 AS placed, min(h.since) AS since FROM holds h WHERE h.on_everything
+    SELECT count(*) FILTER (WHERE h.on_everything) > 0 AS placed, min(h.since) FILTER (WHERE h.on_everything) AS since,
+           count(h.account_id) > 0 AS of_accounts, count(h.conversation_id) > 0 AS of_conversations
+    FROM holds h
 )
 
 -- name: whole_messages
@@ -40,12 +51,7 @@ GROUP BY m.conversation_id
 -- The verdict on every conversation that exists at as-of, with its outcome. What was resumed, or flagged after as-of, is decided
 -- again by `whole_changed`.
 CREATE TEMPORARY TABLE $table ON COMMIT DROP AS
-WITH $histories, chosen AS MATERIALIZED (
-    SELECT e.account_id, array_agg(DISTINCT e.purpose::text) AS purposes
-    FROM consent_events e
-    WHERE e.recorded_at <= $as_of AND e.purpose = ANY($purpose_names)
-    GROUP BY e.account_id
-), $holds
+WITH $histories, $holds
 SELECT v.id,
        v.account_id,
        v.last_rule AS rule,
@@ -64,10 +70,9 @@ FROM (
 $ruled
 ) AS v
 LEFT JOIN $messages w ON w.id = v.id
-LEFT JOIN chosen n ON n.account_id = v.account_id
-LEFT JOIN account_holds a ON a.id = $account_spelling
-LEFT JOIN conversation_holds b ON b.id = $conversation_spelling
 CROSS JOIN store_holds s
+LEFT JOIN account_holds a ON a.id = CASE WHEN s.of_accounts THEN $account_spelling END
+LEFT JOIN conversation_holds b ON b.id = CASE WHEN s.of_conversations THEN $conversation_spelling END
 CROSS JOIN LATERAL (
     SELECT LEAST(a.since, b.since, s.since) AS held_since, a.id IS NOT NULL OR b.id IS NOT NULL OR s.placed AS shielded OFFSET 0
 ) AS p
@@ -144,9 +149,9 @@ FROM (
     CROSS JOIN LATERAL (SELECT $dues OFFSET 0) AS n
     CROSS JOIN LATERAL (SELECT LEAST($names) AS due OFFSET 0) AS t
 ) AS v
-LEFT JOIN account_holds a ON a.id = $account_spelling
-LEFT JOIN conversation_holds b ON b.id = $conversation_spelling
 CROSS JOIN store_holds s
+LEFT JOIN account_holds a ON a.id = CASE WHEN s.of_accounts THEN $account_spelling END
+LEFT JOIN conversation_holds b ON b.id = CASE WHEN s.of_conversations THEN $conversation_spelling END
 CROSS JOIN LATERAL (
     SELECT LEAST(a.since, b.since, s.since) AS held_since, a.id IS NOT NULL OR b.id IS NOT NULL OR s.placed AS shielded OFFSET 0
 ) AS p
@@ -212,3 +217,23 @@ WHERE $where
 GROUP BY t.account_id
 ORDER BY count(*) DESC, t.account_id
 LIMIT $most
+
+-- name: whole_first
+-- The first id of the records of each rule and outcome.
+SELECT DISTINCT ON (t.rule, t.outcome) t.rule, t.outcome, t.id::text AS id
+FROM $table t
+WHERE $where
+ORDER BY t.rule, t.outcome, t.id
+
+-- name: whole_size
+-- What the tables of some records occupy, those of their children apart, with indexes and
+-- partitions; and how many records and messages there are.
+SELECT o.own, o.below, count(t.id) AS records, COALESCE($messages, 0) AS messages
+FROM (
+    SELECT COALESCE(sum(pg_total_relation_size(COALESCE(p.relid, CAST(s.oid AS oid)))) FILTER (WHERE s.oid = ANY($own)), 0) AS own,
+           COALESCE(sum(pg_total_relation_size(COALESCE(p.relid, CAST(s.oid AS oid)))) FILTER (WHERE s.oid <> ALL($own)), 0) AS below
+    FROM unnest($own || $below) AS s (oid)
+    LEFT JOIN LATERAL pg_partition_tree(CAST(CAST(s.oid AS oid) AS regclass)) AS p ON true
+) AS o
+LEFT JOIN $table t ON true
+GROUP BY o.own, o.below

@@ -84,7 +84,10 @@ def test_everything_about_an_account(sweeper: Command, store: Store, ids: dict[s
     assert sweeper("run", "--accept-history", "--as-of", DUE["as_of"]).code == 0
     assert sweeper("hold", "place", "CASE-1", "--conversation", ids["kept"].upper()).code == 0
     assert sweeper("order", "add", "DSR-2", "--account", ids["account"], "--due", "2099-01-01T00:00:00Z").code == 0
-    assert sweeper("hold", "place", "CASE-2", "--account", str(store.id("other"))).code == 0
+    assert sweeper("hold", "place", "CASE-2", "--conversation", str(store.id("theirs"))).code == 0
+    assert (
+        sweeper("order", "add", "DSR-3", "--account", str(store.id("other")), "--due", "2099-01-01T00:00:00Z").code == 0
+    )
     told = sweeper("account", ids["account"])
     assert told.code == 0, told.err
     for part in (
@@ -114,16 +117,19 @@ def test_everything_about_an_account(sweeper: Command, store: Store, ids: dict[s
     text = page.read_text()
     for part in ("<svg", "consent model_improvement", "CASE-1", "DSR-2", ids["kept"], ids["purged"]):
         assert part in text
-    for other in ("CASE-2", str(store.id("other")), str(store.id("theirs"))):
+    for other in ("CASE-2", "DSR-3", *(str(store.id(name)) for name in ("other", "theirs", "gone"))):
         assert other not in f"{told.out}{found}{table}{text}"
 
 
 def stranger() -> World:
-    """Another account with a conversation that is due."""
+    """Another account with a conversation that is due and one that is not."""
     chat = DUE["conversations"][0]
     return {
         "accounts": [{**DUE["accounts"][0], "id": "other"}],
-        "conversations": [{**chat, "id": "theirs", "account": "other", "messages": []}],
+        "conversations": [
+            {**chat, "id": "gone", "account": "other", "messages": []},
+            {**chat, "id": "theirs", "account": "other", "messages": [], "last_activity_at": DUE["as_of"]},
+        ],
         "holds": [],
         "orders": [],
     }
@@ -159,7 +165,7 @@ def test_everything_due_is_gone(sweeper: Command, store: Store, ids: dict[str, s
     ("options", "told"),
     [
         (("--purged", "--since", "2026-02-01", "--until", "2026-01-01"), "no due date lies between them"),
-        (("--purged", "--until", "2999-01-01"), "is in the future"),
+        (("--purged", "--until", "9999-12-31"), "is in the future"),
         (("--purged", "--since", "2999-01-01T00:00:00Z"), "is in the future"),
         (("--purged", "--since", "soon"), "--since 'soon' is not an instant"),
         (("--since", "2026-01-01"), "work with --purged"),
