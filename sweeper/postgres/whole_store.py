@@ -175,7 +175,7 @@ class StoreVerdicts:
 
     def table(self, kind: Kind) -> str:
         """Return the table of one kind of record."""
-        return self.conversations if kind == "conversation" else self.feedback
+        return {"conversation": self.conversations, "feedback": self.feedback}[kind]
 
     def counts(self, kind: Kind, days: tuple[int, ...] = ()) -> RecordCounts:
         """Count the records by rule and outcome, as `RecordCounts` does record by record.

@@ -16,13 +16,15 @@ from sweeper.policy.window import Slice
 from sweeper.postgres.whole_store import Due, StoreVerdicts
 from sweeper.report import numbers
 from sweeper.runs.job import Job
-from sweeper.runs.record_kind import KINDS
 
 State = Literal["overdue", "skipped", "held", "due", "later"]
 ORDER: tuple[State, ...] = ("overdue", "skipped", "held", "due", "later")
 """`skipped` is due and a run would skip it; `held` is due before the end under a legal hold; `later` is due after the end."""
 
 EXPIRED: Mapping[Outcome, State] = {Outcome.PURGE: "overdue", Outcome.SPARED: "skipped"}
+
+RECORDS: tuple[Kind, ...] = ("conversation", "feedback")
+"""The kinds that are forecast: whether content is left to redact is not in the verdicts."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +79,11 @@ def forecast(job: Job, verdicts: StoreVerdicts, by: Slice, until: datetime) -> F
     """
     rows: list[ForecastRow] = []
     undated: dict[Kind, int] = {}
-    for kind in KINDS:
+    for kind in RECORDS:
         every = verdicts.due(kind, "month")
         rows += _rows(verdicts, kind, by, until, every)
         undated[kind] = verdicts.counts(kind).total - sum(due.records for due in every)
-    rows.sort(key=lambda row: (ORDER.index(row.state), row.begin or until, tuple(KINDS).index(row.record), row.rule))
+    rows.sort(key=lambda row: (ORDER.index(row.state), row.begin or until, RECORDS.index(row.record), row.rule))
     return Forecast(job, by, until, tuple(rows), undated)
 
 
