@@ -66,6 +66,7 @@ def secure_streams() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # print in any encoding
     _written.clear()
+    _quiet.clear()
     sys.excepthook = _report_crash
     threading.excepthook = _report_thread_crash
 
@@ -148,6 +149,22 @@ def _print_data_error(fields: Mapping[str, Any], output: OutputFormat) -> None:
 def say(*lines: str) -> None:
     """Print lines for a person; line breaks within a line are escaped."""
     _write(lines)
+
+
+def be_quiet() -> None:
+    """Print no notes from now on, and no progress: only errors, warnings and what was asked for."""
+    _quiet.set()
+
+
+def is_quiet() -> bool:
+    """Return whether `be_quiet` was called."""
+    return _quiet.is_set()
+
+
+def note(*lines: str) -> None:
+    """Print lines about what else a person may want to know or do."""
+    if not is_quiet():
+        _write(lines)
 
 
 def print_json(value: Any) -> None:
@@ -374,6 +391,10 @@ def _write(lines: Iterable[str]) -> None:
 
 _written = threading.Event()
 """Set once something was written to stdout: an error is then no second JSON document there."""
+
+
+_quiet = threading.Event()
+"""Set by -q."""
 
 
 def _write_error(*lines: str) -> None:

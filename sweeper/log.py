@@ -3,13 +3,22 @@
 Invariant: a log line that cannot be written is dropped without an error.
 """
 
+import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TextIO, cast
 
 import structlog
 
 from sweeper.errors import printable
+
+Told = Callable[[int, int | None], None]
+"""Is told how much of a work is done, and how much there is in all (None: not known)."""
+
+
+def untold(done: int, total: int | None) -> None:
+    """Ignore how much is done."""
 
 
 class SafeStream:
@@ -60,7 +69,9 @@ def configure(level: str = "info", *, once: bool = False, stream: TextIO | None 
         return
     file = safe_stream(stream)
     rendering: tuple[structlog.typing.Processor, ...] = (
-        (_escape, structlog.dev.ConsoleRenderer()) if file.isatty() else (structlog.processors.JSONRenderer(),)
+        (_escape, structlog.dev.ConsoleRenderer(colors=_has_colours()))
+        if file.isatty()
+        else (structlog.processors.JSONRenderer(),)
     )
     structlog.configure(
         processors=[
@@ -72,6 +83,11 @@ def configure(level: str = "info", *, once: bool = False, stream: TextIO | None 
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(file=file),
     )
+
+
+def _has_colours() -> bool:
+    """Return whether a terminal is to show colours: not with NO_COLOR (see no-color.org), and not if it knows none."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def _escape(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -103,9 +103,11 @@ def _callback(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Log only warnings and errors.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print only errors, warnings and the data asked for.")
+    ] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Also log which settings and policy are used.")
+        bool, typer.Option("--verbose", "-v", help="Log details too: settings, policy, each step.")
     ] = False,
     log_level: Annotated[
         LogLevel | None, typer.Option("--log-level", help="Log from this level on. Default: info.", show_default=False)
@@ -122,6 +124,8 @@ def _callback(
     if len(given) > 1:
         raise typer.BadParameter("give one of -q, -v and --log-level: nothing was done")
     log.configure(*given, once=not given)
+    if quiet:
+        console.be_quiet()
 
 
 def main() -> NoReturn:

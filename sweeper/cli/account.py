@@ -4,7 +4,7 @@
 """
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields
 from datetime import datetime, timedelta
@@ -30,17 +30,14 @@ if TYPE_CHECKING:
     from sweeper.postgres.lookup import StoredAccount
     from sweeper.report.account import (
         AccountView,
-        DueAnswer,
         ManifestFindings,
-        Overview,
         PurgedLine,
-        RuleTotals,
         StoredLine,
     )
     from sweeper.runs.job import Job
 
 MOST = 20
-"""How many records of each kind a text lists; data has all."""
+"""How many conversations `explain` lists."""
 
 
 def account(
@@ -130,6 +127,7 @@ def _window(since: str | None, until: str | None, now: datetime) -> Window:
 
 def _everything(job: "Job", id_: str, output: OutputFormat, html: BinaryIO | None) -> None:
     """Print everything about an account, or write it as a page."""
+    from sweeper.cli import account_text
     from sweeper.report import account as accounts
     from sweeper.report import account_page
 
@@ -140,7 +138,7 @@ def _everything(job: "Job", id_: str, output: OutputFormat, html: BinaryIO | Non
             _refuse_unknown(view, account_page.manifests_sentence(in_manifests))
         if html is not None or not output.is_data:
             with progress.steps() as step:
-                most = MOST if html is None else account_page.LISTED
+                most = account_text.MOST if html is None else account_page.LISTED
                 found = accounts.overview(view, most, partial(step, "records of the account"))
         if html is not None:
             html.write(account_page.account_page(view, found, in_manifests).encode())
@@ -148,11 +146,12 @@ def _everything(job: "Job", id_: str, output: OutputFormat, html: BinaryIO | Non
             if output.is_data:
                 _print_data(view, in_manifests, output)
             else:
-                _print_text(view, found, in_manifests)
+                account_text.say_everything(view, found, in_manifests)
 
 
 def _answer(job: "Job", id_: str, window: Window, output: OutputFormat, html: BinaryIO | None) -> bool:
     """Print what became of what was due, and return whether all of it is gone."""
+    from sweeper.cli import account_text
     from sweeper.report import account as accounts
     from sweeper.report import account_page
 
@@ -163,149 +162,13 @@ def _answer(job: "Job", id_: str, window: Window, output: OutputFormat, html: Bi
     if html is not None:
         html.write(account_page.answer_page(job, answer).encode())
     with _printing(html):
-        _print_answer(answer, output)
+        if output is OutputFormat.CSV:
+            _print_csv(answer.stored, answer.purged)
+        elif output.is_data:
+            console.print_data(answer, output)
+        else:
+            account_text.say_answer(answer)
     return answer.is_gone
-
-
-# --- all about an account ---------------------------------------------------------------------------------------------
-
-
-def _print_text(view: "AccountView", found: "Overview", in_manifests: "ManifestFindings") -> None:
-    from sweeper.report import account_page, timeline
-
-    job = view.job
-    console.say(
-        f"Account {view.id}, store {job.contract.schema}, at {rfc3339(job.as_of)}, policy {job.policy.name} "
-        f"({job.policy.digest[:12]})"
-    )
-    _heading("Plans and consent")
-    if view.history is None:
-        console.say("It has no row in accounts: nothing is known of its plans and consent.")
-    else:
-        line = timeline.of(view.history)
-        console.say(*timeline.drawn(line))
-        console.say("", *line.listed(MOST))
-        console.say(*(f"In doubt ({fault}): an entry cannot be trusted." for fault in sorted(view.history.faults)))
-    _heading(f"Stored: {view.found.conversations:,} conversations, {view.found.feedback:,} feedback rows")
-    _print_stored(found.totals, found.next_due[:MOST])
-    _heading("Legal holds and erasure orders that reach it")
-    _print_protections(view)
-    _heading(f"Purged: {account_page.purged_words(view.found)}")
-    _print_tombstones(view, found.last_purged[:MOST])
-    _heading("Training manifests")
-    _print_manifests(in_manifests)
-
-
-def _heading(text: str) -> None:
-    console.say("", text)
-
-
-def _print_stored(totals: Sequence["RuleTotals"], lines: Sequence["StoredLine"]) -> None:
-    from sweeper.report import account_page
-    from sweeper.report.account import by_record
-
-    if not totals:
-        console.say("Nothing.")
-        return
-    for kind, some in by_record(totals).items():
-        console.print_table(
-            (kind, "stored", "due now", "held", "skipped", "doubt", "first due", "last due"),
-            [account_page.dated(each)[1:] for each in some],
-        )
-    console.say("", "Due first:")
-    _print_lines(lines)
-    rest = sum(each.stored for each in totals) - len(lines)
-    if rest:
-        console.say(f"... and {rest:,} more: --json lists all.")
-
-
-def _print_lines(lines: Iterable["StoredLine"]) -> None:
-    from sweeper.report.account import by_record, day
-
-    for kind, some in by_record(lines).items():
-        console.print_table(
-            (kind, "rule", "due", "why"),
-            [(each.id, each.rule or "no rule", day(each.due_at), each.why) for each in some],
-        )
-
-
-def _print_protections(view: "AccountView") -> None:
-    from sweeper.report.account import reaches
-
-    holds, orders = view.holds(), view.orders()
-    rows = [("hold", each["matter"], reaches(each), each["placed_at"], None, each["released_at"]) for each in holds] + [
-        ("order", each["reference"], reaches(each), each["recorded_at"], each["due_at"], each["withdrawn_at"])
-        for each in orders
-    ]
-    if not rows:
-        console.say("None.")
-        return
-    console.print_table(("", "name", "reaches", "recorded", "due", "released or withdrawn"), rows[:MOST])
-    if len(rows) > MOST:
-        console.say(f"... and {len(rows) - MOST:,} more: --json lists all.")
-
-
-def _print_tombstones(view: "AccountView", lines: Sequence["PurgedLine"]) -> None:
-    from sweeper.report import account_page
-    from sweeper.report.account import by_record
-
-    totals = view.tombstones
-    if not totals:
-        console.say("No tombstone names the account. What the application deletes itself leaves none.")
-        return
-    for kind, some in by_record(totals).items():
-        console.print_table(
-            (kind, "purged", "first due", "last due", "first purge", "last purge"),
-            [account_page.dated(each)[1:] for each in some],
-        )
-    console.say("", "Purged last:")
-    _print_purged(lines)
-    rest = sum(each.purged for each in totals) - len(lines)
-    if rest:
-        console.say(f"... and {rest:,} more: --json lists all.")
-
-
-def _print_purged(lines: Sequence["PurgedLine"]) -> None:
-    from sweeper.report.account import by_record, day
-
-    for kind, some in by_record(lines).items():
-        console.print_table(
-            (kind, "rule", "due", "purged", "run"),
-            [(each.id, each.rule, day(each.due_at), day(each.purged_at), each.run) for each in some],
-        )
-    receipts = [each.receipt for each in lines if each.receipt]
-    if receipts:
-        console.say("", "A receipt proves a purge without the database:", *(f"  {each}" for each in receipts))
-    if any(each.receipt is None and each.record == "conversation" for each in lines):
-        console.say(
-            "There is no receipt yet of what no signed checkpoint covers. `sweeper audit checkpoint` takes one, if there is a "
-            "signing key."
-        )
-
-
-def _print_manifests(found: "ManifestFindings") -> None:
-    from sweeper.report import account_page
-
-    console.say(account_page.manifests_sentence(found))
-    if not found.found:
-        return
-    console.print_table(
-        ("manifest", "state", "as of", "messages", "left since", "recalled"),
-        [
-            (
-                each.manifest,
-                "retired" if each.retired_at else each.state,
-                each.as_of,
-                "not read" if each.messages is None else each.messages,
-                None if each.messages is None else each.revoked.total(),
-                each.recalled_at,
-            )
-            for each in found.found
-        ],
-    )
-    console.say(*(f"{each.manifest} was NOT read: {each.not_read}" for each in found.found if each.not_read))
-    rows = sum(each.rows for each in found.found)
-    console.say(f"{rows:,} rows were read and compared with the account's pseudonym.")
 
 
 def _print_data(view: "AccountView", in_manifests: "ManifestFindings", output: OutputFormat) -> None:
@@ -354,42 +217,6 @@ def _print_csv(stored: Iterable["StoredLine"], purged: Iterable["PurgedLine"]) -
     for state, rows in (("stored", stored), ("purged", purged)):
         for row in rows:
             printer.print({"state": state, **columns, **to_json(row)})
-
-
-# --- what was due in a time -------------------------------------------------------------------------------------------
-
-
-def _print_answer(answer: "DueAnswer", output: OutputFormat) -> None:
-    if output is OutputFormat.CSV:
-        _print_csv(answer.stored, answer.purged)
-    elif output.is_data:
-        console.print_data(answer, output)
-    else:
-        console.say(answer.sentence)
-        if answer.purged:
-            _heading("Purged")
-            _print_purged(answer.purged)
-            _print_reasons(answer.purged)
-        if answer.stored:
-            _heading("Still stored")
-            _print_lines(answer.stored)
-        console.say("", LIMITS)
-
-
-LIMITS = (
-    "The due dates are those of the tombstones and, for what is stored, of the policy now. What the application deleted itself "
-    "leaves no tombstone. Training manifests were not looked at: `sweeper account ID` does that."
-)
-
-
-def _print_reasons(lines: Sequence["PurgedLine"]) -> None:
-    """Say why each rule applied, in the words of the policy that decided."""
-    console.say("", "Why")
-    for rule, policy, because in sorted({(each.rule, each.policy, each.because or "") for each in lines}):
-        under = (
-            because or f"decided under another version of the policy, with digest {policy[:12]}, which has its reason"
-        )
-        console.say(f"  {rule}: {under}.")
 
 
 # --- explain ----------------------------------------------------------------------------------------------------------
@@ -481,9 +308,9 @@ def _print_short(view: "AccountView", output: OutputFormat) -> None:
     console.say(*(line(facts, evaluation) for facts, evaluation in listed))
     if found.conversations > len(listed):
         console.say(f"... {found.conversations - len(listed):,} more.")
-    console.say(f"`sweeper account {found.id}` tells everything about it.")
+    console.note(f"`sweeper account {found.id}` tells everything about it.")
     if listed:
-        console.say("`sweeper explain ID` explains one of its conversations.")
+        console.note("`sweeper explain ID` explains one of its conversations.")
 
 
 def line(facts: "Facts", evaluation: "Evaluation") -> str:

@@ -92,12 +92,13 @@ def audit_verify(
 
     Example: sweeper audit verify --checkpoint checkpoint.txt --key sweeper.pub
     """
+    from sweeper.cli import progress
     from sweeper.evidence import keys as signing
     from sweeper.evidence import verify
 
     keys, kept = signing.verifiers(key or ()), [_kept(path) for path in checkpoint or ()]
-    with context.migrated(config) as database:
-        report = verify.verify(database, kept, keys or _own_keys(database))
+    with context.migrated(config) as database, progress.counted("leaves") as told:
+        report = verify.verify(database, kept, keys or _own_keys(database), told)
     if output.is_data:
         console.print_data(report, output)
     else:
@@ -259,10 +260,11 @@ def audit_export(
 
     Example: sweeper audit export ledger.jsonl
     """
+    from sweeper.cli import progress
     from sweeper.evidence import export
 
-    with context.migrated(config) as database:
-        note = export.write(database, file)
+    with context.migrated(config) as database, progress.counted("leaves") as told:
+        note = export.write(database, file, told)
     with console.afterwards():
         if output.is_data:
             console.print_data({"file": str(file), "size": note.tree.size, "log": note.tree.origin}, output)
@@ -285,10 +287,12 @@ def audit_check_export(
     """
     from collections import Counter
 
+    from sweeper.cli import progress
     from sweeper.evidence import export
     from sweeper.evidence import keys as signing
 
-    ledger = export.read(file, signing.verifier(key))
+    with progress.counted("leaves") as told:
+        ledger = export.read(file, signing.verifier(key), told)
     leaves: Counter[str] = Counter()
     runs: set[export.OpenedRun] = set()
     for leaf in ledger.leaves():

@@ -36,6 +36,7 @@ def deliver(
 
     Example: sweeper copies deliver
     """
+    from sweeper.cli import progress
     from sweeper.cli.run import stop_on_signal
     from sweeper.copies import delivery
 
@@ -45,8 +46,8 @@ def deliver(
             raise ConfigurationError(
                 f"no copy is named {unknown[0]!r}: nothing was sent. [[copies]] of the settings has {', '.join(known) or 'none'}."
             )
-        with stop_on_signal(database.stop):
-            found = delivery.deliver(database, context.CLOCK, names or ())
+        with stop_on_signal(database.stop), progress.counted("records") as told:
+            found = delivery.deliver(database, context.CLOCK, names or (), told)
     with console.afterwards():
         if output.is_data:
             console.print_data(found, output)

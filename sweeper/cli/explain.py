@@ -125,7 +125,7 @@ def _explain_absent(job: "Job", id_: str, what_if: WhatIf | None, *, output: Out
     elif output.is_data:
         console.print_data(explanations.purged_json(id_, tombstone), output)
     else:
-        console.say(explanations.purged_text(id_, tombstone))
+        console.say(explanations.purged_text(id_, tombstone, job.clock.now()))
 
 
 def _explain_all(job: "Job", *, output: OutputFormat) -> None:

@@ -64,6 +64,7 @@ def manifest_build(
 
     Example: sweeper manifest build /data/manifests/2026-12 --as-of 2026-12-01T00:00:00Z
     """
+    from sweeper.cli import progress
     from sweeper.manifest import pseudonym
 
     with extra.required():
@@ -72,7 +73,8 @@ def manifest_build(
     key = pseudonym.read()
     with context.prepared(config, context.instant("--as-of", as_of)) as job:
         _refuse_future(job)
-        frozen = lifecycle.freeze(job, directory, key, with_text=with_text)
+        with progress.counted("messages") as told:
+            frozen = lifecycle.freeze(job, directory, key, with_text=with_text, told=told)
     built = {
         **frozen.description.to_dict(),
         "directory": str(frozen.folder),
@@ -133,8 +135,10 @@ def manifest_start(
     with extra.required():
         from sweeper.manifest import lifecycle
 
-    with context.prepared(config) as job:
-        description, revoked = lifecycle.start(job, manifest_id)
+    from sweeper.cli import progress
+
+    with context.prepared(config) as job, progress.counted("messages") as told:
+        description, revoked = lifecycle.start(job, manifest_id, told)
     with console.afterwards():
         if output.is_data:
             console.print_data({"id": manifest_id, "state": "started", "revoked": revoked}, output)
@@ -336,9 +340,12 @@ def _write_conversations(export: "TextExport", out: Path | None) -> None:
         for conversation in export.conversations():
             console.print_json(conversation)
         return
-    with files.atomic_write(out) as file:
+    from sweeper.cli import progress
+
+    with files.atomic_write(out) as file, progress.counted("messages") as told:
         for conversation in export.conversations():
             file.write(json.dumps(conversation).encode() + b"\n")
+            told(export.messages + export.skipped.total(), export.expected)
 
 
 def _report_export(export: "TextExport", out: Path | None) -> None:
@@ -365,14 +372,15 @@ def manifest_verify(
 
     Example: sweeper manifest verify /data/manifests/2026-12
     """
+    from sweeper.cli import progress
     from sweeper.manifest import pseudonym
 
     with extra.required():
         from sweeper.manifest import lifecycle
 
     key = pseudonym.read() if pseudonym.is_given() else None
-    with context.prepared(config) as job:
-        verified = lifecycle.verify(job, directory, key)
+    with context.prepared(config) as job, progress.counted("messages") as told:
+        verified = lifecycle.verify(job, directory, key, told)
     if output.is_data:
         console.print_data(_verification_json(verified), output)
     else:
@@ -431,11 +439,15 @@ def manifest_recall(
     with extra.required():
         from sweeper.manifest import lifecycle
 
+    from sweeper.cli import progress
+
     found: list[RecallResult] = []
     with context.prepared(config) as job:
-        for one in lifecycle.recall(job, out, everything=everything):
-            found.append(one)
-            if not output.is_data:
+        try:
+            with progress.counted("messages") as told:
+                found.extend(lifecycle.recall(job, out, everything=everything, told=told))
+        finally:  # those that were recalled before a failure stay so
+            for one in found if not output.is_data else ():
                 _print_recalled(one, written=out is not None)
         retired = sum(row["retired_at"] is not None for row in lifecycle.list_manifests(job.database))
     with console.afterwards():
@@ -447,7 +459,7 @@ def manifest_recall(
         elif not found:
             console.say(f"No manifest of this store is in use; {retired} are retired.")
         elif out is None:
-            console.say("Nothing was recorded as recalled: give --out DIR to write the rows.")
+            console.note("Nothing was recorded as recalled: give --out DIR to write the rows.")
     if any(one.missing for one in found):
         raise typer.Exit(1)
 

@@ -1,4 +1,10 @@
-"""Show a progress bar with rate and remaining time, on a terminal only."""
+"""Show a progress bar with rate and remaining time, on a terminal only, and not with -q.
+
+    with progress.counted("leaves") as told:
+        export.write(database, file, told)
+
+A function that may take long takes a `log.Told` and calls it now and then; `watched` is the same for runs and previews.
+"""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -8,19 +14,22 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from sweeper.log import safe_stream
+from sweeper import console, log
+from sweeper.log import Told, safe_stream
 from sweeper.runs.throttle import ProgressListener
 
 
 class _Count(MofNCompleteColumn):
-    """Done and expected conversations, once that many are known."""
+    """Done and expected, once that many are known."""
 
     def render(self, task: Task) -> Text:
-        return super().render(task) if task.total is not None else Text("")
+        if task.total is not None:
+            return Text(f"{task.completed:,.0f}/{task.total:,.0f}")
+        return Text(f"{task.completed:,.0f}" if task.completed else "")
 
 
 class _Rate(ProgressColumn):
-    """Conversations a second."""
+    """How many a second."""
 
     def render(self, task: Task) -> Text:
         return Text(f"{task.speed:,.0f}/s" if task.speed else "-/s")
@@ -28,7 +37,7 @@ class _Rate(ProgressColumn):
 
 def is_watched() -> bool:
     """Return whether stderr is a terminal, so that a progress bar is shown."""
-    return safe_stream().isatty()
+    return safe_stream().isatty() and not console.is_quiet()
 
 
 class _Remaining(ProgressColumn):
@@ -64,22 +73,40 @@ def steps() -> Iterator[Callable[[str, float], None]]:
 
 
 @contextmanager
-def watched() -> Iterator[ProgressListener]:
-    """Yield a listener that draws a progress bar on stderr if that is a terminal; log lines appear above the bar."""
-    if not is_watched():
-        yield ProgressListener()
-        return
+def _bar(noun: str) -> Iterator[Progress]:
+    """Draw a bar with one task, number 0, on stderr; log lines appear above it."""
     columns = (
-        TextColumn("conversations"),
+        TextColumn(noun),
         BarColumn(),
         _Count(),
         _Rate(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[waits]}", markup=False),
     )
-    console = Console(file=safe_stream(sys.stderr))
-    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as progress:
-        task = progress.add_task("sweep", total=None, waits="")
+    stderr = Console(file=safe_stream(sys.stderr))
+    with Progress(*columns, console=stderr, transient=True, redirect_stdout=False) as progress:
+        progress.add_task(noun, total=None, waits="")
+        yield progress
+
+
+@contextmanager
+def counted(noun: str) -> Iterator[Told]:
+    """Yield a function to tell how many of something are done; it draws a bar if stderr is a terminal."""
+    if not is_watched():
+        yield log.untold
+        return
+    with _bar(noun) as progress:
+        yield lambda done, total: progress.update(progress.task_ids[0], completed=done, total=total)
+
+
+@contextmanager
+def watched() -> Iterator[ProgressListener]:
+    """Yield a listener for a run or a preview, which draws a bar if stderr is a terminal."""
+    if not is_watched():
+        yield ProgressListener()
+        return
+    with _bar("conversations") as progress:
+        (task,) = progress.task_ids
         yield ProgressListener(
             expect=lambda count: progress.update(task, total=count, waits=""),
             advance=lambda count: progress.advance(task, count),

@@ -211,7 +211,7 @@ def order_withdraw(
     with console.afterwards():
         console.print_rows(withdrawn, output=output, now=context.CLOCK.now())
         if not output.is_data:
-            console.say(
+            console.note(
                 "They erase nothing more. What was purged under them stays purged, and what they cover stays out of training."
             )
 

@@ -68,6 +68,7 @@ def _reapplied(job: "Job", read: "Ledger", accept_ledger: str | None) -> "Reappl
 
 def _read(job: "Job", path: Path, key: str | None, *, accept_unsigned: bool) -> "Ledger":
     """Read and check the whole ledger."""
+    from sweeper.cli import progress
     from sweeper.evidence import export, keys
 
     signer = keys.read(job.settings) if key is None else None
@@ -79,7 +80,8 @@ def _read(job: "Job", path: Path, key: str | None, *, accept_unsigned: bool) -> 
             "",
             "Give --key, or, if the ledger was never signed and you trust the file, --accept-unsigned.",
         )
-    return export.read(path, None if accept_unsigned else verifier)
+    with progress.counted("leaves") as told:
+        return export.read(path, None if accept_unsigned else verifier, told)
 
 
 def _print(found: "Reapplied", *, output: OutputFormat) -> None:

@@ -211,7 +211,7 @@ def show_plan(
     _print_plan(plan)
     if out is not None:
         command = f"sweeper {'backfill' if scope else 'run'} --plan {shlex.quote(str(out))}"
-        console.say(f"The plan is in {out}. To execute it: {command}")
+        console.note(f"The plan is in {out}. To execute it: {command}")
     console.say(f"digest: {plan.approval.token()}")
 
 

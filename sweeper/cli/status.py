@@ -85,6 +85,7 @@ def _print_status(status: "Status") -> None:
     if not status.pauses:
         console.say("paused    no")
     console.say(f"lease     {_lease(status)}")
+    console.say(*(f"now       {who}: {sign.doing}" for who, sign in status.signs.items() if sign.doing))
     console.say(f"success   {when(status.ended.success, status.at) if status.ended.success else 'never'}")
     _print_overdue(status)
     _print_backfills(status)

@@ -71,7 +71,7 @@ def _lines(look: Look, silence: str) -> Iterator[Line]:
     yield from _labelled("paused", (f"since {when(p.paused_at, look.at)}: {p.reason}" for p in look.pauses), "bold red")
     yield from _labelled("at work", [_at_work(look)])
     if look.run is not None:
-        yield from _labelled("purged", [_purged(look)])
+        yield from _labelled("done", [_done(look)])
         yield from _labelled("rate", [_rate(look)])
     yield from _labelled("now", [look.doing] if look.doing else [], "bold yellow")
     yield from _labelled("backfill", map(_backfill, look.backfills))
@@ -97,13 +97,15 @@ def _at_work(look: Look) -> str:
     return f"run {run.id} ({run.kind}), began {when(run.started_at, look.at)}{waiting}"
 
 
-def _purged(look: Look) -> str:
+def _done(look: Look) -> str:
     left = look.left
+    if look.run is not None and look.run.kind == "backfill":
+        return f"{look.done:,} in this slice"
     if left is None:
-        return f"{look.purged:,}"
-    share = look.purged / (look.purged + left) if look.purged + left else 1.0
+        return f"{look.done:,}"
+    share = look.done / (look.done + left) if look.done + left else 1.0
     bar = "#" * int(share * BAR)
-    return f"{look.purged:,} [{bar:.<{BAR}}] {share:.0%}, {left:,} left"
+    return f"{look.done:,} [{bar:.<{BAR}}] {share:.0%}, {left:,} left"
 
 
 def _rate(look: Look) -> str:
@@ -121,7 +123,7 @@ def _backfill(progress: Progress) -> str:
 
 def _replica(replica: Replica) -> str:
     if replica.hidden:
-        return f"{replica.name}: this role may not see how far it is behind (GRANT pg_read_all_stats)"
+        return f"{replica.name}: hidden from this role; GRANT pg_read_all_stats to it"
     behind = "an unknown amount" if replica.bytes is None else f"{replica.bytes / MEGABYTE:,.1f} MB"
     return f"{replica.name}: {behind} behind{'' if replica.seconds is None else f', {length(replica.seconds)}'}"
 

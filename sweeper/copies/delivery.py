@@ -23,6 +23,7 @@ from sweeper.copies import sender as senders
 from sweeper.copies.sender import NotDeliveredError, Sender, SendingStoppedError
 from sweeper.errors import SweeperError
 from sweeper.evidence import checkpoint
+from sweeper.log import Told, untold
 from sweeper.postgres import evidence, pauses
 from sweeper.postgres.database import Database, reason
 from sweeper.postgres.statement import statement
@@ -51,8 +52,10 @@ class Delivery:
     error: str | None = None
 
 
-def deliver(database: Database, clock: Clock, names: Sequence[str] = ()) -> list[Delivery]:
+def deliver(database: Database, clock: Clock, names: Sequence[str] = (), told: Told = untold) -> list[Delivery]:
     """Deliver to each copy, or to those named, until it has everything, fails, or its budget is used up.
+
+    `told` is told how many records a copy has acknowledged.
 
     Raises:
         ConfigurationError: a command, a secret or a file of headers is not there; nothing was done.
@@ -61,7 +64,7 @@ def deliver(database: Database, clock: Clock, names: Sequence[str] = ()) -> list
     wanted = [each for each in senders.senders(database.settings) if not names or each.copy.name in names]
     if wanted:
         _number(database)
-    return [_Deliverer(database, clock, each).run() for each in wanted]
+    return [_Deliverer(database, clock, each, told).run() for each in wanted]
 
 
 def deliver_after_run(database: Database, clock: Clock) -> None:
@@ -88,6 +91,7 @@ class _Deliverer:
     database: Database
     clock: Clock
     sender: Sender
+    told: Told = untold
     claimed_until: datetime | None = None
     deadline: float = field(init=False)
 
@@ -129,6 +133,7 @@ class _Deliverer:
                 return
             self._send(batch)
             self._acknowledged(batch)
+            self.told(self.found.records, None)
 
     def _batch(self, limit: int) -> Sequence[Row[Any]]:
         parameters = {"next_leaf": self.found.next_leaf, "records": list(self.sender.copy.records), "limit": limit}

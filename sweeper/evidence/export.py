@@ -25,6 +25,7 @@ from sweeper.evidence.merkle import HASH, WIDTH, Edge, leaf_hash
 from sweeper.evidence.note import Note, NoteError, TreeHead
 from sweeper.evidence.walk import FaultError, Walk
 from sweeper.files import atomic_write
+from sweeper.log import Told, untold
 from sweeper.postgres.database import Database
 
 FORMAT = 1
@@ -36,8 +37,13 @@ class ExportError(SweeperError):
     """A file does not match its checkpoint; nothing was read from it. The message has the line number."""
 
 
-def write(database: Database, path: Path) -> Note:
+def write(database: Database, path: Path, told: Told = untold) -> Note:
     """Write the ledger up to its newest checkpoint to a file, which appears only when it is complete.
+
+    Args:
+        database: has the sweeper's tables.
+        path: the file.
+        told: is told how many leaves were written.
 
     Returns:
         The checkpoint.
@@ -53,13 +59,13 @@ def write(database: Database, path: Path) -> Note:
     try:
         note = notes.parse(last.note)
         with atomic_write(path) as file:
-            _write(Walk(database), note, file)
+            _write(Walk(database), note, file, told)
     except (FaultError, NoteError) as error:
         raise LedgerError(f"{error}. Nothing was written. Run `sweeper audit verify`.") from None
     return note
 
 
-def _write(walk: Walk, note: Note, file: BinaryIO) -> None:
+def _write(walk: Walk, note: Note, file: BinaryIO, told: Told) -> None:
     edge = Edge(collects=False)
     _write_line(file, {"ledger": FORMAT, "checkpoint": note.text()})
     while edge.size < note.tree.size:
@@ -69,6 +75,7 @@ def _write(walk: Walk, note: Note, file: BinaryIO) -> None:
         file.write(b"\n".join(lines) + b"\n")
         for hash_ in hashes:
             edge.append(hash_)
+        told(edge.size, note.tree.size)
     if edge.root() != note.tree.root:
         raise LedgerError(
             f"the rows have another root than the newest checkpoint, of {note.tree.size} leaves. Nothing was written. "
@@ -142,12 +149,13 @@ class Ledger:
         return filter(None, map(opened_run, self.leaves()))
 
 
-def read(path: Path, key: Verifier | None) -> Ledger:
+def read(path: Path, key: Verifier | None, told: Told = untold) -> Ledger:
     """Check an exported ledger against its checkpoint, one tile of leaves in memory at a time.
 
     Args:
         path: the file.
         key: must have signed the checkpoint; None skips that check.
+        told: is told how many leaves were checked.
 
     Raises:
         ExportError: a line does not match, or the key did not sign the checkpoint; the message has the first such line.
@@ -164,6 +172,7 @@ def read(path: Path, key: Verifier | None) -> Ledger:
             blocks.append(merkle.root(block.hashes))
             for hash_ in block.hashes:
                 edge.append(hash_)
+            told(edge.size, note.tree.size)
         reading.end()
         if edge.root() != note.tree.root:
             raise reading.wrong(f"its leaves have another root than its checkpoint of {note.tree.size} leaves")

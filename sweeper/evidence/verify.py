@@ -27,6 +27,7 @@ from sweeper.evidence.merkle import (
 )
 from sweeper.evidence.note import Note, NoteError
 from sweeper.evidence.walk import PORTION, FaultError, LedgerFault, LedgerFaultKind, Placed, Walk
+from sweeper.log import Told, untold
 from sweeper.postgres.database import Database
 
 
@@ -85,18 +86,21 @@ RESTORED = ", or a backup was restored: then the ledger exported before it conti
 """The other possible cause if a kept checkpoint does not match."""
 
 
-def verify(database: Database, kept: Sequence[KeptCheckpoint] = (), keys: Sequence[Verifier] = ()) -> VerifyReport:
+def verify(
+    database: Database, kept: Sequence[KeptCheckpoint] = (), keys: Sequence[Verifier] = (), told: Told = untold
+) -> VerifyReport:
     """Verify the tree and, if it fits, compare the sweeper's other tables with the events.
 
     Args:
         database: has the sweeper's tables; nothing is written.
         kept: checkpoints from outside the database; the ledger must continue each.
         keys: one of these must have signed the newest checkpoint, if any are given.
+        told: is told how many leaves were verified.
 
     Returns:
         A report with the first fault of the tree, or the first few of the tables.
     """
-    report = verify_tree(database, kept, keys)
+    report = verify_tree(database, kept, keys, told)
     if report.fault is not None:
         return report
     return database.retried(lambda: _compared(database, report))
@@ -112,7 +116,9 @@ def _compared(database: Database, report: VerifyReport) -> VerifyReport:
     return whole
 
 
-def verify_tree(database: Database, kept: Sequence[KeptCheckpoint] = (), keys: Sequence[Verifier] = ()) -> VerifyReport:
+def verify_tree(
+    database: Database, kept: Sequence[KeptCheckpoint] = (), keys: Sequence[Verifier] = (), told: Told = untold
+) -> VerifyReport:
     """Compute the tree from all rows and compare it with the stored nodes and with all checkpoints.
 
     Returns:
@@ -121,7 +127,7 @@ def verify_tree(database: Database, kept: Sequence[KeptCheckpoint] = (), keys: S
     with database.transaction() as connection:
         last = ledger.last(connection)
         size = ledger.size(connection)  # read after `last`, so that it is at least as large
-    verification = _Verification(database, keys, last, VerifyReport(size), Walk(database))
+    verification = _Verification(database, keys, last, VerifyReport(size), Walk(database), told)
     try:
         verification.run(sorted(kept, key=lambda each: each.note.tree.size))
     except FaultError as found:
@@ -136,6 +142,7 @@ class _Verification:
     last: Checkpoint | None
     report: VerifyReport
     walk: Walk
+    told: Told
     edge: Edge = field(default_factory=Edge)
     recent: list[Placed] = field(default_factory=list)
     """The leaves that were not yet compared with the stored nodes."""
@@ -259,6 +266,7 @@ class _Verification:
                 self._compare_part(part, tiles, note)
         self.recent.clear()
         self.report.verified = self.edge.size
+        self.told(self.edge.size, self.report.leaves)
 
     def _compare_part(self, part: Subtree, tiles: Tiles, note: Note | None) -> None:
         tile, offset = divmod(part.first, WIDTH)

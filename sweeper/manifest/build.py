@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper.errors import ConfigurationError, SweeperError
+from sweeper.log import Told, untold
 from sweeper.manifest import croissant, snapshot, texts
 from sweeper.manifest.description import (
     Description,
@@ -43,8 +44,8 @@ ALGORITHM = "HMAC-SHA-256"
 ORDER = ("conversation_id", "created_at", "message_id")
 
 
-def build(job: Job, folder: Path, pseudonym: Pseudonym, *, with_text: bool = False) -> Description:
-    """Write all files of a manifest into an empty directory.
+def build(job: Job, folder: Path, pseudonym: Pseudonym, *, with_text: bool = False, told: Told = untold) -> Description:
+    """Write all files of a manifest into an empty directory; `told` is told how many messages were written.
 
     Raises:
         ConfigurationError: the policy allows no training, or packages are missing.
@@ -55,7 +56,8 @@ def build(job: Job, folder: Path, pseudonym: Pseudonym, *, with_text: bool = Fal
     subjects = Subjects(pseudonym, Splitter.of_settings(job.settings.manifest))
     with snapshot.open_snapshot(job, with_text=with_text) as opened, disk_errors(folder):
         counts = opened.counts()
-        files = _write(folder, opened.rows(with_text=with_text), subjects, stats, with_text=with_text)
+        rows = _told(opened.rows(with_text=with_text), counts.get(snapshot.ELIGIBLE, 0), told)
+        files = _write(folder, rows, subjects, stats, with_text=with_text)
     eligible = counts.pop(snapshot.ELIGIBLE, 0)
     if sum(file.rows for file in files) != eligible:
         raise SweeperError(
@@ -67,6 +69,15 @@ def build(job: Job, folder: Path, pseudonym: Pseudonym, *, with_text: bool = Fal
         description.write(folder)
         croissant.write(folder, description, _revoked_fields())
     return description
+
+
+def _told(batches: Iterable[Any], eligible: int, told: Told) -> Iterator[Any]:
+    """Yield the batches, and tell when each was worked on."""
+    done = 0
+    for batch in batches:
+        yield batch
+        done += batch.num_rows
+        told(done, eligible)
 
 
 def _write(

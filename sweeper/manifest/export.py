@@ -44,6 +44,7 @@ class TextExport:
     as_of: datetime
     filter: Filter
     rows: Iterable[TextRow]
+    expected: int = 0
     written: int = 0
     messages: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
@@ -128,7 +129,9 @@ def open_export(job: Job, manifest_id: str, format_: str) -> Iterator[TextExport
     folder = Path(manifest["directory"])
     description = lifecycle.read_intact(job.database, folder, manifest_id)
     with recheck.open_recheck(job) as checked:
-        export = TextExport(manifest_id, format_, checked.now, chosen, checked.text_rows(folder, description))
+        export = TextExport(
+            manifest_id, format_, checked.now, chosen, checked.text_rows(folder, description), description.eligible
+        )
         columns = {"format": format_, "exported_at": checked.now, "filter": f"{chosen.name} {chosen.version}"}
         with job.database.transaction() as connection:
             manifests.record_change(connection, "exported", manifest_id, manifest["directory"], {}, columns)

@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 
 from sweeper.clock import Clock
 from sweeper.errors import ConfigurationError, SweeperError
+from sweeper.log import Told, untold
 from sweeper.manifest import build as building
 from sweeper.manifest import description as descriptions
 from sweeper.manifest import parquet, recheck
@@ -79,16 +80,18 @@ class Verification:
     retired_at: datetime | None = None
 
 
-def freeze(job: Job, target: Path, pseudonym: Pseudonym, *, with_text: bool = False) -> FrozenManifest:
-    """Build a manifest as of the job's as-of in a new directory, and freeze it.
+def freeze(
+    job: Job, target: Path, pseudonym: Pseudonym, *, with_text: bool = False, told: Told = untold
+) -> FrozenManifest:
+    """Build a manifest as of the job's as-of in a new directory, and freeze it; `told` is told how far that is.
 
     Raises:
         ConfigurationError: the directory, the key, the policy or the packages cannot be used.
         SweeperError: database or disk failed; nothing appears at the target.
     """
     with building.build_directory(target) as folder:
-        description = building.build(job, folder, pseudonym, with_text=with_text)
-        with recheck.open_recheck(job, fenced=True) as snapshot:
+        description = building.build(job, folder, pseudonym, with_text=with_text, told=told)
+        with recheck.open_recheck(job, fenced=True, told=told) as snapshot:
             revoked = _write_revocations(folder, "revoked-freeze", snapshot.revoked_rows(folder, description))
         building.sync_directory(folder, target, private=with_text)
         with manifests.transition(job.database) as connection:
@@ -123,7 +126,7 @@ def _kind_of_copy(connection: Connection, row: Mapping[str, Any]) -> str:
     return "copied" if known and (Path(known[0]["directory"]) / descriptions.NAME).exists() else "relocated"
 
 
-def start(job: Job, manifest_id: str) -> tuple[Description, Counter[str]]:
+def start(job: Job, manifest_id: str, told: Told = untold) -> tuple[Description, Counter[str]]:
     """Record the start of a training run, after checking every row again and writing the revoked rows beside the original.
 
     Raises:
@@ -133,7 +136,7 @@ def start(job: Job, manifest_id: str) -> tuple[Description, Counter[str]]:
     manifest = _require_state(job.database, manifest_id, "frozen")
     folder = Path(manifest["directory"])
     description = read_intact(job.database, folder, manifest_id)
-    with recheck.open_recheck(job, fenced=True) as snapshot, _temporary_directory(folder) as new:
+    with recheck.open_recheck(job, fenced=True, told=told) as snapshot, _temporary_directory(folder) as new:
         revoked = _write_revocations(new, "revoked-start", snapshot.revoked_rows(folder, description))
         with manifests.transition(job.database) as connection:
             at = _transition(job.database, job.clock, connection, manifest, "started")
@@ -248,14 +251,14 @@ def find_in_use(database: Database, manifest_id: str) -> dict[str, Any]:
     return found
 
 
-def recall(job: Job, out: Path | None, *, everything: bool = False) -> Iterator[RecallResult]:
+def recall(job: Job, out: Path | None, *, everything: bool = False, told: Told = untold) -> Iterator[RecallResult]:
     """Yield for every manifest in use the rows that were revoked since its last recall, or all of them if `everything`.
 
     The rows are written to files in `out` and then recorded as recalled; without `out` nothing is recorded. A manifest whose
     directory is missing or damaged gets a result that says so, and the recall continues.
     """
     found = [manifest for manifest in list_manifests(job.database) if manifest["retired_at"] is None]
-    with recheck.open_recheck(job) as snapshot:
+    with recheck.open_recheck(job, told=told) as snapshot:
         for manifest in found:
             result = RecallResult(manifest["id"], manifest["directory"], manifest["state"])
             try:
@@ -265,7 +268,7 @@ def recall(job: Job, out: Path | None, *, everything: bool = False) -> Iterator[
                 yield replace(result, missing=str(error))
 
 
-def verify(job: Job, folder: Path, pseudonym: Pseudonym | None) -> Verification:
+def verify(job: Job, folder: Path, pseudonym: Pseudonym | None, told: Told = untold) -> Verification:
     """Check the files of a manifest and the eligibility of its rows now.
 
     Raises:
@@ -284,7 +287,7 @@ def verify(job: Job, folder: Path, pseudonym: Pseudonym | None) -> Verification:
     with job.database.transaction() as connection:
         retired = [row["retired_at"] for row in manifests.get(connection, job.contract.schema, description.id)]
     ineligible: Counter[str] = Counter()
-    with recheck.open_recheck(job) as snapshot:
+    with recheck.open_recheck(job, told=told) as snapshot:
         for page in snapshot.revoked_rows(folder, description):
             ineligible.update(row.reason for row in page)
     with job.database.transaction() as connection:

@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from sweeper.log import Told, untold
 from sweeper.manifest import parquet
 from sweeper.manifest.description import Description
 from sweeper.manifest.eligibility import Eligibility
@@ -49,6 +50,7 @@ class RecheckSnapshot:
     now: datetime
     eligibility: Eligibility
     last_tombstone: int
+    told: Told = untold
 
     def revoked_rows(
         self, folder: Path, description: Description, *, only_new: bool = False
@@ -78,16 +80,18 @@ class RecheckSnapshot:
             driver.cursor() as cursor,
             cursor.copy(f"COPY pg_temp.sweeper_manifest ({', '.join(names)}) FROM STDIN (FORMAT csv)") as copy,
         ):
-            for chunk in parquet.to_csv(_files(folder, description), names, PAGE):
+            for page, chunk in enumerate(parquet.to_csv(_files(folder, description), names, PAGE), 1):
                 copy.write(chunk)
+                self.told(min(page * PAGE, description.eligible), description.eligible)
         self.connection.exec_driver_sql("ANALYZE pg_temp.sweeper_manifest")
 
 
 @contextmanager
-def open_recheck(job: Job, *, fenced: bool = False) -> Iterator[RecheckSnapshot]:
+def open_recheck(job: Job, *, fenced: bool = False, told: Told = untold) -> Iterator[RecheckSnapshot]:
     """Open a snapshot of the current store under the policy of the job.
 
     A `fenced` snapshot begins while no batch is open, so that every tombstone missing in it has a higher number than those in it.
+    `told` is told how many rows of a manifest were handed to the database.
     """
     now = job.clock.now()
     eligibility = Eligibility(job.contract, job.policy, now, ahead=True)
@@ -98,7 +102,7 @@ def open_recheck(job: Job, *, fenced: bool = False) -> Iterator[RecheckSnapshot]
             last = manifests.last_tombstone(connection)
         for sql in eligibility.prepare():
             connection.exec_driver_sql(sql, execution_options=NO_PARAMETERS)
-        yield RecheckSnapshot(connection, now, eligibility, last)
+        yield RecheckSnapshot(connection, now, eligibility, last, told)
 
 
 def rows_of_purged(

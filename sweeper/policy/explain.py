@@ -289,10 +289,11 @@ def purged_json(id_: str, tombstone: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def purged_text(id_: str, tombstone: Mapping[str, Any]) -> str:
+def purged_text(id_: str, tombstone: Mapping[str, Any], now: datetime) -> str:
     """Return a purged conversation as a sentence, from its tombstone."""
+    at = tombstone["purged_at"]
     return (
-        f"Conversation {id_} was PURGED on {rfc3339(tombstone['purged_at'])} by run {tombstone['run_id']}: "
+        f"Conversation {id_} was PURGED on {rfc3339(at)}, {relative(at, now)}, by run {tombstone['run_id']}: "
         f"rule {tombstone['rule']}, due {rfc3339(tombstone['due_at'])}, as-of {rfc3339(tombstone['as_of'])}."
     )
 

@@ -271,7 +271,9 @@ def in_manifests(job: Job, account_id: str, seen: Seen = lambda _: None) -> Mani
     if not count:
         return ManifestFindings([], 0)
     if not pseudonym.is_given():
-        return ManifestFindings([], count, f"{pseudonym.FILE} does not name the key with which they were built")
+        return ManifestFindings(
+            [], count, f"{pseudonym.FILE} is not set; name there the key with which they were built"
+        )
     key = pseudonym.read()
     try:
         from sweeper.manifest import search  # needs an extra

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from sweeper.postgres.lookup import StoredAccount, TombstoneTotals
 from sweeper.report import timeline
@@ -129,20 +128,38 @@ def _more(count: int, shown: int) -> list[Block]:
     return [f"{count - shown:,} more are not listed here: --json lists all."] if count > shown else []
 
 
-def _protections(view: AccountView) -> Block:
-    holds = [("hold", h["matter"], reaches(h), h["placed_at"], None, h["released_at"]) for h in view.holds()]
-    orders = [
-        ("order", o["reference"], reaches(o), o["recorded_at"], o["due_at"], o["withdrawn_at"]) for o in view.orders()
+def protections(view: AccountView) -> list[tuple[object, ...]]:
+    """Return the holds and orders that reach an account as rows: what, name, what it reaches, recorded, due, ended."""
+    return [
+        *(("hold", h["matter"], reaches(h), h["placed_at"], None, h["released_at"]) for h in view.holds()),
+        *(
+            ("order", o["reference"], reaches(o), o["recorded_at"], o["due_at"], o["withdrawn_at"])
+            for o in view.orders()
+        ),
     ]
-    if not holds and not orders:
+
+
+def manifest_rows(found: ManifestFindings) -> list[tuple[object, ...]]:
+    """Return manifests as rows: id, state, as of, messages, how many left, last recall; no numbers if it was not read."""
+    return [
+        (
+            each.manifest,
+            "retired" if each.retired_at else each.state,
+            each.as_of,
+            each.messages,
+            None if each.messages is None else each.revoked.total(),
+            each.recalled_at,
+        )
+        for each in found.found
+    ]
+
+
+def _protections(view: AccountView) -> Block:
+    rows = protections(view)
+    if not rows:
         return "No legal hold and no erasure order reaches the account or its conversations."
     headers = ("", "name", "reaches", "recorded", "due", "released or withdrawn")
-    rows = [tuple(_instant(cell) for cell in row) for row in (*holds, *orders)]
     return Table("Legal holds and erasure orders that reach it, ended ones too", headers, rows)
-
-
-def _instant(cell: Any) -> Any:
-    return getattr(cell, "value", cell)  # a timestamp out of the range of a calendar
 
 
 def _tombstones(view: AccountView) -> list[Block]:
@@ -178,17 +195,7 @@ def _manifests(found: ManifestFindings) -> list[Block]:
     blocks: list[Block] = [manifests_sentence(found)]
     if found.found:
         headers = ("manifest", "state", "as of", "messages", "left since", "recalled")
-        rows = [
-            (
-                Code(each.manifest),
-                "retired" if each.retired_at else each.state,
-                each.as_of,
-                each.messages,
-                None if each.messages is None else each.revoked.total(),
-                each.recalled_at,
-            )
-            for each in found.found
-        ]
+        rows = [(Code(id_), *rest) for id_, *rest in manifest_rows(found)]
         blocks.append(Table("Messages of the account in training manifests", headers, rows))
         blocks += [f"Manifest {each.manifest} was not read: {each.not_read}" for each in found.found if each.not_read]
     return blocks

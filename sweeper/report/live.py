@@ -32,6 +32,8 @@ RATE_SECONDS = 10.0
 """The present rate is that of so many seconds."""
 COPIES_SECONDS = 10.0
 """How often the lag of copies is read."""
+IDLE_SECONDS = 10.0
+"""How often runs and backfills are read while no run is at work."""
 COPIES_AT_MOST = 100_000
 """Counting what a copy lags behind stops here."""
 RUNS_SHOWN = 3
@@ -57,9 +59,9 @@ class Look:
         pauses: the pauses in force.
         holder: who holds the lease.
         run: the run that holds it, as it was when it was first looked at; None if none does.
-        purged: how many conversations it has purged.
-        rate: how many a second it purges now; None at the first look.
-        left: how many it expects to purge still; None if that is not known.
+        done: how many conversations it has purged or redacted.
+        rate: how many a second it does now; None at the first look.
+        left: how many it, or its backfill as a whole, expects to do still; None if that is not known.
         backfills: the unfinished backfills, with what they have purged.
         ended: the newest ended runs.
         doing: what the run is doing instead of purging, for instance why it waits, or the backfill if no run is at work.
@@ -73,7 +75,7 @@ class Look:
     pauses: Sequence[Pause]
     holder: Holder | None
     run: RunEntry | None
-    purged: int
+    done: int
     rate: float | None
     left: int | None
     backfills: Sequence[Progress]
@@ -85,9 +87,9 @@ class Look:
 
     @property
     def average(self) -> float | None:
-        """How many conversations a second the run has purged since it began; None if none is at work."""
+        """How many conversations a second the run has done since it began; None if none is at work."""
         seconds = (self.at - self.run.started_at).total_seconds() if self.run else 0.0
-        return self.purged / seconds if seconds > 0 else None
+        return self.done / seconds if seconds > 0 else None
 
     @property
     def remaining_seconds(self) -> float | None:
@@ -100,6 +102,7 @@ class Look:
 class _Base:
     """What was read when the holder of the lease changed: who that is and whether it holds it still, runs and backfills."""
 
+    read_at: float
     held: tuple[int | None, bool]
     runs: Sequence[RunEntry]
     backfills: Sequence[Progress]
@@ -109,6 +112,11 @@ class _Base:
         """The run that holds the lease."""
         run_id, is_held = self.held
         return next((run for run in self.runs if is_held and run.id == run_id and run.outcome is None), None)
+
+    def is_fresh(self, holder: Holder | None) -> bool:
+        """Return False if another run is at work than then, or none and it is long ago: a backfill may have ended."""
+        is_recent = self.run is not None or time.monotonic() - self.read_at < IDLE_SECONDS
+        return self.held == _held(holder) and is_recent
 
     @property
     def backfill(self) -> Progress | None:
@@ -125,13 +133,14 @@ class Watcher:
     clock: Clock
     _base: _Base | None = None
     _tombstone: int = 0
-    _purged: int = 0
+    _done: int = 0
+    _done_before: int = 0
     _copies: Sequence[CopyLag] = ()
     _copies_read_at: float = field(default=-COPIES_SECONDS)
     _recent: deque[tuple[float, int]] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
-        self._probe = LoadProbe(self.database, [])
+        self._probe = LoadProbe(self.database, [], has_warned=True)  # a look shows which replicas it may not see
 
     def look(self) -> Look:
         """Return how the store stands now.
@@ -160,22 +169,24 @@ class Watcher:
             held = _held(self._holder(connection))
             self._tombstone = int(connection.execute(statement("newest_tombstone")).scalar_one())
             runs = operation.runs(connection, self._store, RUNS_SHOWN + 1)
-            self._base = _Base(held, runs, operation.progress(connection, self._store))
-        self._purged = self._base.run.purged if self._base.run else 0
+            self._base = _Base(time.monotonic(), held, runs, operation.progress(connection, self._store))
+            run = self._base.run
+            self._done = int(connection.execute(statement("done_by_run"), {"run": run.id}).scalar_one()) if run else 0
+            self._done_before = self._done
         self._recent.clear()
 
     def _holder(self, connection: Connection) -> Holder | None:
         return operation.holder(connection, self._store, self.database.settings.lease.seconds)
 
     def _looked(self) -> Look | None:
-        """Return a look; None if another run is at work than the one that `_begin` read."""
+        """Return a look; None if `_begin` must read again."""
         with self.database.transaction(statement_timeout_ms=LOOK_MS) as connection:
             holder, base = self._holder(connection), self._base
-            return self._look(connection, holder, base) if base and base.held == _held(holder) else None
+            return self._look(connection, holder, base) if base and base.is_fresh(holder) else None
 
     def _look(self, connection: Connection, holder: Holder | None, base: _Base) -> Look:
         if base.run is not None:
-            self._count_purged(connection, base.run)
+            self._count_done(connection, base.run)
         signs = run_sign.read(connection)
         names = [f"run {base.run.id}"] if base.run else [f"backfill {each.plan.id}" for each in base.backfills]
         sign = next((signs[name] for name in names if name in signs), None)
@@ -186,7 +197,7 @@ class Watcher:
             pauses=operation.pauses(connection),
             holder=holder,
             run=base.run,
-            purged=self._purged,
+            done=self._done,
             rate=self._rate() if base.run else None,
             left=self._left(sign),
             backfills=[self._progressed(each) for each in base.backfills],
@@ -197,31 +208,31 @@ class Watcher:
             copies=self._lag(connection),
         )
 
-    def _count_purged(self, connection: Connection, run: RunEntry) -> None:
-        found = connection.execute(statement("purged_meanwhile"), {"run": run.id, "after": self._tombstone}).one()
-        self._purged, self._tombstone = self._purged + found.purged, found.last
+    def _count_done(self, connection: Connection, run: RunEntry) -> None:
+        found = connection.execute(statement("done_meanwhile"), {"run": run.id, "after": self._tombstone}).one()
+        self._done, self._tombstone = self._done + found.done, found.last
 
     def _rate(self) -> float | None:
         """Return the conversations a second of the last `RATE_SECONDS`."""
         now = time.monotonic()
-        self._recent.append((now, self._purged))
+        self._recent.append((now, self._done))
         while len(self._recent) > 2 and now - self._recent[1][0] >= RATE_SECONDS:
             self._recent.popleft()
-        then, purged = self._recent[0]
-        return (self._purged - purged) / (now - then) if now > then else None
+        then, before = self._recent[0]
+        return (self._done - before) / (now - then) if now > then else None
 
     def _progressed(self, progress: Progress) -> Progress:
         """Return the backfill with what its slice at work has purged since it was read."""
         base = self._base
         if progress is not self._plan or base is None or base.run is None:
             return progress
-        return Progress(progress.plan, progress.purged + self._purged - base.run.purged)
+        return Progress(progress.plan, progress.purged + self._done - self._done_before)
 
     def _left(self, sign: ReadSign | None) -> int | None:
         if self._plan is not None:
             progress = self._progressed(self._plan)
             return max(progress.plan.expected - progress.purged, 0)
-        return None if sign is None or sign.expected is None else max(sign.expected - self._purged, 0)
+        return None if sign is None or sign.expected is None else max(sign.expected - self._done, 0)
 
     def _lag(self, connection: Connection) -> Sequence[CopyLag]:
         if time.monotonic() - self._copies_read_at >= COPIES_SECONDS:

@@ -3,8 +3,8 @@
 Reading the status changes nothing. If a part cannot be read, for instance because of a broken policy, the status says why.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,9 +14,10 @@ from sweeper.clock import Clock
 from sweeper.policy.counts import Counts
 from sweeper.policy.instant import rfc3339
 from sweeper.policy.times import length as length
-from sweeper.postgres import backfills, migrate, pace
+from sweeper.postgres import backfills, migrate, pace, run_sign
 from sweeper.postgres.backfills import BackfillPlan
 from sweeper.postgres.database import Database
+from sweeper.postgres.run_sign import ReadSign
 from sweeper.report import numbers as numbers
 from sweeper.report import operation, upkeep
 from sweeper.report import overdue as overdues
@@ -35,7 +36,7 @@ RESUMED = frozenset({StopReason.YIELDED, StopReason.HOURS, StopReason.PAUSED})
 
 @dataclass(frozen=True)
 class Status:
-    """The status at one instant (UTC). `overdue` is an error message if it could not be counted."""
+    """The status at one instant (UTC). `overdue` is an error message if it could not be counted; `signs` are of this store."""
 
     at: datetime
     store: str
@@ -49,6 +50,7 @@ class Status:
     overdue: Overdue | str
     upkeep: Upkeep
     reported: Reported | None
+    signs: Mapping[str, ReadSign] = field(default_factory=dict)
 
     @property
     def running(self) -> list[RunEntry]:
@@ -100,6 +102,7 @@ class Status:
             "runs": [{**vars(run), "duration_s": run.seconds} for run in self.runs],
             "last_success_at": self.ended.success,
             "last_success_age_seconds": self.success_age.total_seconds() if self.success_age else None,
+            "signs": self.signs,
             "backfills": self.backfills,
             "overdue": self.overdue if isinstance(self.overdue, Overdue) else None,
             "overdue_unknown": self.overdue if isinstance(self.overdue, str) else None,
@@ -129,19 +132,22 @@ def read(database: Database, clock: Clock, enough: Callable[[], bool] = lambda: 
 
 def _read(connection: Connection, database: Database, now: datetime) -> Status:
     store = database.settings.store.schema_name
+    runs, backfills = operation.runs(connection, store, RUNS_SHOWN), operation.progress(connection, store)
+    names = {*(f"run {run.id}" for run in runs), *(f"backfill {each.plan.id}" for each in backfills)}
     return Status(
         at=now,
         store=numbers.store_name(database.settings),
         pauses=operation.pauses(connection),
         holder=operation.holder(connection, store, database.settings.lease.seconds),
-        runs=operation.runs(connection, store, RUNS_SHOWN),
+        runs=runs,
         ended=operation.ended(connection, store, ORDERED),
-        backfills=operation.progress(connection, store),
+        backfills=backfills,
         covered=operation.covered(connection),
         pace=pace.recent(connection, store, now),
         overdue="not counted",
         upkeep=upkeep.read(connection, database.settings, now),
         reported=operation.reported(connection, store),
+        signs={who: sign for who, sign in run_sign.read(connection).items() if who in names},
     )
 
 

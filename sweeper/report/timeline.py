@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from markupsafe import Markup
 
+from sweeper.errors import printable
 from sweeper.policy.history import BEGINNING, History, View
 from sweeper.policy.instant import rfc3339
 from sweeper.report.page import Figure, Table
@@ -135,7 +136,7 @@ def _plans(known: History) -> Iterator[Lane]:
             for start, end, each in zip(starts, ends, plans, strict=True)
             if each == plan
         ]
-        yield Lane("plan", plan or "without a name", tuple(found))
+        yield Lane("plan", printable(plan or "without a name"), tuple(found))
 
 
 def _consents(known: History) -> Iterator[Lane]:

@@ -61,10 +61,10 @@ def test_unsigned_is_said(sweeper: Command, purged: list[str], tmp_path: Path) -
 def test_checkpoint(signing_sweeper: Command, purged: list[str], tmp_path: Path) -> None:
     """A checkpoint is taken once, printed, and written to be kept elsewhere; a second one says that nothing is new."""
     first = json.loads(signing_sweeper("audit", "checkpoint", "--json", "--out", str(tmp_path / "cp.txt")).out)
-    assert (first["new"], first["size"]) == (True, 302)
+    assert (first["new"], first["size"]) == (True, 303)
     assert (tmp_path / "cp.txt").read_text() == first["note"]
     assert json.loads(signing_sweeper("audit", "checkpoint", "--json").out) == {**first, "new": False}
-    assert "302 leaves; no evidence is newer" in signing_sweeper("audit", "checkpoint").out
+    assert "303 leaves; no evidence is newer" in signing_sweeper("audit", "checkpoint").out
 
 
 def test_no_evidence(sweeper: Command, tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_verify(signing_sweeper: Command, sweeper: Command, store: Store, purged
     (tmp_path / "sweeper.pub").write_text(signing_sweeper("audit", "key").out)
     good = sweeper("audit", "verify", "--checkpoint", kept, "--key", key)
     assert (good.code, good.err) == (0, "")
-    assert "303 of 303 leaves verified; checkpoints: 1 unsigned, 1 verified." in good.out
+    assert "304 of 304 leaves verified; checkpoints: 1 unsigned, 1 verified." in good.out
     assert "signatures were NOT checked" in sweeper("audit", "verify").err
     with store.connect() as connection:
         connection.execute("SET session_replication_role = replica")
@@ -154,7 +154,7 @@ def test_receipt_is_checked_offline(receipt: tuple[Path, str], purged: list[str]
     assert (done.code, done.err) == (0, "")
     assert f"The conversation {purged[41]} was purged at 2026-07-01T00:00:00Z by run 1: rule standard" in done.out
     assert "due 2026-03-03T00:00:00Z" in done.out
-    assert "signed when it had 302 leaves" in done.out
+    assert "signed when it had 303 leaves" in done.out
     other = keys.Verifier(b"\0" * 32, key.split("+")[0]).line(key.split("+")[0])
     refused = away("audit", "check-receipt", str(file), "--key", other)
     assert (refused.code, refused.out) == (1, "")
@@ -273,9 +273,13 @@ def test_export_holds_everything(ledger: Path, store: Store, purged: list[str]) 
     """The reader gives every leaf in order, checked against the signed checkpoint; the file is its owner's alone."""
     read = export.read(ledger, SIGNER.verifier)
     leaves = list(read.leaves())
-    assert (read.tree.size, read.signed, len(leaves)) == (302, True, 302)
+    assert (read.tree.size, read.signed, len(leaves)) == (303, True, 303)
     assert sorted(leaf["record_id"] for leaf in leaves if leaf["source"] == "tombstones") == purged
-    assert [leaf["kind"] for leaf in leaves if leaf["source"] == "events"] == ["run_opened", "run_closed"]
+    assert [leaf["kind"] for leaf in leaves if leaf["source"] == "events"] == [
+        "run_opened",
+        "policy_recorded",
+        "run_closed",
+    ]
     assert ledger.stat().st_mode & 0o777 == 0o600
     assert list(ledger.parent.glob(".*")) == []
 
@@ -285,10 +289,10 @@ def test_export_is_checked_offline(ledger: Path, tmp_path: Path) -> None:
     away = offline(tmp_path)
     words = ("audit", "check-export", str(ledger), "--key", LINE(export.read(ledger, None).tree.origin))
     done = away(*words)
-    assert (done.code, "Everything fits: 302 leaves" in done.out) == (0, True)
-    assert "300 tombstones and 2 events" in done.out
+    assert (done.code, "Everything fits: 303 leaves" in done.out) == (0, True)
+    assert "300 tombstones and 3 events" in done.out
     told = json.loads(away(*words, "--json").out)
-    assert (told["size"], told["tombstones"], told["events"]) == (302, 300, 2)
+    assert (told["size"], told["tombstones"], told["events"]) == (303, 300, 3)
     ledger.write_bytes(ledger.read_bytes().replace(b"standard", b"standarc", 1))
     done = away(*words)
     assert (done.code, done.out, "line 3: the leaf is not what it was" in done.err) == (1, "", True)
@@ -305,7 +309,7 @@ def refused(path: Path) -> str:
 def test_altered_export_is_named_by_line(ledger: Path) -> None:
     """Whatever line is altered, left out, doubled or added, the first that does not fit is named."""
     lines = ledger.read_bytes().splitlines(keepends=True)
-    assert len(lines) == 305
+    assert len(lines) == 306
     changes: dict[str, tuple[list[bytes], str]] = {
         "leaf": (
             [*lines[:9], lines[9].replace(b"standard", b"standarc"), *lines[10:]],
@@ -314,15 +318,15 @@ def test_altered_export_is_named_by_line(ledger: Path) -> None:
         "later": ([*lines[:300], lines[300].replace(b"standard", b"x"), *lines[301:]], "line 301: the leaf is not"),
         "swapped": ([*lines[:5], lines[6], lines[5], *lines[7:]], "line 6: the leaf is not what it was"),
         "left out": ([*lines[:5], *lines[6:]], "line 6: the leaf is not what it was"),
-        "cut off": (lines[:-1], "line 305: the file ends too early"),
-        "cut in a line": ([*lines[:-1], lines[-1][:-1]], "line 305: the line is cut off"),
-        "more": ([*lines, lines[-1]], "line 306: there is more than the checkpoint covers"),
+        "cut off": (lines[:-1], "line 306: the file ends too early"),
+        "cut in a line": ([*lines[:-1], lines[-1][:-1]], "line 306: the line is cut off"),
+        "more": ([*lines, lines[-1]], "line 307: there is more than the checkpoint covers"),
         "no hashes": ([lines[0], *lines[2:]], "line 2: the hashes of the next leaves are expected here"),
         "no JSON": ([*lines[:9], b"{\n", *lines[10:]], "line 10: this is no JSON"),
         "no object": ([b"[]\n", *lines[1:]], "line 1: this is no JSON object"),
         "no checkpoint": (lines[1:], "line 1: this is no exported ledger"),
         "empty": ([], "line 1: the file ends too early"),
-        "signature": ([lines[0].replace(b"\\n302\\n", b"\\n301\\n"), *lines[1:]], "line 1: the signature of"),
+        "signature": ([lines[0].replace(b"\\n303\\n", b"\\n302\\n"), *lines[1:]], "line 1: the signature of"),
     }
     for name, (altered, said) in changes.items():
         ledger.write_bytes(b"".join(altered))
@@ -342,7 +346,7 @@ def alter_with_its_hash(ledger: Path) -> None:
 def test_export_altered_with_its_hashes(ledger: Path) -> None:
     """A leaf that was changed together with its hash does not lead to the root that was signed."""
     alter_with_its_hash(ledger)
-    assert "line 305: its leaves have another root than its checkpoint of 302 leaves" in refused(ledger)
+    assert "line 306: its leaves have another root than its checkpoint of 303 leaves" in refused(ledger)
 
 
 def test_export_that_changes_while_it_is_read(ledger: Path) -> None:

@@ -64,6 +64,14 @@ def test_log_levels_exclude_each_other(sweeper: Command) -> None:
     assert "one of -q, -v and --log-level" in done.err
 
 
+def test_quiet(sweeper: Command, store: Store) -> None:
+    """With -q a command prints what was asked for, and no notes."""
+    for number, options in enumerate(([], ["-q"])):
+        assert sweeper("order", "add", f"DSR-{number}", "--unknown", "--account", str(store.id("a1"))).code == 0
+        done = in_process(store.instead("officer"), *options, "order", "withdraw", f"DSR-{number}")
+        assert (done.code, f"DSR-{number}" in done.out, "They erase nothing more" in done.out) == (0, True, not options)
+
+
 def test_strict_check(sweeper: Command, store: Store) -> None:
     """A store with nothing but warnings passes `check` and fails `check --strict`, which prints the same."""
     loose, strict = sweeper("check", "--json"), sweeper("check", "--strict", "--json")
@@ -94,6 +102,7 @@ def test_output_of_lists(sweeper: Command, store: Store) -> None:
         assert yaml.safe_load(sweeper(*command, "--output", "yaml").out) == rows
         assert list(csv.DictReader(io.StringIO(sweeper(*command, "--output=csv").out))) == list(map(flat, rows))
         assert bool(rows) is (words != "order list")
+    assert 'matter: "12e3"' in sweeper("hold", "list", "--output", "yaml").out  # which other parsers take for a number
 
 
 def test_output_of_objects(sweeper: Command, store: Store) -> None:

@@ -156,6 +156,12 @@ def test_every_command(sweeper: Command, nasty: Store, tmp_path: Path) -> None:
         sweeper(command, **signed)
     assert "stuck" in sweeper("run").err
     assert f"Conversation due{SHOWN} was PURGED" in sweeper("explain", due).out
+    page = tmp_path / "account.html"
+    assert f"Account a{SHOWN}, store" in sweeper("account", f"a{NASTY}", "--html", str(page)).out
+    assert refused_by_a_terminal(page.read_text()) == set()
+    for output in ("table", "json", "yaml", "csv"):
+        sweeper("account", f"a{NASTY}", "--output", output)
+        sweeper("account", f"a{NASTY}", "--purged", "--output", output)
     assert (
         f"The conversation due{SHOWN} was purged" in sweeper("audit", "prove", due, "--out", str(receipt), **signed).out
     )

@@ -470,7 +470,7 @@ def test_an_old_ledger_is_confirmed(old_site: Site) -> None:
     before = old_site.restored.left()
     done = [old_site.reapply(*words) for words in ((), ("--dry-run",), ("--accept-ledger", "0" * 16))]
     assert [each.code for each in done] == [3, 3, 3]
-    assert "checkpoint of 5 leaves, which supports it" in done[0].err
+    assert "checkpoint of 6 leaves, which supports it" in done[0].err
     assert "'0000000000000000' is not the digest" in done[2].err
     assert old_site.restored.left() == before
     (digest,) = re.findall(r"--accept-ledger ([0-9a-f]{16}),", done[0].err)

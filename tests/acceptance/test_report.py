@@ -177,7 +177,7 @@ def test_status_json(sweeper: Command, store: Store) -> None:
     assert done.code == 0
     assert set(told) == {
         "at", "store", "paused", "pauses", "lease", "running", "runs", "last_success_at", "last_success_age_seconds",
-        "backfills", "overdue", "overdue_unknown", "upkeep", "advice", "not_looked_at",
+        "signs", "backfills", "overdue", "overdue_unknown", "upkeep", "advice", "not_looked_at",
     }  # fmt: skip
     assert (told["paused"], told["pauses"][0]["reason"], told["lease"]) == (True, "audit", None)
     assert (told["runs"][0]["id"], told["runs"][0]["guard"], told["runs"][0]["purged"]) == (refused, "volume", 0)

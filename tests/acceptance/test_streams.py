@@ -88,12 +88,12 @@ def test_markup_and_control_characters(sweeper: Command, store: Store) -> None:
     assert machine[0]["matter"] == "a\x1b[31mb\nc"
 
 
-def on_terminal(store: Store, *words: str) -> tuple[int, str]:
+def on_terminal(store: Store, *words: str, **variables: str) -> tuple[int, str]:
     """A command whose stderr is a terminal: its exit code and what came there."""
     ours, theirs = pty.openpty()
     with started(
         [sys.executable, "-m", "sweeper.cli", *words],
-        env={**os.environ, **environment(store), "TERM": "xterm", "COLUMNS": "200", "NO_COLOR": "1"},
+        env={**os.environ, **environment(store), "TERM": "xterm", "COLUMNS": "200", "NO_COLOR": "1", **variables},
         stdout=subprocess.DEVNULL,
         stderr=theirs,
     ) as running:
@@ -123,6 +123,26 @@ def test_log_lines_stand_above_the_bar(store: Store) -> None:
         assert not ("run closed" in last and "/s" in last)
         if "run closed" in last:
             assert re.match(r"\r?(\x1b\[2m)?20\d\d-", last)
+
+
+@pytest.mark.parametrize("variables", [{}, {"NO_COLOR": ""}, {"NO_COLOR": "", "TERM": "dumb"}], ids=str)
+def test_colours(variables: dict[str, str], store: Store) -> None:
+    """The log is in colour on a terminal, beside a bar and without, not with NO_COLOR, and not on a terminal that knows none."""
+    for words in (["run"], ["-v", "status"]):
+        code, seen = on_terminal(store, *words, **variables)
+        coloured = re.search(r"\x1b\[(?:\d+;)*3\d", seen) is not None
+        assert (code, "info" in seen or "debug" in seen, coloured) == (0, True, variables == {"NO_COLOR": ""})
+
+
+def test_long_work_shows_progress(store: Store, tmp_path: Path) -> None:
+    """On a terminal a bar counts what is done to the number of all, in the work's own unit; with -q there is none."""
+    store.load(DUE)
+    assert process(store, "run", "--as-of", DUE["as_of"]).code == 0
+    for words in (["audit", "verify"], ["audit", "export", str(tmp_path / "ledger.jsonl")]):
+        code, seen = on_terminal(store, *words)
+        assert (code, re.search(r"leaves .*\b([1-9]\d*)/\1\b", seen) is not None) == (0, True)
+    code, seen = on_terminal(store, "-q", "audit", "verify")
+    assert (code, "leaves" in seen.replace("leaves;", "")) == (0, False)
 
 
 def test_a_preview_knows_how_much_there_is(store: Store) -> None:

@@ -675,6 +675,17 @@ def test_bad_input(store: Store, tmp_path: Path, bad: str) -> None:
     assert not (tmp_path / "m").exists()
 
 
+def test_progress_is_told(store: Store, policy: Policy, made: FrozenManifest, tmp_path: Path) -> None:
+    """A build tells how many of the eligible messages were written and checked, a start and a recall how many were checked."""
+    told: list[tuple[int, int | None]] = []
+    tell = lambda done, total: told.append((done, total))  # noqa: E731
+    built = lifecycle.freeze(job(store, policy, LATER), tmp_path / "again", KEY, told=tell).description
+    assert told == [(built.eligible, built.eligible)] * 2
+    lifecycle.start(job(store, policy, LATER), made.description.id, tell)
+    assert list(lifecycle.recall(job(store, policy, LATER), None, told=tell))
+    assert told[2:] == [(each.eligible, each.eligible) for each in (made.description, made.description, built)]
+
+
 def test_target_is_not_empty(store: Store, policy: Policy, made: FrozenManifest, tmp_path: Path) -> None:
     """A build refuses a file and a directory that is not empty, and accepts an empty directory."""
     for target in (made.folder, made.folder / "manifest.json"):

@@ -154,3 +154,21 @@ def test_in_doubt(store: Store, policy: Policy) -> None:
         )
     assert (before.in_doubt, before.stored, before.is_gone) == (1, [], False)
     assert (after.in_doubt, after.is_gone) == (0, True)
+
+
+def test_purged_meanwhile(store: Store, policy: Policy) -> None:
+    """What a run purges while somebody looks is still stored in what they see: nothing is missing from both lists."""
+    chat_ = {
+        "id": "c1",
+        "account": "a1",
+        "created_at": "2026-01-01T00:00:00Z",
+        "last_activity_at": "2026-01-01T00:00:00Z",
+    }
+    account = {"id": "a1", "plans": [{"effective_at": "2024-01-01T00:00:00Z", "plan": "free"}], "consent": []}
+    store.load({"accounts": [account], "conversations": [{**chat_, "messages": []}], "holds": [], "orders": []})
+    as_of = "2026-07-01T00:00:00Z"
+    with accounts.opened(store.job(policy, as_of), str(store.id("a1"))) as view:
+        run(store, policy, as_of)
+        assert not store.left()
+        assert [line.outcome for line in view.stored()] == [Outcome.PURGE]
+        assert list(view.purged()) == []

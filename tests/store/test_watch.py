@@ -1,6 +1,7 @@
 """`status --watch` on a terminal of 80 columns and 24 lines: a real process behind a pty, beside a real run."""
 
 import fcntl
+import json
 import os
 import pty
 import re
@@ -14,10 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Thread
 
+from sweeper.clock import Clock
 from sweeper.embedded import Server
 from sweeper.policy.schema import Policy
+from sweeper.report.live import Look, Watcher
 from sweeper.runs.sweep import sweep
-from tests.acceptance.commands import Command, environment
+from sweeper.runs.throttle import ProgressListener
+from tests.acceptance.commands import Command, environment, in_process
 from tests.processes import started, until
 from tests.store import stores
 from tests.store.stores import Store
@@ -87,8 +91,10 @@ def test_watch(store: Store, server: Server, policy: Policy, threads: ThreadPool
         with vacuum(store, "messages"):
             running = threads.submit(sweep, job)
             until(lambda: screen.shows("now       a VACUUM is running on a table"), process)
-            until(lambda: screen.shows("purged    0 [" + "." * 30 + "] 0%, 3 left"), process)
+            until(lambda: screen.shows("done      0 [" + "." * 30 + "] 0%, 3 left"), process)
             assert screen.shows("at work   run 1 (run), began ")
+            sign = {"expected": 3, "doing": "a VACUUM is running on a table that is purg…"}
+            assert json.loads(in_process(store, "status", "--json").out)["signs"] == {"run 1": sign}
         assert running.result(60).count == 3
         until(lambda: screen.shows("ended     run 1 (run) completed"), process)
         assert screen.shows(": 3 purged")
@@ -104,6 +110,18 @@ def test_watch(store: Store, server: Server, policy: Policy, threads: ThreadPool
         screen.close()
         assert screen.shows("ended     run 1 (run) completed")
         assert b"Traceback" not in screen.seen
+
+
+def test_looks_at_a_run(store: Store, policy: Policy) -> None:
+    """Each look counts what was purged since the one before, and what is left of what the run expects."""
+    fill(store, 6)
+    job = store.job(policy, AS_OF, guards=GUARDS, purge={"batch": 2})
+    watcher, looks = Watcher(store.job(policy, AS_OF).database, Clock()), list[Look]()
+    sweep(job, watch=ProgressListener(advance=lambda _: looks.append(watcher.look())))
+    assert [(look.done, look.left) for look in looks] == [(2, 4), (4, 2), (6, 0)]
+    assert {look.run.id for look in looks if look.run} == {1}
+    after = watcher.look()
+    assert (after.run, after.left, [(run.id, run.purged) for run in after.ended]) == (None, None, [(1, 6)])
 
 
 @contextmanager

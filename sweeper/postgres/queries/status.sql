@@ -234,9 +234,13 @@ RESET application_name
 SELECT DISTINCT a.application_name AS text FROM pg_catalog.pg_stat_activity a
 WHERE a.datname = current_database() AND a.application_name LIKE 'sweeper %'
 
--- name: purged_meanwhile
--- How many conversations a run has purged since a tombstone, and its newest one. Read are only the tombstones after that one.
-SELECT count(*) FILTER (WHERE t.record = 'conversation') AS purged, COALESCE(max(t.id), :after) AS last
+-- name: done_by_run
+-- How many conversations a run has purged or redacted.
+SELECT count(*) FROM sweeper.tombstones t WHERE t.run_id = :run AND t.record IN ('conversation', 'redaction')
+
+-- name: done_meanwhile
+-- How many conversations a run has purged or redacted since a tombstone, and its newest one. Read are only those after it.
+SELECT count(*) FILTER (WHERE t.record IN ('conversation', 'redaction')) AS done, COALESCE(max(t.id), :after) AS last
 FROM (SELECT s.id, s.run_id, s.record FROM sweeper.tombstones s WHERE s.id > :after OFFSET 0) AS t
 WHERE t.run_id = :run
 
