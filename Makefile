@@ -31,6 +31,7 @@ docs: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.sweep
 	$(BIN)/python -m benchmarks.manifest
+	$(BIN)/python -m benchmarks.report
 	$(BIN)/python -m benchmarks.filter
 	$(BIN)/python -m benchmarks.backfill
 	$(BIN)/python -m benchmarks.objects

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 import typer
 
 from sweeper import console
-from sweeper.cli import context, progress
+from sweeper.cli import context
 from sweeper.cli.context import AsJson, AsOf, Config, Output
 from sweeper.console import OutputFormat
 from sweeper.encoding import to_json
@@ -127,7 +127,7 @@ def _window(since: str | None, until: str | None, now: datetime) -> Window:
 
 def _everything(job: "Job", id_: str, output: OutputFormat, html: BinaryIO | None) -> None:
     """Print everything about an account, or write it as a page."""
-    from sweeper.cli import account_text
+    from sweeper.cli import account_text, progress
     from sweeper.report import account as accounts
     from sweeper.report import account_page
 
@@ -151,7 +151,7 @@ def _everything(job: "Job", id_: str, output: OutputFormat, html: BinaryIO | Non
 
 def _answer(job: "Job", id_: str, window: Window, output: OutputFormat, html: BinaryIO | None) -> bool:
     """Print what became of what was due, and return whether all of it is gone."""
-    from sweeper.cli import account_text
+    from sweeper.cli import account_text, progress
     from sweeper.report import account as accounts
     from sweeper.report import account_page
 
@@ -173,6 +173,7 @@ def _answer(job: "Job", id_: str, window: Window, output: OutputFormat, html: Bi
 
 def _print_data(view: "AccountView", in_manifests: "ManifestFindings", output: OutputFormat) -> None:
     """Print everything; CSV has the records alone, which are rows with the same columns."""
+    from sweeper.cli import progress
     from sweeper.report import account as accounts
 
     is_free = not sys.stdout.isatty()  # else the rows that are printed would run through the bar

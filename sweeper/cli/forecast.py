@@ -45,7 +45,7 @@ def forecast(
     """Forecast what falls due when, by rule, with records and bytes. Changes nothing.
 
     What is overdue comes first; what a run would skip, and what a legal hold keeps, is apart. Bytes are an estimate from what
-    the tables and their indexes occupy. Activity, consent and deletions to come are not foreseen.
+    the tables and their indexes occupy. Activity, consent and deletions to come are not foreseen, and redactions are left out.
 
     Example: sweeper forecast --by week --until 2027-03-31
     """
@@ -110,6 +110,8 @@ def _print(found: "Forecast") -> None:
             console.say(f"without a due date: {undated:,} {what}", "")
     if not found.rows:
         console.say("Nothing has a due date.")
+    if job.policy.redacting is not None:
+        console.say("What rules that redact will empty is not forecast; `sweeper status` counts what of it is overdue.")
     console.say("Bytes are an estimate: what the purged tables and indexes occupy, shared among records and messages.")
 
 

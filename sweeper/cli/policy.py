@@ -1,17 +1,20 @@
 """`policy`: check a policy file, show its rules in plain words, and say what a changed one would do."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sweeper import console
-from sweeper.cli.context import AsJson, Config, Output
+from sweeper.cli import context
+from sweeper.cli.context import AsJson, AsOf, Config, Output
 from sweeper.console import OutputFormat
 
 if TYPE_CHECKING:
     from sweeper.policy.schema import Policy
+    from sweeper.report.policy_diff import PolicyDiff, RecordsDiff
 
 Table = tuple[str, Sequence[str], Sequence[tuple[str, ...]]]
 """A title, headers and rows."""
@@ -57,6 +60,129 @@ def show(
         console.print_data(words.as_json(policy), output)
     else:
         _print(policy)
+
+
+@policy_app.command("diff")
+def diff(
+    new: Annotated[
+        Path | None, typer.Argument(help="The new policy file.", show_default="that of the settings")
+    ] = None,
+    config: Config = None,
+    output: Output = OutputFormat.TABLE,
+    _json: AsJson = False,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            "--against", metavar="OLD", help="Compare with this file. Default: the settings' policy, or the last run's."
+        ),
+    ] = None,
+    as_of: AsOf = None,
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Also write a page of HTML.")] = None,
+) -> None:
+    """Say what a new policy would change on this store before it acts.
+
+    Every record is decided under both policies, in one snapshot. Nothing is changed. A policy that is
+    already in the settings is compared with that of the last run.
+
+    Example: sweeper policy diff new.toml --html changes.html
+    """
+    from sweeper.cli import progress
+    from sweeper.files import atomic_write
+    from sweeper.report import policy_diff
+    from sweeper.runs import job as jobs
+    from sweeper.settings import load, load_policy, read_policy
+
+    at = context.instant("--as-of", as_of)
+    settings = load(config)
+    policy = read_policy(new) if new is not None else load_policy(settings)
+    old = read_policy(against) if against is not None else load_policy(settings)
+    with ExitStack() as stack:
+        file = stack.enter_context(atomic_write(html)) if html is not None else None
+        database = stack.enter_context(context.migrated(config))
+        if against is None and old.digest == policy.digest:
+            old = policy_diff.last_policy(database, policy)
+        jobs.read_contract(database, old)
+        job = jobs.on(database, policy, context.CLOCK, at)
+        found = policy_diff.compare(job, old, stack.enter_context(progress.steps()))
+        if file is not None:
+            from sweeper.report import policy_page
+
+            file.write(policy_page.page_of(found).encode())
+    with console.afterwards():
+        if output.is_data:
+            console.print_data(found, output)
+        else:
+            _print_diff(found)
+
+
+def _print_diff(found: "PolicyDiff") -> None:
+    from sweeper.policy.instant import rfc3339
+
+    console.say(
+        f"At {rfc3339(found.job.as_of)}, from policy {found.old.name!r} ({found.old.digest[:12]}) to {found.new.name!r} "
+        f"({found.new.digest[:12]}). Nothing was changed."
+    )
+    if not found.differences:
+        console.say("Both are the same policy: nothing would change.")
+    else:
+        console.say("", "What differs (! may shorten retention or admit to training)")
+        console.say(*(f"  {'!' if each.shortens else ' '} {each}" for each in found.differences))
+    _print_moves("conversations", found.conversations)
+    if found.redactions is not None:
+        _print_moves("conversations' contents", found.redactions)
+    if found.feedback.moves:
+        _print_moves("feedback rows", found.feedback)
+    if found.accounts:
+        console.say("", "Accounts with the most conversations whose due date changes")
+        console.print_table(
+            ("account", "conversations", "shorter", "longer", "due at once"),
+            [tuple(vars(each).values()) for each in found.accounts],
+        )
+    _print_examples(found)
+    if found.training is not None:
+        change = found.training
+        console.say(
+            "",
+            f"Training: {change.enter:,} messages in {change.enter_conversations:,} conversations become eligible, "
+            f"{change.leave:,} in {change.leave_conversations:,} cease to be, {change.both:,} stay.",
+        )
+    for index in found.missing_indexes:
+        console.warn(f"{index.table}: {index.effect}. Create it: {index.create};")
+
+
+def _print_moves(what: str, found: "RecordsDiff") -> None:
+    total = found.total
+    console.say(
+        "",
+        f"Of {total.records:,} {what}, {total.shorter:,} would live shorter and {total.longer:,} longer. {total.due_at_once:,} "
+        f"of the former would be due at once, {total.due_in_7_days:,} within 7 days, {total.due_in_30_days:,} within 30 days; "
+        f"{total.not_due_any_more:,} are due now and would not be.",
+    )
+    if total.shorter_held:
+        console.say(
+            f"{total.shorter_held:,} of those that would live shorter are under a legal hold, and stay while it is in force."
+        )
+    names = ("records", "shorter", "longer", "due_at_once", "due_in_7_days", "due_in_30_days", "not_due_any_more")
+    headers = (what, "would live shorter", "longer", "due at once", "in 7 days", "in 30 days", "not due any more")
+    rows = [(move.old_rule, move.new_rule, *(f"{getattr(move, name):,}" for name in names)) for move in found.moves]
+    if rows:
+        console.print_table(("old rule", "new rule", *headers), rows)
+
+
+def _print_examples(found: "PolicyDiff") -> None:
+    for what, records in (
+        ("conversations", found.conversations),
+        ("conversations' contents", found.redactions),
+        ("feedback rows", found.feedback),
+    ):
+        if records is not None and records.examples:
+            console.say("", f"Examples of {what}")
+            rows = [
+                (each.id, which, one.rule, one.due_at or "never", one.because)
+                for each in records.examples
+                for which, one in (("old", each.old), ("new", each.new))
+            ]
+            console.print_table(("id", "policy", "rule", "due", "because"), rows)
 
 
 def _print(policy: "Policy") -> None:

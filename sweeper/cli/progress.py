@@ -60,9 +60,9 @@ def steps() -> Iterator[Callable[[str, float], None]]:
     if not is_watched():
         yield lambda _, __: None
         return
-    console = Console(file=safe_stream(sys.stderr))
+    stderr = Console(file=safe_stream(sys.stderr))
     columns = (TextColumn("{task.description}"), BarColumn(), _Remaining())
-    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as progress:
+    with Progress(*columns, console=stderr, transient=True, redirect_stdout=False) as progress:
         task = progress.add_task("", total=1.0, done=0.0, since=0.0)
 
         def begin(name: str, done: float) -> None:

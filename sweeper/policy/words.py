@@ -6,8 +6,10 @@ Invariant: this module decides nothing; every word comes from the policy.
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from sweeper.policy.decide import ERASURE_ORDER, UNCLASSIFIED
 from sweeper.policy.instant import rfc3339
 from sweeper.policy.period import Period
+from sweeper.policy.remedies import DOUBTED
 from sweeper.policy.schema import (
     Action,
     Anchor,
@@ -46,8 +48,8 @@ EPOCHS = {
     ConsentEpoch.NONE: "its last activity lies inside no consent to {}",
 }
 RESUMED = {
-    "from_opt_in": "of a conversation resumed after the opt-in, only what was written since",
-    "entire": "a conversation resumed after the opt-in as a whole, with what was written while opted out",
+    "from_opt_in": "in resumed conversations only what was written since the opt-in",
+    "entire": "resumed conversations as a whole, with what was written while opted out",
 }
 TEXT = {
     "filtered": "text leaves the store only after sensitive data in it was replaced",
@@ -155,6 +157,17 @@ def plans(names: Iterable[str], policy: Policy, last: str = "or") -> str:
             words.append(name)
             left -= members
     return listed([*words, *sorted(left)], last)
+
+
+def because(policy: Policy, rule: str, doubt: str | None = None) -> str:
+    """Return the reason of a verdict: that of its rule or floor, or the doubt of one that is unclassified."""
+    if rule == ERASURE_ORDER:
+        return "an erasure order covers it"
+    if rule == UNCLASSIFIED:
+        return DOUBTED[doubt].cause if doubt is not None and doubt in DOUBTED else "its data are in doubt"
+    reasons = {floor.name: floor.because for floor in policy.floors}
+    reasons |= {each.name: each.because for each in policy.feedback}
+    return policy.by_name[rule].because if rule in policy.by_name else reasons.get(rule, "")
 
 
 def listed(words: Iterable[str], last: str = "or") -> str:

@@ -186,7 +186,7 @@ def connect(settings: Settings, stop: StopRequest | None = None) -> Database:
         url.set(drivername="postgresql+psycopg"),
         isolation_level="READ COMMITTED",
         pool_size=2,
-        max_overflow=2,  # the heartbeat of a backfill, and the sign of a run
+        max_overflow=1,
         pool_pre_ping=True,
         connect_args={
             "prepare_threshold": None,

@@ -1,7 +1,8 @@
 """Shows other sessions what a run is doing and why it waits, as the `application_name` of a connection that is kept meanwhile.
 
-Nothing is written. The sign is gone with the connection, however the process ends. It names no person and no content, because
-every role of the server can read it. Behind a transaction pooler it may be missing or appear late.
+Invariant: nothing is sent over that connection. So it changes no session that a transaction pooler gives to others; behind a
+pooler no sign is seen. The sign is gone with the connection, however the process ends. It names no person and no content, because
+every role of the server can read it.
 """
 
 import re
@@ -10,14 +11,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
 from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
 
 from sweeper.postgres.database import Database
 from sweeper.postgres.statement import statement
 
 _SIGN = re.compile(r"sweeper (?P<who>(?:run|backfill) \d+)(?: of (?P<expected>\d+))?(?:: (?P<doing>.*))?")
 """The form of a sign, for instance `sweeper run 12 of 60000: a replica is 80 MB behind, the limit is`."""
+OPTIONS = {"connect_timeout": 5, "keepalives_idle": 30}
 KEPT_BYTES = 63
 """PostgreSQL cuts the rest of a sign off."""
 
@@ -38,7 +40,7 @@ class RunSign:
     who: str
     expected: int | None = None
     _shown: str = ""
-    _kept: Connection | None = None
+    _kept: psycopg.Connection[Any] | None = None
 
     def expect(self, count: int) -> None:
         """Show how many conversations it expects to purge; it purges them from now on."""
@@ -51,23 +53,18 @@ class RunSign:
         text = f"sweeper {self.who}{of}{doing and f': {doing}'}"
         if text == self._shown:
             return
-        try:
-            if self._kept is None:
-                self._kept = self.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-            self._kept.execute(statement("sign_show"), {"text": text})
+        self.close()
+        engine = self.database.engine
+        _, parameters = engine.dialect.create_connect_args(engine.url)
+        with suppress(psycopg.Error, OSError):
+            self._kept = psycopg.connect(**{**parameters, **OPTIONS, "application_name": text})
             self._shown = text
-        except SQLAlchemyError:
-            self.close()
 
     def close(self) -> None:
         """Take the sign away."""
-        if self._kept is None:
-            return
-        kept, self._kept, self._shown = self._kept, None, ""
-        with suppress(SQLAlchemyError):
-            kept.execute(statement("sign_hide"))
-        with suppress(SQLAlchemyError):
-            kept.close()
+        if self._kept is not None:
+            self._kept.close()
+            self._kept, self._shown = None, ""
 
 
 def read(connection: Connection) -> Mapping[str, ReadSign]:

@@ -10,7 +10,7 @@ from datetime import datetime
 from sweeper.policy.conditions import Writer, applies_sql, due_sql
 from sweeper.policy.decide import Doubt
 from sweeper.policy.history import View
-from sweeper.policy.schema import ColumnPeriod, Policy, Rule
+from sweeper.policy.schema import Action, ColumnPeriod, Policy, Rule
 from sweeper.postgres.contract import Contract
 from sweeper.postgres.statement import filled, literal, spelling
 
@@ -24,7 +24,7 @@ def writer(policy: Policy, as_of: datetime, *, ahead: bool = False) -> Writer:
 def ruled(contract: Contract, to: Writer, *, conversations: str = "conversations", further: str = "") -> str:
     """Return the query of `decided` with `last_rule` and `last_due`, after floors and orders; `owners` and `epochs` are there.
 
-    `last_due` is NULL for none and for never.
+    `last_due` is NULL for none and for never. Orders set no date for a redaction.
     """
     known = f"{to.trusted('v.flagged_at')} AND v.flagged_at <= {to.instant(to.as_of)}"
     floors = [to.never_after(floor.period.sql("v.flagged_at")) for floor in to.policy.floors]
@@ -34,6 +34,7 @@ def ruled(contract: Contract, to: Writer, *, conversations: str = "conversations
         least=", ".join(f"CASE WHEN {known} THEN {due} END AS due_{n}" for n, due in enumerate(floors)) or "NULL",
         names="".join(f", f.due_{n}" for n in range(len(floors))),
         floors=named("f", [floor.name for floor in to.policy.floors]),
+        order_due="v.order_due" if to.policy.enforced is Action.PURGE else "CAST(NULL AS timestamptz)",
     )
 
 
@@ -86,8 +87,8 @@ def decided(
         doubts=" ".join(f"WHEN {condition} THEN {doubt}" for condition, doubt in _doubts(to)),
         flag_doubt=_is_doubtful("flagged_at", to),
         period_doubt=f"CASE WHEN {' OR '.join(unusable)} THEN '{Doubt.PERIOD}' END" if unusable else "NULL",
-        dues=", ".join(f"{_due(rule, to)} AS due_{number}" for number, rule in enumerate(rules)),
-        names=", ".join(f"t.due_{number}" for number in range(len(rules))),
+        dues=", ".join(f"{_due(rule, to)} AS due_{number}" for number, rule in enumerate(rules)) or "NULL",
+        names=", ".join(f"t.due_{number}" for number in range(len(rules))) or "CAST(NULL AS timestamptz)",
         rules=named("t", [rule.name for rule in rules]),
     )
 

@@ -158,7 +158,7 @@ def _protections(view: AccountView) -> Block:
     rows = protections(view)
     if not rows:
         return "No legal hold and no erasure order reaches the account or its conversations."
-    headers = ("", "name", "reaches", "recorded", "due", "released or withdrawn")
+    headers = ("kind", "name", "reaches", "recorded", "due", "released or withdrawn")
     return Table("Legal holds and erasure orders that reach it, ended ones too", headers, rows)
 
 

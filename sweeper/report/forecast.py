@@ -21,10 +21,8 @@ State = Literal["overdue", "skipped", "held", "due", "later"]
 ORDER: tuple[State, ...] = ("overdue", "skipped", "held", "due", "later")
 """`skipped` is due and a run would skip it; `held` is due before the end under a legal hold; `later` is due after the end."""
 
-EXPIRED: Mapping[Outcome, State] = {Outcome.PURGE: "overdue", Outcome.SPARED: "skipped"}
-
 RECORDS: tuple[Kind, ...] = ("conversation", "feedback")
-"""The kinds that are forecast: whether content is left to redact is not in the verdicts."""
+EXPIRED: Mapping[Outcome, State] = {Outcome.PURGE: "overdue", Outcome.SPARED: "skipped"}
 
 
 @dataclass(frozen=True)

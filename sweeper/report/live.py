@@ -36,6 +36,8 @@ IDLE_SECONDS = 10.0
 """How often runs and backfills are read while no run is at work."""
 COPIES_AT_MOST = 100_000
 """Counting what a copy lags behind stops here."""
+TOMBSTONES_AT_MOST = 50_000
+"""A look reads no more tombstones than these; the next one reads on."""
 RUNS_SHOWN = 3
 
 
@@ -164,8 +166,8 @@ class Watcher:
         return self._base.backfill if self._base else None
 
     def _begin(self) -> None:
-        """Read what looks at another run need."""
-        with self.database.transaction(statement_timeout_ms=BASE_MS) as connection:
+        """Read what looks at another run need, in one snapshot, so that no batch is counted twice."""
+        with self.database.snapshot(statement_timeout_ms=BASE_MS) as connection:
             held = _held(self._holder(connection))
             self._tombstone = int(connection.execute(statement("newest_tombstone")).scalar_one())
             runs = operation.runs(connection, self._store, RUNS_SHOWN + 1)
@@ -209,7 +211,8 @@ class Watcher:
         )
 
     def _count_done(self, connection: Connection, run: RunEntry) -> None:
-        found = connection.execute(statement("done_meanwhile"), {"run": run.id, "after": self._tombstone}).one()
+        parameters = {"run": run.id, "after": self._tombstone, "limit": TOMBSTONES_AT_MOST}
+        found = connection.execute(statement("done_meanwhile"), parameters).one()
         self._done, self._tombstone = self._done + found.done, found.last
 
     def _rate(self) -> float | None:

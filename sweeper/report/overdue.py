@@ -21,7 +21,7 @@ from sweeper.postgres.database import Database
 from sweeper.postgres.unmatched import UnmatchedProtections
 from sweeper.runs.job import Job, read_contract, unreachable
 from sweeper.runs.record_kind import KINDS
-from sweeper.runs.scan import evaluations, page_portions, verdicts
+from sweeper.runs.scan import count_everything, evaluations, page_portions
 from sweeper.settings import load_policy
 
 HOUR = timedelta(hours=1)
@@ -76,7 +76,7 @@ def count(job: Job, enough: Callable[[], bool] | None = None) -> Overdue:
             proposed += len(portion)
             if enough is None and proposed > limit:
                 if _is_backlog(job, proposed):
-                    found.counts = job.database.retried(lambda: _whole(job))
+                    found.counts = count_everything(job)
                     return found
                 limit = 2 * proposed
             if enough is not None and enough():
@@ -90,11 +90,6 @@ def count(job: Job, enough: Callable[[], bool] | None = None) -> Overdue:
 def _is_backlog(job: Job, proposed: int) -> bool:
     """Return whether so much of the store is proposed that to decide all of it in SQL takes less time."""
     return job.database.within(lambda c: store_counts.conversations(c, RATIO * proposed)) < RATIO * proposed
-
-
-def _whole(job: Job) -> Counts:
-    with verdicts(job) as found:
-        return found.all_counts()
 
 
 def attempt(database: Database, clock: Clock, enough: Callable[[], bool] | None = None) -> Overdue | str:

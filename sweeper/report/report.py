@@ -25,8 +25,8 @@ from sweeper.report import numbers, operation
 from sweeper.report.operation import Covered, ManifestStates, Purged
 from sweeper.report.overdue import PATIENCE, alarms
 from sweeper.runs.job import Job
-from sweeper.runs.record_kind import KINDS, redactions
-from sweeper.runs.scan import scan, verdicts
+from sweeper.runs.record_kind import KINDS
+from sweeper.runs.scan import count_everything
 from sweeper.runs.throttle import ORDERED
 
 DAYS = (1, 7, 30)
@@ -114,21 +114,12 @@ def report(job: Job, step: Step = lambda _, __: None, look: Callable[[StoreVerdi
         DBAPIError: the database failed, or the role may not record events; nothing is recorded.
     """
     started = time.monotonic()
-    counts = job.database.retried(lambda: _counts(job, step, look))
-    redaction = redactions(job)
-    counts.add(scan(redaction, redaction.pages()))
+    counts = count_everything(job, DAYS, step, look)
     past = job.database.within(lambda connection: _past(connection, job))
     unmatched_protections = unmatched.attempt(job.database, job.as_of)
     found = Report(job, past, counts, unmatched_protections, time.monotonic() - started)
     job.database.within(lambda connection: _record(connection, found))
     return found
-
-
-def _counts(job: Job, step: Step, look: Callable[[StoreVerdicts], None]) -> Counts:
-    with verdicts(job, step) as found:
-        counts = found.all_counts(DAYS)
-        look(found)
-        return counts
 
 
 def _records_json(counts: RecordCounts, as_of: datetime) -> dict[str, Any]:

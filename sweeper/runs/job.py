@@ -78,11 +78,7 @@ def prepare(settings: Settings, clock: Clock, as_of: datetime | None = None, *, 
         DatabaseError: the database cannot be reached.
     """
     policy = load_policy(settings)
-    at = aware(as_of or clock.now())
-    if not policy.plausible.holds(at):
-        raise ConfigurationError(
-            f"{untrusted_as_of(policy, at)} Nothing was done. Give an --as-of in that range, or fix the clock."
-        )
+    at = _plausible(policy, as_of or clock.now())
     database = databases.connect(settings)
     if is_patient:
         database.expected.set()
@@ -91,6 +87,25 @@ def prepare(settings: Settings, clock: Clock, as_of: datetime | None = None, *, 
     except SweeperError:
         database.engine.dispose()
         raise
+
+
+def on(database: Database, policy: Policy, clock: Clock, as_of: datetime | None = None) -> Job:
+    """Return a job under a policy that may be another one than that of the settings.
+
+    Raises:
+        ConfigurationError: the store cannot be used with this policy, or as-of is not plausible.
+    """
+    at = _plausible(policy, as_of or clock.now())
+    return Job(database, read_contract(database, policy), policy, clock, at)
+
+
+def _plausible(policy: Policy, as_of: datetime) -> datetime:
+    at = aware(as_of)
+    if not policy.plausible.holds(at):
+        raise ConfigurationError(
+            f"{untrusted_as_of(policy, at)} Nothing was done. Give an --as-of in that range, or fix the clock."
+        )
+    return at
 
 
 def untrusted_as_of(policy: Policy, as_of: datetime) -> str:

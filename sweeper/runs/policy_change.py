@@ -14,6 +14,8 @@ from sweeper.policy import schema as policies
 from sweeper.policy.difference import Difference, differences
 from sweeper.policy.schema import Policy
 from sweeper.postgres import evidence
+from sweeper.postgres.database import Database
+from sweeper.postgres.evidence import LastPolicy
 from sweeper.runs.job import Job
 
 SHORTEST = 12
@@ -67,22 +69,23 @@ class PolicyChange:
 
 def find(job: Job) -> PolicyChange | None:
     """Return how the policy differs from that of the last run; None if it does not, or there was no run."""
-    last = job.database.within(lambda c: evidence.last_policy(c, job.contract.schema, job.policy.digest))
-    if last is None or last.digest == job.policy.digest:
+    found = last(job.database, job.policy)
+    if found is None or found.digest == job.policy.digest:
         return None
-    former = recorded(job, last.digest)
-    return PolicyChange(
-        last.digest,
-        last.name,
-        job.policy,
-        differences(former, job.policy) if former is not None else None,
-        last.accepted,
-    )
+    former = recorded(job.database, found.digest)
+    differing = differences(former, job.policy) if former is not None else None
+    return PolicyChange(found.digest, found.name, job.policy, differing, found.accepted)
 
 
-def recorded(job: Job, digest: str) -> Policy | None:
+def last(database: Database, policy: Policy) -> LastPolicy | None:
+    """Return which policy the last run that completed or purged anything had, and whether `policy` was accepted since."""
+    store = database.settings.store.schema_name
+    return database.within(lambda c: evidence.last_policy(c, store, policy.digest))
+
+
+def recorded(database: Database, digest: str) -> Policy | None:
     """Return a policy that a run has recorded; None if none has, or this version of the program reads it differently."""
-    text = job.database.within(lambda c: evidence.recorded_policy(c, digest))
+    text = database.within(lambda c: evidence.recorded_policy(c, digest))
     return policies.restore(text) if text is not None else None
 
 

@@ -14,7 +14,7 @@ from sweeper.postgres import whole_store
 from sweeper.postgres.proposals import Page
 from sweeper.postgres.whole_store import Step, StoreVerdicts
 from sweeper.runs.job import Job
-from sweeper.runs.record_kind import F, RecordKind
+from sweeper.runs.record_kind import F, RecordKind, redactions
 
 T = TypeVar("T")
 Seen = Callable[[int], None]
@@ -69,3 +69,30 @@ def verdicts(job: Job, step: Step = lambda _, __: None) -> Iterator[StoreVerdict
     """
     with whole_store.opened(job.database, job.contract, job.as_of, is_present=job.is_present, step=step) as store:
         yield store.judge(job.policy)
+
+
+def count_everything(
+    job: Job,
+    days: tuple[int, ...] = (),
+    step: Step = lambda _, __: None,
+    look: Callable[[StoreVerdicts], None] = lambda _: None,
+) -> Counts:
+    """Count every record of the job's store, and what a rule redacts, with anomalies.
+
+    Args:
+        job: names the store, the policy and as-of.
+        days: horizons for which the kept records that fall due within them are counted.
+        step: called when a step begins, for progress.
+        look: called with the counted verdicts, within their snapshot; again if that is repeated after a failure.
+    """
+
+    def counted() -> Counts:
+        with verdicts(job, step) as found:
+            counts = found.all_counts(days)
+            look(found)
+            return counts
+
+    counts = job.database.retried(counted)
+    redaction = redactions(job)
+    counts.add(scan(redaction, redaction.pages()))
+    return counts

@@ -36,6 +36,8 @@ def test_every_record_is_in_one_row(sweeper: Command, store: Store) -> None:
         ("later", None, "feed", "feedback", 1),
     ]
     assert told["without_due_date"] == {"conversation": 1, "feedback": 1}
+    sooner = json.loads(sweeper("forecast", "--as-of", NOW, "--until", "2026-06-08T00:00:00Z", "--json").out)
+    assert [row["records"] for row in sooner["rows"] if (row["state"], row["rule"]) == ("later", "standard")] == [3]
     report = json.loads(sweeper("report", "--as-of", NOW, "--json").out)
     for kind, part in (("conversation", "conversations"), ("feedback", "feedback")):
         counted = sum(row["records"] for row in told["rows"] if row["record"] == kind) + told["without_due_date"][kind]

@@ -161,3 +161,13 @@ def test_help_is_instant() -> None:
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_steps_of_a_look_at_the_whole_store(store: Store) -> None:
+    """On a terminal the steps are named while they run, with the time that is left; nothing of them remains."""
+    store.load(DUE)
+    code, seen = on_terminal(store, "forecast")
+    assert code == 0
+    assert "counting" in seen
+    assert re.search(r"\d s, about \d s left", seen)
+    assert seen.rpartition("\x1b[2K")[2].strip() == ""

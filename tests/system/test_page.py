@@ -1,7 +1,8 @@
-"""The page of `report --html` in a browser: complete without scripts or network, readable in light, dark, narrow and print."""
+"""Pages of `report --html` and `account --html` in a browser: without network, readable in light, dark, narrow and print."""
 
 import shutil
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -65,18 +66,19 @@ JUDGE = "(rules) => axe.run({ exclude: ['tbody tr:nth-child(n+3)'] }, { runOnly:
 HIDDEN = "() => [...document.querySelectorAll('table')].filter((table) => !table.checkVisibility()).length"
 
 
-def test_report_in_a_browser(sweeper: Command, store: Store, tmp_path: Path) -> None:
+def test_pages_in_a_browser(sweeper: Command, store: Store, tmp_path: Path) -> None:
     """No request but for the file, nothing on the console, no fault that axe finds; every chart and table can be read."""
     store.load(operated.mixed())
     operated.ran(store, {"purged": 1_234_567, "feedback_purged": 2}, started_at="2026-05-31T20:00:00Z")
     operated.ran(store, {"guard": "volume", "text": "More is due than is allowed."}, "refused")
-    file = tmp_path / "report.html"
-    done = sweeper("report", "--html", str(file), "--as-of", operated.NOW)
+    report, account = tmp_path / "report.html", tmp_path / "account.html"
+    done = sweeper("report", "--html", str(report), "--as-of", operated.NOW)
     assert (done.code, done.err) == (0, "")
+    assert sweeper("account", str(store.id("a1")), "--html", str(account), "--as-of", operated.NOW).code == 0
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=_chromium(), args=ARGUMENTS, timeout=0)
-        for look in LOOKS:
-            assert (look, _seen(browser, file, look)) == (look, [])
+        for file, look in product((report, account), LOOKS):
+            assert (file.name, look, _seen(browser, file, look)) == (file.name, look, [])
         browser.close()
 
 

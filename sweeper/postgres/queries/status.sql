@@ -221,14 +221,6 @@ FROM (
     FROM pg_catalog.pg_stat_replication r
 ) AS replicas
 
--- name: sign_show
--- Name this session by what its process is doing, until the sign is hidden or the session ends.
-SELECT set_config('application_name', :text, false)
-
--- name: sign_hide
--- Name this session as it was named when it began.
-RESET application_name
-
 -- name: signs
 -- The signs that processes show in this database now; every role may read the names of sessions.
 SELECT DISTINCT a.application_name AS text FROM pg_catalog.pg_stat_activity a
@@ -239,10 +231,13 @@ WHERE a.datname = current_database() AND a.application_name LIKE 'sweeper %'
 SELECT count(*) FROM sweeper.tombstones t WHERE t.run_id = :run AND t.record IN ('conversation', 'redaction')
 
 -- name: done_meanwhile
--- How many conversations a run has purged or redacted since a tombstone, and its newest one. Read are only those after it.
-SELECT count(*) FILTER (WHERE t.record IN ('conversation', 'redaction')) AS done, COALESCE(max(t.id), :after) AS last
-FROM (SELECT s.id, s.run_id, s.record FROM sweeper.tombstones s WHERE s.id > :after OFFSET 0) AS t
-WHERE t.run_id = :run
+-- How many conversations a run has purged or redacted since a tombstone, and the newest that was looked at. Read are at most so many
+-- after that one, by the primary key; runs of other stores may commit lower ids later, so that theirs are looked at again.
+SELECT count(*) FILTER (WHERE t.run_id = :run AND t.record IN ('conversation', 'redaction')) AS done,
+       COALESCE(CASE WHEN count(*) < :limit THEN max(t.id) FILTER (WHERE t.run_id = :run) ELSE max(t.id) END, :after) AS last
+FROM (
+    SELECT s.id, s.run_id, s.record FROM sweeper.tombstones s WHERE s.id > :after ORDER BY s.id LIMIT :limit
+) AS t
 
 -- name: newest_tombstone
 -- The newest tombstone; 0 if there is none.

@@ -134,14 +134,14 @@ CROSS JOIN LATERAL (SELECT l.due, CASE l.due $rules END AS rule) AS r
 -- The rule and the due of each conversation after floors and erasure orders; a due of NULL is none, or never.
 SELECT v.*,
        CASE
-           WHEN v.order_due < COALESCE(m.due, 'infinity') THEN 'erasure_order'
+           WHEN $order_due < COALESCE(m.due, 'infinity') THEN 'erasure_order'
            WHEN m.due > v.due THEN CASE m.due $floors END
            WHEN v.due IS NOT NULL THEN v.rule
            WHEN v.doubt IS NOT NULL THEN 'unclassified'
        END AS last_rule,
-       NULLIF(LEAST(m.due, v.order_due), 'infinity') AS last_due
+       NULLIF(LEAST(m.due, $order_due), 'infinity') AS last_due
 FROM (
 $decided
 ) AS v
 CROSS JOIN LATERAL (SELECT $least OFFSET 0) AS f
-CROSS JOIN LATERAL (SELECT CASE WHEN v.due IS NOT NULL THEN GREATEST(v.due$names) END AS due OFFSET 0) AS m
+CROSS JOIN LATERAL (SELECT CASE WHEN v.due IS NOT NULL THEN GREATEST(v.due$names) END AS due) AS m

@@ -74,9 +74,25 @@ CROSS JOIN store_holds s
 LEFT JOIN account_holds a ON a.id = CASE WHEN s.of_accounts THEN $account_spelling END
 LEFT JOIN conversation_holds b ON b.id = CASE WHEN s.of_conversations THEN $conversation_spelling END
 CROSS JOIN LATERAL (
-    SELECT LEAST(a.since, b.since, s.since) AS held_since, a.id IS NOT NULL OR b.id IS NOT NULL OR s.placed AS shielded OFFSET 0
+    SELECT LEAST(a.since, b.since, s.since) AS held_since, a.id IS NOT NULL OR b.id IS NOT NULL OR s.placed AS shielded
 ) AS p
 WHERE v.present AND v.id IS NOT NULL
+
+-- name: whole_content
+-- By when the rules that redact want the content of each conversation gone, and the first doubt about that.
+CREATE TEMPORARY TABLE $table ON COMMIT DROP AS
+WITH $histories
+SELECT t.id, t.account_id, v.last_rule AS rule, v.last_due AS due, t.held_since, v.doubt
+FROM (
+$ruled
+) AS v
+JOIN $conversations t ON t.id = v.id
+
+-- name: whole_no_content
+-- The same under a policy without such a rule.
+CREATE TEMPORARY TABLE $table ON COMMIT DROP AS
+SELECT t.id, t.account_id, CAST(NULL AS text) AS rule, CAST(NULL AS timestamptz) AS due, t.held_since, CAST(NULL AS text) AS doubt
+FROM $conversations t
 
 -- name: whole_any
 -- Whether any of what is to be purged must be decided again; no row: no.
@@ -153,7 +169,7 @@ CROSS JOIN store_holds s
 LEFT JOIN account_holds a ON a.id = CASE WHEN s.of_accounts THEN $account_spelling END
 LEFT JOIN conversation_holds b ON b.id = CASE WHEN s.of_conversations THEN $conversation_spelling END
 CROSS JOIN LATERAL (
-    SELECT LEAST(a.since, b.since, s.since) AS held_since, a.id IS NOT NULL OR b.id IS NOT NULL OR s.placed AS shielded OFFSET 0
+    SELECT LEAST(a.since, b.since, s.since) AS held_since, a.id IS NOT NULL OR b.id IS NOT NULL OR s.placed AS shielded
 ) AS p
 
 -- name: whole_ahead
