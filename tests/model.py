@@ -526,6 +526,49 @@ def verdicts(world: World) -> dict[str, Verdict]:
     return found
 
 
+# --- content ----------------------------------------------------------------------------------------------------------
+
+
+def content_dues(world: World, conversation: Row) -> list[tuple[str, Instant]]:
+    """By when content must be gone, by the rules of the tests that redact (`tests/redacting.py`), in their order."""
+    active, account = parse(conversation.get("last_activity_at")), account_of(world, conversation)
+    dues: list[tuple[str, Instant]] = []
+    if conversation.get("incognito") is True and plausible(active):
+        dues.append(("incognito_content", after_days(active, 1)))
+    if not doubts_about(world, conversation):
+        assert account is not None
+        assert active is not None
+        inside = [e for e in epochs(account, "model_improvement", now(world), training=False) if e.contains(active)]
+        if any(e.closes == NEVER for e in inside):
+            dues.append(("consented_content", after_years(active, 2)))
+        elif not inside:
+            dues.append(("other_content", after_days(active, 10)))
+    return [] if implausible(parse(conversation.get("flagged_at"))) else dues
+
+
+def content_decided(world: World, conversation: Row) -> tuple[str | None, Instant]:
+    """The earliest wins, a flag moves it as it moves a purge, and an order does not."""
+    dues = content_dues(world, conversation)
+    due = min([NEVER, *(at for _, at in dues)])
+    rule = next((name for name, at in dues if at == due), None)
+    flagged = parse(conversation.get("flagged_at"))
+    if plausible(flagged) and flagged <= now(world) and due < after_years(flagged, 2):
+        due, rule = after_years(flagged, 2), "flagged"
+    return rule, due
+
+
+def redactions(world: World) -> dict[str, Verdict]:
+    """The verdict on the content of each conversation that exists; `purge`: it is redacted now. What is expired is not."""
+    found: dict[str, Verdict] = {}
+    for conversation in world["conversations"]:
+        if exists(world, conversation):
+            rule, due = content_decided(world, conversation)
+            held = is_held(world, conversation.get("account"), conversation["id"])
+            is_left = decided(world, conversation)[1] <= now(world)
+            found[conversation["id"]] = verdict_of(world, rule, due, held=held or is_left, unclassified=False)
+    return found
+
+
 # --- other records ----------------------------------------------------------------------------------------------------
 
 
@@ -562,8 +605,11 @@ def feedback(world: World) -> dict[str, Verdict]:
 # --- training manifest ------------------------------------------------------------------------------------------------
 
 
-def messages(world: World, resumed: str = "from_opt_in") -> dict[str, str]:
-    """Every message that exists at as-of: `eligible`, or the one reason that fails first."""
+def messages(world: World, resumed: str = "from_opt_in", *, redacts: bool = False) -> dict[str, str]:
+    """Every message that exists at as-of: `eligible`, or the one reason that fails first.
+
+    `redacts`: the rules of the tests that redact are in force.
+    """
     found: dict[str, str] = {}
     for conversation in world["conversations"]:
         if not exists(world, conversation):
@@ -572,11 +618,11 @@ def messages(world: World, resumed: str = "from_opt_in") -> dict[str, str]:
             written = parse(message.get("created_at"))
             if plausible(written) and written > now(world):
                 continue  # messages with a plausible `created_at > T` do not exist yet
-            found[message["id"]] = reason(world, conversation, written, resumed)
+            found[message["id"]] = reason(world, conversation, written, resumed, redacts=redacts)
     return found
 
 
-def reason(world: World, conversation: Row, written: Instant | None, resumed: str) -> str:
+def reason(world: World, conversation: Row, written: Instant | None, resumed: str, *, redacts: bool) -> str:
     """The first reason that fails, in the order of the table; the first half asks about the conversation."""
     as_of, account = now(world), account_of(world, conversation)
     if doubts_about(world, conversation) or not plausible(written) or account is None:
@@ -596,6 +642,8 @@ def reason(world: World, conversation: Row, written: Instant | None, resumed: st
         return "flagged"
     if as_of >= decided(world, conversation)[1]:
         return "expired"
+    if redacts and as_of >= content_decided(world, conversation)[1]:
+        return "redacted"
     if platform(conversation) != "first_party":
         return "platform"
     return reason_by_consent(world, conversation, account, written, resumed)

@@ -36,7 +36,8 @@ SELECT 'store' AS store,       -- [store] schema: where the seven relations are,
 -- for a child's child 'ctid, tableoid', which tell where it lay and so that it is gone. `deletes` is false where ON DELETE
 -- CASCADE does it: a cascade runs as the owner of the child table, not as the job. `locks` is the column that the job may write
 -- because it could not lock rows otherwise (part 5): never the one that says whose a row is, for with that the job could put what
--- one person wrote into the conversation of another. `sweeper check`, run as the job, names what is missing here.
+-- one person wrote into the conversation of another. Columns of [[purge.redact]] go into both `further` and `locks`. `sweeper
+-- check`, run as the job, names what is missing here.
 CREATE TEMPORARY TABLE purged (relation text, key text, further text, deletes boolean, locks text) ON COMMIT DROP;
 INSERT INTO purged VALUES
     ('store.conversations', 'id', '', true, 'id'),

@@ -1,4 +1,4 @@
-"""Try to purge a few real records and a canary in transactions that are rolled back, and report what fails and what survives.
+"""Try to purge and redact a few real records and a canary in transactions that are rolled back; report what fails or survives.
 
 Invariant: nothing is committed, and no lock is waited for. Each record is deleted by itself with the functions of a batch, and
 records that others have locked are skipped. A rollback does not undo everything: sequences advance, and what a trigger does
@@ -11,13 +11,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from secrets import randbits
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import Connection, Row
 from sqlalchemy.exc import DBAPIError
 
 from sweeper.clock import Clock
-from sweeper.postgres import evidence, hazards, purge
+from sweeper.policy.counts import Kind
+from sweeper.postgres import evidence, hazards, purge, redaction
 from sweeper.postgres.branches import branches, everything_below
 from sweeper.postgres.canary import Canary, NotMadeError
 from sweeper.postgres.contract import Contract
@@ -126,13 +127,19 @@ class _Trial:
         children = purge.delete(self.connection, self.contract, [id_], self.run.id, budget)
         self._record("conversation", id_, children[id_])
 
+    def redact_conversation(self, id_: str) -> None:
+        """Redact a conversation as a batch does."""
+        budget = LockBudget(STATEMENT_MS / 1000)
+        children = redaction.redact(self.connection, self.contract, [id_], budget, lambda: None)
+        self._record("redaction", id_, children[id_])
+
     def purge_feedback(self, id_: str) -> None:
         """Delete a feedback row as a batch does."""
         if self.contract.feedback is not None:
             purge.delete_exactly(self.connection, self.contract.feedback, [id_])
             self._record("feedback", id_, {})
 
-    def _record(self, kind: Literal["conversation", "feedback"], id_: str, children: Mapping[str, int]) -> None:
+    def _record(self, kind: Kind, id_: str, children: Mapping[str, int]) -> None:
         at = self.run.as_of
         evidence.insert_tombstones(self.connection, self.run, kind, [Tombstone(id_, id_, None, RULE, at, children)], at)
         purge.run_deferred(self.connection)
@@ -205,8 +212,11 @@ def _written(connection: Connection, contract: Contract) -> list[Row[Any]]:
 def _sample(trial: _Trial, searched: set[int]) -> Iterator[CheckFinding]:
     """Try a few real records. `searched`: tables of which the canary has shown whether they keep content."""
     contract = trial.contract
-    for id_ in sorted(_some_conversations(trial)):
+    some = sorted(_some_conversations(trial))
+    for id_ in some:
         trial.attempt("conversations", id_, contract.conversations, trial.purge_conversation)
+    for id_ in sorted(redaction.with_content(trial.connection, contract, some)):
+        trial.attempt("redactions", id_, contract.conversations, trial.redact_conversation)
     if contract.feedback is not None:
         for id_ in sorted(_some(trial, contract.feedback)):
             trial.attempt("feedback rows", id_, contract.feedback, trial.purge_feedback)

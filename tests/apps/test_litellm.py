@@ -5,6 +5,7 @@ import pytest
 from tests.apps.application import Application, Swept
 
 APPLICATION = "litellm"
+CONTENT = ("messages", "response", "proxy_server_request")
 OLD = {"old", "old of nobody", "old of no name"}
 
 
@@ -19,24 +20,32 @@ def swept(application: Application) -> Swept:
 
 
 def test_requests_that_are_due(swept: Swept) -> None:
-    """Requests go 180 days after they began, whoever made them, with their rows of both index tables. Sums by day stay."""
+    """Requests go 180 days after they began, whoever made them, with their rows of both index tables; content after 7 days.
+
+    Sums by day stay.
+    """
     assert swept.complaints == []
     assert swept.canary.endswith("was purged, and no table that was written to meanwhile keeps any")
     assert (swept.preview["would_purge"], swept.result["purged"], swept.result["failed"]) == (3, 3, 0)
+    assert (swept.preview["would_redact"], swept.result["redacted"]) == (1, 1)
+    (young,) = swept.changed['"LiteLLM_SpendLogs"']
+    assert (young["request_id"], young["spend"], [young[column] for column in CONTENT]) == ("young", 0.5, [{}, {}, {}])
+    assert swept.changed.keys() == {'"LiteLLM_SpendLogs"'}
     assert {table: {row["request_id"] for row in rows} for table, rows in swept.gone.items()} == {
-        f'"LiteLLM_SpendLog{table}"': OLD for table in ("s", "ToolIndex", "GuardrailIndex")
+        '"LiteLLM_SpendLogs"': OLD | {"young"},
+        **{f'"LiteLLM_SpendLog{table}"': OLD for table in ("ToolIndex", "GuardrailIndex")},
     }
-    assert swept.changed == {}
     counts = {f'public."LiteLLM_SpendLog{table}Index"': 1 for table in ("Tool", "Guardrail")}
-    assert swept.tombstones == dict.fromkeys(OLD, counts)
+    redacted = {f'public."LiteLLM_SpendLogs" ({", ".join(CONTENT)})': 1}
+    assert swept.tombstones == dict.fromkeys(OLD, counts) | {"young": redacted}
     assert swept.application.in_doubt == {"new"}  # its time is no time
 
 
 def test_application_goes_on(swept: Swept) -> None:
-    """A second run purges nothing. What the proxy's pages ask for is there, and it logs on."""
+    """A second run changes nothing. What the proxy's pages ask for is there, and it logs on."""
     swept.runs_again()
     swept.application.execute("""UPDATE "LiteLLM_SpendLogs" SET "startTime" = "endTime" WHERE request_id = 'new'""")
     assert swept.application.drive("read") == {
-        "left": {"logs": ["new", "young"], "spend": 1.5},
-        "later": {"logs": ["later", "new", "young"], "spend": 1.5},
+        "left": {"logs": ["new", "week", "young"], "content": ["new", "week"], "spend": 1.5},
+        "later": {"logs": ["later", "new", "week", "young"], "content": ["later", "new", "week"], "spend": 1.5},
     }

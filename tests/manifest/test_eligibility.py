@@ -15,6 +15,7 @@ from sweeper.policy.training import exclusions
 from sweeper.postgres.facts import FactsReader
 from sweeper.runs.job import read_contract
 from tests.facts import World, instant
+from tests.redacting import redacting
 from tests.store.stores import ID_TYPES, Store
 from tests.store.test_propose import Bench, furnished, policies
 
@@ -28,7 +29,33 @@ def trained(policy: Policy, resumed: str = "from_opt_in", max_age: str = "5 year
     return Policy.model_validate(raw, context=Names.of(raw))
 
 
+def redacting_as(policy: Policy, other: Policy) -> Policy:
+    """The policy with the rules of another one, which redact what they would purge."""
+    raw, further = (each.model_dump(mode="json", by_alias=True) for each in (policy, other))
+    for rule in further["rules"]:
+        rule["name"], rule["action"] = f"{rule['name']}_content", "redact"
+        rule["when"]["unless"] = [f"{name}_content" for name in rule["when"]["unless"]]
+    raw["rules"] += further["rules"]
+    for name in ("plans", "purposes"):
+        raw[name] = raw[name] or further[name]
+    return Policy.model_validate(raw, context=Names.of(raw))
+
+
 FEBRUARY = "2026-02-01T00:00:00Z"
+
+
+FORGOTTEN = (
+    "SET session_replication_role = replica; DELETE FROM sweeper.tombstones; DELETE FROM sweeper.runs;"
+    "RESET session_replication_role"
+)
+REDACTED = """
+WITH run AS (
+    INSERT INTO sweeper.runs (store, as_of, policy_name, policy_digest, token, started_at)
+    VALUES ('store', '2050-01-01Z', 'p', 'd', 1, '2050-01-01Z') RETURNING id
+)
+INSERT INTO sweeper.tombstones (record, record_id, rule, due_at, as_of, run_id, policy_digest, children, approved, purged_at)
+SELECT 'redaction', %s, 'content', '2050-01-01Z', '2050-01-01Z', run.id, 'd', '{}', false, '2050-01-01Z' FROM run
+"""
 
 
 class Judged(Bench):
@@ -62,6 +89,11 @@ class Judged(Bench):
                 connection.exec_driver_sql("INSERT INTO pg_temp.sweeper_manifest VALUES (%s, 'c', NULL)", (id_,))
             lost = {row.message_id for row in connection.exec_driver_sql(eligibility.lost("m", only_new=False))}
         return reasons, rows, counts, lost
+
+    def redact(self, number: int) -> None:
+        """Record that the content of a conversation was redacted, long after every as-of; of none if there are fewer."""
+        self.store.execute(FORGOTTEN)
+        self.store.execute(REDACTED, self.store.id(f"c{number}"))
 
     def judge(self, policy: Policy, as_of: datetime, *, ahead: bool = False) -> None:
         """Both say the same; rows, counts and losses follow from it."""
@@ -97,12 +129,14 @@ def test_shipped_policy(bench: Judged, policy: Policy, world: World, ahead: bool
     world=furnished(),
     several=st.lists(policies(), min_size=2, max_size=2),
     scope=st.sampled_from(["from_opt_in", "entire"]),
+    redacted=st.integers(0, 9),
 )
 @settings(max_examples=20)
-def test_any_policy(bench: Judged, world: World, several: Sequence[Policy], scope: str) -> None:
-    """Under random policies they agree too, whatever conditions, anchors and periods the rules have."""
+def test_any_policy(bench: Judged, world: World, several: Sequence[Policy], scope: str, redacted: int) -> None:
+    """Under random policies they agree too, whatever conditions, anchors and periods the rules have, also rules that redact."""
     bench.load(world)
-    for policy in several:
+    bench.redact(redacted)
+    for policy in (*several, redacting_as(*several)):
         bench.judge(trained(policy, scope, "18 months"), instant(world["as_of"]))
 
 
@@ -134,3 +168,23 @@ def test_order_in_another_spelling(bench: Judged, policy: Policy, named: str) ->
         for every in (False, True):
             (facts,) = reader.conversations(connection, [str(bench.store.id("c1"))], every=every).values()
             assert not decide(facts, policy, as_of).expired
+
+
+def test_doubt_about_content(bench: Judged) -> None:
+    """If a column that says when content goes cannot be used, its messages are not trained on."""
+    period = {"column": "conversation.keep_days", "unit": "day"}
+    policy = redacting({"name": "content", "due": [{"anchor": "last_activity", "period": period}]})
+    consent = [{"granted": True, "recorded_at": "2026-01-01T00:00:00Z"}]
+    plans = [{"effective_at": "2020-01-01T00:00:00Z", "plan": "pro"}]
+    chats = [
+        {"id": f"c{n}", "account": "a1", "created_at": FEBRUARY, "last_activity_at": FEBRUARY}
+        | {"messages": [{"id": f"m{n}", "author": "user", "created_at": FEBRUARY}], "columns": {"keep_days": days}}
+        for n, days in enumerate((-1, 30, 300))
+    ]
+    accounts = [{"id": "a1", "plans": plans, "consent": consent}]
+    bench.load({"accounts": accounts, "conversations": chats, "holds": [], "orders": []})
+    as_of = instant("2026-06-01T00:00:00Z")
+    reasons, *_ = bench.by_sql(policy, as_of, ahead=False)
+    wanted = ("unclassified", "redacted", "eligible")
+    assert reasons == {bench.store.id(f"m{n}"): reason for n, reason in enumerate(wanted)}
+    bench.judge(policy, as_of)

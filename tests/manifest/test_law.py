@@ -10,12 +10,14 @@ import pytest
 from sweeper.manifest.eligibility import Eligibility
 from sweeper.policy.decide import decide
 from sweeper.policy.history import View, history
+from sweeper.policy.redaction import decide_redaction
 from sweeper.policy.schema import Policy
 from sweeper.policy.training import exclusions
 from sweeper.postgres.facts import FactsReader
 from sweeper.runs.job import read_contract
 from tests.facts import World
 from tests.manifest.test_eligibility import trained
+from tests.redacting import RULES, redacting
 from tests.store.stores import Store
 
 DAYS = [datetime(2025, 8, 28, tzinfo=UTC) + timedelta(days=d) for d in (-5, 0, 3, 10, 41, 60, 90, 120)]
@@ -78,7 +80,7 @@ def expected_columns(reader: FactsReader, connection: Any, store: Store, policy:
     assert policy.training is not None
     found = {}
     for facts in reader.conversations(connection, sorted(store.left()), every=True).values():
-        due = decide(facts, policy, AS_OF).due
+        due, content = decide(facts, policy, AS_OF).due, decide_redaction(facts, policy, AS_OF)
         judged = list(exclusions(facts, reader.messages(connection, facts.conversation.id), policy, AS_OF))
         if any(reason is None for _, reason in judged):  # otherwise a message may have no time to be sorted by
             judged.sort(key=lambda pair: (pair[0].created_at, pair[0].id))
@@ -89,7 +91,8 @@ def expected_columns(reader: FactsReader, connection: Any, store: Store, policy:
             purpose = policy.purpose_of_plan[str(known.timeline.at(AS_OF))]
             epoch = known.epoch_at(purpose, View.TRAINING, AS_OF)
             cap = policy.training.max_age.after(message.created_at)
-            expires = min((instant for instant in (due, cap) if instant is not None), default=None)
+            dues = (due, cap, content.due if content else None)
+            expires = min((instant for instant in dues if instant is not None), default=None)
             found[message.id] = (
                 expires,
                 known.timeline.at(message.created_at),
@@ -100,11 +103,15 @@ def expected_columns(reader: FactsReader, connection: Any, store: Store, policy:
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize(("scope", "cap"), [("from_opt_in", "5 years"), ("entire", "2 months")])
-def test_columns(store: Store, policy: Policy, seed: int, scope: str, cap: str) -> None:
+@pytest.mark.parametrize(
+    ("scope", "cap", "redacts"),
+    [("from_opt_in", "5 years", False), ("from_opt_in", "5 years", True), ("entire", "2 months", False)],
+)
+def test_columns(store: Store, policy: Policy, seed: int, scope: str, cap: str, redacts: bool) -> None:  # noqa: FBT001 — a parameter
     """The rows are the messages that the policy package considers eligible, with the same expiry, plan, first grant and turn."""
     store.load(a_world(seed))
-    scoped, contract = trained(policy, scope, cap), read_contract(store.database(), policy)
+    contract = read_contract(store.database(), policy)
+    scoped = trained(redacting(*RULES) if redacts else policy, scope, cap)
     eligibility = Eligibility(contract, scoped, AS_OF)
     with store.database().transaction() as connection:
         for sql in eligibility.prepare():

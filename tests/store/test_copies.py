@@ -16,6 +16,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from sweeper import applications, embedded, toml
 from sweeper.copies import delivery, lag
 from sweeper.copies.delivery import Delivery
 from sweeper.copies.lag import CopyLag
@@ -517,3 +518,19 @@ def test_restored(sweeper: commands.Command, store: Store, policy: Policy, index
     done = sweeper("reapply", "--ledger", str(tmp_path / "ledger.jsonl"), "--accept-unsigned", **config)
     assert done.code == 0, done
     assert index.told() == [store.id("c1")] * 3
+
+
+def test_vectors_of_files_that_went(store: Store, policy: Policy, server: embedded.Server) -> None:
+    """The command that Open WebUI's settings suggest deletes the vectors of files that are gone, and no other."""
+    commented = (applications.FOLDER / "open-webui" / "sweeper.toml").read_text().partition("# [[copies]]")[2]
+    (copy,) = toml.parse("[[copies]]" + commented.replace("\n# ", "\n"))["copies"]
+    copy["command"] = [str(server.programs / copy["command"][0]), *copy["command"][1:]]
+    copy["command"][copy["command"].index("service=openwebui")] = f"{store.libpq}&options=-csearch_path%3Dstore"
+    store.execute("CREATE TABLE file (id text); CREATE TABLE document_chunk (collection_name text)")
+    store.execute("INSERT INTO file VALUES ('stays')")
+    store.execute(
+        "INSERT INTO document_chunk VALUES ('file-stays'), ('file-went'), ('file-went'), ('user-memory-went')"
+    )
+    purge(store, policy, copy, "c1")
+    assert behind(store, copy).records == 0
+    assert store.execute("SELECT * FROM document_chunk ORDER BY 1") == [("file-stays",), ("user-memory-went",)]

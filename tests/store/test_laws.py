@@ -19,11 +19,13 @@ from sweeper.runs.result import Result
 from sweeper.runs.sweep import preview, sweep
 from tests import model
 from tests.facts import World, by_as_of, instant, renamed, together
+from tests.redacting import COLUMNS, RULES, redacting
 from tests.store.stores import RELATIONS, Store
 from tests.worlds import cells, worlds
 
 CASES = [json.loads(line) for line in (Path(__file__).parents[1] / "cases.jsonl").read_text().splitlines()]
 GUARDS = {"history": False, "volume": False, "earlier_as_of": False}
+REDACTING = redacting(*RULES)
 both = st.one_of(worlds(poison=False), worlds(poison=True))
 Dump = dict[str, list[str]]
 
@@ -130,6 +132,33 @@ def equals_model(store: Store, policy: Policy, world: World) -> None:
 def test_sweep_equals_model(store: Store, policy: Policy, world: World) -> None:
     """What is purged is what the model purges, with its rule and due, and nothing of it stays behind."""
     equals_model(store, policy, world)
+
+
+@given(world=both)
+@settings(max_examples=12)
+def test_redactions_equal_model(store: Store, world: World) -> None:
+    """What is redacted is what the model redacts; it stays, without content, and a second run changes nothing."""
+    owner = store.acting("postgres")
+    fill(owner, world)
+    job = owner.job(REDACTING, world["as_of"], guards=GUARDS, purge=COLUMNS)
+    foretold = preview(job).as_json()
+    told = sweep(job).as_json()
+    gone, again = doomed(world), model.redactions(protected(world))
+    redacted = {
+        name: v for name, v in model.redactions(world).items() if v.purge and again[name].purge and name not in gone
+    }
+    written = {chat["id"] for chat in world["conversations"] if chat["messages"]}
+    assert stones(owner, "conversation") == sorted((owner.id(name), v.rule, v.due) for name, v in gone.items())
+    wanted = sorted((owner.id(name), v.rule, v.due) for name, v in redacted.items() if name in written)
+    assert stones(owner, "redaction") == wanted
+    left = {str(row[0]) for row in owner.execute("SELECT conversation_id FROM messages WHERE body IS NOT NULL")}
+    kept = written - gone.keys() - redacted.keys()
+    assert left == {owner.id(name) for name in kept}
+    assert owner.left() == {owner.id(chat["id"]) for chat in world["conversations"] if chat["id"] not in gone}
+    assert told["redacted_by_rule"] == foretold["redacted_by_rule"] == dict(Counter(rule for _, rule, _ in wanted))
+    once = dump(owner)
+    assert sweep(owner.job(REDACTING, world["as_of"], guards=GUARDS, purge=COLUMNS)).as_json()["redacted"] == 0
+    assert dump(owner) == once
 
 
 @given(world=both)

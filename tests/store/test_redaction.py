@@ -1,8 +1,10 @@
 """A rule that redacts empties content columns, leaves the row to its other rules, and leaves a tombstone of its own."""
 
 import json
+import os
+import sys
 from collections.abc import Callable
-from copy import deepcopy
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -10,29 +12,23 @@ from typing import Any
 
 import pytest
 
-from sweeper import toml
-from sweeper.errors import ConfigurationError
-from sweeper.policy import schema as policies
+from sweeper.errors import ConfigurationError, RefusedError
 from sweeper.policy.schema import Policy
+from sweeper.postgres import fence, manifests
+from sweeper.runs import approval as approvals
 from sweeper.runs.job import Job
 from sweeper.runs.sweep import preview, sweep
 from tests.acceptance.commands import Done, in_process
+from tests.acceptance.test_kill import gate, waiting
 from tests.facts import World
+from tests.processes import started, until
+from tests.redacting import COLUMNS, redacting
 from tests.store.stores import POLICY, Store
+from tests.store.test_races import once_before
 
 AS_OF = "2026-06-01T00:00:00Z"
 GUARDS = {"history": False, "volume": False}
-COLUMNS = {"redact": [{"table": "messages", "columns": ["body"]}]}
-RULES = [
-    {"name": "content", "because": "a week has passed", "due": [{"anchor": "last_activity", "period": "7 days"}]},
-]
-
-
-def redacting(*rules: dict[str, Any]) -> Policy:
-    """The shipped policy with rules that redact."""
-    raw = deepcopy(toml.parse(Path(POLICY).read_text()))
-    raw["rules"] += [{**rule, "action": "redact"} for rule in rules]
-    return policies.checked(raw)
+WEEK = {"name": "content", "due": [{"anchor": "last_activity", "period": "7 days"}]}
 
 
 def chat(name: str, last: str, **columns: Any) -> dict[str, Any]:
@@ -56,7 +52,7 @@ def owned(store: Store) -> Store:
 def job_of(store: Store, as_of: str = AS_OF, policy: Policy | None = None, **sections: Any) -> Job:
     """A job whose policy redacts."""
     sections = {"purge": COLUMNS, "guards": GUARDS, **sections}
-    return store.job(policy or redacting(*RULES), as_of, **sections)
+    return store.job(policy or redacting(WEEK), as_of, **sections)
 
 
 def content(store: Store) -> dict[str, int]:
@@ -82,6 +78,8 @@ def test_redacted(owned: Store) -> None:
     assert content(owned) == {week: 0, new: 2}
     stones = owned.execute("SELECT record, record_id, rule, children FROM sweeper.tombstones ORDER BY id")
     assert stones[1:] == [("redaction", week, "content", {"store.messages (body)": 2})]
+    since = owned.database().within(lambda connection: manifests.purged_since(connection, "store", 0))
+    assert {id_: reason for id_, (reason, _) in since.items()} == {owned.id("old"): "purged", week: "redacted"}
     again = sweep(job_of(owned)).as_json()
     assert (again["purged"], again["redacted"]) == (0, 0)
 
@@ -112,6 +110,19 @@ def commanded(owned: Store, tmp_path: Path) -> Callable[..., Done]:
     return partial(in_process, owned, SWEEPER_CONFIG=str(settings), SWEEPER_POLICY_FILE=str(policy))
 
 
+def test_copy(owned: Store, tmp_path: Path) -> None:
+    """A copy that asks for redactions is told of them, and of which kind each record is."""
+    owned.load(a_world(chat("old", "2026-04-01T00:00:00Z"), chat("week", "2026-05-20T00:00:00Z")))
+    file, kinds = tmp_path / "told", ["conversation", "redaction"]
+    copy = {"name": "told", "command": ["sh", "-c", f"cat >> {file}"], "records": kinds}
+    sweep(job_of(owned, copies=[copy]))
+    told = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [(line["record"], line["record_id"]) for line in told] == list(
+        zip(kinds, map(owned.id, ("old", "week")), strict=True)
+    )
+    owned.execute("DELETE FROM sweeper.copies")
+
+
 def test_explained(owned: Store, commanded: Callable[..., Done]) -> None:
     """`explain` says when content goes and that it went; no tombstone of a redaction is taken for that of a purge."""
     recent = (datetime.now(UTC) - timedelta(days=10)).isoformat()
@@ -121,7 +132,10 @@ def test_explained(owned: Store, commanded: Callable[..., Done]) -> None:
     due = {"rule": "content", "due_at": "2026-05-27T00:00:00Z", "held": False}
     assert told["redaction"] == {**due, "redact": True, "has_content": True, "redacted_at": None}
     assert (told["purge"], set(told["messages"].values())) == (False, {"redacted"})
-    assert "TO BE REDACTED: it was due at 2026-05-27T00:00:00Z (content)." in commanded("explain", week, *at).out
+    assert (
+        "TO BE REDACTED: it was due at 2026-05-27T00:00:00Z, 5 days ago (content)."
+        in commanded("explain", week, *at).out
+    )
     assert "Would redact 1 conversations that stay." in commanded("run", "--dry-run", *at).out
     overdue = json.loads(commanded("status", "--json").out)["overdue"]["redactions"]
     assert overdue["content"]["count"] == 1  # week is due for purge by now
@@ -203,16 +217,26 @@ BAD: dict[str, tuple[Any, ...]] = {
 
 def test_bad_settings(owned: Store) -> None:
     """What cannot be emptied is refused before anything is done, with the setting and a remedy."""
-    owned.execute("ALTER TABLE messages ADD note jsonb NOT NULL DEFAULT '{\"a\":1}'")
+    owned.execute("ALTER TABLE messages ADD note jsonb NOT NULL DEFAULT '{\"a\":1}', ADD plain json")
     owned.load(a_world(chat("week", "2026-05-20T00:00:00Z")))
     for redact, words in BAD.values():
         with pytest.raises(ConfigurationError) as refused:
             job_of(owned, purge={"redact": redact})
         assert words in str(refused.value)
         assert "Nothing was purged or redacted." in str(refused.value)
-    good = {"redact": [{"table": "messages", "columns": ["note"], "values": {"note": '{"b":1}'}}]}
+    values = {"note": '{"b":1}', "plain": '{"c":"50% :off"}'}
+    good = {"redact": [{"table": "messages", "columns": ["note", "plain"], "values": values}]}
     assert [sweep(job_of(owned, purge=good)).as_json()["redacted"] for _ in range(2)] == [1, 0]
-    assert owned.execute("SELECT DISTINCT note::text FROM messages") == [('{"b": 1}',)]
+    assert owned.execute("SELECT DISTINCT note::text, plain::text FROM messages") == [('{"b": 1}', values["plain"])]
+
+
+def test_trial(owned: Store, commanded: Callable[..., Done]) -> None:
+    """`check` tries to redact a few conversations and rolls that back; what refuses is told."""
+    owned.load(a_world(chat("week", "2026-05-20T00:00:00Z")))
+    assert "1 conversations and 1 redactions" in commanded("check").out
+    owned.execute("ALTER TABLE messages ADD CHECK (body IS NOT NULL)")
+    assert "1 of 1 redactions that were tried could not be purged" in commanded("check").out
+    assert content(owned) == {owned.id("week"): 2}
 
 
 def test_check(store: Store, commanded: Callable[..., Done]) -> None:
@@ -227,3 +251,89 @@ def replace_store(commanded: Callable[..., Done], store: Store) -> Callable[...,
     """The same commands of another role."""
     assert isinstance(commanded, partial)
     return partial(in_process, store, **commanded.keywords)
+
+
+def test_hold_between_proposal_and_redaction(owned: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hold that is placed after the proposals, by SQL, keeps content."""
+    owned.load(a_world(chat("week", "2026-05-20T00:00:00Z")))
+    job = job_of(owned)
+
+    def place(_: object) -> None:
+        owned.execute("INSERT INTO sweeper.legal_holds (matter, placed_at) VALUES ('m', now())")
+
+    once_before(monkeypatch, fence, "share", place)
+    told = sweep(job).as_json()
+    assert (told["redacted"], told["spared_by_reason"]) == (0, {"protected_after_as_of": 1})
+    assert content(owned) == {owned.id("week"): 2}
+
+
+def test_volume(owned: Store) -> None:
+    """The limits count redactions, and an approval permits as many of each rule as its preview found."""
+    owned.load(a_world(*(chat(f"c{n}", "2026-05-20T00:00:00Z") for n in range(3))))
+    limits = {"history": False, "max_count": 2, "max_share": 0.5}
+    with pytest.raises(RefusedError, match="3 to be redacted"):
+        sweep(job_of(owned, guards=limits))
+    plan = preview(job_of(owned, guards=limits))
+    approval = approvals.read(plan.as_json()["digest"])
+    assert (approval, approval.redact) == (plan.approval, {"content": 3})
+    fewer = replace(approval, redact={"content": 2})
+    with pytest.raises(RefusedError, match="content: 3 due, 2 approved"):
+        sweep(job_of(owned, guards=limits), approval=fewer)
+    owned.execute("UPDATE messages SET body = NULL WHERE conversation_id = %s", owned.id("c0"))
+    assert sweep(job_of(owned, guards=limits), approval=approval).as_json()["redacted"] == 2
+    assert owned.execute("SELECT count(*) FROM sweeper.tombstones WHERE approved") == [(2,)]
+    owned.execute("UPDATE messages SET body = 'again'")
+    with pytest.raises(RefusedError, match="content: 3 due, 1 approved and not yet redacted"):
+        sweep(job_of(owned, guards=limits), approval=approval)
+
+
+def test_reapplied(owned: Store, commanded: Callable[..., Done], tmp_path: Path) -> None:
+    """Content that a backup brings back is redacted again, but not what a user has written since."""
+    owned.load(a_world(chat("back", "2026-05-20T00:00:00Z"), chat("resumed", "2026-05-20T00:00:00Z")))
+    ledger, as_of = str(tmp_path / "ledger.jsonl"), ("--as-of", AS_OF)
+    assert commanded("run", *as_of).code == 0
+    assert commanded("audit", "export", ledger).code == 0
+    owned.execute("UPDATE messages SET body = 'brought back'")
+    owned.execute("UPDATE conversations SET last_activity_at = now() WHERE id = %s", owned.id("resumed"))
+    words = ("reapply", "--ledger", ledger, "--accept-unsigned", "--json")
+    foretold = json.loads(commanded(*words, "--dry-run").out)
+    assert (foretold["would_redact"], foretold["would_purge"], foretold["spared_by_reason"]) == (1, 0, {"changed": 1})
+    done = commanded(*words)
+    told = json.loads(done.out)
+    assert (done.code, told["redacted"], told["purged"], told["back"]) == (0, 1, 0, 2)
+    assert content(owned) == {owned.id("back"): 0, owned.id("resumed"): 2}
+    again = commanded(*words)
+    assert (again.code, json.loads(again.out)["back"]) == (0, 1)
+    owned.execute("UPDATE messages SET body = 'brought back'")
+    without = commanded(*words, "--dry-run", SWEEPER_CONFIG="", SWEEPER_POLICY_FILE=POLICY)
+    assert json.loads(without.out)["spared_by_reason"] == {"no_columns_to_redact": 2}
+    assert without.code == 1
+
+
+SECOND = "NEW.record = 'redaction' AND EXISTS (SELECT FROM sweeper.tombstones t WHERE t.xmin <> NEW.xmin)"
+
+
+def test_killed_and_run_again(owned: Store, commanded: Callable[..., Done]) -> None:
+    """Killed in its second batch and run again, each conversation is redacted once, with one tombstone."""
+    assert isinstance(commanded, partial)
+    chats = [chat(f"c{n}", "2026-05-20T00:00:00Z") for n in range(5)]
+    owned.load(a_world(*chats))
+    owned.execute(
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET deadlock_timeout = ''120s''', current_database()); END $$"
+    )
+    config = Path(commanded.keywords["SWEEPER_CONFIG"])
+    config.write_text(f"{CONFIG}[purge]\nbatch = 2\n[lease]\nseconds = 1.0\n[database]\nlock_timeout_ms = 60000\n")
+    command = [sys.executable, "-m", "sweeper.cli", "run", "--json", "--as-of", AS_OF]
+    environment = {**os.environ, **commanded.keywords, "SWEEPER_DATABASE_URL": owned.url}
+    with started(command, env=environment) as process, owned.connect() as watcher:
+        with gate(owned, "sweeper.tombstones", "INSERT", SECOND) as holder:
+            pid = waiting(process, holder)
+            process.kill()
+            process.wait()
+        gone = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = %s)"
+        until(lambda: watcher.execute(gone, [pid]).fetchone() == (True,), process)
+    assert owned.execute("SELECT count(*) FROM sweeper.tombstones") == [(2,)]
+    assert json.loads(commanded("run", "--json", "--as-of", AS_OF).out)["redacted"] == 3
+    assert set(content(owned).values()) == {0}
+    stones = owned.execute("SELECT record_id, rule FROM sweeper.tombstones WHERE record = 'redaction' ORDER BY 1")
+    assert stones == sorted((owned.id(each["id"]), "content") for each in chats)

@@ -3,7 +3,7 @@
 --
 --     psql -X -v ON_ERROR_STOP=1 -f store.sql "$DBA_URL"
 --
--- It can be run again. Nothing of LiteLLM's is changed, but for one more index. Run it again after each upgrade.
+-- It can be run again. Nothing of LiteLLM's is changed, but for two more indexes. Run it again after each upgrade.
 
 BEGIN;
 CREATE SCHEMA IF NOT EXISTS store;
@@ -54,4 +54,7 @@ COMMIT;
 -- What is due is found by this index; LiteLLM's own on "startTime" cannot serve a time with a time zone.
 CREATE INDEX CONCURRENTLY IF NOT EXISTS sweeper_spend_logs_started
     ON public."LiteLLM_SpendLogs" (("startTime" AT TIME ZONE 'UTC'));
+-- What still has content is found by this one, so that a run does not look at the requests of 180 days every night.
+CREATE INDEX CONCURRENTLY IF NOT EXISTS sweeper_spend_logs_content ON public."LiteLLM_SpendLogs" (request_id)
+    WHERE messages IS DISTINCT FROM '{}' OR response IS DISTINCT FROM '{}' OR proxy_server_request IS DISTINCT FROM '{}';
 ANALYZE public."LiteLLM_SpendLogs", public."LiteLLM_SpendLogGuardrailIndex", public."LiteLLM_SpendLogToolIndex";

@@ -88,7 +88,7 @@ WHERE f.id = CAST(:id AS $type) LIMIT 1
 SELECT t.record, t.record_id, t.account_id, t.rule, t.purged_at, t.run_id, r.store
 FROM sweeper.tombstones t JOIN sweeper.runs r ON r.id = t.run_id
 WHERE t.record_id = :id OR t.conversation_id = :id
-ORDER BY r.store = :store DESC, t.record = 'redaction', t.record_id = :id DESC, t.id DESC LIMIT 1
+ORDER BY r.store = :store DESC, t.record_id = :id DESC, t.id DESC LIMIT 1
 
 -- name: lookup_manifest
 -- Whether a manifest of this store has an id.

@@ -13,8 +13,10 @@ import psycopg
 
 MIGRATIONS = Path(litellm_proxy_extras.__file__).parent / "migrations"
 LOG = """
-    INSERT INTO "LiteLLM_SpendLogs" (request_id, call_type, "startTime", "endTime", "user", end_user, spend, messages, response)
-    SELECT %s, 'acompletion', t, t, %s, 'carl', 0.5, '[{"role": "user", "content": "hello"}]', '{"content": "hi"}'
+    INSERT INTO "LiteLLM_SpendLogs" (request_id, call_type, "startTime", "endTime", "user", end_user, spend, messages, response,
+                                     proxy_server_request)
+    SELECT %s, 'acompletion', t, t, %s, 'carl', 0.5, '[{"role": "user", "content": "hello"}]', '{"content": "hi"}',
+           '{"model": "m", "messages": [{"role": "user", "content": "hello"}]}'
     FROM (SELECT now() AT TIME ZONE 'UTC' - %s * interval '1 day' AS t) AS one
 """
 ROWS = (
@@ -22,6 +24,7 @@ ROWS = (
     ("old of nobody", None, 181),
     ("old of no name", "", 400),
     ("young", "ann", 179),
+    ("week", "ann", 6),
     ("new", "", 0),
 )
 
@@ -49,12 +52,14 @@ def write(connection: psycopg.Connection[Any]) -> None:
 
 
 def shown(connection: psycopg.Connection[Any]) -> dict[str, Any]:
-    """What the page Logs lists, newest first, and what the page Usage sums up."""
+    """What the page Logs lists, newest first, which of it has content, and what the page Usage sums up."""
     page = connection.execute(
-        """SELECT request_id, messages FROM "LiteLLM_SpendLogs" WHERE "startTime" >= '2020-01-01' ORDER BY "startTime" DESC"""
-    )
+        """SELECT request_id, messages, response, proxy_server_request FROM "LiteLLM_SpendLogs"
+        WHERE "startTime" >= '2020-01-01' ORDER BY "startTime" DESC"""
+    ).fetchall()
     spend = connection.execute('SELECT sum(spend) FROM "LiteLLM_DailyUserSpend"').fetchone()
-    return {"logs": [id_ for id_, messages in page if messages], "spend": spend and spend[0]}
+    logs, content = [id_ for id_, *_ in page], [id_ for id_, *columns in page if any(columns)]
+    return {"logs": logs, "content": content, "spend": spend and spend[0]}
 
 
 def read(connection: psycopg.Connection[Any]) -> dict[str, Any]:

@@ -1,0 +1,39 @@
+"""Rules that redact, beside those of the shipped policy; `tests/model.py` knows them, too."""
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from sweeper import toml
+from sweeper.policy import schema as policies
+from sweeper.policy.schema import Policy
+from tests.store.stores import POLICY
+
+COLUMNS = {"redact": [{"table": "messages", "columns": ["body"]}]}
+
+
+def redacting(*rules: dict[str, Any]) -> Policy:
+    """The shipped policy with rules that redact."""
+    raw = deepcopy(toml.parse(Path(POLICY).read_text()))
+    raw["rules"] += [{"because": "…", **rule, "action": "redact"} for rule in rules]
+    return policies.checked(raw)
+
+
+def _due(period: str) -> list[dict[str, str]]:
+    return [{"anchor": "last_activity", "period": period}]
+
+
+def _consent(epoch: str) -> dict[str, Any]:
+    return {"consent": {"purpose": "model_improvement", "epoch": epoch}}
+
+
+RULES: tuple[dict[str, Any], ...] = (
+    {
+        "name": "incognito_content",
+        "when": {"incognito": True},
+        "due": _due("1 day"),
+        "stands_unclassified": True,
+    },
+    {"name": "consented_content", "when": _consent("open"), "due": _due("2 years")},
+    {"name": "other_content", "when": _consent("none"), "due": _due("10 days")},
+)
