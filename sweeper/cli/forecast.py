@@ -45,7 +45,8 @@ def forecast(
     """Forecast what falls due when, by rule, with records and bytes. Changes nothing.
 
     What is overdue comes first; what a run would skip, and what a legal hold keeps, is apart. Bytes are an estimate from what
-    the tables and their indexes occupy. Activity, consent and deletions to come are not foreseen, and redactions are left out.
+    the tables and their indexes occupy; redactions have none. Activity, consent and deletions to come are not foreseen. Content
+    that is empty already, or whose conversation is purged first, is not counted as a redaction.
 
     Example: sweeper forecast --by week --until 2027-03-31
     """
@@ -102,16 +103,19 @@ def _print(found: "Forecast") -> None:
         f"({job.policy.digest[:12]}).",
         "",
     )
-    for kind, what in (("conversation", "conversations"), ("feedback", "feedback rows")):
+    for kind, what in (("conversation", "conversations"), ("redaction", "redactions"), ("feedback", "feedback rows")):
         rows = [row for row in found.rows if row.record == kind]
         if rows:
             _print_kind(what, rows)
-            undated = found.undated[rows[0].record]
-            console.say(f"without a due date: {undated:,} {what}", "")
+            if rows[0].record in found.undated:
+                console.say(f"without a due date: {found.undated[rows[0].record]:,} {what}")
+            console.say("")
     if not found.rows:
         console.say("Nothing has a due date.")
     if job.policy.redacting is not None:
-        console.say("What rules that redact will empty is not forecast; `sweeper status` counts what of it is overdue.")
+        console.say(
+            "Content that is empty already, or whose conversation is purged first, is not counted as a redaction."
+        )
     console.say("Bytes are an estimate: what the purged tables and indexes occupy, shared among records and messages.")
 
 
@@ -131,7 +135,7 @@ def _print_kind(what: str, rows: "list[ForecastRow]") -> None:
                 line,
                 "" if line in ("held", "later") else _bar(totals[line], longest),
                 f"{totals[line]:,}",
-                decimal(sum(row.bytes for row in found)),
+                "" if found[0].bytes is None else decimal(sum(row.bytes or 0 for row in found)),
                 ", ".join(f"{row.rule} {row.records:,}" for row in sorted(found, key=lambda row: -row.records)),
             )
             for line, found in lines.items()

@@ -130,10 +130,7 @@ class WholeStore:
             self.execute(f"ANALYZE {messages}")
             self._messages[policy.deadline] = messages
         self.step("deciding conversations", 0.26)
-        self.execute(statements.conversations(verdicts.conversations, self._messages[policy.deadline]))
-        for which, sql in statements.changed(verdicts.conversations):
-            if self.execute(filled("whole_any", table=verdicts.conversations, which=which)):
-                self.execute(sql)
+        self._decide(statements, verdicts.conversations)
         self.step("deciding feedback", 0.91)
         self.execute(statements.feedback(verdicts.feedback))
         for table in (verdicts.conversations, verdicts.feedback):
@@ -155,6 +152,41 @@ class WholeStore:
             self.execute(statements.content(table, verdicts.conversations))
         self.execute(f"ANALYZE {table}")
         return table
+
+    def judge_redactions(self, verdicts: "StoreVerdicts") -> None:
+        """Decide when the content of each conversation that has any is redacted; nothing if no rule redacts.
+
+        What is purged by then, or is due for purge already, is left out.
+
+        Raises:
+            DBAPIError: the database failed, or a statement took too long.
+        """
+        policy = verdicts.policy.redacting
+        if policy is None:
+            return
+        judged = f"{verdicts.conversations}_of_content"
+        self._decide(_Statements(self.contract, policy, writer(policy, self.as_of), self.is_present), judged)
+        self.execute(
+            filled(
+                "whole_redactions",
+                table=verdicts.table("redaction"),
+                judged=judged,
+                conversations=verdicts.conversations,
+                as_of=literal(self.as_of, "timestamptz"),
+                filled=" UNION ALL ".join(
+                    filled("content_of_any", key=table.key, table=table.table, left=table.left)
+                    for table in self.contract.redacted
+                )
+                or "NULL",
+            )
+        )
+
+    def _decide(self, statements: "_Statements", table: str) -> None:
+        """Write the table of the verdicts on all conversations."""
+        self.execute(statements.conversations(table, self._messages[statements.policy.deadline]))
+        for which, sql in statements.changed(table):
+            if self.execute(filled("whole_any", table=table, which=which)):
+                self.execute(sql)
 
     def execute(self, sql: str) -> Sequence[Row[Any]]:
         """Execute a statement of literals in the snapshot and return its rows, if it has any."""
@@ -189,8 +221,9 @@ class StoreVerdicts:
     feedback: str
 
     def table(self, kind: Kind) -> str:
-        """Return the table of one kind of record; what a rule redacts has none."""
-        return {"conversation": self.conversations, "feedback": self.feedback}[kind]
+        """Return the table of one kind of record; that of redactions is there after `judge_redactions`."""
+        redactions = f"{self.conversations}_redactions"
+        return {"conversation": self.conversations, "redaction": redactions, "feedback": self.feedback}[kind]
 
     def counts(self, kind: Kind, days: tuple[int, ...] = ()) -> RecordCounts:
         """Count the records by rule and outcome, as `RecordCounts` does record by record.

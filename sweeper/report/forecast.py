@@ -1,7 +1,7 @@
 """Forecast what falls due when, by rule, with the bytes that its purge will free.
 
 Bytes are an estimate: what the purged tables and their indexes occupy, shared equally among their records, and what the tables
-below conversations occupy, shared equally among the messages.
+below conversations occupy, shared equally among the messages. What a redaction frees is not estimated.
 """
 
 from collections import Counter
@@ -21,13 +21,13 @@ State = Literal["overdue", "skipped", "held", "due", "later"]
 ORDER: tuple[State, ...] = ("overdue", "skipped", "held", "due", "later")
 """`skipped` is due and a run would skip it; `held` is due before the end under a legal hold; `later` is due after the end."""
 
-RECORDS: tuple[Kind, ...] = ("conversation", "feedback")
+RECORDS: tuple[Kind, ...] = ("conversation", "redaction", "feedback")
 EXPIRED: Mapping[Outcome, State] = {Outcome.PURGE: "overdue", Outcome.SPARED: "skipped"}
 
 
 @dataclass(frozen=True)
 class ForecastRow:
-    """The records of one rule in one state; those that are `due` by interval (UTC, `end` exclusive)."""
+    """The records of one rule in one state; those that are `due` by interval (UTC, `end` exclusive). Redactions have no bytes."""
 
     state: State
     begin: datetime | None
@@ -35,12 +35,12 @@ class ForecastRow:
     record: Kind
     rule: str
     records: int
-    bytes: int
+    bytes: int | None
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What falls due before `until`, and how many records of each kind never do."""
+    """What falls due before `until`, and how many conversations and feedback rows never do."""
 
     job: Job
     by: Slice
@@ -77,17 +77,19 @@ def forecast(job: Job, verdicts: StoreVerdicts, by: Slice, until: datetime) -> F
     """
     rows: list[ForecastRow] = []
     undated: dict[Kind, int] = {}
-    for kind in RECORDS:
+    verdicts.store.judge_redactions(verdicts)
+    for kind in RECORDS if job.policy.redacting is not None else ("conversation", "feedback"):
         every = verdicts.due(kind, "month")
         rows += _rows(verdicts, kind, by, until, every)
-        undated[kind] = verdicts.counts(kind).total - sum(due.records for due in every)
+        if kind != "redaction":
+            undated[kind] = verdicts.counts(kind).total - sum(due.records for due in every)
     rows.sort(key=lambda row: (ORDER.index(row.state), row.begin or until, RECORDS.index(row.record), row.rule))
     return Forecast(job, by, until, tuple(rows), undated)
 
 
 def _rows(verdicts: StoreVerdicts, kind: Kind, by: Slice, until: datetime, every: list[Due]) -> Iterator[ForecastRow]:
     """Yield the rows of one kind; what is not due before the end is what is left of all that has a due date."""
-    size, as_of = verdicts.size(kind), verdicts.store.as_of
+    size, as_of = None if kind == "redaction" else verdicts.size(kind), verdicts.store.as_of
     records: Counter[tuple[State, datetime | None, str]] = Counter()
     messages: Counter[tuple[State, datetime | None, str]] = Counter()
     for due in every:
@@ -102,7 +104,7 @@ def _rows(verdicts: StoreVerdicts, kind: Kind, by: Slice, until: datetime, every
         messages[key] += due.messages
     for (state, begin, rule), count in (+records).items():
         end = min(by.end(begin), until) if begin else None
-        freed = round(count * size.record + messages[state, begin, rule] * size.message)
+        freed = round(count * size.record + messages[state, begin, rule] * size.message) if size else None
         yield ForecastRow(state, max(begin, as_of) if begin else None, end, kind, rule, count, freed)
 
 

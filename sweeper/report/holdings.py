@@ -40,7 +40,7 @@ class Holdings:
     Attributes:
         ages: records by rule and class of age.
         held: records under a legal hold by rule and by how long the first hold has lasted.
-        days: what comes due in the next days and is not held.
+        days: what comes due in the next days and is not held; redactions too, if a rule redacts.
         months: the same by month.
         examples: ids of records in doubt by reason.
         eligible: messages by the first reason that bars them from training (None: may be trained on); None without [training].
@@ -68,11 +68,13 @@ class Recent:
 def read_holdings(verdicts: StoreVerdicts) -> Holdings:
     """Query the verdicts on a whole store, within their snapshot."""
     now, bounds = verdicts.store.as_of, [days for _, days in AGES if days is not None]
+    verdicts.store.judge_redactions(verdicts)
+    due: tuple[Kind, ...] = KINDS if verdicts.policy.redacting is None else (*KINDS, "redaction")
     return Holdings(
         ages={kind: verdicts.ages(kind, bounds) for kind in KINDS},
         held={kind: verdicts.held(kind, bounds) for kind in KINDS},
-        days={kind: _coming(verdicts.due(kind, "day", now + timedelta(days=DAYS_AHEAD))) for kind in KINDS},
-        months={kind: _coming(verdicts.due(kind, "month", months_from(now, MONTHS_AHEAD + 1))) for kind in KINDS},
+        days={kind: _coming(verdicts.due(kind, "day", now + timedelta(days=DAYS_AHEAD))) for kind in due},
+        months={kind: _coming(verdicts.due(kind, "month", months_from(now, MONTHS_AHEAD + 1))) for kind in due},
         examples={kind: verdicts.examples(kind) for kind in KINDS},
         eligible=_eligible(verdicts),
     )

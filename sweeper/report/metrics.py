@@ -219,8 +219,8 @@ TABLE: tuple[MetricRow, ...] = (
     _counter("sweeper_purged", "Records purged, by kind and rule.", _purged, "record", "rule"),
     _gauge(
         "sweeper_purged_lately",
-        "Records purged within the last 26 hours, by kind.",
-        _recorded(lambda r: _each({k: n for k, n in r.purged_lately.items() if k in RECORDS}, RECORDS)),
+        "Records purged, and conversations redacted, within the last 26 hours, by kind.",
+        _recorded(lambda r: _each(r.purged_lately, (*RECORDS, "redaction"))),
         "record",
     ),
     _counter("sweeper_redacted", "Conversations redacted, by rule.", _redacted, "rule"),

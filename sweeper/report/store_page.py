@@ -189,40 +189,49 @@ def _ages(holdings: Holdings) -> Iterator[Block]:
 def _due(report: Report, holdings: Holdings) -> Iterator[Block]:
     now = report.job.as_of
     days = [now.date() + timedelta(days=n) for n in range(DAYS_AHEAD + 1)]
-    yield from _coming(
-        [(day, _day(day), f"{day.day} {day:%B}") for day in days],
-        holdings.days,
-        span=f"in the next {DAYS_AHEAD} days",
-        x="day (UTC)",
-    )
     months = [months_from(now, n).date() for n in range(MONTHS_AHEAD + 1)]
-    yield from _coming(
-        [(month, f"{month:%b}{GAP}{month:%Y}", f"{month:%B %Y}") for month in months],
-        holdings.months,
-        span=f"in this month and the next {MONTHS_AHEAD}",
-        x="month (UTC)",
-    )
+    redacts = report.job.policy.redacting is not None
+    kinds: tuple[Kind, ...] = ("conversation", "redaction") if redacts else ("conversation",)
+    for kind in kinds:
+        yield from _coming(
+            kind,
+            [(day, _day(day), f"{day.day} {day:%B}") for day in days],
+            holdings.days,
+            span=f"in the next {DAYS_AHEAD} days",
+            x="day (UTC)",
+        )
+        yield from _coming(
+            kind,
+            [(month, f"{month:%b}{GAP}{month:%Y}", f"{month:%B %Y}") for month in months],
+            holdings.months,
+            span=f"in this month and the next {MONTHS_AHEAD}",
+            x="month (UTC)",
+        )
     yield (
         "What is overdue already, and what a legal hold keeps, is not in these charts. A withdrawal, a deletion or an erasure "
         "order that comes later makes more due."
     )
-    if report.job.policy.redacting is not None:
-        yield "Redactions that come due are not in these charts either."
+    if redacts:
+        yield "Content that is empty already, or whose conversation is purged first, is not counted as a redaction."
 
 
 def _coming(
-    begins: Sequence[tuple[date, str, str]], due: Mapping[Kind, Sequence[Due]], *, span: str, x: str
+    kind: Kind, begins: Sequence[tuple[date, str, str]], due: Mapping[Kind, Sequence[Due]], *, span: str, x: str
 ) -> Iterator[Block]:
-    """Chart what comes due in consecutive days or months; `begins` has of each the first day, its label and its name."""
-    found = _by_begin(due["conversation"])
-    feedback = {begin: by_rule.total() for begin, by_rule in _by_begin(due["feedback"]).items()}
+    """Chart what comes due in consecutive days or months; `begins` has of each the first day, its label and its name.
+
+    The table of conversations has the feedback rows, too.
+    """
+    one, more = WORDS[kind]
+    beside = _by_begin(due["feedback"]) if kind == "conversation" else None
+    found = _by_begin(due[kind])
     by_rule = sum(found.values(), Counter[str]())
     if not by_rule:
-        yield f"No conversation comes due {span}."
+        yield f"No {one} comes due {span}."
         return
     most, _, name = max(begins, key=lambda begin: found.get(begin[0], Counter()).total())
     finding = (
-        f"{_count('conversation', by_rule.total())} {'comes' if by_rule.total() == 1 else 'come'} due {span}, "
+        f"{_count(kind, by_rule.total())} {'comes' if by_rule.total() == 1 else 'come'} due {span}, "
         f"most {'on' if x.startswith('day') else 'in'} {name} ({found[most].total():,})."
     )
     shown = [rule for rule, _ in by_rule.most_common(RULES_SHOWN)]
@@ -233,14 +242,19 @@ def _coming(
             *(at.get(rule, 0) for rule in shown),
             *([sum(count for rule, count in at.items() if rule not in shown)] if others else ()),
             at.total(),
-            feedback.get(begin, 0),
+            *([beside.get(begin, Counter()).total()] if beside is not None else ()),
         )
         for begin, label, _ in begins
         for at in (found.get(begin, Counter()),)
     ]
-    headers = (x, *shown, *(["other rules"] if others else ()), "conversations", "feedback rows")
+    also = () if beside is None else ("feedback rows",)
+    headers = (x, *shown, *(["other rules"] if others else ()), more, *also)
     columns = [Column(label, found.get(begin, Counter()).total()) for begin, label, _ in begins]
-    yield chart.columns(finding, columns, x=x, y="conversations", table=Table(f"Due {span}, by rule", headers, rows))
+    yield chart.columns(finding, columns, x=x, y=more, table=Table(_titled(kind, span), headers, rows))
+
+
+def _titled(kind: Kind, span: str) -> str:
+    return f"Due {span}, by rule" if kind == "conversation" else f"Redactions due {span}, by rule"
 
 
 def _overdue(report: Report, recent: Recent) -> Iterator[Block]:

@@ -9,6 +9,7 @@ import yaml
 
 from sweeper.report.metrics import TABLE
 from sweeper.report.overdue import PATIENCE
+from sweeper.runs.record_kind import KINDS
 from tests.deploy.exported import exported
 from tests.deploy.promql import asked, faults
 from tests.store.stores import ROOT
@@ -99,6 +100,12 @@ def test_unknown_language_is_refused() -> None:
     with pytest.raises(ValueError, match="nothing known at"):
         asked("sweeper_up @ 17 ? 3")
     assert faults("quantile(0.9, sweeper_up)", exported()) == ["quantile is not exported"]
+
+
+def test_every_kind_alarms() -> None:
+    """The alert that nothing is purged looks at each kind of record, as the alarms of `report` do."""
+    (rule,) = (rule for rule in rules() if rule["alert"] == "SweeperNothingPurgedWhileOverdue")
+    assert set(re.findall(r'record="(\w+)"', rule["expr"])) == set(KINDS)
 
 
 def test_patience_is_the_same_everywhere() -> None:

@@ -110,6 +110,28 @@ def commanded(owned: Store, tmp_path: Path) -> Callable[..., Done]:
     return partial(in_process, owned, SWEEPER_CONFIG=str(settings), SWEEPER_POLICY_FILE=str(policy))
 
 
+def test_forecast(owned: Store, commanded: Callable[..., Done], tmp_path: Path) -> None:
+    """A forecast, and the page, count content that is due, held or to come, but not what is empty or purged first."""
+    holds = [{"conversation": "held", "placed_at": "2026-05-21T00:00:00Z"}]
+    chats = {"old": "04-01", "gone": "05-19", "week": "05-20", "held": "05-20", "new": "05-30"}
+    owned.load(a_world(*(chat(name, f"2026-{day}T00:00:00Z") for name, day in chats.items()), holds=holds))
+    owned.execute("UPDATE messages SET body = NULL WHERE conversation_id = %s", owned.id("gone"))
+    rows = json.loads(commanded("forecast", "--by", "day", "--as-of", AS_OF, "--json").out)["rows"]
+    assert [list(row.values()) for row in rows if row["record"] == "redaction"] == [
+        ["overdue", None, None, "redaction", "content", 1, None],
+        ["held", None, None, "redaction", "content", 1, None],
+        ["due", "2026-06-06T00:00:00Z", "2026-06-07T00:00:00Z", "redaction", "content", 1, None],
+    ]
+    shown = commanded("forecast", "--as-of", AS_OF)
+    assert "redactions due" in shown.out
+    assert "whose conversation is purged first" in shown.out
+    page = tmp_path / "page.html"
+    commanded("report", "--as-of", AS_OF, "--html", str(page))
+    assert "1 redaction comes due in the next 30 days, most on 6 June (1)." in page.read_text()
+    plain = in_process(owned, "forecast", "--as-of", AS_OF)
+    assert "redact" not in plain.out
+
+
 def test_copy(owned: Store, tmp_path: Path) -> None:
     """A copy that asks for redactions is told of them, and of which kind each record is."""
     owned.load(a_world(chat("old", "2026-04-01T00:00:00Z"), chat("week", "2026-05-20T00:00:00Z")))

@@ -13,14 +13,16 @@ from sqlalchemy import text
 from sweeper.policy.anomaly import Anomaly, anomalies
 from sweeper.policy.counts import Counts, Kind, RecordCounts
 from sweeper.policy.decide import decide, exists
-from sweeper.policy.evaluate import Evaluation, evaluate_stored
+from sweeper.policy.evaluate import Evaluation, Outcome, as_stored, evaluate_stored
 from sweeper.policy.facts import Facts
 from sweeper.policy.feedback import FeedbackFacts, evaluate_feedback, feedback_anomalies
+from sweeper.policy.redaction import evaluate_redaction
 from sweeper.policy.schema import Policy
 from sweeper.postgres import whole_store
 from sweeper.postgres.facts import FactsReader
 from sweeper.runs.job import read_contract
 from tests.facts import World, instant
+from tests.redacting import COLUMNS, RULES, redacting
 from tests.store.stores import ID_TYPES, Store
 from tests.store.test_propose import (
     ALWAYS_PRO,
@@ -276,6 +278,45 @@ def test_any_policy(
 def test_policies_of_every_kind(bench: Bench, policy: Policy, crowd: World, edge: int, spelt: bool) -> None:  # noqa: FBT001 — drawn
     """Under the shipped policy and under rules of every kind they agree, whatever the type of the ids."""
     agree(bench, crowd, [policy, *SYNTHETIC], edge, spelt=spelt)
+
+
+REDACTING = [
+    redacting(*RULES),
+    *(
+        made([{**rule("content", period, "created"), "action": "redact"}, rule("whole", "1 month")], floors)
+        for period in ("0", "1 month")
+        for floors in ([], [{"name": "floor", "because": "…", "anchor": "flagged", "period": "2 months"}])
+    ),
+]
+
+
+@given(crowd=crowds(), edge=PICKS, policy=st.sampled_from(REDACTING))
+@settings(max_examples=10)
+def test_redactions(bench: Bench, crowd: World, edge: int, policy: Policy) -> None:
+    """Content is decided as the core does, but what is empty or purged by then is left out; of the rest nothing is redacted."""
+    owned = bench.store.acting("postgres")
+    opened = owned.database(owned.settings(purge=COLUMNS))
+    bench = Bench(owned, read_contract(opened, policy), opened)
+    bench.load(crowd)
+    owned.execute("UPDATE messages SET body = NULL WHERE id::text LIKE %s", f"%{edge % 10}")
+    left = {str(row[0]) for row in owned.execute("SELECT conversation_id FROM messages WHERE body IS NOT NULL")}
+    known = Known.read(bench)
+    for as_of in instants(known, policy, instant(crowd["as_ofs"][edge % len(crowd["as_ofs"])]), edge):
+        expected = {}
+        for name, facts in known.existing(policy, as_of).items():
+            purge = decide(facts, policy, as_of)
+            evaluation = evaluate_redaction(facts, as_stored(facts), policy, as_of)
+            verdict = evaluation.verdict
+            if purge.expired or verdict.due is None or (purge.due is not None and purge.due <= verdict.due):
+                assert evaluation.outcome in (Outcome.NOT_DUE, Outcome.UNCLASSIFIED)
+            elif name in left:
+                expected[name] = (verdict.rule, verdict.due, verdict.held, evaluation.outcome, evaluation.spared)
+        with whole_store.opened(bench.database, bench.contract, as_of) as store:
+            verdicts = store.judge(policy)
+            store.judge_redactions(verdicts)
+            found = [*verdicts.every("redaction")]
+        assert len(found) == len({row.id for row in found})
+        assert {row.id: (row.rule, row.due, row.held, row.outcome, row.spared) for row in found} == expected
 
 
 AT = "2026-01-15T12:00:00Z"

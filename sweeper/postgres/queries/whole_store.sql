@@ -88,6 +88,18 @@ $ruled
 ) AS v
 JOIN $conversations t ON t.id = v.id
 
+-- name: whole_redactions
+-- The verdicts on content that is there and that its conversation outlives: what a purge takes first is left out.
+CREATE TEMPORARY TABLE $table ON COMMIT DROP AS
+SELECT t.*
+FROM $judged t
+JOIN $conversations c ON c.id = t.id
+WHERE t.due IS NOT NULL AND (c.due <= GREATEST(t.due, $as_of)) IS NOT TRUE AND t.id::text IN ($filled)
+
+-- name: content_of_any
+-- The conversation of each row of a table that has content left to redact.
+SELECT $key::text FROM $table t WHERE $left
+
 -- name: whole_no_content
 -- The same under a policy without such a rule.
 CREATE TEMPORARY TABLE $table ON COMMIT DROP AS
