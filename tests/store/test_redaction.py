@@ -114,11 +114,23 @@ def test_forecast(owned: Store, commanded: Callable[..., Done], tmp_path: Path) 
     """A forecast, and the page, count content that is due, held or to come, but not what is empty or purged first."""
     holds = [{"conversation": "held", "placed_at": "2026-05-21T00:00:00Z"}]
     chats = {"old": "04-01", "gone": "05-19", "week": "05-20", "held": "05-20", "new": "05-30"}
-    owned.load(a_world(*(chat(name, f"2026-{day}T00:00:00Z") for name, day in chats.items()), holds=holds))
+    deleted = {
+        **chat("deleted", "2026-05-30T00:00:00Z"),
+        "created_at": "2026-05-01T00:00:00Z",
+        "deleted_at": "2026-05-03T00:00:00Z",
+    }
+    resumed = {
+        **chat("resumed", "2026-05-30T00:00:00Z"),
+        "created_at": "2026-05-20T00:00:00Z",
+        "last_activity_at": "2026-05-20T00:00:00Z",
+    }
+    others = (chat(name, f"2026-{day}T00:00:00Z") for name, day in chats.items())
+    owned.load(a_world(*others, deleted, resumed, holds=holds))
     owned.execute("UPDATE messages SET body = NULL WHERE conversation_id = %s", owned.id("gone"))
     rows = json.loads(commanded("forecast", "--by", "day", "--as-of", AS_OF, "--json").out)["rows"]
     assert [list(row.values()) for row in rows if row["record"] == "redaction"] == [
         ["overdue", None, None, "redaction", "content", 1, None],
+        ["skipped", None, None, "redaction", "content", 1, None],
         ["held", None, None, "redaction", "content", 1, None],
         ["due", "2026-06-06T00:00:00Z", "2026-06-07T00:00:00Z", "redaction", "content", 1, None],
     ]

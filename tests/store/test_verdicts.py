@@ -283,8 +283,8 @@ def test_policies_of_every_kind(bench: Bench, policy: Policy, crowd: World, edge
 REDACTING = [
     redacting(*RULES),
     *(
-        made([{**rule("content", period, "created"), "action": "redact"}, rule("whole", "1 month")], floors)
-        for period in ("0", "1 month")
+        made([{**rule("content", *content), "action": "redact"}, rule("whole", "1 month")], floors)
+        for content in (("0", "created"), ("5 days",), ("6 months", "created"))
         for floors in ([], [{"name": "floor", "because": "…", "anchor": "flagged", "period": "2 months"}])
     ),
 ]
