@@ -30,7 +30,8 @@ def evaluate_redaction(facts: Facts, proposal: Proposal, policy: Policy, as_of: 
 
 
 def _stands(verdict: Verdict, policy: Policy) -> bool:
-    return verdict.rule in policy.by_name and policy.by_name[verdict.rule].stands_unclassified
+    rule = policy.by_name.get(str(verdict.rule))
+    return rule is not None and rule.stands_unclassified
 
 
 def _unordered(facts: Facts) -> Facts:

@@ -72,10 +72,7 @@ def find(
     named: Sequence[RedactSettings],
     read: Collection[str] = (),
 ) -> Iterator[RedactedTable]:
-    """Yield each table of the settings with what its columns get.
-
-    Args:
-        read: the further columns of conversations that the policy reads.
+    """Yield each table of the settings with what its columns get; `read`: the columns of conversations that rules read.
 
     Raises:
         ConfigurationError: a table or column does not exist, is no conversation's, or cannot be emptied.

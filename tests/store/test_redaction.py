@@ -262,8 +262,8 @@ def kept_by_column(owned: Store) -> Policy:
 def test_column_of_a_rule(owned: Store, kept_by_column: Policy) -> None:
     """A redaction that empties a column which rules read would move a due date: it is refused, or undone if a trigger does it."""
     owned.execute("UPDATE conversations SET retention = 3650")
+    columns = {"redact": [{"table": "conversations", "columns": ["retention"]}]}
     with pytest.raises(ConfigurationError, match="rules of the policy read retention"):
-        columns = {"redact": [{"table": "conversations", "columns": ["retention"]}]}
         job_of(owned, policy=kept_by_column, purge=columns)
     owned.execute(
         "CREATE FUNCTION store.act() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
