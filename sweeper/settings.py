@@ -148,7 +148,8 @@ class RedactSettings(Section):
     table: Table
     """The table of the conversations, or one whose rows belong to a conversation by a column of theirs."""
     columns: Annotated[tuple[Identifier, ...], Field(min_length=1)]
-    """The columns that become NULL, or the value of `values`. No key, and no column that a view of the store reads to decide."""
+    """The columns that become NULL, or the value of `values`. No key, and no column that decides: one that a view of
+    the store or a rule reads."""
     values: dict[Identifier, str] = Field(default_factory=dict)
     """What a column gets instead of NULL, as text of its type, for instance `{ messages = "{}" }`."""
 

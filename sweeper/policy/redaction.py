@@ -7,7 +7,7 @@ order is about purges: it sets no date for a redaction.
 from dataclasses import replace
 from datetime import datetime
 
-from sweeper.policy.decide import Verdict, decide
+from sweeper.policy.decide import Doubt, Verdict, decide
 from sweeper.policy.evaluate import Evaluation, Outcome, Proposal, evaluate
 from sweeper.policy.facts import Facts
 from sweeper.policy.schema import Policy
@@ -23,7 +23,15 @@ def evaluate_redaction(facts: Facts, proposal: Proposal, policy: Policy, as_of: 
     verdict = decide(facts, policy, as_of)
     if policy.redacting is None or verdict.expired:
         return Evaluation(Outcome.NOT_DUE, verdict)
-    return evaluate(_unordered(facts), proposal, policy.redacting, as_of)
+    found = evaluate(_unordered(facts), proposal, policy.redacting, as_of)
+    if found.outcome is Outcome.PURGE and Doubt.PERIOD in verdict.doubts and not _stands(found.verdict, policy):
+        return Evaluation(Outcome.UNCLASSIFIED, verdict)  # a doubt that only the rules that purge raise
+    return found
+
+
+def _stands(verdict: Verdict, policy: Policy) -> bool:
+    rule = policy.by_name.get(str(verdict.rule))
+    return rule is not None and rule.stands_unclassified
 
 
 def _unordered(facts: Facts) -> Facts:

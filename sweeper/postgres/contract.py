@@ -122,6 +122,7 @@ def read(connection: Connection, settings: Settings, policy: Policy | None = Non
         tables=frozenset(relation for relation in kinds if kinds[relation] in TABLES),
         feedback=feedback,
     )
+    read_columns = policy.columns("conversation") if policy is not None else ()
     root = replace(root, children=tree.children(), many_rows=settings.purge.many_rows)
     return Contract(
         schema,
@@ -129,7 +130,7 @@ def read(connection: Connection, settings: Settings, policy: Policy | None = Non
         root,
         feedback,
         tuple(shared.find(connection, root, tuple(_shared(connection, settings, schema)))),
-        tuple(redacted_tables.find(connection, root, schema, settings.purge.redact)),
+        tuple(redacted_tables.find(connection, root, schema, settings.purge.redact, read_columns)),
         unkeyed=frozenset(("accounts", "conversations")) - _keyed(connection, schema),
         unproven=frozenset(relation for relation in (*CONTENT, "conversations") if not tree.covers(relation)),
     )

@@ -4,7 +4,7 @@ Invariant: what is found here can be written to every row: the columns exist, no
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -18,9 +18,6 @@ from sweeper.postgres.related_tables import PhysicalTable, escaped
 from sweeper.postgres.statement import literal, quoted, quoted_path, statement
 from sweeper.settings import RedactSettings
 
-INCOMPARABLE = frozenset({"json", "xml"})
-"""Types without an equality: their values are compared as text."""
-
 
 @dataclass(frozen=True)
 class RedactedTable:
@@ -32,7 +29,6 @@ class RedactedTable:
         key: SQL of the key of the conversation that row `t` belongs to.
         key_type: the type of the conversations' key.
         values: by column, the SQL of what it gets.
-        types: by column, its type.
     """
 
     table: str
@@ -40,7 +36,6 @@ class RedactedTable:
     key: str
     key_type: str
     values: Mapping[str, str]
-    types: Mapping[str, str]
 
     __hash__ = object.__hash__
 
@@ -57,26 +52,27 @@ class RedactedTable:
     @property
     def left(self) -> str:
         """SQL: row `t` has content in any of the columns."""
-        return " OR ".join(self._differs(column, value) for column, value in self.values.items())
+        return " OR ".join(_differs(f"t.{quoted(column)}", value) for column, value in self.values.items())
 
     @property
     def belongs(self) -> str:
         """SQL: row `t` belongs to a conversation of the batch (:ids)."""
         return f"{self.key} = ANY(CAST(:ids AS {self.key_type}[]))"
 
-    def _differs(self, column: str, value: str) -> str:
-        own = f"t.{quoted(column)}"
-        if value == "NULL":
-            return f"{own} IS NOT NULL"
-        if self.types[column] in INCOMPARABLE:
-            return f"{own}::text IS DISTINCT FROM {value}::text"
-        return f"{own} IS DISTINCT FROM {value}"
+
+def _differs(column: str, value: str) -> str:
+    """SQL: a column has content. `IS NOT NULL` is false of a row with a NULL in it; of many types only texts are comparable."""
+    return f"{column} IS DISTINCT FROM NULL" if value == "NULL" else f"{column}::text IS DISTINCT FROM {value}::text"
 
 
 def find(
-    connection: Connection, root: PhysicalTable, schema: str, named: Sequence[RedactSettings]
+    connection: Connection,
+    root: PhysicalTable,
+    schema: str,
+    named: Sequence[RedactSettings],
+    read: Collection[str] = (),
 ) -> Iterator[RedactedTable]:
-    """Yield each table of the settings with what its columns get.
+    """Yield each table of the settings with what its columns get; `read`: the columns of conversations that rules read.
 
     Raises:
         ConfigurationError: a table or column does not exist, is no conversation's, or cannot be emptied.
@@ -89,9 +85,11 @@ def find(
         key = _key(root, setting, rows[0].oid, rows[0].name)
         known = {row.column: row for row in rows}
         found = {column: _column(setting, known.get(column), column, key) for column in setting.columns}
+        for column in found:
+            if rows[0].oid == root.oid and column in read:
+                _refuse(setting, f"rules of the policy read {column}", "Leave it out: due dates follow from it")
         values = {column: _value(connection, setting, row) for column, row in found.items()}
-        types = {column: row.type for column, row in found.items()}
-        yield RedactedTable(rows[0].name, rows[0].oid, key, root.type, values, types)
+        yield RedactedTable(rows[0].name, rows[0].oid, key, root.type, values)
 
 
 def _key(root: PhysicalTable, setting: RedactSettings, oid: int, table: str) -> str:

@@ -162,12 +162,11 @@ def _refuse_other_facts(before: Facts, after: Facts | None) -> None:
     Raises:
         MismatchError: the caller undoes the batch.
     """
-    columns = before.conversation.columns
-    if after is None or replace(after.conversation, columns=columns) != before.conversation:
+    if after is None or after.conversation != before.conversation:
         raise MismatchError(
             f"conversation {before.conversation.id}: emptying its columns changes what its due date follows from, such as its "
-            "last activity. The batch was rolled back. Take out of [[purge.redact]] what the view reads, or change the trigger "
-            "that does it."
+            "last activity. The batch was rolled back. Take out of [[purge.redact]] what the view or the policy reads, or change "
+            "the trigger that does it."
         )
 
 

@@ -264,6 +264,57 @@ def test_bad_settings(owned: Store) -> None:
     assert owned.execute("SELECT DISTINCT note::text, plain::text FROM messages") == [('{"b": 1}', values["plain"])]
 
 
+@pytest.mark.parametrize(
+    ("kind", "stored", "value"),
+    [
+        ("store.pair", "(secret,)", None),
+        ("store.document", '{"a":1}', "{}"),
+        ("json[]", '{"{}"}', "{}"),
+        ("point", "(1,1)", "(0,0)"),
+    ],
+)
+def test_types(owned: Store, kind: str, stored: str, value: str | None) -> None:
+    """Content goes whatever its type: a composite with a NULL in it has content, and not every type has an equality."""
+    owned.execute("CREATE TYPE store.pair AS (a text, b text); CREATE DOMAIN store.document AS json")
+    owned.execute(f"ALTER TABLE messages ADD extra {kind}")
+    owned.load(a_world(chat("week", "2026-05-20T00:00:00Z")))
+    owned.execute(f"UPDATE messages SET extra = '{stored}'")
+    setting = {"table": "messages", "columns": ["extra"], "values": {} if value is None else {"extra": value}}
+    assert [sweep(job_of(owned, purge={"redact": [setting]})).as_json()["redacted"] for _ in range(2)] == [1, 0]
+    assert owned.execute("SELECT DISTINCT extra::text FROM messages") == [(value,)]
+
+
+@pytest.fixture
+def kept_by_column(owned: Store) -> Policy:
+    """A policy that redacts, and that purges after as many days as a column says, or after 8."""
+    owned.execute("ALTER TABLE conversations ADD retention int")
+    owned.load(a_world(chat("week", "2026-05-20T00:00:00Z")))
+    days = {"column": "conversation.retention", "unit": "day", "otherwise": "8 days"}
+    return redacting(WEEK, purging={"name": "days", "due": [{"anchor": "last_activity", "period": days}]})
+
+
+def test_column_of_a_rule(owned: Store, kept_by_column: Policy) -> None:
+    """A redaction that empties a column which rules read would move a due date: it is refused, or undone if a trigger does it."""
+    owned.execute("UPDATE conversations SET retention = 3650")
+    columns = {"redact": [{"table": "conversations", "columns": ["retention"]}]}
+    with pytest.raises(ConfigurationError, match="rules of the policy read retention"):
+        job_of(owned, policy=kept_by_column, purge=columns)
+    owned.execute(
+        "CREATE FUNCTION store.act() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "UPDATE store.conversations SET retention = NULL WHERE id = NEW.conversation_id; RETURN NEW; END $$;"
+        "CREATE TRIGGER act BEFORE UPDATE ON store.messages FOR EACH ROW EXECUTE FUNCTION store.act()"
+    )
+    told = [sweep(job_of(owned, policy=kept_by_column)).as_json() for _ in range(2)]
+    assert [(each["failed"], each["redacted"], each["purged"]) for each in told] == [(1, 0, 0)] * 2
+
+
+def test_doubtful_column(owned: Store, kept_by_column: Policy) -> None:
+    """What is kept because a period of a rule that purges cannot be used keeps its content, too."""
+    owned.execute("UPDATE conversations SET retention = -1")
+    assert sweep(job_of(owned, policy=kept_by_column)).as_json()["redacted"] == 0
+    assert content(owned) == {owned.id("week"): 2}
+
+
 def test_trial(owned: Store, commanded: Callable[..., Done]) -> None:
     """`check` tries to redact a few conversations and rolls that back; what refuses is told."""
     owned.load(a_world(chat("week", "2026-05-20T00:00:00Z")))
