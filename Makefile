@@ -12,7 +12,7 @@ test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not system and not apps"
 
 test-system: $(VENV)/.installed
-	$(BIN)/python -m pytest -m system
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m system
 
 # The applications' own packages are installed into build/apps, and PostgreSQL 15 is Debian's (apt install postgresql-15).
 test-apps: $(VENV)/.installed
