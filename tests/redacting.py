@@ -12,9 +12,10 @@ from tests.store.stores import POLICY
 COLUMNS = {"redact": [{"table": "messages", "columns": ["body"]}]}
 
 
-def redacting(*rules: dict[str, Any], purging: dict[str, Any] | None = None) -> Policy:
-    """The shipped policy with rules that redact, and perhaps one more that purges."""
+def redacting(*rules: dict[str, Any], purging: dict[str, Any] | None = None, only: str = "") -> Policy:
+    """The shipped policy, or `only` one rule of it, with rules that redact, and perhaps one more that purges."""
     raw = deepcopy(toml.parse(Path(POLICY).read_text()))
+    raw["rules"] = [rule for rule in raw["rules"] if only in ("", rule["name"])]
     raw["rules"] += [{"because": "…", **rule, "action": "redact"} for rule in rules]
     raw["rules"] += [{"because": "…", **purging}] if purging is not None else []
     return policies.checked(raw)

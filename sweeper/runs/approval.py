@@ -7,6 +7,7 @@ than approved but not more. A token expires after 24 hours.
 import base64
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -140,11 +141,11 @@ def refuse_more(approval: Approval, due: Mapping[str, int]) -> None:
     Raises:
         RefusedError: with both numbers for each such rule.
     """
-    approved = {**approval.due, **approval.redact}
+    approved = Counter(approval.due) + Counter(approval.redact)  # a floor may name both
     more = [
-        f"{rule}: {count} due, {approved.get(rule, 0)} approved and not yet {'redacted' if rule in approval.redact else 'purged'}"
+        f"{rule}: {count} due, {approved[rule]} approved and not yet {'redacted' if rule in approval.redact else 'purged'}"
         for rule, count in sorted(due.items())
-        if count > approved.get(rule, 0)
+        if count > approved[rule]
     ]
     if more:
         raise RefusedError("approval", f"more is due than was approved ({'; '.join(more)}).", "", REMEDY)

@@ -86,7 +86,8 @@ def last(database: Database, policy: Policy) -> LastPolicy | None:
 def recorded(database: Database, digest: str) -> Policy | None:
     """Return a policy that a run has recorded; None if none has, or this version of the program reads it differently."""
     text = database.within(lambda c: evidence.recorded_policy(c, digest))
-    return policies.restore(text) if text is not None else None
+    policy = policies.restore(text) if text is not None else None
+    return policy if policy is not None and policy.digest == digest else None
 
 
 def read(digest: str | None) -> str | None:

@@ -232,7 +232,8 @@ class _Sweep:
     def _redact(self, purger: Purger[Facts]) -> None:
         """Redact what is due for that and was not purged, within the same limits."""
         if self.job.policy.redacting is not None:
-            ceilings = self.approval.redact if self.approval else None
+            approved = self.approval.redact if self.approval else None
+            ceilings = approved and {rule: count + self.done[rule] for rule, count in approved.items()}
             self._purge_kind(purger.sharing(record_kind.redactions(self.job), ceilings))
 
     def _purge_kind(self, purger: Purger[Facts]) -> None:

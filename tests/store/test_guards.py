@@ -429,9 +429,12 @@ def test_policy_that_only_lengthens(store: Store, policy: Policy) -> None:
     assert accepted(store) == [(longer.digest, policy.digest, "[guards] policy = shortening")]
     with is_refused(store, "policy", "rule commercial: due last activity + 3 days", "seen to lengthen"):
         run(store, shorter, policy="shortening")
-    store.execute(
-        "SET session_replication_role = replica; UPDATE sweeper.events SET kind = 'x' WHERE kind = 'policy_recorded'"
-    )
+    change = "SET session_replication_role = replica; UPDATE sweeper.events SET {} WHERE kind = 'policy_recorded'"
+    text = another(policy, 3).normal_form.replace("'", "''")
+    store.execute(change.format(f"details = jsonb_set(details, '{{policy}}', to_jsonb('{text}'::text))"))
+    with is_refused(store, "policy", "no run has recorded what that one says"):
+        run(store, another(policy, 30), policy="shortening")
+    store.execute(change.format("kind = 'x'"))
     with is_refused(store, "policy", "no run has recorded what that one says"):
         run(store, another(policy, 32), policy="shortening")
     assert run(store, shorter, policy="off").as_json()["guards_off"] == ["policy"]

@@ -372,6 +372,19 @@ def test_volume(owned: Store) -> None:
         sweep(job_of(owned, guards=limits), approval=approval)
 
 
+def test_approved_by_floor(owned: Store) -> None:
+    """A floor may name the due date of purges and of redactions: an approval permits both."""
+    flagged = {"flagged_at": "2024-01-01T00:00:00Z"}
+    owned.load(a_world(*(chat(name, "2024-01-01T00:00:00Z", **flagged) for name in ("purged", "redacted"))))
+    owned.execute("UPDATE conversations SET incognito = true WHERE id = %s", owned.id("purged"))
+    policy = redacting(WEEK, only="incognito")
+    limits = {"history": False, "max_count": 0, "max_share": 0.1}
+    approval = approvals.read(preview(job_of(owned, policy=policy, guards=limits)).as_json()["digest"])
+    assert (approval.due, approval.redact) == ({"flagged": 1}, {"flagged": 1})
+    told = sweep(job_of(owned, policy=policy, guards=limits), approval=approval).as_json()
+    assert (told["purged"], told["redacted"]) == (1, 1)
+
+
 def test_reapplied(owned: Store, commanded: Callable[..., Done], tmp_path: Path) -> None:
     """Content that a backup brings back is redacted again, but not what a user has written since."""
     owned.load(a_world(chat("back", "2026-05-20T00:00:00Z"), chat("resumed", "2026-05-20T00:00:00Z")))
