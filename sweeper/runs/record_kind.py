@@ -211,7 +211,7 @@ KINDS: Mapping[Kind, Callable[[Job], RecordKind[Any]]] = {
     "redaction": redactions,
     "feedback": feedback,
 }
-"""All kinds of record by name, in the order in which a run purges them."""
+"""All kinds of record by name."""
 
 
 def _due(verdict: Verdict) -> datetime:

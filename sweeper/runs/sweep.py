@@ -1,6 +1,6 @@
 """Runs one sweep from beginning to end; the module to read first.
 
-    lease → guards → plan → purge in batches → locked rows again → redact what stays → feedback → orphans → objects → close
+    lease → guards → plan → purge in batches → locked rows again → feedback → orphans → objects → redact what stays → close
     → checkpoint → copies
 
 `policy/decide.py` alone decides what is due. `postgres/proposals.py` proposes, `plan.py` makes it a plan for a preview or a
@@ -193,10 +193,11 @@ class _Sweep:
         purger = self._purger(self._weigh())
         self._purge_kind(purger)
         if not self.session.run_kind.preemptible:
-            self._redact(purger)
             self._purge_feedback(purger.of(record_kind.feedback(self.job)))
         self.orphans = self._purge_orphans()
         self._remove_objects()
+        if not self.session.run_kind.preemptible:
+            self._redact(purger)  # last: redactions that all fail hold up nothing else
 
     def _remove_objects(self) -> None:
         database, run, renew, over = self.job.database, self.session.run, self.session.renew, self.throttle.is_cut_short
