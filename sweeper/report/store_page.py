@@ -423,7 +423,7 @@ def _runs(report: Report, recent: Recent) -> Iterator[Block]:
     )
     yield chart.columns(
         f"{_number(runs, 'run', 'runs')} purged {_join(_count(kind, done[kind]) for kind in kinds)}; "
-        f"{not_well:,} failed, were refused or were interrupted.",
+        f"{f'{not_well:,}' if not_well else 'none'} failed, were refused or were interrupted.",
         [Column(_day(day), on[day].conversations if day in on else 0) for day in days],
         x="day (UTC)",
         y="conversations purged",
