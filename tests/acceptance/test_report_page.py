@@ -77,7 +77,7 @@ def test_after_a_run(sweeper: Command, store: Store, tmp_path: Path) -> None:
     assert f"page: {file}" in sweeper("report", "--html", str(file)).out
     text = said(file)
     assert "Nothing is overdue. All 4 conversations and 1 feedback row of the store were looked at." in text
-    assert "1 run purged 2 conversations and 0 feedback rows; 0 failed" in text
+    assert "1 run purged 2 conversations and 0 feedback rows; none failed, were refused" in text
     (note,) = store.execute("SELECT note FROM sweeper.checkpoints ORDER BY id DESC LIMIT 1")[0]
     assert " ".join(note.split()) in text
     assert "sweeper audit verify --checkpoint checkpoint.txt" in text
