@@ -55,6 +55,12 @@ def _heading(text: str) -> None:
     console.say("", text)
 
 
+def _say_more(count: int) -> None:
+    """Say how many records are not listed, if any."""
+    if count > 0:
+        console.say(f"... and {count:,} more: --json lists all.")
+
+
 def _print_stored(totals: Sequence[RuleTotals], lines: Sequence[StoredLine]) -> None:
     if not totals:
         console.say("Nothing.")
@@ -66,9 +72,7 @@ def _print_stored(totals: Sequence[RuleTotals], lines: Sequence[StoredLine]) -> 
         )
     console.say("", "Due first:")
     _print_lines(lines)
-    rest = sum(each.stored for each in totals) - len(lines)
-    if rest:
-        console.say(f"... and {rest:,} more: --json lists all.")
+    _say_more(sum(each.stored for each in totals) - len(lines))
 
 
 def _print_lines(lines: Iterable[StoredLine]) -> None:
@@ -85,8 +89,7 @@ def _print_protections(view: AccountView) -> None:
         console.say("None.")
         return
     console.print_table(("", "name", "reaches", "recorded", "due", "released or withdrawn"), rows[:MOST])
-    if len(rows) > MOST:
-        console.say(f"... and {len(rows) - MOST:,} more: --json lists all.")
+    _say_more(len(rows) - MOST)
 
 
 def _print_tombstones(view: AccountView, lines: Sequence[PurgedLine]) -> None:
@@ -101,9 +104,7 @@ def _print_tombstones(view: AccountView, lines: Sequence[PurgedLine]) -> None:
         )
     console.say("", "Purged last:")
     _print_purged(lines)
-    rest = sum(each.purged for each in totals) - len(lines)
-    if rest:
-        console.say(f"... and {rest:,} more: --json lists all.")
+    _say_more(sum(each.purged for each in totals) - len(lines))
 
 
 def _print_purged(lines: Sequence[PurgedLine]) -> None:

@@ -18,7 +18,7 @@ from sweeper.policy.times import length, relative, when
 from sweeper.postgres import database as databases
 from sweeper.postgres import migrate
 from sweeper.postgres.database import reason
-from sweeper.report import numbers as numbers
+from sweeper.report import numbers
 from sweeper.report.live import Look, Replica, Watcher
 from sweeper.report.operation import Progress, RunEntry
 

@@ -122,7 +122,7 @@ class WholeStore:
         verdicts = StoreVerdicts(
             self, policy, f"pg_temp.sweeper_{name}_conversations", f"pg_temp.sweeper_{name}_feedback"
         )
-        statements = _Statements(self.contract, policy, writer(policy, self.as_of), self.is_present)
+        statements = self._statements(policy)
         if policy.deadline not in self._messages:
             self.step("reading messages", 0.0)
             messages = f"pg_temp.sweeper_messages_{len(self._messages)}"
@@ -148,8 +148,7 @@ class WholeStore:
         if policy is None:
             self.execute(filled("whole_no_content", table=table, conversations=verdicts.conversations))
         else:
-            statements = _Statements(self.contract, policy, writer(policy, self.as_of), self.is_present)
-            self.execute(statements.content(table, verdicts.conversations))
+            self.execute(self._statements(policy).content(table, verdicts.conversations))
         self.execute(f"ANALYZE {table}")
         return table
 
@@ -165,7 +164,7 @@ class WholeStore:
         if policy is None:
             return
         judged = f"{verdicts.conversations}_of_content"
-        self._decide(_Statements(self.contract, policy, writer(policy, self.as_of), self.is_present), judged)
+        self._decide(self._statements(policy), judged)
         self.execute(
             filled(
                 "whole_redactions",
@@ -180,6 +179,9 @@ class WholeStore:
                 or "NULL",
             )
         )
+
+    def _statements(self, policy: Policy) -> "_Statements":
+        return _Statements(self.contract, policy, writer(policy, self.as_of), self.is_present)
 
     def _decide(self, statements: "_Statements", table: str) -> None:
         """Write the table of the verdicts on all conversations."""

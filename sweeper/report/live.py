@@ -20,8 +20,7 @@ from sweeper.postgres.database import Database
 from sweeper.postgres.load_probe import LoadProbe
 from sweeper.postgres.run_sign import ReadSign
 from sweeper.postgres.statement import statement
-from sweeper.report import numbers as numbers
-from sweeper.report import operation
+from sweeper.report import numbers, operation
 from sweeper.report.operation import Holder, Pause, Progress, RunEntry
 
 LOOK_MS = 2_000
